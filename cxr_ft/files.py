@@ -1,0 +1,85 @@
+"""Writing files so that no half-written one is ever seen, and hashing them."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cxr_ft.errors import UsageError
+
+
+@contextlib.contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success fsync it and rename it to `path`, else remove it.
+
+    Raises UsageError where the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text with Unix line ends, atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON, atomically; a NaN is refused, since no reader agrees on it."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256(path: Path | str) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_folder(path: Path | str) -> Path:
+    """Make a folder and its parents, or say in one line why it cannot be."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return path
+
+
+def cache_folder() -> Path:
+    """Where decoded pixels and the phantom archive are kept: `$CXR_FT_CACHE`, else the user's cache folder."""
+    if custom := os.environ.get("CXR_FT_CACHE"):
+        return Path(custom)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxr_ft"
+
+
+def cannot_write(path: Path, error: OSError) -> UsageError:
+    """The one line for a failed write."""
+    return UsageError(f"cannot write {path}: {error.strerror or error}; choose another --out or free some space")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
