@@ -1,0 +1,233 @@
+"""RunConfig = data + model + head + tuning + train: defaults < YAML < flags, unknown keys fail and list the known ones.
+
+Each part's options are a frozen dataclass beside its owner; this file only puts them together. A configuration is data:
+it is read with `yaml.safe_load` and can be run again a year later.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cxr_ft import plugins
+from cxr_ft.errors import UsageError, unknown
+
+#: The model that is trained where none is named.
+DEFAULT_MODEL = "git-tiny-random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which data.
+
+    Args:
+        splits: a folder that cxr-split wrote.
+        root: where the images lie now, if not where the manifest says.
+    """
+
+    splits: str = ""
+    root: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How every method is trained alike.
+
+    Args:
+        seed: of the head's and adapter's start, the order of rows and dropout.
+        epochs: passes over train.
+        batch_size: rows a step.
+        weight_decay: of AdamW, on matrices.
+        warmup: share of the steps over which the learning rate rises; it then falls as a cosine to zero.
+        clip: largest norm of the gradient.
+        precision: "no" (fp32), "bf16" or "fp16".
+    """
+
+    seed: int = 0
+    epochs: int = 5
+    batch_size: int = 16
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    precision: str = "no"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UsageError(f"train.epochs: {self.epochs}; give 1 or more")
+        if self.batch_size < 1:
+            raise UsageError(f"train.batch_size: {self.batch_size}; give 1 or more")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"train.warmup: {self.warmup}; give a share from 0 to below 1")
+        if self.clip <= 0:
+            raise UsageError(f"train.clip: {self.clip}; give a number above 0")
+        if self.precision not in ("no", "bf16", "fp16"):
+            raise unknown("precision", self.precision, ("no", "bf16", "fp16"), "train.precision")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A plug-in by name, with its options (the plug-in's own `Config`)."""
+
+    name: str
+    options: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """Name and options side by side."""
+        return {"name": self.name, **dataclasses.asdict(self.options)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run, resolved."""
+
+    data: DataConfig
+    model: str
+    head: Part
+    tuning: Part
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in config.yaml and result.json: plain dicts, lists and numbers."""
+        raw = {
+            "data": dataclasses.asdict(self.data),
+            "model": self.model,
+            "head": self.head.to_json(),
+            "tuning": self.tuning.to_json(),
+            "train": dataclasses.asdict(self.train),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(raw))
+        return plain
+
+    def fingerprint(self, hashes: Mapping[str, str]) -> str:
+        """SHA-256 of what decides the numbers: the configuration (wherever the data lies) and the splits' hashes."""
+        raw = self.to_json() | {"data": dict(hashes)}
+        return hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A configuration file: our YAML, or a result.json, whose `config` is taken.
+
+    Raises:
+        UsageError: where it cannot be read or is no mapping.
+    """
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"--config {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {path} is no YAML: {' '.join(str(error).split())}") from None
+    if isinstance(raw, dict) and "config_hash" in raw:
+        raw = raw.get("config")
+    if not isinstance(raw, dict):
+        raise UsageError(f"--config {path} holds no mapping; its keys are data, model, head, tuning, train")
+    return raw
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings laid over each other, the last wins."""
+    out: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = out.get(key)
+            out[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return out
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """`train.epochs=3` as {"train": {"epochs": 3}}; the value is YAML."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {text}: write SECTION.KEY=VALUE, as train.epochs=3")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {text}: {value!r} is no YAML value") from None
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    out: dict[str, Any] = nested
+    return out
+
+
+def resolve(raw: Mapping[str, Any], where: str = "the configuration") -> RunConfig:
+    """A RunConfig from nested mappings; whatever is missing takes its owner's default.
+
+    Raises:
+        UsageError: for an unknown key or name, or a value of the wrong type or range.
+    """
+    _known(raw, ("data", "model", "head", "tuning", "train"), where)
+    model = raw.get("model", DEFAULT_MODEL)
+    if not isinstance(model, str) or not model:
+        raise UsageError(f"{where}: model must be a name or a folder, not {model!r}")
+    return RunConfig(
+        data=options(DataConfig, _mapping(raw, "data", where), f"{where}, data"),
+        model=model,
+        head=_part(plugins.HEADS, _mapping(raw, "head", where), "classify", f"{where}, head"),
+        tuning=_part(plugins.TUNING, _mapping(raw, "tuning", where), "lora", f"{where}, tuning"),
+        train=options(TrainConfig, _mapping(raw, "train", where), f"{where}, train"),
+    )
+
+
+def options(owner: Any, raw: Mapping[str, Any], where: str) -> Any:
+    """`owner`, a dataclass, from a mapping, each value checked against its type.
+
+    Raises:
+        UsageError: for an unknown key or a value of the wrong type.
+    """
+    types_of = typing.get_type_hints(owner)
+    _known(raw, [f.name for f in dataclasses.fields(owner)], where)
+    return owner(**{key: typed(value, types_of[key], f"{where}.{key}") for key, value in raw.items()})
+
+
+def typed(value: Any, kind: Any, where: str) -> Any:
+    """`value` as `kind` (int, float, bool, str, tuple of str, or one of them or None)."""
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
+            raise UsageError(f"{where}: {value!r} is no list of names")
+        return tuple(item.strip() for item in items)
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            value = float(value)  # YAML 1.1 reads 1e-3 as text
+        except ValueError:
+            pass
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise UsageError(f"{where}: {value!r} is no {kind.__name__}")
+    return value
+
+
+def _part(package: str, raw: Mapping[str, Any], default: str, where: str) -> Part:
+    name = raw.get("name", default)
+    module = plugins.load(package, str(name))
+    rest = {key: value for key, value in raw.items() if key != "name"}
+    return Part(str(name), options(module.Config, rest, f"{where} ({name})"))
+
+
+def _mapping(raw: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    value = raw.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: {key} must be a mapping, not {value!r}")
+    return value
+
+
+def _known(raw: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in raw:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UsageError(f"{where}: unknown key {key!r}{hint}; known: {', '.join(known) or 'none'}")
