@@ -4,6 +4,7 @@ Each part's options are a frozen dataclass beside its owner; this file only puts
 it is read with `yaml.safe_load` and can be run again a year later.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -202,10 +203,8 @@ def typed(value: Any, kind: Any, where: str) -> Any:
             raise UsageError(f"{where}: {value!r} is no list of names")
         return tuple(item.strip() for item in items)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
+        with contextlib.suppress(ValueError):  # it stays text, which is refused below
             value = float(value)  # YAML 1.1 reads 1e-3 as text
-        except ValueError:
-            pass
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise UsageError(f"{where}: {value!r} is no {kind.__name__}")
     return value

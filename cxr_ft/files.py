@@ -55,16 +55,22 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def make_folder(path: Path | str) -> Path:
+def make_folder(path: Path) -> None:
     """Make a folder and its parents, or say in one line why it cannot be."""
-    path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
     except OSError as error:
         raise cannot_write(path, error) from error
-    return path
+
+
+def check_writable(folder: Path) -> None:
+    """Say before long work, and without making anything, that `folder` could not be made or written to."""
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def cache_folder() -> Path:
