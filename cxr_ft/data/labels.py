@@ -1,0 +1,74 @@
+"""The 14 CheXpert labels, and what an uncertain (-1) or a blank mention counts as: each policy a named function.
+
+Source of names and values: Irvin et al., CheXpert (AAAI 2019), table 1: 1 positive, 0 negative, -1 uncertain, blank not
+mentioned. A policy maps raw values to targets in [0, 1], NaN where the label is masked out of loss and metrics.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_ft.errors import unknown
+
+Floats = NDArray[np.float64]
+
+CHEXPERT_14 = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+
+
+def ignore_uncertain(raw: Floats) -> Floats:
+    """-1 is masked."""
+    return np.where(raw == -1, np.nan, raw)
+
+
+def uncertain_is_positive(raw: Floats) -> Floats:
+    """-1 counts as 1 (the U-Ones policy)."""
+    return np.where(raw == -1, 1.0, raw)
+
+
+def uncertain_is_negative(raw: Floats) -> Floats:
+    """-1 counts as 0 (the U-Zeros policy)."""
+    return np.where(raw == -1, 0.0, raw)
+
+
+def blank_is_negative(raw: Floats) -> Floats:
+    """What the report does not mention is absent."""
+    return np.where(np.isnan(raw), 0.0, raw)
+
+
+def ignore_blank(raw: Floats) -> Floats:
+    """What the report does not mention is masked."""
+    return raw
+
+
+UNCERTAIN: dict[str, Callable[[Floats], Floats]] = {
+    "ignore": ignore_uncertain,
+    "positive": uncertain_is_positive,
+    "negative": uncertain_is_negative,
+}
+BLANK: dict[str, Callable[[Floats], Floats]] = {"negative": blank_is_negative, "ignore": ignore_blank}
+
+
+def targets(raw: Floats, uncertain: str, blank: str) -> Floats:
+    """Raw label values [N, L] (1, 0, -1, NaN) as targets [N, L] in {0, 1, NaN} under two policies by name."""
+    if uncertain not in UNCERTAIN:
+        raise unknown("policy for uncertain labels", uncertain, UNCERTAIN)
+    if blank not in BLANK:
+        raise unknown("policy for blank labels", blank, BLANK)
+    # Blanks first: a masked uncertain label is NaN too, and must not be read as blank.
+    return UNCERTAIN[uncertain](BLANK[blank](raw))
