@@ -1,0 +1,47 @@
+"""cxr-phantom: a synthetic chest X-ray archive in MIMIC-CXR's layout, with known truth."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from cxr_ft.cli._command import DONE, Parser, guarded
+
+
+def parser() -> Parser:
+    """The command's flags."""
+    p = Parser(
+        "cxr-phantom", "Write a synthetic chest X-ray archive (DICOM, reports, tables, truth) in MIMIC-CXR's layout."
+    )
+    p.add_argument(
+        "--out", type=Path, required=True, default=argparse.SUPPRESS, metavar="DIR", help="new or empty folder"
+    )
+    p.add_argument("--subjects", type=int, default=200, metavar="N", help="how many subjects")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bytes")
+    p.add_argument("--size", type=int, default=512, metavar="PIXELS", help="short side of the films")
+    p.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the bytes do not depend on it")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0, or 2 for bad input."""
+    return guarded("cxr-phantom", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    args = parser().parse_args(argv)
+    from cxr_ft.data.phantom import make_archive
+
+    make_archive(args.out, args.subjects, args.seed, args.size, args.workers)
+    print(f"{args.out}: {_counts(args.out)}, seed {args.seed}; synthetic, no patient")
+    return DONE
+
+
+def _counts(out: Path) -> str:
+    subjects, reports, images = (
+        sum(1 for _ in out.glob(f"files/p*/{name}")) for name in ("p*", "p*/s*.txt", "p*/s*/*.dcm")
+    )
+    return f"{subjects} subjects, {reports} studies, {images} images"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

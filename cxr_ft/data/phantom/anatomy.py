@@ -1,0 +1,223 @@
+"""Where things are in a frontal chest: one subject's body, and the outlines that follow from it and from disease.
+
+Sides are the patient's. In a frontal film the patient's right lies at negative x. Units: see `canvas`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cxr_ft.data.phantom.canvas import Points, ellipse, smooth
+from cxr_ft.data.phantom.chance import stream
+
+Side = Literal["right", "left"]
+SIDES: tuple[Side, Side] = ("right", "left")
+# The shapes of a rib's posterior arc (height, drop, reach) and anterior one (reach, turn, fall), along its length.
+_ALONG, _BACK = np.linspace(0, 1, 16), np.linspace(0, 1, 14)
+_ARCH, _FALL, _OUT = np.sin(np.pi * _ALONG * 0.9), _ALONG**2.6, 1 - (1 - _ALONG) ** 1.35
+_IN, _TURN, _DOWN = _BACK**1.25, 0.025 * np.sin(np.pi * np.minimum(_BACK * 2, 1)), _BACK**0.8
+
+
+def sign(side: str) -> int:
+    """-1 for the patient's right, 1 for the left: the direction of x in a frontal film."""
+    return -1 if side == "right" else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """What stays the same from study to study. Ratios are about 1; `fat` and `bone` are 0..1; `lift` raises the right
+    and the left dome; `axis` is the heart's share on the right; `breast` a size."""
+
+    sex: Literal["F", "M"]
+    age: int
+    width: float
+    length: float
+    fat: float
+    bone: float
+    heart: float
+    knob: float
+    mediastinum: float
+    curve: float
+    rib_drop: float
+    dome: float
+    lift: tuple[float, float]
+    axis: float
+    breast: float
+    seed: int
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> "Body":
+        """A body at random."""
+        age = int(np.clip(rng.normal(60, 18), 18, 91))
+        return cls(
+            sex="F" if rng.random() < 0.47 else "M",
+            age=age,
+            width=float(np.clip(rng.normal(1.0, 0.06), 0.84, 1.14)),
+            length=float(np.clip(rng.normal(1.0, 0.07), 0.82, 1.16)),
+            fat=float(np.clip(rng.normal(0.4, 0.22), 0, 1)),
+            bone=float(np.clip(rng.normal(0.75 - 0.004 * (age - 40), 0.12), 0.3, 1)),
+            heart=float(np.clip(rng.normal(0.44, 0.042), 0.34, 0.51)),
+            mediastinum=float(np.clip(rng.normal(1.0, 0.16), 0.72, 1.4)),
+            knob=float(np.clip(rng.normal(0.25 + 0.008 * (age - 30), 0.15), 0, 1)),
+            curve=rng.normal(0, 0.018),
+            rib_drop=float(np.clip(rng.normal(0.19, 0.05), 0.08, 0.32)),
+            dome=float(np.clip(rng.normal(0.17, 0.04), 0.07, 0.27)),
+            lift=(rng.normal(0, 0.03), rng.normal(0, 0.03)),
+            axis=float(np.clip(rng.normal(0.30, 0.05), 0.18, 0.42)),
+            breast=float(rng.uniform(0.5, 1.5)),
+            seed=int(rng.integers(1 << 31)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """How disease or the projection moves outlines: the heart's share of the chest, mediastinal width, diaphragms."""
+
+    heart: float = 0.0
+    mediastinum: float = 0.0
+    lift: tuple[float, float] = (0.0, 0.0)
+    magnified: float = 1.0
+    turn: float = 0.0
+
+
+class Thorax:
+    """The outlines of one frontal chest."""
+
+    def __init__(self, body: Body, change: Change) -> None:
+        self.body, self.change = body, change
+        rng = stream("thorax", body.seed)
+        self.lift: dict[str, float] = {
+            side: change.lift[index] + body.lift[index] + (0.0, 0.035)[index] for index, side in enumerate(SIDES)
+        }
+        self._wall_jitter = rng.normal(0, 0.012, 7)
+        self._rib_jitter = rng.normal(0, 0.008, (2, 11, 4))
+        rows = np.array([-0.84, -0.74, -0.56, -0.25, 0.1, 0.45, 0.9]) * body.length
+        walls = np.array([0.22, 0.46, 0.625, 0.735, 0.785, 0.80, 0.78]) * body.width + self._wall_jitter
+        curve = smooth(np.stack([rows, walls], axis=1), rounds=3)
+        self._rows, self._walls = curve[:, 0], curve[:, 1]
+
+    def wall(self, y: float | Points) -> Points:
+        """The inner chest wall's distance from the midline at the heights `y`."""
+        return np.asarray(np.interp(y, self._rows, self._walls))
+
+    def middle(self, y: float | Points) -> Points:
+        """The spine's x at the heights `y`: straight but for a scoliosis."""
+        return self.body.curve * np.sin(2.2 * np.asarray(y) + 1)
+
+    def apex(self) -> float:
+        """The height of the lungs' tips."""
+        return -0.80 * self.body.length
+
+    def lung(self, side: str) -> Points:
+        """A lung's outline, closed, running on below the diaphragm."""
+        s, top = sign(side), self.apex()
+        down = np.linspace(top + 0.05, 0.92, 24)
+        lateral = np.stack([s * self.wall(down), down], axis=1)
+        tip = [(s * 0.17, top - 0.005), (s * 0.25, top - 0.02)]
+        medial = [(s * 0.06, 0.92), (s * 0.055, 0.3), (s * 0.06, -0.2), (s * 0.075, -0.55), (s * 0.10, top + 0.07)]
+        return smooth(np.vstack([tip, lateral, medial]), closed=True, rounds=2)
+
+    def diaphragm(self, side: str) -> Points:
+        """A dome's contour from the midline to the wall."""
+        s, body = sign(side), self.body
+        t = np.linspace(0, 1, 28)
+        base = 0.60 * body.length - self.lift[side]
+        arch = np.sin(np.pi * np.clip(0.16 + 0.86 * t, 0, 1)) ** 0.75
+        y = base - body.dome * arch + 0.03 * t**8
+        x = 0.02 + t * (self.wall(base) + 0.01 - 0.02)
+        return np.stack([s * x, y], axis=1)
+
+    def below(self, side: str) -> Points:
+        """The closed region beneath a dome, down past the film's edge."""
+        line = self.diaphragm(side)
+        s = sign(side)
+        return np.vstack([[(s * 0.02, 1.6)], line, [(s * 1.3, line[-1, 1] + 0.02), (s * 1.3, 1.6)]])
+
+    def heart(self) -> tuple[float, float, float]:
+        """The heart's reach to the right and left of the midline and the height of its widest place."""
+        share = self.body.heart + self.change.heart
+        width = share * 2 * float(self.wall(0.3)) * self.change.magnified
+        return (
+            self.body.axis * width,
+            (1 - self.body.axis) * width,
+            0.30 * self.body.length - 0.5 * sum(self.change.lift),
+        )
+
+    def silhouette(self) -> Points:
+        """Heart and great vessels, one closed outline."""
+        right, left, low = self.heart()
+        body = self.body
+        wide = body.mediastinum + self.change.mediastinum
+        knob = (0.10 + 0.055 * body.knob) * wide
+        waist = 0.085 * wide + 0.16 * left
+        shift = -0.06 * self.change.turn
+        bottom = 0.62 * body.length
+        left_border = [
+            (0.14, -1.1), (0.125 * wide, -0.80), (0.095 * wide, -0.62), (0.095 * wide, -0.53), (knob, -0.46),
+            (knob + 0.012, -0.38), (knob - 0.01, -0.30), (0.9 * waist, -0.23), (waist + 0.015, -0.12),
+            (0.55 * left, low - 0.24), (0.86 * left, low - 0.12), (left, low), (0.99 * left, low + 0.10),
+            (0.85 * left, low + 0.22), (0.5 * left, bottom),
+        ]  # fmt: skip
+        right_border = [
+            (-0.3 * right, bottom), (-0.80 * right, low + 0.22), (-0.98 * right, low + 0.10), (-right, low - 0.02),
+            (-0.88 * right, low - 0.18), (-0.105 * wide - 0.1 * right, low - 0.34), (-0.115 * wide, -0.25),
+            (-0.115 * wide, -0.45), (-0.105 * wide, -0.6), (-0.13 * wide, -0.80), (-0.15, -1.1),
+        ]  # fmt: skip
+        outline = smooth(left_border + right_border, closed=True, rounds=3)
+        moved: Points = outline + np.array([shift, 0])
+        return moved
+
+    def hilum(self, side: str) -> tuple[float, float]:
+        """Where a lung's vessels enter; the left one lies higher."""
+        return (-0.155, -0.07) if side == "right" else (0.155, -0.12)
+
+    def rib(self, side: Side, number: int) -> tuple[Points, Points]:
+        """The posterior and the anterior arc of rib 1..11, each a line from medial to lateral, lateral to medial."""
+        s, body = sign(side), self.body
+        tilt = self._rib_jitter[SIDES.index(side), number - 1]
+        start = (-0.81 + 0.118 * number - 0.0012 * (number - 5) ** 2) * body.length + tilt[0]
+        drop = body.rib_drop * (0.4 + 0.12 * number) + tilt[1]
+        y = start - (0.045 + tilt[2]) * _ARCH + drop * _FALL
+        reach = float(self.wall(start + drop)) + 0.012
+        x0 = 0.055
+        x = x0 + (reach - x0) * _OUT
+        posterior = np.stack([s * x, y], axis=1)
+        fall = (0.20 + 0.016 * number) * body.length
+        stop = 0.16 + 0.028 * number + tilt[3]
+        ax = reach - (reach - stop) * _IN
+        ay = y[-1] + _TURN + fall * _DOWN
+        return posterior, np.stack([s * ax, ay], axis=1)
+
+    def clavicle(self, side: str, height: float) -> Points:
+        """A collar bone's line from the breastbone outwards."""
+        s, turn = sign(side), 0.05 * self.change.turn
+        top = (-0.56 - height) * self.body.length
+        line = [
+            (0.06, top),
+            (0.15, top - 0.05),
+            (0.32, top - 0.07),
+            (0.50, top - 0.15),
+            (0.68, top - 0.20),
+            (0.84, top - 0.19),
+        ]
+        return smooth([(s * x + turn, y) for x, y in line], rounds=2)
+
+    def trunk(self) -> list[Points]:
+        """The skin's outline: trunk, neck, and shoulders with the upper arms."""
+        w, fat = self.body.width, 0.10 * self.body.fat
+        side = [
+            (0.24, -1.6), (0.24, -1.08), (0.30, -1.0), (0.55, -0.92), (0.85, -0.87), (1.08, -0.72), (1.14, -0.45),
+            (1.20, -0.1), (1.24, 0.5), (1.04, 0.5), (0.985, 0.0), (0.93 + fat, -0.30), (0.875 + fat, -0.22),
+            (0.87 + fat, 0.1), (0.865 + fat, 0.5), (0.88 + 1.3 * fat, 1.6),
+        ]  # fmt: skip
+        half = smooth([(x * w, y) for x, y in side], rounds=2)
+        return [np.vstack([half, half[::-1] * [-1, 1]])]
+
+    def breasts(self) -> list[Points]:
+        """Breast shadows; empty for men."""
+        if self.body.sex == "M":
+            return []
+        size, fat = self.body.breast, self.body.fat
+        low, wide, high = 0.16 + 0.12 * fat + 0.06 * size, 0.24 + 0.09 * size, 0.20 + 0.10 * size + 0.05 * fat
+        return [ellipse(sign(side) * 0.46, low, wide, high, 0.25 * sign(side)) for side in SIDES]

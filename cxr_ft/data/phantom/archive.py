@@ -1,0 +1,154 @@
+"""Writing the archive: a subject at a time, on one process or several, and in place all at once or not at all."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+
+from cxr_ft.data.phantom import cases, headers, reports, tables
+from cxr_ft.data.phantom.chance import stream
+from cxr_ft.data.phantom.render import render
+from cxr_ft.errors import UsageError
+from cxr_ft.files import cannot_write
+from cxr_ft.progress import track
+
+PARAMETERS = "phantom.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What decides every byte of an archive."""
+
+    format: int
+    subjects: int
+    seed: int
+    size: int
+
+
+def write_archive(out: Path, plan: Plan, workers: int) -> None:
+    """Write the archive of a plan to `out`; nothing is done where it already stands.
+
+    Raises:
+        UsageError: where `out` holds something else, or cannot be written.
+    """
+    if _stands(out, plan):
+        return
+    out = out.resolve()
+    try:
+        with _beside(out) as folder:
+            films = [film for found in _subjects(folder, plan, workers) for film in found]
+            tables.write(folder, films, plan.seed)
+            (folder / "README.txt").write_text(_readme(plan), encoding="utf-8", newline="\n")
+            (folder / PARAMETERS).write_text(json.dumps(asdict(plan)) + "\n", encoding="utf-8", newline="\n")
+            _place(folder, out, plan)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+
+
+def _stands(out: Path, plan: Plan) -> bool:
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise UsageError(f"{out} is a file; choose another --out, a folder that is new or empty")
+    if not any(out.iterdir()):
+        return False
+    recorded = out / PARAMETERS
+    if not recorded.is_file():
+        raise UsageError(
+            f"{out} is not empty and holds no phantom archive; choose another --out, a new or empty folder"
+        )
+    text = recorded.read_text(encoding="utf-8").strip()
+    if text != json.dumps(asdict(plan)):
+        raise UsageError(f"{out} holds another phantom archive, {text}; choose another --out or the same values")
+    return True
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    # The archive is renamed as a whole, so its files are written plainly: `files.atomic` for each would only cost time.
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place(folder: Path, out: Path, plan: Plan) -> None:
+    folder.chmod(0o777 & ~_umask())
+    try:
+        folder.rename(out)
+    except OSError:
+        if not _stands(out, plan):  # another process may have put the same archive there meanwhile
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _subjects(folder: Path, plan: Plan, workers: int) -> Iterator[list[tables.Film]]:
+    job = partial(write_subject, folder, plan)
+    numbers = range(plan.subjects)
+    if workers == 1:
+        yield from track(map(job, numbers), "phantom subjects", plan.subjects)
+        return
+    # Spawned, since a process that has run OpenCV or PyTorch threads must not be forked.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, plan.subjects), mp_context=context) as pool:
+        chunk = max(1, min(16, plan.subjects // (4 * workers)))
+        yield from track(pool.map(job, numbers, chunksize=chunk), "phantom subjects", plan.subjects)
+
+
+def write_subject(folder: Path, plan: Plan, index: int) -> list[tables.Film]:
+    """Write one subject's films and reports below `folder`; returns what the tables say of them."""
+    subject = cases.subject(plan.seed, index)
+    films: list[tables.Film] = []
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        for study, prior in zip(subject.studies, (None, *subject.studies), strict=False):
+            films += [_write_film(folder, plan, subject, study, picture) for picture in study.pictures]
+            text = reports.write(subject.body, study, prior, stream("report", plan.seed, study.study_id))
+            (folder / f"{films[-1].folder}.txt").write_text(text, encoding="utf-8", newline="\n")
+    finally:
+        cv2.setNumThreads(threads)
+    return films
+
+
+def _write_film(
+    folder: Path, plan: Plan, subject: cases.Subject, study: cases.Study, picture: cases.Picture
+) -> tables.Film:
+    # One device, one style of header: the same for all films of a study.
+    style = headers.Style.sample(stream("header", plan.seed, study.study_id))
+    film, boxes = render(subject.body, study.signs, picture, plan.size)
+    shape = (film.shape[0], film.shape[1])
+    row = tables.Film(subject=subject, study=study, picture=picture, shape=shape, has_view=style.has_view, boxes=boxes)
+    path = folder / tables.record_path(row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    headers.dataset(film, plan.seed, study, picture, style).save_as(path, enforce_file_format=True)
+    return row
+
+
+def _readme(plan: Plan) -> str:
+    return (
+        "Synthetic chest radiographs in the shape of MIMIC-CXR. No patient, no real image and no real report is in "
+        "here: films are drawn from geometry and chance, reports are put together from sentences written for this "
+        f"purpose. Made by: cxr-phantom --subjects {plan.subjects} --seed {plan.seed} --size {plan.size} (format "
+        f"{plan.format}). truth.csv holds what was drawn: severity 0..1 of each of the 14 labels of the study, and "
+        "boxes (left, top, right, bottom; pixels) of the signs that the film shows; a lateral film shows no "
+        "pneumothorax, fracture, pleural thickening or widened mediastinum. Lung Opacity is the parent of "
+        "consolidation, edema, atelectasis and lesion; pneumonia is the patchy kind of consolidation. Label tables "
+        "hold what the report states: 1.0, 0.0, -1.0 (hedged) or nothing.\n"
+    )

@@ -1,0 +1,112 @@
+"""Tubes, lines, pacemakers and wires on a frontal film."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cxr_ft.data.phantom.anatomy import sign
+from cxr_ft.data.phantom.canvas import Points, ellipse, smooth
+from cxr_ft.data.phantom.frontal import Chest
+
+
+def draw(chest: Chest, kind: str, side: str, rng: np.random.Generator) -> list[Points]:
+    """Draw one kind of device; returns its lines in the frame."""
+    return KINDS[kind](chest, sign(side), rng)
+
+
+def _line(chest: Chest, points: list[tuple[float, float]], width: float, value: float, hollow: bool = False) -> Points:
+    line = smooth(points, rounds=4)
+    layer = chest.canvas.strokes([line], [width], [1.0], soft=0.0015)
+    if hollow:
+        layer = layer - 0.55 * chest.canvas.strokes([line], [0.5 * width], [1.0], soft=0.0015)
+    chest.dense += value * layer
+    return line
+
+
+def _tube(chest: Chest, s: int, rng: np.random.Generator) -> list[Points]:
+    x, tip = float(chest.thorax.middle(-0.5)) - 0.012, -0.36 + rng.normal(0, 0.05)
+    top = (x + rng.normal(0, 0.04), -1.5)
+    return [_line(chest, [top, (x, -0.95), (x + rng.normal(0, 0.006), tip)], 0.032, 1.1, hollow=True)]
+
+
+def _central_line(chest: Chest, s: int, rng: np.random.Generator) -> list[Points]:
+    tip = (-0.105 + rng.normal(0, 0.012), -0.12 + rng.normal(0, 0.06))
+    if rng.random() < 0.6:
+        path = [(s * 0.34, -1.25), (s * 0.20, -0.92), (s * 0.13, -0.68), (-0.10, -0.48), tip]
+    else:
+        path = [(s * 0.75, -0.45), (s * 0.52, -0.66), (s * 0.25, -0.66), (-0.09, -0.52), tip]
+    return [_line(chest, path, 0.014, 0.75)]
+
+
+def _picc(chest: Chest, s: int, rng: np.random.Generator) -> list[Points]:
+    tip = (-0.10 + rng.normal(0, 0.012), -0.10 + rng.normal(0, 0.06))
+    path = [
+        (s * 1.15, -0.15),
+        (s * 0.98, -0.55),
+        (s * 0.72, -0.72),
+        (s * 0.40, -0.70),
+        (s * 0.14, -0.62),
+        (-0.095, -0.46),
+    ]
+    return [_line(chest, [*path, tip], 0.010, 0.70)]
+
+
+def _feeding_tube(chest: Chest, s: int, rng: np.random.Generator) -> list[Points]:
+    x = float(chest.thorax.middle(0)) + 0.01
+    end = (0.28 + rng.normal(0, 0.05), 0.72 + rng.normal(0, 0.04))
+    path = [(x + 0.02, -1.5), (x, -0.8), (x + 0.012, -0.2), (x + 0.02, 0.3), (0.09, 0.52), end]
+    return [_line(chest, path, 0.016, 0.60, hollow=True)]
+
+
+def _pacemaker(chest: Chest, s: int, rng: np.random.Generator) -> list[Points]:
+    x, y = s * (0.58 + rng.normal(0, 0.04)), -0.50 + rng.normal(0, 0.04)
+    right, left, low = chest.thorax.heart()
+    case = ellipse(x, y, 0.105, 0.085 + rng.normal(0, 0.006), rng.normal(0, 0.3))
+    chest.dense += 1.3 * chest.canvas.fill(case, soft=0.003)
+    vein = [(x - s * 0.07, y + 0.05), (x + s * 0.03, y - 0.13), (s * 0.35, -0.68), (s * 0.12, -0.58), (-0.10, -0.42)]
+    ventricle = [*vein, (-0.12, -0.05), (-0.5 * right, low + 0.12), (0.25 * left, low + 0.2), (0.62 * left, low + 0.12)]
+    lines = [case, _line(chest, ventricle, 0.013, 0.95)]
+    if rng.random() < 0.7:
+        lines.append(
+            _line(chest, [*vein, (-0.11, 0.0), (-0.8 * right, low - 0.05), (-0.6 * right, low - 0.14)], 0.013, 0.95)
+        )
+    return lines
+
+
+def _chest_tube(chest: Chest, s: int, rng: np.random.Generator) -> list[Points]:
+    wall = float(chest.thorax.wall(0.25))
+    tip = (s * rng.uniform(0.22, 0.4), -0.55 + rng.normal(0, 0.08))
+    path = [(s * 1.1, 0.45), (s * (wall + 0.02), 0.25), (s * (wall - 0.12), -0.05), (s * (wall - 0.22), -0.3), tip]
+    return [_line(chest, path, 0.034, 0.50, hollow=True)]
+
+
+def _wires(chest: Chest, s: int, rng: np.random.Generator) -> list[Points]:
+    lines = []
+    for y in np.linspace(-0.48, 0.25, int(rng.integers(5, 8))):
+        x, height = 0.012 + rng.normal(0, 0.006), 0.018 + abs(rng.normal(0, 0.006))
+        knot = ellipse(x, float(y), 0.028, height, rng.normal(0, 0.3), points=14)
+        tail = knot[-1] + np.array([(0, 0), (0.02 * rng.choice([-1, 1]), 0.015)])
+        lines.append(np.vstack([knot, knot[:1], tail]))
+    chest.dense += 0.95 * chest.canvas.strokes(lines, [0.010] * len(lines), [1.0] * len(lines), soft=0.0015)
+    return [np.vstack(lines)]
+
+
+KINDS: dict[str, Callable[[Chest, int, np.random.Generator], list[Points]]] = {
+    "endotracheal tube": _tube,
+    "central venous line": _central_line,
+    "PICC line": _picc,
+    "enteric tube": _feeding_tube,
+    "pacemaker": _pacemaker,
+    "chest tube": _chest_tube,
+    "sternal wires": _wires,
+}
+SHARES = (0.17, 0.20, 0.14, 0.16, 0.14, 0.06, 0.13)
+RIGHT = {
+    "endotracheal tube": 0.5,
+    "central venous line": 0.7,
+    "PICC line": 0.5,
+    "enteric tube": 0.5,
+    "pacemaker": 0.15,
+    "chest tube": 0.5,
+    "sternal wires": 0.5,
+}

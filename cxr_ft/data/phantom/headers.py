@@ -1,0 +1,178 @@
+"""A film as a DICOM object, with headers as varied as real ones are (counted in Open-I's 7,469 files).
+
+Whatever the header says, the standard's way of showing it (VOI LUT or window, then polarity) makes air dark.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from cxr_ft.data.phantom.canvas import Image
+from cxr_ft.data.phantom.cases import Picture, Study, View
+
+BITS = 12
+TOP = (1 << BITS) - 1
+# Code meanings of the projection and of the patient's orientation, in MIMIC-CXR's words.
+MEANINGS: Mapping[View, tuple[str, str]] = MappingProxyType({
+    "PA": ("postero-anterior", "Erect"),
+    "AP": ("antero-posterior", ""),
+    "LATERAL": ("lateral", "Erect"),
+})  # fmt: skip
+_SPACE = uuid.UUID("5c1d7b0e-9a35-4b0f-8b42-cf2f6f2f9b10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """What varies in a header. `low` and `high` are the stored values that show as black and white, before polarity."""
+
+    inverse: bool
+    voi: Literal["window", "lut", "none"]
+    low: int
+    high: int
+    curve: float
+    has_view: bool
+    rle: bool
+    implicit: bool
+    digital: bool
+    rescale: bool
+    body_part: bool
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> "Style":
+        """A header at random, of the frequencies seen in real ones."""
+        draw = rng.random()
+        voi: Literal["window", "lut", "none"] = "window" if draw < 0.52 else "lut" if draw < 0.93 else "none"
+        return cls(
+            inverse=bool(rng.random() < 0.48),
+            voi=voi,
+            low=0 if voi == "none" else int(rng.integers(0, 900)),
+            high=TOP if voi == "none" else int(rng.integers(2600, TOP + 1)),
+            curve=float(rng.uniform(0.8, 1.25)),
+            has_view=bool(rng.random() > 0.03),
+            rle=bool(rng.random() < 0.05),
+            implicit=bool(rng.random() < 0.15),
+            digital=bool(rng.random() < 0.5),
+            rescale=bool(rng.random() < 0.6),
+            body_part=bool(rng.random() < 0.7),
+        )
+
+
+def uid(*names: object) -> str:
+    """A UID below 2.25 that follows from names alone."""
+    return f"2.25.{uuid.uuid5(_SPACE, '/'.join(map(str, names))).int}"
+
+
+def procedure(study: Study) -> str:
+    """The procedure's name, for the header and the metadata table."""
+    if study.portable:
+        return "CHEST (PORTABLE AP)"
+    return "CHEST (PA AND LAT)" if len(study.pictures) > 1 else "CHEST (SINGLE VIEW)"
+
+
+def dataset(film: Image, seed: int, study: Study, picture: Picture, style: Style) -> FileDataset:
+    """The DICOM object of a film [H, W] (0 air to 1); names and ids of patients are empty, as in MIMIC-CXR."""
+    syntax = ImplicitVRLittleEndian if style.implicit and not style.rle else ExplicitVRLittleEndian
+    meta = FileMetaDataset()
+    storage = DigitalXRayImageStorageForPresentation if style.digital else ComputedRadiographyImageStorage
+    meta.MediaStorageSOPClassUID = storage
+    meta.MediaStorageSOPInstanceUID = UID(uid(seed, picture.dicom_id))
+    meta.TransferSyntaxUID = syntax
+    meta.ImplementationClassUID = UID(uid("implementation"))
+    meta.ImplementationVersionName = "CXR_FT_PHANTOM"
+    header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    header.SOPClassUID = storage
+    header.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    _identify(header, seed, study, picture, style)
+    _describe(header, film.shape, style)
+    words = stored(film, style)
+    _display(header, style)
+    header.PixelData = words.astype("<u2").tobytes()
+    header["PixelData"].VR = "OW"
+    if style.rle:
+        header.compress(RLELossless, generate_instance_uid=False)
+    return header
+
+
+def stored(film: Image, style: Style) -> NDArray[np.uint16]:
+    """A film's pixel values: the inverse of what the header's VOI and polarity will do."""
+    value = film ** np.float32(1 / style.curve) if style.voi == "lut" else film
+    words = np.rint(style.low + value * np.float32(style.high - style.low)).astype(np.uint16)
+    shown: NDArray[np.uint16] = TOP - words if style.inverse else words
+    return shown
+
+
+def _identify(header: Dataset, seed: int, study: Study, picture: Picture, style: Style) -> None:
+    when: datetime = study.when
+    header.ImageType = ["DERIVED", "PRIMARY"]
+    header.StudyDate, header.StudyTime = f"{when:%Y%m%d}", f"{when:%H%M%S}.{when.microsecond // 1000:03d}"
+    header.AccessionNumber = header.StudyID = header.ReferringPhysicianName = ""
+    header.PatientName = header.PatientID = header.PatientBirthDate = header.PatientSex = ""
+    header.StudyInstanceUID = uid(seed, study.study_id)
+    header.SeriesInstanceUID = uid(seed, study.study_id, picture.view)
+    header.SeriesNumber, header.InstanceNumber = 1, 1 + study.pictures.index(picture)
+    header.Modality = "DX" if style.digital else "CR"
+    header.Manufacturer = "cxr_ft phantom, synthetic"
+    header.PerformedProcedureStepDescription = procedure(study)
+    if style.has_view:
+        header.ViewPosition = "LL" if picture.view == "LATERAL" and style.digital else picture.view
+    if style.body_part:
+        header.BodyPartExamined = "CHEST"
+    view, orientation = MEANINGS[picture.view]
+    header.ProcedureCodeSequence = [_code(procedure(study))]
+    header.ViewCodeSequence = [_code(view)]
+    if orientation:
+        header.PatientOrientationCodeSequence = [_code(orientation)]
+
+
+def _code(meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "1", "99CXRFT", meaning
+    return item
+
+
+def _describe(header: Dataset, shape: tuple[int, ...], style: Style) -> None:
+    header.Rows, header.Columns = shape
+    header.SamplesPerPixel, header.PixelRepresentation = 1, 0
+    header.BitsAllocated, header.BitsStored, header.HighBit = 16, BITS, BITS - 1
+    header.PhotometricInterpretation = "MONOCHROME1" if style.inverse else "MONOCHROME2"
+    spacing = f"{350 / min(shape):.6g}"
+    header.ImagerPixelSpacing = [spacing, spacing]
+    header.BurnedInAnnotation = "NO"
+    if style.digital:
+        header.PresentationIntentType = "FOR PRESENTATION"
+        header.PresentationLUTShape = "INVERSE" if style.inverse else "IDENTITY"
+        header.PixelIntensityRelationship, header.PixelIntensityRelationshipSign = "LOG", 1 if style.inverse else -1
+    if style.rescale or style.digital:
+        header.RescaleIntercept, header.RescaleSlope, header.RescaleType = "0", "1", "US"
+
+
+def _display(header: Dataset, style: Style) -> None:
+    low, high = (TOP - style.high, TOP - style.low) if style.inverse else (style.low, style.high)
+    if style.voi == "window":
+        # PS3.3 C.11.2.1.2.1: LINEAR shows black at centre - width / 2 and white one below centre + width / 2.
+        header.WindowCenter, header.WindowWidth = f"{(low + high + 1) / 2:g}", str(high - low + 1)
+    elif style.voi == "lut":
+        rise = np.linspace(0, 1, high - low + 1) ** style.curve
+        shown = 1 - rise[::-1] if style.inverse else rise
+        item = Dataset()
+        item.LUTDescriptor = [len(shown), low, 16]
+        item.LUTExplanation = "NORMAL"
+        item.LUTData = np.rint(65535 * shown).astype("<u2").tobytes()
+        item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "OW"
+        header.VOILUTSequence = [item]

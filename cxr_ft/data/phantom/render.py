@@ -1,0 +1,77 @@
+"""One film: the pose, the drawing, the marker, the exposure."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from cxr_ft.data.phantom import findings, frontal, lateral
+from cxr_ft.data.phantom.anatomy import Body, Thorax
+from cxr_ft.data.phantom.canvas import Box, Canvas, Image, Points
+from cxr_ft.data.phantom.cases import Picture, View
+from cxr_ft.data.phantom.chance import stream
+from cxr_ft.data.phantom.film import Exposure, expose
+
+# The short side's length over the long one's, as of a 35 x 43 cm plate.
+_PLATE = 35 / 43
+
+
+def render(
+    body: Body, signs: Sequence[findings.Sign], picture: Picture, size: int
+) -> tuple[Image, dict[str, list[Box]]]:
+    """A film [H, W], 0 (air) to 1, its short side `size` pixels; and the boxes of each sign, in its pixels."""
+    rng = stream("picture", *picture.seed)
+    portable = picture.view == "AP"
+    canvas = Canvas(_shape(picture.view, size), np.eye(2, 3))
+    canvas = Canvas(canvas.shape, _pose(rng, canvas.shape, picture.view))
+    exposure = Exposure.sample(rng, portable)
+    marker = _marker(rng, canvas, picture.view)
+    if picture.view == "LATERAL":
+        attenuation, lung, boxes = lateral.draw(canvas, body, signs)
+    else:
+        attenuation, lung, boxes = _frontal(canvas, body, signs, portable, rng)
+    return expose(canvas, attenuation + marker, lung, exposure), boxes
+
+
+def _frontal(
+    canvas: Canvas, body: Body, signs: Sequence[findings.Sign], portable: bool, rng: np.random.Generator
+) -> tuple[Image, Image, dict[str, list[Box]]]:
+    thorax = Thorax(
+        body, findings.change(signs, portable, rng.normal(0, 0.7 if portable else 0.35), rng.normal(0, 0.05))
+    )
+    chest = frontal.healthy(canvas, thorax, stream("vessels", body.seed), portable)
+    boxes: dict[str, list[Box]] = {}
+    for sign in signs:
+        boxes.setdefault(sign.label, []).extend(findings.draw(chest, sign))
+    frontal.add_haze(chest, rng)
+    frontal.add_bones(chest, rng)
+    return chest.attenuation(), chest.lung, boxes
+
+
+def _shape(view: View, size: int) -> tuple[int, int]:
+    long = round(size / _PLATE)
+    return (size, long) if view == "AP" else (long, size)
+
+
+def _pose(rng: np.random.Generator, shape: tuple[int, int], view: View) -> Points:
+    portable = view == "AP"
+    scale = min(shape) / 2 * rng.normal(1.09 if portable else 1.12, 0.075)
+    angle = rng.normal(0, 0.06 if portable else 0.03)
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    lift = {"PA": -0.02, "AP": 0.08, "LATERAL": -0.05}[view]
+    shift = scale * rng.normal((0, lift), (0.07, 0.07) if portable else (0.05, 0.05))
+    return np.column_stack([turn, np.array([shape[1], shape[0]]) / 2 + shift])
+
+
+def _marker(rng: np.random.Generator, canvas: Canvas, view: View) -> Image:
+    """A lead letter: in a frontal film L at the image's right or R at its left, in a lateral one L."""
+    width = canvas.shape[1]
+    short = min(canvas.shape)
+    letter = "L" if view == "LATERAL" or rng.random() < 0.6 else "R"
+    near = rng.uniform(0.03, 0.09)
+    x = width - short * (near + 0.06) if letter == "L" else short * near
+    y = short * rng.uniform(0.09, 0.30)
+    image = np.zeros(canvas.shape, np.uint8)
+    scale, thick = short / 512 * rng.uniform(0.9, 1.3), max(1, round(short / 512 * 3))
+    cv2.putText(image, letter, (round(x), round(y)), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA)
+    return image.astype(np.float32) * np.float32(2.5 / 255)

@@ -1,0 +1,393 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.pixels.processing import apply_voi_lut
+
+from cxr_ft.cli import phantom as cli
+from cxr_ft.data import phantom
+from cxr_ft.data.dicom import read_xray
+from cxr_ft.data.labels import CHEXPERT_14
+from cxr_ft.data.phantom import cases, devices, findings, headers, render
+from cxr_ft.data.phantom.chance import stream
+from cxr_ft.data.reports import sections
+from cxr_ft.errors import UsageError
+
+SIZE = 64
+KEYS = ["subject_id", "study_id", "dicom_id"]
+WORDS = {
+    "Atelectasis": "atelecta",
+    "Cardiomegaly": r"cardiomegaly|cardiac silhouette|heart size|the heart",
+    "Consolidation": "consolidation",
+    "Edema": "edema",
+    "Enlarged Cardiomediastinum": "mediasti",
+    "Fracture": "fracture",
+    "Lung Lesion": "nodule|nodular",
+    "Lung Opacity": "opacit",
+    "Pleural Effusion": "effusion",
+    "Pleural Other": "pleural (thickening|scarring)",
+    "Pneumonia": "pneumonia",
+    "Pneumothorax": "pneumothorax",
+    "Support Devices": r"\btube|central line|picc|catheter|pacer|pacemaker|wires|devices",
+}
+DENIED = re.compile(r"\bno\b|\bnot\b|\bnormal\b", re.IGNORECASE)
+HEDGED = re.compile(r"possible|may |cannot be excluded", re.IGNORECASE)
+
+
+def tree(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    out = tmp_path_factory.mktemp("phantom") / "archive"
+    phantom.make_archive(out, subjects=40, seed=3, size=SIZE)
+    return out
+
+
+@pytest.fixture(scope="module")
+def tables(archive):
+    names = ("metadata", "chexpert", "negbio", "split")
+    found = {name: pd.read_csv(archive / f"mimic-cxr-2.0.0-{name}.csv.gz") for name in names}
+    found["records"] = pd.read_csv(archive / "cxr-record-list.csv.gz")
+    found["studies"] = pd.read_csv(archive / "cxr-study-list.csv.gz")
+    found["truth"] = pd.read_csv(archive / "truth.csv")
+    return found
+
+
+def test_bytes_follow_from_the_seed_alone(tmp_path):
+    """Neither workers nor the hash seed nor what was made before leave a trace; another seed changes every file."""
+    phantom.make_archive(tmp_path / "one", subjects=4, seed=0, size=SIZE)
+    script = tmp_path / "make.py"
+    script.write_text(
+        "from cxr_ft.data.phantom import make_archive\nfrom pathlib import Path\n"
+        f"if __name__ == '__main__': make_archive(Path({str(tmp_path / 'two')!r}), 4, 0, {SIZE}, workers=2)\n"
+    )
+    subprocess.run([sys.executable, script], check=True, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True)
+    phantom.make_archive(tmp_path / "other", subjects=4, seed=1, size=SIZE)
+    one, two, other = (tree(tmp_path / name) for name in ("one", "two", "other"))
+    assert one == two
+    assert not {data for name, data in one.items() if name.endswith(".dcm")} & set(other.values())
+
+
+def test_streams_of_different_keys_differ():
+    keys = [(1, 2), (1, 2, 0), (12,), ("1", "20"), (1, 2, 0, 0)]
+    assert len({stream(*key).integers(1 << 60) for key in keys}) == len(keys)
+    assert stream("a", 1).random() == stream("a", 1).random()
+
+
+def test_more_subjects_leave_the_first_ones_alone(tmp_path, archive):
+    phantom.make_archive(tmp_path / "few", subjects=3, seed=3, size=SIZE)
+    few, all_ = tree(tmp_path / "few"), tree(archive)
+    files = [name for name in few if name.startswith("files/")]
+    assert files
+    assert all(few[name] == all_[name] for name in files)
+
+
+def test_paths_and_ids_are_mimics(archive, tables):
+    pattern = r"files/p90/p(90\d{6})/s(9\d{7})/((?:[0-9a-f]{8}-){4}[0-9a-f]{8})\.dcm"
+    on_disk = {str(p.relative_to(archive)) for p in archive.rglob("*.dcm")}
+    assert set(tables["records"]["path"]) == on_disk
+    parts = tables["records"]["path"].str.extract(f"^{pattern}$")
+    parts.columns = KEYS
+    assert (parts == tables["records"][KEYS].astype(str)).all(axis=None)
+    reports = {str(p.relative_to(archive)) for p in archive.glob("files/**/*.txt")}
+    assert set(tables["studies"]["path"]) == reports
+    study = tables["records"]["path"].str.rsplit("/", n=1).str[0] + ".txt"
+    assert set(study) == reports
+    assert {p.suffix for p in (archive / "files").rglob("*") if p.is_file()} == {".dcm", ".txt"}
+
+
+def test_tables_agree_with_each_other(tables):
+    films = tables["metadata"][KEYS]
+    assert films["dicom_id"].is_unique
+    for name in ("records", "split", "truth"):
+        assert (tables[name][KEYS] == films).all(axis=None)
+    studies = films[KEYS[:2]].drop_duplicates(ignore_index=True)
+    assert studies["study_id"].is_unique
+    for name in ("studies", "chexpert", "negbio"):
+        assert (tables[name][KEYS[:2]] == studies).all(axis=None)
+    for name in ("chexpert", "negbio"):
+        assert set(tables[name].columns) == {*KEYS[:2], *CHEXPERT_14}
+    assert set(tables["split"]["split"]) <= {"train", "validate", "test"}
+    assert (tables["split"].groupby("subject_id")["split"].nunique() == 1).all()
+    assert studies.groupby("subject_id").size().between(1, cases.STUDIES).all()
+
+
+def test_labels_follow_from_the_truth(tables):
+    truth = tables["truth"].drop_duplicates("study_id").set_index("study_id")[list(CHEXPERT_14)]
+    labels = tables["chexpert"].set_index("study_id")[list(CHEXPERT_14)]
+    assert set(np.unique(labels.to_numpy()[~labels.isna()])) == {-1.0, 0.0, 1.0}
+    assert ((labels.isin([1, -1])) == (truth > 0)).all(axis=None)
+    assert (truth.max() <= 1).all() and (truth.min() >= 0).all()
+    findings_ = [label for label in CHEXPERT_14 if label not in ("No Finding", "Support Devices")]
+    assert ((labels["No Finding"] == 1) == (truth[findings_] == 0).all(axis=1)).all()
+    assert (truth["Lung Opacity"] == truth[list(cases.OPACITIES)].max(axis=1)).all()
+    assert (truth["Pneumonia"] <= truth["Consolidation"]).all()
+    other = tables["negbio"].set_index("study_id")[list(CHEXPERT_14)]
+    differs = (other != labels) & ~(other.isna() & labels.isna())
+    assert (labels.to_numpy()[differs] == -1).all() and (other.to_numpy()[differs] == 1).all()
+
+
+def test_headers_and_files_agree_with_metadata(archive, tables):
+    paths = tables["records"].set_index("dicom_id")["path"]
+    seen = set()
+    for row in tables["metadata"].itertuples():
+        data = pydicom.dcmread(archive / paths[row.dicom_id])
+        assert (data.Rows, data.Columns) == (row.Rows, row.Columns) == data.pixel_array.shape
+        assert min(data.Rows, data.Columns) == SIZE
+        assert data.BitsStored == 12 and int(data.pixel_array.max()) < 4096
+        assert data.StudyDate == str(row.StudyDate) and float(data.StudyTime) == pytest.approx(row.StudyTime)
+        view = data.get("ViewPosition", "")
+        assert (view or None) == (None if pd.isna(row.ViewPosition) else view)
+        assert {"LL": "LATERAL"}.get(view, view) == ("" if pd.isna(row.ViewPosition) else row.ViewPosition)
+        assert data.PatientName == "" and data.PatientID == ""
+        assert data.SOPInstanceUID.startswith("2.25.") and data.SOPInstanceUID.is_valid
+        assert data.SOPInstanceUID not in seen
+        seen.add(data.SOPInstanceUID)
+
+
+def test_headers_vary_as_real_ones_do():
+    styles = [headers.Style.sample(np.random.default_rng(seed)) for seed in range(400)]
+    share = {name: np.mean([getattr(style, name) for style in styles]) for name in ("inverse", "has_view", "rle")}
+    assert 0.4 < share["inverse"] < 0.6 and 0.9 < share["has_view"] < 1 and 0 < share["rle"] < 0.1
+    assert {style.voi for style in styles} == {"window", "lut", "none"}
+
+
+@pytest.mark.parametrize("rle", [False, True])
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("voi", ["window", "lut", "none"])
+def test_every_kind_of_header_shows_the_film_that_was_drawn(tmp_path, voi, inverse, rle):
+    """Through pydicom's VOI and through our reader the film comes back, air dark, to the rounding of 12 bits."""
+    low, high = (0, headers.TOP) if voi == "none" else (300, 3500)
+    style = headers.Style(
+        inverse=inverse, voi=voi, low=low, high=high, curve=1.2, has_view=True, rle=rle,
+        implicit=False, digital=inverse, rescale=rle, body_part=True,
+    )  # fmt: skip
+    subject = cases.subject(0, 1)
+    study = subject.studies[0]
+    film, _ = render.render(subject.body, study.signs, study.pictures[0], SIZE)
+    film = (film - film.min()) / (film.max() - film.min())
+    path = tmp_path / "film.dcm"
+    headers.dataset(film, 0, study, study.pictures[0], style).save_as(path, enforce_file_format=True)
+    data = pydicom.dcmread(path)
+    shown = apply_voi_lut(data.pixel_array, data).astype(float)
+    full = 65535 if voi == "lut" else 4095
+    shown = (full - shown if data.PhotometricInterpretation == "MONOCHROME1" else shown) / full
+    assert np.abs(shown - film).max() < 0.01
+    assert np.abs(read_xray(path) / 255 - film).max() < 0.01
+
+
+def test_air_is_dark_and_the_mediastinum_bright(archive, tables):
+    truth = tables["truth"].set_index("dicom_id")["view"]
+    for row in tables["records"].itertuples():
+        image = read_xray(archive / row.path, size=SIZE).astype(float)
+        height, width = image.shape
+        middle = image[height // 2 : height // 2 + height // 5, round(0.46 * width) : round(0.54 * width)].mean()
+        if truth[row.dicom_id] == "LATERAL":
+            assert image[:, :3].mean() < image[-height // 4 :, width // 3 : -width // 3].mean() / 2
+        else:
+            lungs = np.percentile(image[height // 4 : height // 2, width // 5 : -width // 5], 10)
+            assert lungs < 0.75 * middle
+            assert middle > 110
+
+
+def said(sentences, label):
+    """What sentences say of a label: 1, 0, -1, or None where they do not speak of it."""
+    about = [s for s in sentences if re.search(WORDS[label], s, re.IGNORECASE)]
+    kinds = {0 if DENIED.search(s) else -1 if HEDGED.search(s) else 1 for s in about}
+    if not kinds:
+        return None
+    assert not {0, 1} <= kinds, f"{label} both stated and denied: {about}"
+    return 1 if 1 in kinds else -1 if -1 in kinds else 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_reports_say_what_the_label_table_says(seed):
+    """Read by a few words and rules that know nothing of the templates."""
+    from cxr_ft.data.phantom import reports
+
+    checked = {-1: 0, 0: 0, 1: 0, None: 0}
+    for index in range(250):
+        subject = cases.subject(seed, index)
+        for number, study in enumerate(subject.studies):
+            prior = subject.studies[number - 1] if number else None
+            text = reports.write(subject.body, study, prior, np.random.default_rng(index))
+            assert text.lstrip().startswith("FINAL REPORT") and "___" in text
+            assert all(line.startswith(" ") for line in text.splitlines())
+            found = sections(text)
+            assert set(found) == {"findings", "impression"}
+            sentences = re.split(r"\.\s+(?:\d+\.\s+)?", f"{found['findings']} {found['impression']} ")
+            for label in WORDS:
+                value = study.said.get(label)
+                assert said(sentences, label) == value, (label, value, text)
+                checked[value] += 1
+            for sign in study.signs:
+                if sign.label in ("Pneumothorax", "Pleural Effusion", "Fracture"):
+                    about = " ".join(s for s in sentences if re.search(WORDS[sign.label], s, re.IGNORECASE))
+                    other = {"left": "right", "right": "left", "both": None}[sign.side]
+                    assert other is None or other not in about.lower()
+    assert min(checked.values()) > 50
+
+
+def test_positive_devices_are_named():
+    from cxr_ft.data.phantom import reports
+
+    for kind in devices.KINDS:
+        sign = findings.Sign(label="Support Devices", severity=1, side="left", kind=kind)
+        assert re.search(WORDS["Support Devices"], reports._device(sign, np.random.default_rng(0)), re.IGNORECASE)
+
+
+def test_prevalence_suits_balanced_splits():
+    studies = [study for index in range(700) for study in cases.subject(5, index).studies]
+    found = pd.DataFrame([cases.severities(study.signs) for study in studies]) > 0
+    share = found.mean()
+    assert 0.28 < share["No Finding"] < 0.42
+    assert share.drop(["No Finding", "Lung Opacity"]).between(0.08, 0.30).all()
+    assert 1.4 < len(studies) / 700 < 1.8
+    splits = pd.Series([cases.subject(5, index).split for index in range(700)]).value_counts(normalize=True)
+    assert splits["train"] == pytest.approx(0.80, abs=0.05)
+    assert splits["validate"] == pytest.approx(0.08, abs=0.04)
+    assert splits["test"] == pytest.approx(0.12, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        (label, "")
+        for label in sorted(findings.DRAW)
+        if label not in ("Consolidation", "Pleural Other", "Support Devices")
+    ]
+    + [
+        ("Consolidation", "lobar"),
+        ("Consolidation", "patchy"),
+        ("Pleural Other", "lateral"),
+        ("Pleural Other", "apical"),
+    ]
+    + [("Support Devices", kind) for kind in devices.KINDS],
+)
+def test_a_sign_changes_the_film_where_its_box_is(label, kind):
+    """Same body, pose and noise, with and without a sign: the change lies in its boxes and grows with its severity."""
+    body = cases.subject(0, 0).body
+    picture = cases.Picture(dicom_id="x", view="PA", seed=(1, 2))
+    clean, none = render.render(body, (), picture, 128)
+    change = []
+    for severity in (0.2, 0.9):
+        sign = findings.Sign(label=label, severity=severity, side="left", zone="lower", kind=kind, seed=5)
+        film, boxes = render.render(body, (sign,), picture, 128)
+        assert none == {} and boxes[label]
+        difference = np.abs(film - clean)
+        inside = np.zeros(film.shape, bool)
+        for left, top, right, bottom in boxes[label]:
+            assert 0 <= left < right <= film.shape[1] and 0 <= top < bottom <= film.shape[0]
+            inside[top:bottom, left:right] = True
+        assert difference[inside].mean() > 1.5 * difference[~inside].mean()
+        change.append(float(difference[inside].sum()))
+    assert change[1] > change[0] or label == "Support Devices"
+
+
+def test_boxes_in_the_truth_lie_on_the_film(tables):
+    boxes = 0
+    for row, shape in zip(tables["truth"].itertuples(), tables["metadata"].itertuples(), strict=True):
+        for label, found in json.loads(row.boxes).items():
+            assert label in findings.DRAW
+            for left, top, right, bottom in found:
+                assert 0 <= left < right <= shape.Columns and 0 <= top < bottom <= shape.Rows
+                boxes += 1
+    assert boxes > 40
+
+
+def test_size_changes_the_grid_not_the_film():
+    subject = cases.subject(2, 4)
+    study = subject.studies[0]
+    small, large = (render.render(subject.body, study.signs, study.pictures[0], size)[0] for size in (64, 128))
+    halved = (
+        large[: 2 * (large.shape[0] // 2), : 2 * (large.shape[1] // 2)]
+        .reshape(large.shape[0] // 2, 2, -1, 2)
+        .mean((1, 3))
+    )
+    rows, columns = min(small.shape[0], halved.shape[0]), min(small.shape[1], halved.shape[1])
+    assert np.corrcoef(small[:rows, :columns].ravel(), halved[:rows, :columns].ravel())[0, 1] > 0.97
+
+
+def test_ensure_makes_an_archive_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXR_FT_CACHE", str(tmp_path))
+    folder = phantom.ensure("phantom:subjects=2,size=64")
+    assert folder.is_relative_to(tmp_path / "phantom")
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert phantom.ensure("phantom:size=64,subjects=2,seed=0") == folder
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert phantom.ensure("phantom:subjects=2,size=64,seed=1") != folder
+    assert [p for p in (tmp_path / "phantom").iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("phantom:people=3", "choose from: seed, size, subjects"),
+        ("phantom:subjects=many", "a whole number"),
+        ("phantom:subjects=0", "choose from 1 to"),
+        ("phantom:size=8", "choose from 32 to"),
+        ("phantom:seed=-1", "a whole number"),
+        ("phantom:seed", "a whole number"),
+        ("mimic", "looks like phantom:"),
+    ],
+)
+def test_a_bad_specification_is_refused(spec, says):
+    with pytest.raises(UsageError, match=re.escape(says)):
+        phantom.ensure(spec)
+
+
+def test_is_spec():
+    assert phantom.is_spec("phantom:subjects=2") and phantom.is_spec("phantom") and phantom.is_spec("phantom:people=3")
+    assert not phantom.is_spec("data/phantom") and not phantom.is_spec("phantoms/x")
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert cli.main(["--out", str(tmp_path), "--subjects", "1", "--size", "64"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("cxr-phantom: error: ") and "not empty" in message
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    with pytest.raises(UsageError, match="is a file"):
+        phantom.make_archive(tmp_path / "mine.txt", subjects=1, size=64)
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cxr_ft.data.phantom.tables.write", full)
+    with pytest.raises(UsageError, match="No space left"):
+        phantom.make_archive(tmp_path / "out", subjects=1, size=64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_counts_and_repeats_for_nothing(tmp_path, capsys):
+    argv = ["--out", str(tmp_path / "new" / "out"), "--subjects", "2", "--size", "64", "--seed", "4"]
+    assert cli.main(argv) == 0
+    line = capsys.readouterr().out
+    images = len(list(Path(tmp_path / "new" / "out").rglob("*.dcm")))
+    assert str(tmp_path) in line and "2 subjects" in line and f"{images} images" in line
+    stamp = (tmp_path / "new" / "out" / "truth.csv").stat().st_mtime_ns
+    assert cli.main(argv) == 0
+    assert (tmp_path / "new" / "out" / "truth.csv").stat().st_mtime_ns == stamp
+    assert cli.main([*argv, "--seed", "5"]) == 2
+    assert "another phantom archive" in capsys.readouterr().err
+    for bad in (["--workers", "0"], ["--size", "8"], ["--subjects", "many"], ["--people", "3"]):
+        assert cli.main(["--out", str(tmp_path / "x"), *bad]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_needs_no_heavy_import():
+    code = "import sys; from cxr_ft.cli.phantom import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'numpy', 'cv2', 'pandas', 'pydicom', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
