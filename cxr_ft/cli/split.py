@@ -1,0 +1,117 @@
+"""cxr-split: an archive to balanced, subject-disjoint split CSVs, or an audit of anybody's."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from cxr_ft import plugins
+from cxr_ft.cli._command import DONE, FOUND, Parser, guarded
+from cxr_ft.errors import UsageError
+
+# Listed here, not imported: --help must not load numpy. A test holds them against their owners.
+VIEWS = ("frontal", "all", "PA", "AP", "LATERAL")
+TEXTS = ("none", "mini_report", "findings", "impression", "all")
+
+
+def parser() -> Parser:
+    """The command's flags."""
+    p = Parser("cxr-split", "Turn an archive into balanced, subject-disjoint train / val / test CSVs with a manifest.")
+    p.add_argument(
+        "source", nargs="?", default=argparse.SUPPRESS, help="the archive's folder, a table, or phantom:subjects=400"
+    )
+    p.add_argument(
+        "--layout",
+        default="mimic_cxr",
+        help=f"how the archive is laid out: {', '.join(plugins.choices(plugins.LAYOUTS))}",
+    )
+    p.add_argument(
+        "--per-label", type=int, default=5000, metavar="N", help="images wanted of each label, over the three sides"
+    )
+    p.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="where the CSVs go (needed)")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="which images are taken among equals")
+    p.add_argument("--ratios", default="70/15/15", help="train/val/test in percent")
+    p.add_argument("--views", default="frontal", help=f"one of {', '.join(VIEWS)}")
+    p.add_argument("--uncertain", default="ignore", help="what -1 counts as: ignore (masked), positive, negative")
+    p.add_argument("--blank", default="negative", help="what no mention counts as: negative, ignore (masked)")
+    p.add_argument("--unit", default="image", help="what a row is: image, study")
+    p.add_argument("--official", action="store_true", help="keep the data's own split; quotas for train only")
+    p.add_argument("--text", default="mini_report", help=f"text columns: {', '.join(TEXTS)}")
+    p.add_argument(
+        "--audit",
+        nargs="+",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="CSV",
+        help="look for leaks in any split instead",
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, 1 where the audit found a leak, 2 for bad input."""
+    return guarded("cxr-split", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = parser().parse_args(argv)
+    if "audit" in args:
+        return _audit(args.audit)
+    if "source" not in args or "out" not in args:
+        raise UsageError("give SOURCE and --out DIR, or --audit CSV... (see cxr-split --help)")
+    try:
+        ratios = tuple(float(part) for part in args.ratios.split("/"))
+    except ValueError:
+        raise UsageError(f"--ratios {args.ratios}: write three numbers with sum 100, as 70/15/15") from None
+    from cxr_ft.data import labels, manifest, splits
+
+    for flag, value, known in (("uncertain", args.uncertain, labels.UNCERTAIN), ("blank", args.blank, labels.BLANK)):
+        if value not in known:
+            raise UsageError(f"--{flag} {value}: choose from {', '.join(known)}")
+    names = ("per_label", "seed", "views", "uncertain", "blank", "unit", "official", "text")
+    asked = splits.Asked(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
+    made = manifest.make(args.source, args.layout, asked, args.out)
+    from cxr_ft.files import atomic
+    from cxr_ft.show import charts
+
+    with atomic(args.out / "distribution.png") as temporary:
+        charts.distribution(made).savefig(temporary, format="png", dpi=150)
+    _say(made, args.out)
+    return DONE
+
+
+def _say(made: dict, out: Path) -> None:  # type: ignore[type-arg]
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    rows, subjects, counts = made["rows"], made["subjects"], made["counts"]
+    table = Table("label", *(["available", "train", "val", "test", "natural test"]), title="images a label")
+    for name, row in made["labels"].items():
+        numbers = [row[key] for key in ("available", "train", "val", "test", "test_natural")]
+        table.add_row(escape(name), *map(str, numbers))
+    table.add_row("rows", str(counts["eligible"]), *(str(rows[side]) for side in rows), style="bold")
+    table.add_row("subjects", "", *(str(subjects[side]) for side in subjects), style="bold")
+    console.print(table)
+    if made["binds"]:
+        console.print(f"fewer than asked, so all there are were shared out: {escape(', '.join(made['binds']))}")
+    console.print(f"worst overshoot over a quota: {100 * made['worst_overshoot']:.2f} % (the least there can be)")
+    if counts["rejected"]:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in counts["by_reason"].items())
+        console.print(f"{counts['rejected']} images could not be read ({reasons}): see rejected.csv")
+    for note in made["notes"]:
+        console.print(escape(f"note: {note}"))
+    leaks = ", ".join(f"{n} of {what}" for what, n in made["leaks"].items())
+    console.print(f"on two sides: {leaks}. Written: {out}", soft_wrap=True)
+
+
+def _audit(files: list[Path]) -> int:
+    from cxr_ft.data.audit import audit
+
+    sides, compared, leaks = audit(files)
+    print("sides: " + ", ".join(f"{name} ({rows} rows)" for name, rows in sides.items()))
+    print(f"compared: {', '.join(compared)}")
+    for leak in leaks:
+        print(f"LEAK {leak}")
+    print("no leak found" if not leaks else f"{len(leaks)} leaks found")
+    return FOUND if leaks else DONE

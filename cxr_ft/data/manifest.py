@@ -1,0 +1,183 @@
+"""Split CSVs and the manifest that certifies them: written here, read here.
+
+`manifest.json` says what was asked, what was achieved for each label, what binds, and the SHA-256 of every file.
+"""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxr_ft import plugins
+from cxr_ft.data import audit, phantom, pixels
+from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.records import IDS, SPLITS, Records, root_folder
+from cxr_ft.data.splits import Asked, Compiled, compile_splits
+from cxr_ft.errors import UsageError
+from cxr_ft.files import atomic, cache_folder, check_writable, sha256, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILES = {name: f"{name}_split.csv" for name in (*SPLITS, "test_natural")}
+NEEDED = (*IDS, "path", "view", "split", "weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """A folder of splits as read: its manifest, card and tables by side."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    card: DatasetCard
+    tables: dict[str, "pd.DataFrame"]
+
+    @property
+    def root(self) -> str:
+        """What paths in the CSVs are relative to: a folder, or a phantom's specification."""
+        return str(self.manifest["root"])
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each CSV, of the files as they are now."""
+        return {FILES[name]: sha256(self.folder / FILES[name]) for name in self.tables}
+
+
+def write(out: Path, records: Records, layout: str, asked: Asked, compiled: Compiled) -> dict[str, Any]:
+    """Write the CSVs, `rejected.csv` and last `manifest.json` into `out`; return the manifest."""
+    import pandas as pd
+
+    tables = {FILES[name]: table for name, table in compiled.tables.items()}
+    whole = pd.concat([compiled.tables[name] for name in SPLITS], ignore_index=True)
+    tables[f"sampled_{asked.per_label}_per_label.csv"] = whole
+    tables["rejected.csv"] = pd.DataFrame(compiled.rejected, columns=["path", "reason", "detail"])
+    for name, table in tables.items():
+        with atomic(out / name) as temporary:
+            _whole_numbers(table, records.card).to_csv(temporary, index=False, lineterminator="\n")
+    reasons = pd.Series([reason for _, reason, _ in compiled.rejected], dtype="string").value_counts()
+    manifest = {
+        "version": 1,
+        "layout": layout,
+        "root": records.root,
+        "card": records.card.to_json(),
+        "asked": dataclasses.asdict(asked),
+        "counts": {**compiled.counts, "by_reason": {str(k): int(v) for k, v in sorted(reasons.items())}},
+        "rows": {name: len(table) for name, table in compiled.tables.items()},
+        "subjects": {name: int(table["subject_id"].nunique()) for name, table in compiled.tables.items()},
+        "labels": compiled.labels,
+        "binds": [name for name, row in compiled.labels.items() if row["available"] < asked.per_label],
+        "worst_overshoot": round(compiled.worst_overshoot, 6),
+        "leaks": _certified(compiled, asked),
+        "notes": compiled.notes,
+        "files": {name: sha256(out / name) for name in sorted(tables)},
+    }
+    write_json(out / "manifest.json", manifest)
+    return manifest
+
+
+def _certified(compiled: Compiled, asked: Asked) -> dict[str, int]:
+    """What stands on two sides, counted by the audit's own code: nothing, or the splits are not written.
+
+    The data's own split is taken as it is: its leaks are counted, not refused.
+    """
+    ids = {name: table[list(IDS)] for name, table in compiled.tables.items()}
+    compared, leaks = audit.compare(ids)
+    if leaks and not asked.official:
+        raise AssertionError(f"compiled splits leak: {leaks[0]}")
+    return {what: sum(leak.count for leak in leaks if leak.what == what) for what in compared}
+
+
+def read(folder: Path) -> Splits:
+    """The splits in a folder.
+
+    Raises:
+        UsageError: where the manifest or a CSV is missing, or a CSV lacks its columns or was changed since.
+    """
+    manifest = _manifest(folder)
+    card = DatasetCard.from_json(manifest["card"])
+    labels = card.labels if card.multi_label else ("label",)
+    tables = {name: _read_table(folder / file, (*NEEDED, *labels), labels, card) for name, file in FILES.items()}
+    for name, file in FILES.items():
+        if manifest["files"].get(file) != sha256(folder / file):
+            raise UsageError(f"{folder / file} is not the file its manifest certifies; run cxr-split again")
+        if tables[name].empty:
+            raise UsageError(f"{folder / file} has no rows")
+    return Splits(folder=folder, manifest=manifest, card=card, tables=tables)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{folder} holds no manifest.json: give a folder that cxr-split wrote") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or not {"root", "card", "asked", "files"} <= manifest.keys():
+        raise UsageError(f"{path} is no manifest of cxr-split")
+    return manifest
+
+
+def _read_table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], card: DatasetCard) -> "pd.DataFrame":
+    import pandas as pd
+
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header = next(csv.reader(file), [])
+        if missing := [column for column in needed if column not in header]:
+            raise UsageError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header[:20])}")
+        numbers = {"weight", *(labels if card.multi_label else ())}
+        dtypes = {name: "float64" if name in numbers else "string" for name in header}
+        table = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values={name: [""] for name in numbers})
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist; run cxr-split again") from None
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    return table
+
+
+def _whole_numbers(table: "pd.DataFrame", card: DatasetCard) -> "pd.DataFrame":
+    """Labels as 1, 0, -1 or nothing, not as 1.0."""
+    names = [name for name in card.labels if card.multi_label and name in table]
+    return table.astype(dict.fromkeys(names, "Int64"))
+
+
+def make(source: str, layout: str, asked: Asked, out: Path) -> dict[str, Any]:
+    """What `cxr-split` does: read the archive, compile the splits, write them; return the manifest.
+
+    Raises:
+        UsageError: for whatever is wrong with the source, the options or the folder; nothing is written then.
+    """
+    check_writable(out)
+    records = plugins.load(plugins.LAYOUTS, layout).records(source)
+    root = root_folder(records.root)
+    at_hand = root.is_dir() and any((root / path).exists() for path in records.table["path"].head(1000))
+
+    def check(paths: Sequence[str]) -> dict[str, tuple[str, str]]:
+        return pixels.unreadable(root, paths) if at_hand else {}
+
+    compiled = compile_splits(records, asked, check)
+    if not at_hand:
+        compiled.notes.append(f"no image of {records.root} is at hand: none was checked")
+    if not phantom.is_spec(records.root):
+        records = dataclasses.replace(records, root=str(root.resolve()))
+    return write(out, records, layout, asked, compiled)
+
+
+#: The embedded default: `data_splits/phantom` in a checkout, else made in the user's cache folder.
+DEFAULT_SOURCE = "phantom:subjects=400,seed=0,size=192"
+DEFAULT_ASKED = Asked(per_label=60, text="all")
+
+
+def default_splits() -> Path:
+    """The phantom's splits: the checkout's, or the same made in the cache folder on first use."""
+    tracked = Path("data_splits/phantom")
+    if (tracked / "manifest.json").exists():
+        return tracked
+    cached = cache_folder() / "data_splits" / "phantom"
+    if not (cached / "manifest.json").exists():
+        make(DEFAULT_SOURCE, "mimic_cxr", DEFAULT_ASKED, cached)
+    return cached

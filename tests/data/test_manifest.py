@@ -1,0 +1,138 @@
+"""Split files: what is written is what is read, certified, and other things are refused."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from cxr_ft.data import manifest
+from cxr_ft.data.layouts import folder
+from cxr_ft.data.splits import Asked
+from cxr_ft.errors import UsageError
+
+
+@pytest.fixture
+def made(tmp_path):
+    source = folder.demo(tmp_path)
+    out = tmp_path / "splits"
+    manifest.make(source, "folder", Asked(per_label=10), out)
+    return source, out
+
+
+def test_files_of_the_contract(made):
+    _, out = made
+    names = {"train_split.csv", "val_split.csv", "test_split.csv", "test_natural_split.csv", "sampled_10_per_label.csv"}
+    assert {p.name for p in out.iterdir()} == names | {"manifest.json", "rejected.csv"}
+    train = pd.read_csv(out / "train_split.csv")
+    first = ["subject_id", "study_id", "dicom_id", "path", "view", "split", "weight", "label", "mini_report"]
+    assert list(train.columns) == first
+    whole = pd.read_csv(out / "sampled_10_per_label.csv")
+    assert len(whole) == 20 and set(whole["split"]) == {"train", "val", "test"}
+    assert (out / "rejected.csv").read_text() == "path,reason,detail\n"
+
+
+def test_made_again_it_is_the_same_to_the_byte(made, tmp_path):
+    source, out = made
+    manifest.make(source, "folder", Asked(per_label=10), tmp_path / "again")
+    for file in out.iterdir():
+        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
+
+
+def test_the_certificate(made):
+    _, out = made
+    said = json.loads((out / "manifest.json").read_text())
+    assert said["leaks"] == {"subject": 0, "study": 0, "image": 0}
+    assert any("subjects unknown" in note for note in said["notes"])
+    assert said["card"]["labels"] == ["clear", "opaque"] and said["card"]["group"] == "unknown"
+    splits = manifest.read(out)
+    assert {splits.tables[side]["split"].iloc[0] for side in splits.tables} == set(splits.tables)
+
+
+def test_numbers_are_whole_and_blanks_empty(tmp_path):
+    (tmp_path / "a").mkdir()
+    from PIL import Image
+
+    rows = []
+    for i in range(48):
+        Image.new("L", (20, 20), 5 * i + 1).save(tmp_path / "a" / f"{i}.png")
+        rows.append(
+            {"path": f"a/{i}.png", "patient_id": i // 2, "Edema": [1, 0, -1, None][i % 4], "Fracture": int(i % 3 == 0)}
+        )
+    pd.DataFrame(rows).astype({"Edema": "Int64"}).to_csv(tmp_path / "labels.csv", index=False)
+    manifest.make(str(tmp_path), "folder", Asked(per_label=10), tmp_path / "out")
+    train = pd.read_csv(tmp_path / "out" / "train_split.csv", dtype=str, keep_default_na=False)
+    assert set(train["Edema"]) == {"1", "0", "-1", ""} and set(train["Fracture"]) == {"0", "1"}
+    card = manifest.read(tmp_path / "out").card
+    assert card.labels == ("Edema", "Fracture") and card.multi_label and card.group == "subject"
+    assert card.normal is None
+
+
+def test_a_bad_image_is_rejected_with_its_reason(tmp_path):
+    source = folder.demo(tmp_path)
+    bad = tmp_path / "classes" / "clear" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    (tmp_path / "classes" / "opaque" / "zz.dcm").write_text("no image")
+    manifest.make(source, "folder", Asked(per_label=40), tmp_path / "out")
+    rejected = pd.read_csv(tmp_path / "out" / "rejected.csv")
+    assert set(rejected["path"]) == {"clear/3.png", "opaque/zz.dcm"}
+    assert rejected["reason"].notna().all() and rejected["detail"].notna().all()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]["rejected"] == 2
+
+
+def test_a_changed_csv_is_refused(made):
+    _, out = made
+    file = out / "val_split.csv"
+    file.write_text(file.read_text().replace("opaque", "clear", 1))
+    with pytest.raises(UsageError, match=r"val_split\.csv is not the file its manifest certifies"):
+        manifest.read(out)
+
+
+def test_a_csv_without_its_columns_is_refused(made):
+    _, out = made
+    table = pd.read_csv(out / "test_split.csv").drop(columns=["label", "path"])
+    table.to_csv(out / "test_split.csv", index=False)
+    with pytest.raises(UsageError, match=r"test_split\.csv has no column path, label"):
+        manifest.read(out)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"a": 1}'])
+def test_a_folder_that_is_none_of_ours_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(UsageError, match=r"manifest\.json|manifest of cxr-split"):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("a,b\n1,2\n", "has no column path"),
+        ("path,b\nx.png,hello\n", "no column label"),
+        ("path,label\nx.png,a\ny.png,b\n", "none of its 2 paths is a file"),
+        ("path,label\nclasses/clear/0.png,a\n", "one class"),
+        ("", "cannot be read as a table"),
+    ],
+)
+def test_tables_that_do_not_fit_are_one_line(tmp_path, table, words):
+    folder.demo(tmp_path)
+    (tmp_path / "t.csv").write_text(table)
+    with pytest.raises(UsageError, match=words) as caught:
+        folder.records(str(tmp_path / "t.csv"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_folder_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match="no sub-folders with images"):
+        folder.records(str(tmp_path))
+    with pytest.raises(UsageError, match="does not exist"):
+        folder.records(str(tmp_path / "nothing"))
+
+
+def test_default_splits_are_made_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(manifest, "DEFAULT_SOURCE", "phantom:subjects=30,seed=0,size=64")
+    monkeypatch.setattr(manifest, "DEFAULT_ASKED", Asked(per_label=8, text="all"))
+    first = manifest.default_splits()
+    stamp = (first / "manifest.json").stat().st_mtime_ns
+    assert manifest.default_splits() == first and (first / "manifest.json").stat().st_mtime_ns == stamp
+    assert manifest.read(first).root.startswith("phantom:")

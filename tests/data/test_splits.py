@@ -1,0 +1,267 @@
+"""Splits: properties first (disjoint, quotas, deterministic), then small cases with known optima."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxr_ft.data.balance import assign, share_out, solve
+from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.records import Records
+from cxr_ft.data.splits import NONE, Asked, compile_splits, positives
+from cxr_ft.errors import UsageError
+
+LABELS = ("A", "B", "C", "Normal")
+CARD = DatasetCard(name="toy", labels=LABELS, normal="Normal")
+
+
+def toy(subjects=120, seed=0, card=CARD, **columns):
+    """A records table: one to three studies a subject, one or two images a study, correlated labels."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for s in range(subjects):
+        for t in range(rng.integers(1, 4)):
+            a, b, c = rng.random(3) < (0.4, 0.2, 0.08)
+            values = {"A": float(a), "B": -1.0 if rng.random() < 0.05 else float(b), "C": 1.0 if c else np.nan}
+            values["Normal"] = 1.0 if not (a or b or c) else np.nan
+            for i in range(rng.integers(1, 3)):
+                ids = {"subject_id": f"s{s}", "study_id": f"s{s}t{t}", "dicom_id": f"s{s}t{t}i{i}"}
+                view = ("PA", "LATERAL")[i] if rng.random() < 0.8 else "AP"
+                rows.append(
+                    {**ids, "path": f"{ids['dicom_id']}.dcm", "view": view, "official": "", "report": "", **values}
+                )
+    return Records(table=pd.DataFrame(rows).assign(**columns), card=card, root=".")
+
+
+def none_bad(paths):
+    return {}
+
+
+def compiled(records, check=none_bad, **asked):
+    return compile_splits(records, Asked(**{"per_label": 20, "text": "none", **asked}), check)
+
+
+def test_subjects_and_studies_stand_on_one_side():
+    out = compiled(toy(), views="all")
+    for column in ("subject_id", "study_id"):
+        sides = pd.concat(out.tables.values()).assign(split=lambda t: t["split"].str.removesuffix("_natural"))
+        assert (sides.groupby(column)["split"].nunique() == 1).all()
+
+
+def test_no_image_is_taken_twice_and_none_is_invented():
+    records = toy()
+    out = compiled(records, views="all")
+    chosen = pd.concat([out.tables[side] for side in ("train", "val", "test")])
+    assert not chosen["dicom_id"].duplicated().any()
+    assert set(chosen["dicom_id"]) <= set(records.table["dicom_id"])
+    merged = chosen.merge(records.table, on="dicom_id", suffixes=("", "_was"))
+    for label in LABELS:
+        pd.testing.assert_series_equal(merged[label], merged[f"{label}_was"], check_names=False)
+
+
+@pytest.mark.parametrize("per_label", [5, 20, 60, 10_000])
+def test_every_quota_is_met_with_what_there_is(per_label):
+    records = toy()
+    asked = Asked(per_label=per_label, text="none", views="all")
+    out = compile_splits(records, asked, none_bad)
+    for row in out.labels.values():
+        for side in ("train", "val", "test"):
+            assert row[side] >= row[f"{side}_quota"]
+        assert sum(row[f"{side}_quota"] for side in ("train", "val", "test")) <= min(per_label, row["available"])
+        assert row["available"] - sum(row[f"{s}_quota"] for s in ("train", "val", "test")) <= max(
+            3, row["available"] - per_label
+        )
+
+
+def test_rows_in_any_order_give_the_same_splits():
+    records = toy()
+    shuffled = Records(table=records.table.sample(frac=1, random_state=3), card=CARD, root=".")
+    one, other = compiled(records), compiled(shuffled)
+    for side in one.tables:
+        pd.testing.assert_frame_equal(one.tables[side], other.tables[side])
+
+
+def test_another_seed_takes_others():
+    one, other = compiled(toy()), compiled(toy(), seed=1)
+    assert set(one.tables["train"]["dicom_id"]) != set(other.tables["train"]["dicom_id"])
+
+
+def test_python_hash_seed_plays_no_part(tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from test_splits import *\n"
+        "print(pd.util.hash_pandas_object(pd.concat(compiled(toy()).tables.values())).sum())"
+    )
+    folder = str(__import__("pathlib").Path(__file__).parent)
+    outs = [
+        subprocess.run(
+            [sys.executable, "-c", code, folder],
+            env={**__import__("os").environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert outs[0] == outs[1] != ""
+
+
+def test_an_unreadable_image_is_replaced_and_listed():
+    records = toy()
+    bad = set(compiled(records).tables["train"]["path"].head(7))
+    out = compiled(records, check=lambda paths: {p: ("truncated", "half a file") for p in paths if p in bad})
+    assert {path for path, *_ in out.rejected} == bad
+    assert not set(pd.concat(out.tables.values())["path"]) & bad
+    assert all(row[side] >= row[f"{side}_quota"] for row in out.labels.values() for side in ("train", "val", "test"))
+    assert out.counts["rejected"] == 7
+
+
+def test_shares_are_close_to_the_ratios():
+    records = toy(subjects=900)
+    out = compiled(records, per_label=10**6, ratios=(60.0, 25.0, 15.0), views="all")
+    for name, row in out.labels.items():
+        share = row["train"] / row["available"]
+        assert share == pytest.approx(0.60, abs=0.01), name
+
+
+def test_weights_give_back_the_side():
+    """Weights sum, pattern by pattern, to what the side holds of the patterns taken."""
+    records = toy()
+    out = compiled(records, views="all")
+    train = out.tables["train"]
+    held, _ = positives(train, records.card, Asked(per_label=1, text="none"))
+    for pattern in np.unique(held, axis=0):
+        weight = train["weight"][(held == pattern).all(axis=1)]
+        assert weight.nunique() == 1 and weight.sum() == pytest.approx(round(weight.sum()), abs=1e-3)
+
+
+def test_policies_decide_what_counts():
+    records = toy()
+    uncertain = int((records.table["B"] == -1).sum())
+    assert uncertain > 0
+    counts = {
+        policy: compiled(records, views="all", uncertain=policy).labels["B"]["available"]
+        for policy in ("ignore", "positive", "negative")
+    }
+    assert counts["positive"] == counts["ignore"] + uncertain == counts["negative"] + uncertain
+
+
+def test_data_without_a_normal_label_keeps_normal_rows():
+    records = toy(card=DatasetCard(name="toy", labels=("A", "B", "C")))
+    out = compiled(records, views="all")
+    assert out.labels[NONE]["train"] >= out.labels[NONE]["train_quota"] > 0
+
+
+def test_official_split_is_kept():
+    records = toy()
+    side = records.table["subject_id"].map(lambda s: ("train", "train", "val", "test")[int(s[1:]) % 4])
+    records.table["official"] = side
+    out = compiled(records, official=True, per_label=15)
+    for name in ("train", "val", "test"):
+        assert set(out.tables[name]["dicom_id"]) <= set(records.table["dicom_id"][side == name])
+    eligible = records.table[(side == "test") & records.table["view"].isin(["PA", "AP"])]
+    assert set(out.tables["test"]["dicom_id"]) == set(eligible["dicom_id"])
+
+
+def test_studies_are_rows_with_pa_first():
+    out = compiled(toy(), unit="study", views="all")
+    train = out.tables["train"]
+    assert not train["study_id"].duplicated().any()
+    several = train[train["view"].str.contains("|", regex=False)]
+    assert len(several) and not several["view"].str.startswith("LATERAL").any()
+    assert (several["dicom_id"].str.count(r"\|") == several["path"].str.count(r"\|")).all()
+
+
+def test_natural_test_set_has_the_sides_own_mix():
+    records = toy(subjects=2000)
+    out = compiled(records, per_label=30, views="all")
+    natural = out.tables["test_natural"]
+    assert (natural["A"] == 1).mean() == pytest.approx((records.table["A"] == 1).mean(), abs=0.03)
+    assert len(natural) > 800
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"per_label": 0}, "--per-label 0"),
+        ({"ratios": (50.0, 50.0, 0.0)}, "--ratios 50/50/0"),
+        ({"ratios": (50.0, 30.0, 30.0)}, "sum 100"),
+        ({"views": "side"}, "--views value 'side'"),
+        ({"unit": "patient"}, "--unit value"),
+        ({"text": "story"}, "--text value"),
+        ({"views": "AP/PA"}, "--views value"),
+    ],
+)
+def test_bad_wishes_are_one_line(asked, words):
+    with pytest.raises(UsageError, match=words):
+        Asked(**{"per_label": 5, **asked})
+
+
+def test_a_side_left_empty_is_said():
+    with pytest.raises(UsageError, match="--per-label 2 leaves nothing for val, test"):
+        compiled(toy(), per_label=2)
+
+
+def test_too_few_subjects_is_said():
+    with pytest.raises(UsageError, match="2 eligible subjects"):
+        compiled(toy(subjects=2))
+
+
+def test_no_reports_no_sections():
+    with pytest.raises(UsageError, match="has no reports"):
+        compiled(toy(), text="findings")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.lists(st.integers(1, 100), min_size=1, max_size=5))
+def test_sharing_out_loses_nothing(total, ratios):
+    parts = share_out(total, ratios)
+    assert sum(parts) == total
+    assert all(abs(p - total * r / sum(ratios)) < 1 for p, r in zip(parts, ratios, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 5))
+def test_selection_meets_quotas_within_what_there_is(seed, count, labels):
+    rng = np.random.default_rng(seed)
+    patterns = np.unique(rng.random((count, labels)) < 0.5, axis=0)
+    available = rng.integers(0, 30, len(patterns))
+    quotas = np.minimum(rng.integers(0, 40, labels), available @ patterns)
+    take, worst = solve(patterns, available, quotas)
+    assert (take >= 0).all() and (take <= available).all()
+    got = take @ patterns
+    assert (got >= quotas).all()
+    wanted = quotas > 0
+    if wanted.any():
+        assert worst == pytest.approx(max(0.0, (got[wanted] / quotas[wanted] - 1).max()), abs=1e-6)
+
+
+def test_selection_is_optimal_on_a_case_by_hand():
+    """A alone cannot be had: each A brings a B. B's quota of 10 is passed by exactly the 20 A's asked for."""
+    patterns = np.array([[True, True], [False, True]])
+    take, worst = solve(patterns, np.array([30, 30]), np.array([20, 10]))
+    assert take.tolist() == [20, 0]
+    assert worst == pytest.approx(1.0)
+
+
+def test_selection_beats_every_other_choice():
+    """Against all choices of a small case: least worst overshoot, then least total."""
+    patterns = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 1], [1, 1, 1]], dtype=bool)
+    available, quotas = np.array([1, 0, 3, 3, 2]), np.array([3, 3, 3])
+    take, worst = solve(patterns, available, quotas)
+    choices = np.stack(np.meshgrid(*[np.arange(n + 1) for n in available], indexing="ij"), -1).reshape(-1, 5)
+    got = choices @ patterns
+    fit = (got >= quotas).all(axis=1)
+    over = (got / quotas - 1).max(axis=1)
+    assert worst == pytest.approx(over[fit].min())
+    best = fit & (over <= worst + 1e-9)
+    assert (take @ patterns).sum() == got[best].sum(axis=1).min()
+
+
+def test_assignment_of_equal_groups_is_exact():
+    counts = np.ones((100, 1))
+    side = assign([str(i) for i in range(100)], counts, (70, 15, 15), seed=0)
+    assert np.bincount(side).tolist() == [70, 15, 15]
