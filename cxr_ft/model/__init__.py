@@ -1,0 +1,1 @@
+"""What is trained, and which part of it: bases, heads, targets, tuning methods. Knows no data."""

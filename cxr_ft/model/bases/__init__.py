@@ -1,0 +1,1 @@
+"""One file a family of pretrained models; the protocol is `cxr_ft.model.protocols.Base`."""

@@ -1,0 +1,1 @@
+"""One file a task; the protocol is `cxr_ft.model.protocols.Head`."""

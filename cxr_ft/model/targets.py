@@ -1,0 +1,75 @@
+"""Target modules: `q,v`, `vision.mlp`, `text[3-5].attn`, ... to exact module names. Zero hits is an error.
+
+    list  := item (, item)*
+    item  := [text | vision] [[first-last]] . role   or   role
+    role  := q | k | v | o | up | down | proj, or a group: attn = q,k,v,o; mlp = up,down; all = attn,mlp
+
+The two towers of one model often use other names for the same thing (in GIT `query` and `q_proj`), and PEFT accepts a
+partly wrong list in silence: so each base says what a role is called in each tower, and PEFT is given full names.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from cxr_ft.errors import UsageError
+from cxr_ft.model.protocols import Roles
+
+GROUPS = {"attn": ("q", "k", "v", "o"), "mlp": ("up", "down"), "all": ("q", "k", "v", "o", "up", "down")}
+_ITEM = re.compile(r"(?:(?P<tower>\w+)(?:\[(?P<first>\d+)(?:-(?P<last>\d+))?\])?\.)?(?P<role>\w+)")
+
+
+def resolve(items: Sequence[str], names: Iterable[str], roles: Roles, family: str) -> list[str]:
+    """The full names among `names` that `items` mean, in the model's order, each once.
+
+    Args:
+        items: the list as the user gave it, as ("q", "vision.mlp").
+        names: names of all modules of the model.
+        roles: what the base calls each role: tower -> role -> pattern with one group, the block's number.
+        family: the base's name, for messages.
+
+    Raises:
+        UsageError: for an unknown word, and for an item that hits nothing.
+    """
+    names = list(names)
+    hits: set[str] = set()
+    if not items:
+        raise UsageError(f"no target modules given; {_choices(family, roles)}")
+    for item in items:
+        found = [
+            name for pattern, blocks in _patterns(item, roles, family) for name in names if _hit(name, pattern, blocks)
+        ]
+        if not found:
+            raise UsageError(f"target {item!r} hits no module of {family}; {_choices(family, roles)}")
+        hits.update(found)
+    return [name for name in names if name in hits]
+
+
+def _patterns(item: str, roles: Roles, family: str) -> list[tuple[str, range | None]]:
+    match = _ITEM.fullmatch(item)
+    if match is None:
+        raise UsageError(f"cannot read target {item!r}; write q, text.q or vision[0-3].mlp; {_choices(family, roles)}")
+    tower, role = match["tower"], match["role"]
+    if tower is not None and tower not in roles:
+        raise UsageError(f"{family} has no tower {tower!r} (target {item!r}); {_choices(family, roles)}")
+    towers = [tower] if tower else list(roles)
+    words = GROUPS.get(role, (role,))
+    patterns = [roles[t][word] for t in towers for word in words if word in roles[t]]
+    if not patterns:
+        raise UsageError(f"{family} has no target {item!r}; {_choices(family, roles)}")
+    first, last = match["first"], match["last"] or match["first"]
+    blocks = range(int(first), int(last) + 1) if first is not None and last is not None else None
+    return [(pattern, blocks) for pattern in patterns]
+
+
+def _hit(name: str, pattern: str, blocks: range | None) -> bool:
+    match = re.fullmatch(pattern, name)
+    if match is None:
+        return False
+    return blocks is None or (match.re.groups > 0 and int(match[1]) in blocks)
+
+
+def _choices(family: str, roles: Roles) -> str:
+    words = list(dict.fromkeys(word for tower in roles.values() for word in tower))
+    groups = [group for group, parts in GROUPS.items() if set(words) & set(parts)]
+    towers = " or ".join(f"{tower}." for tower in roles)
+    return f"choose from: {', '.join([*words, *groups])}, each also after {towers}"

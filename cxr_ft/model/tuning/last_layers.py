@@ -1,0 +1,42 @@
+"""The head and the last n transformer blocks; everything below is frozen (0 blocks: the head alone)."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cxr_ft.errors import UsageError
+from cxr_ft.model.protocols import Base
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NEW_PARAMETERS = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of last_layers.
+
+    Args:
+        layers: how many blocks from the output on are trained besides the head.
+    """
+
+    layers: int = field(default=2, metadata={"help": "blocks trained, from the output on"})
+    lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
+
+
+def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
+    """Train the modules in `new` and the last blocks.
+
+    Raises:
+        UsageError: where there are not so many blocks, or nothing would be trained.
+    """
+    blocks = base.blocks(model)
+    if not 0 <= config.layers <= len(blocks):
+        raise UsageError(f"tuning.layers: {config.layers}; {base.name} has {len(blocks)} blocks")
+    chosen = (*blocks[len(blocks) - config.layers :], *new)
+    if not chosen:
+        raise UsageError("tuning.layers: 0 trains nothing, since this task adds no head; give 1 or more")
+    model.requires_grad_(False)
+    for name in chosen:
+        model.get_submodule(name).requires_grad_(True)
+    return model
