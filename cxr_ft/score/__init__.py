@@ -1,0 +1,1 @@
+"""Plain functions on arrays and strings. Knows neither torch nor the rest of the package."""

@@ -1,0 +1,145 @@
+"""Judging classification: AUROC, average precision, F1 and their kin by label, macro and micro; thresholds from val.
+
+Shapes: N rows, L labels. Truth is 1, 0 or NaN (masked: the label is ignored in that row); scores lie in [0, 1]. A value
+that does not exist (one class only, nothing predicted) is None and its reason stands under "undefined": never NaN or 0.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_ft.errors import UsageError
+
+Array = npt.NDArray[Any]
+
+#: What is averaged over labels.
+AVERAGED = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
+
+
+def evaluate(
+    truth: Array, score: Array, labels: Sequence[str], thresholds: Sequence[float] | None, multi_label: bool
+) -> dict[str, Any]:
+    """Judge scores against the truth.
+
+    Args:
+        truth: [N, L] 1, 0 or NaN; single-label: one-hot, and a row that is masked anywhere is left out.
+        score: [N, L] in [0, 1]; single-label: probabilities, the prediction is the largest.
+        labels: the L names.
+        thresholds: L thresholds chosen on val (None: 0.5); a score at the threshold counts as positive. Unused when
+            single-label.
+        multi_label: whether a row may have several labels.
+
+    Returns:
+        JSON-ready: "n"; "labels" by name; "macro" over the labels that have both classes ("labels" says how many);
+        "micro" over all known cells; "undefined" with a reason by name; single-label: "accuracy" (top-1).
+
+    Raises:
+        UsageError: where a score is not a number, which a diverged training leaves.
+        ValueError: where the shapes disagree.
+    """
+    truth, score = np.asarray(truth, float), np.asarray(score, float)
+    _check(truth, score, labels)
+    known = ~np.isnan(truth)
+    if multi_label:
+        positive = np.greater_equal(score, 0.5 if thresholds is None else np.asarray(thresholds, float))
+    else:
+        known[np.isnan(truth).any(axis=1)] = False
+        positive = np.zeros(score.shape, bool)
+        positive[np.arange(len(score)), score.argmax(axis=1)] = True
+
+    by_label: dict[str, dict[str, Any]] = {}
+    undefined: dict[str, str] = {}
+    for column, name in enumerate(labels):
+        rows = known[:, column]
+        by_label[name], reason = _judge(truth[rows, column], score[rows, column], positive[rows, column])
+        if reason:
+            undefined[name] = reason
+    micro, reason = _judge(truth[known], score[known], positive[known])
+    if reason:
+        undefined["micro"] = reason
+    judged = [values for values in by_label.values() if values["auroc"] is not None]
+    if not judged:
+        undefined["macro"] = "no label has both classes"
+    result = {
+        "n": len(truth),
+        "labels": by_label,
+        "macro": {name: _mean(judged, name) for name in AVERAGED} | {"labels": len(judged)},
+        "micro": micro,
+        "undefined": undefined,
+    }
+    if not multi_label:
+        right = np.logical_and(positive, truth > 0.5)[known.all(axis=1)].any(axis=1)
+        result["accuracy"] = float(np.mean(right)) if np.size(right) else None
+    return result
+
+
+def best_thresholds(truth: Array, score: Array) -> list[float]:
+    """For each label the threshold of the best F1; among equals the one nearest to 0.5.
+
+    Choose them on val, never on test. Candidates are 0.5, the lowest score and the middles between neighbouring scores.
+
+    Args:
+        truth: [N, L] 1, 0 or NaN (masked).
+        score: [N, L] in [0, 1].
+
+    Returns:
+        L thresholds; 0.5 for a label of one class only.
+    """
+    truth, score = np.asarray(truth, float), np.asarray(score, float)
+    known = ~np.isnan(truth)
+    return [_best_threshold(truth[rows, i] > 0.5, score[rows, i]) for i, rows in enumerate(known.T)]
+
+
+def _best_threshold(truth: Array, score: Array) -> float:
+    if truth.all() or not truth.any():
+        return 0.5
+    levels = np.unique(score)
+    candidates = np.concatenate([[0.5], levels[:1], (levels[:-1] + levels[1:]) / 2])
+    predicted = len(score) - np.searchsorted(np.sort(score), candidates)
+    hits = truth.sum() - np.searchsorted(np.sort(score[truth]), candidates)
+    f1 = 2 * hits / (predicted + truth.sum())
+    return float(candidates[np.lexsort((np.abs(candidates - 0.5), -f1))[0]])
+
+
+def _judge(truth: Array, score: Array, positive: Array) -> tuple[dict[str, Any], str]:
+    """The values of one label, and why some are None ("" where none is); all arrays [n]."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    truth = truth > 0.5
+    n, positives, predicted, hits = len(truth), int(truth.sum()), int(positive.sum()), int((truth & positive).sum())
+    both = 0 < positives < n
+    reasons = []
+    if not both:
+        reasons.append("nothing to judge" if n == 0 else f"all {n} are {'positive' if positives else 'negative'}")
+    if n and not predicted:
+        reasons.append("nothing was predicted positive, so precision has no value")
+    values = {
+        "auroc": float(roc_auc_score(truth, score)) if both else None,
+        "ap": float(average_precision_score(truth, score)) if both else None,
+        "f1": 2 * hits / (positives + predicted) if positives else None,
+        "precision": hits / predicted if predicted else None,
+        "recall": hits / positives if positives else None,
+        "accuracy": float((truth == positive).mean()) if n else None,
+        "positives": positives,
+        "n": n,
+    }
+    return values, "; ".join(reasons)
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
+    values = [row[name] for row in rows if row[name] is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _check(truth: Array, score: Array, labels: Sequence[str]) -> None:
+    if truth.shape != score.shape or truth.ndim != 2 or truth.shape[1] != len(labels):
+        raise ValueError(f"truth {truth.shape}, score {score.shape} and {len(labels)} labels do not fit together")
+    bad = np.isnan(score)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise UsageError(
+            f"{bad.sum()} scores are not numbers (first: row {row}, {labels[column]!r}): the training diverged; "
+            "try a lower learning rate or full precision"
+        )

@@ -1,0 +1,140 @@
+"""Intervals and differences that respect subjects: a patient's images are resampled together.
+
+Shapes: N rows (images, studies), R bootstrap replicates, S seeds. A statistic is computed for all replicates at once
+from row multiplicities [R, N] (Efron and Tibshirani 1993); the same multiplicities serve every run, so that differences
+are paired.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating]
+Interval = tuple[float, float]
+
+#: Cells of one block of work: small enough to stay in the processor's cache.
+_BLOCK = 1 << 18
+
+
+def cluster_bootstrap(groups: npt.ArrayLike, n: int, seed: int) -> npt.NDArray[np.int32]:
+    """How often each row is drawn when whole groups are drawn with replacement: [n, N], equal within a group.
+
+    Args:
+        groups: [N] the subject of each row.
+        n: replicates.
+        seed: equal seed and groups, equal draws.
+    """
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) == 0:
+        return np.zeros((n, 0), np.int32)
+    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
+    return draws.astype(np.int32)[:, group]
+
+
+def auroc(truth: npt.ArrayLike, score: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Array:
+    """The weighted area under the ROC curve, ties counted half.
+
+    Args:
+        truth: [N] 1 or 0.
+        score: [N].
+        weights: [..., N], not negative; None: all 1.
+
+    Returns:
+        [...], NaN where a class has no weight.
+    """
+    truth, score = np.asarray(truth) > 0.5, np.asarray(score, float)
+    table = np.ones(len(truth)) if weights is None else np.asarray(weights)
+    negatives, positives = np.flatnonzero(~truth), np.flatnonzero(truth)
+    negatives = negatives[np.argsort(score[negatives], kind="stable")]
+    # A positive wins against the negatives below it, and half of those at its own score.
+    below = np.searchsorted(score[negatives], score[positives], side="left")
+    up_to = np.searchsorted(score[negatives], score[positives], side="right")
+    flat = table.reshape(math.prod(table.shape[:-1]), len(truth))
+    area = np.empty(len(flat))
+    step = max(1, _BLOCK // max(1, len(truth)))
+    for block in range(0, len(flat), step):
+        part = flat[block : block + step]
+        against = np.zeros((len(part), len(negatives) + 1))
+        np.cumsum(part[:, negatives], axis=1, out=against[:, 1:])
+        weight = part[:, positives]
+        won = np.einsum("rp,rp->r", weight, against[:, below] + against[:, up_to]) / 2
+        with np.errstate(invalid="ignore"):
+            area[block : block + step] = won / (weight.sum(axis=1) * against[:, -1])
+    return area.reshape(table.shape[:-1])
+
+
+def macro_auroc(truth: Array, score: Array, weights: npt.ArrayLike | None = None) -> Array:
+    """The mean AUROC over labels, for truth and score [N, L] and weights [..., N]; NaN in the truth masks a cell.
+
+    A label of one class only counts in no replicate; one that lost a class in a replicate is left out of that one.
+    """
+    table = np.ones(len(truth)) if weights is None else np.asarray(weights)
+    areas = []
+    for column in range(truth.shape[1]):
+        known = ~np.isnan(truth[:, column])
+        areas.append(auroc(truth[known, column], score[known, column], table[..., known]))
+    stacked = np.array(areas).reshape(truth.shape[1], *table.shape[:-1])
+    count = (~np.isnan(stacked)).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(stacked, axis=0) / count)
+
+
+def mean(values: npt.ArrayLike, weights: npt.ArrayLike) -> Array:
+    """The weighted mean of a per-row value [N] (right or wrong, say) under weights [..., N]; NaN without weight."""
+    table = np.asarray(weights, float)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(table @ np.asarray(values, float) / table.sum(axis=-1))
+
+
+def interval(replicates: npt.ArrayLike, level: float = 0.95) -> Interval | None:
+    """The percentile interval of a statistic's replicates [R]; None where fewer than nine in ten are defined."""
+    values = np.asarray(replicates, float)
+    defined = values[~np.isnan(values)]
+    if len(defined) == 0 or len(defined) < 0.9 * len(values):
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def difference(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    first_replicates: npt.ArrayLike,
+    second_replicates: npt.ArrayLike,
+    level: float = 0.95,
+) -> Interval | None:
+    """The interval of `first` minus `second`, each a mean over seeds, paired by subject.
+
+    Its variance is that of the paired difference over resampled subjects plus, where there are several seeds, that of
+    each mean over seeds; Student's t with the degrees of freedom of Welch and Satterthwaite (1946). With one seed it
+    covers the sampling of the test subjects only, and says nothing about another training.
+
+    Args:
+        first: [S1] the statistic of each seed; `second`: [S2].
+        first_replicates: [S1, R] under the multiplicities that also made `second_replicates` [S2, R].
+        level: coverage wanted.
+
+    Returns:
+        Low and high; None where the statistic is undefined in a seed, or in more than a tenth of the replicates.
+    """
+    from scipy.stats import t
+
+    points = [np.asarray(first, float), np.asarray(second, float)]
+    spread = np.asarray(first_replicates, float).mean(axis=0) - np.asarray(second_replicates, float).mean(axis=0)
+    defined = spread[~np.isnan(spread)]
+    gap = points[0].mean() - points[1].mean()
+    if np.isnan(gap) or len(defined) < max(2, 0.9 * len(spread)):
+        return None
+    # Subjects are many, so the bootstrap's variance counts as known: without seeds t is the normal.
+    seeds = [(p.var(ddof=1) / len(p), len(p) - 1) for p in points if len(p) > 1]
+    variance = defined.var(ddof=1) + sum(part for part, _ in seeds)
+    noise = sum(part**2 / freedom for part, freedom in seeds)
+    freedom = variance**2 / noise if noise > 0 else np.inf
+    half = t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
+    return float(gap - half), float(gap + half)
+
+
+def tied(gap: Interval | None) -> bool:
+    """Whether two runs cannot be told apart: the interval of their difference is unknown or holds 0."""
+    return gap is None or gap[0] <= 0 <= gap[1]

@@ -1,0 +1,139 @@
+"""Resampling subjects: closed cases, scikit-learn as reference, coverage and false winners by simulation."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cxr_ft.score.stats import auroc, cluster_bootstrap, difference, interval, macro_auroc, mean, tied
+
+SUBJECTS = np.array(["a", "b", "a", "c", "b", "d"])
+
+
+def test_a_subject_is_drawn_whole_and_as_often_as_there_are_subjects():
+    weights = cluster_bootstrap(SUBJECTS, 500, seed=0)
+    assert weights.shape == (500, 6)
+    assert (weights[:, 0] == weights[:, 2]).all()
+    assert (weights[:, 1] == weights[:, 4]).all()
+    first_rows = weights[:, [0, 1, 3, 5]]
+    assert (first_rows.sum(axis=1) == 4).all()
+    assert first_rows.mean(axis=0) == pytest.approx(np.ones(4), abs=0.15)
+
+
+def test_draws_follow_the_seed_and_nothing_else():
+    assert (cluster_bootstrap(SUBJECTS, 9, 1) == cluster_bootstrap(SUBJECTS, 9, 1)).all()
+    assert (cluster_bootstrap(SUBJECTS, 9, 1) != cluster_bootstrap(SUBJECTS, 9, 2)).any()
+    renamed = np.array(["p" + name for name in SUBJECTS])
+    assert (cluster_bootstrap(SUBJECTS, 9, 1) == cluster_bootstrap(renamed, 9, 1)).all()
+    assert cluster_bootstrap([], 3, 0).shape == (3, 0)
+
+
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_weighted_auroc_agrees_with_scikit_learn(decimals):
+    rng = np.random.default_rng(decimals)
+    truth, score = rng.integers(0, 2, 90), rng.random(90).round(decimals)
+    weights = cluster_bootstrap(rng.integers(0, 30, 90), 20, seed=0)
+    expected = [roc_auc_score(truth, score, sample_weight=w) for w in weights]
+    assert auroc(truth, score, weights) == pytest.approx(np.array(expected))
+    assert float(auroc(truth, score)) == pytest.approx(roc_auc_score(truth, score))
+
+
+def test_auroc_of_closed_cases():
+    assert auroc([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4]) == 1
+    assert auroc([0, 0, 1, 1], [0.4, 0.3, 0.2, 0.1]) == 0
+    assert auroc([0, 1, 0, 1], [0.5, 0.5, 0.5, 0.5]) == 0.5
+    assert np.isnan(auroc([1, 1], [0.1, 0.2]))
+    assert np.isnan(auroc([], []))
+
+
+def test_blocks_do_not_change_the_result(monkeypatch):
+    rng = np.random.default_rng(0)
+    truth, score, weights = rng.integers(0, 2, 50), rng.random(50), rng.integers(0, 3, (40, 50))
+    whole = auroc(truth, score, weights)
+    monkeypatch.setattr("cxr_ft.score.stats._BLOCK", 150)
+    assert (auroc(truth, score, weights) == whole).all()
+
+
+def test_the_macro_average_masks_cells_and_leaves_out_a_label_of_one_class():
+    rng = np.random.default_rng(4)
+    truth = np.stack([rng.integers(0, 2, 60), np.zeros(60), rng.integers(0, 2, 60)], axis=1).astype(float)
+    truth[:10, 0] = np.nan
+    score = rng.random((60, 3))
+    expected = (roc_auc_score(truth[10:, 0], score[10:, 0]) + roc_auc_score(truth[:, 2], score[:, 2])) / 2
+    assert float(macro_auroc(truth, score)) == pytest.approx(expected)
+    assert macro_auroc(truth, score, np.ones((7, 60))) == pytest.approx(np.full(7, expected))
+    assert np.isnan(macro_auroc(np.zeros((3, 1)), np.ones((3, 1))))
+
+
+def test_mean_and_interval_of_closed_cases():
+    assert mean([1, 0, 1], [[1, 1, 1], [0, 2, 0]]) == pytest.approx(np.array([2 / 3, 0]))
+    assert interval(np.arange(1001) / 1000) == pytest.approx((0.025, 0.975))
+    assert interval([0.5] * 9) == (0.5, 0.5)
+    assert interval([np.nan] * 9) is None
+    assert interval([0.5] * 5 + [np.nan] * 5) is None
+
+
+def some(found):
+    assert found is not None
+    return found
+
+
+def world(rng, subjects=50, images=4):
+    """Right or wrong answers of images whose subjects differ in difficulty: accuracy 0.5 in truth."""
+    chance = np.repeat(rng.choice([0.1, 0.9], subjects), images)
+    return np.repeat(np.arange(subjects), images), (rng.random(len(chance)) < chance).astype(float)
+
+
+def test_intervals_cover_when_subjects_are_resampled_and_not_when_images_are():
+    rng = np.random.default_rng(0)
+    clustered = plain = 0
+    for trial in range(300):
+        groups, right = world(rng)
+        low, high = some(interval(mean(right, cluster_bootstrap(groups, 300, trial))))
+        clustered += low <= 0.5 <= high
+        low, high = some(interval(mean(right, cluster_bootstrap(np.arange(len(right)), 300, trial))))
+        plain += low <= 0.5 <= high
+    assert 0.90 <= clustered / 300 <= 0.98
+    assert plain / 300 < 0.85
+
+
+def trained_alike(rng, groups, seeds, weights):
+    """One method's accuracies over seeds: each seed has its own luck, the subjects their own difficulty."""
+    hard = np.repeat(rng.normal(0, 0.5, len(np.unique(groups))), 4)
+    runs = np.array([hard + luck + rng.normal(0, 0.5, len(groups)) for luck in rng.normal(0, 0.2, seeds)])
+    return runs.mean(axis=1), np.array([mean(run, weights) for run in runs])
+
+
+def test_methods_that_are_alike_seldom_have_a_winner():
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(40), 4)
+    with_seeds = without = 0
+    for trial in range(400):
+        weights = cluster_bootstrap(groups, 200, trial)
+        (a, a_draws), (b, b_draws) = (trained_alike(rng, groups, 3, weights) for _ in range(2))
+        with_seeds += not tied(difference(a, b, a_draws, b_draws))
+        without += not tied(difference(a[:1], b[:1], a_draws[:1], b_draws[:1]))
+    assert 0.01 <= with_seeds / 400 <= 0.08
+    assert without / 400 > 0.1  # why a single seed is never ranked
+
+
+def test_pairing_finds_a_small_difference_on_the_same_subjects():
+    rng = np.random.default_rng(2)
+    groups, right = world(rng)
+    better = np.maximum(right, rng.random(len(right)) < 0.1)
+    weights = cluster_bootstrap(groups, 500, 0)
+    first, second = mean(better, weights), mean(right, weights)
+    gap = some(difference([better.mean()], [right.mean()], [first], [second]))
+    assert gap[0] > 0
+    assert some(interval(first))[0] < some(interval(second))[1]  # unpaired, the two overlap
+    assert not tied(gap)
+    mirror = difference([right.mean()], [better.mean()], [second], [first])
+    assert mirror == pytest.approx((-gap[1], -gap[0]))
+
+
+def test_what_is_equal_or_unknown_is_tied():
+    draws = np.random.default_rng(0).random((2, 50))
+    assert difference([0.5, 0.6], [0.5, 0.6], draws[:1], draws[:1]) == pytest.approx((-0.3042, 0.3042), abs=0.01)
+    assert tied(difference([0.5], [0.5], draws, draws))
+    assert difference([np.nan], [0.5], draws, draws) is None
+    assert difference([0.5], [0.5], np.full((1, 50), np.nan), draws) is None
+    assert tied(None)

@@ -1,0 +1,81 @@
+"""Judging text: sacrebleu and rouge-score as references, blank references, the constant floor."""
+
+import json
+
+import numpy as np
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU
+
+from cxr_ft.score.metrics.text import bleu, bleu_counts, constant_floor, evaluate
+
+TEXT = "there is no focal consolidation effusion or pneumothorax the heart size normal lungs are clear edema ."
+WORDS = TEXT.split()
+
+
+def reports(rng, n, longest=14):
+    return [" ".join(rng.choice(WORDS, rng.integers(1, longest))) for _ in range(n)]
+
+
+@pytest.mark.parametrize("longest", [3, 6, 14])
+def test_it_agrees_with_the_two_libraries(longest):
+    rng = np.random.default_rng(longest)
+    references, generated = reports(rng, 30), reports(rng, 30, longest)
+    generated[4] = ""
+    result = evaluate(references, generated)
+    for order in (1, 2, 3, 4):
+        reference = BLEU(max_ngram_order=order).corpus_score(generated, [references]).score / 100
+        assert result[f"bleu_{order}"] == pytest.approx(reference)
+    scorer = RougeScorer(["rougeL"])
+    each = [scorer.score(r, g)["rougeL"].fmeasure for r, g in zip(references, generated, strict=True)]
+    assert result["rouge_l"] == pytest.approx(np.mean(each))
+    assert result["distinct"] == len(set(generated)) / 30
+    assert "tok:13a" in result["signature"]["bleu"]
+    assert "rouge-score" in result["signature"]["rouge"]
+    json.dumps(result, allow_nan=False)
+
+
+def test_bleu_of_resampled_rows_is_bleu_of_the_resampled_corpus():
+    rng = np.random.default_rng(7)
+    references, generated = reports(rng, 20), reports(rng, 20)
+    draws = rng.integers(0, 20, (5, 20))
+    weights = np.array([np.bincount(draw, minlength=20) for draw in draws])
+    values = bleu(weights @ bleu_counts(references, generated))
+    for draw, value in zip(draws, values, strict=True):
+        corpus = BLEU().corpus_score([generated[i] for i in draw], [[references[i] for i in draw]])
+        assert value == pytest.approx(corpus.score / 100)
+
+
+def test_identical_and_disjoint_texts():
+    texts = ["the heart size is normal .", "no effusion is seen today ."]
+    same = evaluate(texts, texts)
+    assert same["bleu_4"] == same["rouge_l"] == pytest.approx(1.0)
+    assert same["exact"] == same["distinct"] == 1.0
+    other = evaluate(texts, ["x y z", "x y z"])
+    assert other["bleu_4"] == other["rouge_l"] == other["exact"] == 0.0
+    assert other["distinct"] == 0.5
+
+
+def test_blank_references_are_left_out_and_counted():
+    some = evaluate(["no edema .", " "], ["no edema .", "anything"])
+    assert (some["n"], some["blank_references"], some["exact"]) == (1, 1, 1.0)
+    for nothing in (evaluate([""], ["a"]), evaluate([], [])):
+        assert nothing["bleu_4"] is nothing["rouge_l"] is nothing["exact"] is None
+        assert nothing["undefined"] == {"all": "no reference has any text"}
+
+
+def test_the_floor_is_the_best_train_text_whatever_the_row_order():
+    train = (
+        ["the heart size is normal and the lungs are clear ."] * 3 + ["edema ."] * 4 + ["there is a large effusion ."]
+    )
+    floor = constant_floor(train, ["the heart size is normal and the lungs are clear ."])
+    assert floor == {"text": train[0], "bleu_4": pytest.approx(1.0), "rouge_l": pytest.approx(1.0)}
+    assert constant_floor(train[::-1], ["a b"])["text"] == train[0]
+    assert constant_floor([" "], ["a"]) == {"text": None, "bleu_4": None, "rouge_l": None}
+    assert constant_floor(train, [""])["bleu_4"] is None
+
+
+def test_the_floor_looks_at_train_alone():
+    rng = np.random.default_rng(3)
+    train = reports(rng, 80)
+    assert constant_floor(train, reports(rng, 5))["text"] == constant_floor(train, ["edema ."])["text"]
