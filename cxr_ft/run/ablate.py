@@ -1,0 +1,116 @@
+"""A grid to runs: finished ones are skipped, failed ones become a row with their reason, the others go on."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr_ft import config, plugins
+from cxr_ft.data import manifest
+from cxr_ft.errors import UsageError, unknown
+from cxr_ft.files import atomic, make_folder
+from cxr_ft.progress import bar
+from cxr_ft.run import evaluate, results, train
+from cxr_ft.run.loop import TrainingError
+
+#: Columns of ablation.csv after those of the grid.
+METRICS = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
+TEXT_METRICS = ("bleu_1", "bleu_4", "rouge_l")
+
+
+def cells(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> dict[str, config.RunConfig]:
+    """The runs of a grid, by the name of their folder.
+
+    Args:
+        raw: what all runs share, nested as `config.resolve` takes it.
+        grid: `method`, `seeds`, and options of methods (`targets`, `rank`, ...), each a list of values. An option is
+            varied for the methods that have it.
+
+    Raises:
+        UsageError: for an option that none of the methods has, an empty list, or a value no run can have.
+    """
+    if empty := [key for key, values in grid.items() if not values]:
+        raise UsageError(f"grid: {empty[0]} has no values")
+    methods = [str(m) for m in grid.get("method", [config.resolve(raw).tuning.name])]
+    fields = {m: [f.name for f in dataclasses.fields(plugins.load(plugins.TUNING, m).Config)] for m in methods}
+    axes = [key for key in grid if key not in ("method", "seeds")]
+    for key in axes:
+        if not any(key in own for own in fields.values()):
+            raise unknown("grid key", key, {"method", "seeds", *itertools.chain(*fields.values())})
+    out = {}
+    for method in methods:
+        own = [key for key in axes if key in fields[method]]
+        for values in itertools.product(*(grid[key] for key in own), grid.get("seeds", [0])):
+            tuning = {**_shared(raw, method), "name": method, **dict(zip(own, values[:-1], strict=True))}
+            one = config.merge(
+                {k: v for k, v in raw.items() if k != "tuning"}, {"tuning": tuning, "train": {"seed": values[-1]}}
+            )
+            resolved = config.resolve(one, where="grid")
+            out[_name(resolved, own)] = resolved
+    return out
+
+
+def run(cells: Mapping[str, config.RunConfig], out: Path) -> list[results.Result]:
+    """Train every cell into `out/<name>`, verify all in one fresh process, write `ablation.csv`; the results in order.
+
+    Raises:
+        UsageError: for a cell that cannot be put together, before any is trained.
+    """
+    for cell in {c.fingerprint({}): c for c in cells.values()}.values():
+        card = manifest.read(Path(cell.data.splits)).card
+        train.plan(cell, card.labels, card.multi_label)
+    make_folder(out)
+    trained = []
+    with bar("runs", len(cells)) as progress:
+        for name, cell in cells.items():
+            try:
+                train.fit(cell, out / name, verify=False)
+                trained.append(out / name)
+            except TrainingError as error:
+                print(f"failed, going on: {error}")
+            progress.advance(note=name)
+    evaluate.verify_all([folder for folder in trained if results.read(folder).status == "trained"])
+    done = {name: results.read(out / name) for name in cells}
+    write_csv(out / "ablation.csv", done)
+    return list(done.values())
+
+
+def write_csv(path: Path, done: Mapping[str, results.Result]) -> None:
+    """One row a run: what was varied, status, metrics on val and test, cost; empty where there is no value."""
+    import pandas as pd
+
+    rows = []
+    for name, result in done.items():
+        tuning = result.config["tuning"]
+        row: dict[str, Any] = {"run": name, "status": result.status, "task": result.task, "method": result.method}
+        row |= {key: ",".join(v) if isinstance(v, list) else v for key, v in tuning.items() if key != "name"}
+        row["seed"] = result.seed
+        for side in ("train", "val", "test"):
+            metrics = result.metrics.get(side) or {}
+            row[f"{side}_loss"] = metrics.get("loss")
+            if result.task == "classify":
+                row |= {f"{side}_{key}": (metrics.get("macro") or {}).get(key) for key in METRICS}
+            else:
+                row |= {f"{side}_{key}": metrics.get(key) for key in TEXT_METRICS}
+        row |= {f"{key}_parameters": value for key, value in result.cost.get("parameters", {}).items()}
+        row["memory_bytes"] = sum(result.cost.get("memory", {}).values()) or None
+        row |= {key: result.cost.get(key) for key in ("train_seconds", "samples_per_second", "artefact_bytes")}
+        rows.append({**row, "error": result.error})
+    with atomic(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _shared(raw: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """The options that `raw` gives to this very method."""
+    own = raw.get("tuning") or {}
+    return dict(own) if own.get("name", method) == method else {}
+
+
+def _name(resolved: config.RunConfig, varied: Sequence[str]) -> str:
+    tuning = resolved.tuning.to_json()
+    words = [resolved.head.name, resolved.tuning.name]
+    for key in varied:
+        value = tuning[key]
+        words.append(".".join(value).replace("[", "").replace("]", "") if isinstance(value, tuple) else f"{key}{value}")
+    return "-".join([*words, f"s{resolved.train.seed}"])

@@ -1,0 +1,89 @@
+"""Saving what a run made and loading it again: ordinary PEFT or transformers folders, safetensors only.
+
+model/   adapter_config.json + adapter_model.safetensors (PEFT methods), or config.json + model.safetensors;
+         processor and tokenizer; labels.json: label names, thresholds, task; nothing of the model for zero_shot
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cxr_ft import config as configuration
+from cxr_ft import plugins
+from cxr_ft.errors import UsageError
+from cxr_ft.files import write_json
+from cxr_ft.model import find
+from cxr_ft.model.protocols import Base, trainable
+from cxr_ft.run import results
+
+FOLDER = "model"
+
+
+def save(run: Path, parts: find.Parts, labels: dict[str, Any]) -> int:
+    """Write `run/model`, whole or not at all; return its bytes on disk."""
+    folder = run / FOLDER
+    with tempfile.TemporaryDirectory(prefix=".model.", dir=run) as name:
+        temporary = Path(name) / FOLDER
+        temporary.mkdir()
+        is_peft = hasattr(parts.model, "peft_config")
+        whole = not is_peft and bool(trainable(parts.model))
+        parts.base.save(temporary, parts.model if whole else None)
+        if is_peft:
+            model: Any = parts.model
+            model.save_pretrained(temporary, safe_serialization=True)
+        write_json(temporary / "labels.json", labels)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def labels(run: Path) -> dict[str, Any]:
+    """What `labels.json` says: labels, multi_label, thresholds.
+
+    Raises:
+        UsageError: where the run has saved no model.
+    """
+    path = run / FOLDER / "labels.json"
+    try:
+        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{run} has no saved model; did the run finish? Run cxr-train again, it goes on") from None
+    return saved
+
+
+def load(run: Path) -> tuple[find.Parts, configuration.RunConfig, dict[str, Any]]:
+    """The saved model of a run, built anew from disk, in evaluation mode."""
+    config = configuration.resolve(results.read(run).config, where=str(run))
+    saved = labels(run)
+    folder = run / FOLDER
+    base_module = find.family(config.model)
+    whole = (folder / "model.safetensors").exists()
+    base: Base = base_module.restore(folder, config.model) if whole else base_module.load(config.model)
+
+    def reload(model: nn.Module, *_: Any) -> nn.Module:
+        if (folder / "adapter_config.json").exists():
+            from peft import PeftModel
+
+            peft_model: nn.Module = PeftModel.from_pretrained(model, folder)
+            return peft_model
+        if whole:
+            from safetensors.torch import load_model
+
+            load_model(model, folder / "model.safetensors", strict=True)
+        return model
+
+    # What is drawn here is overwritten by what was saved; the caller's random state stays as it is.
+    with torch.random.fork_rng(devices=[]):
+        parts = find.assemble(base, config, tuple(saved["labels"]), saved["multi_label"], reload)
+    parts.model.eval()
+    return parts, config, saved
+
+
+def trains(method: str) -> bool:
+    """Whether a method trains anything: one without `lr` does not."""
+    return hasattr(plugins.load(plugins.TUNING, method).Config, "lr")

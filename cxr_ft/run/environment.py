@@ -1,0 +1,64 @@
+"""What a run was made with: versions, commit, device, threads."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cxr_ft
+from cxr_ft.config import RunConfig
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pydicom", "scikit-learn", "sacrebleu")
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """Names and versions, as strings; no path, no user and no host."""
+    cuda = torch.cuda.is_available()
+    return {
+        "cxr_ft": cxr_ft.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if cuda else f"cpu ({_cpu()})",
+        "threads": torch.get_num_threads(),
+        "precision": config.train.precision,
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with "+changes" where the tree is not clean; empty outside a checkout."""
+    folder = Path(cxr_ft.__file__).parents[1]
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        head = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return head + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(folder: Path, *command: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()

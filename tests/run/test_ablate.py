@@ -1,0 +1,140 @@
+"""A grid: its cells, failures that do not stop it, and its CSV."""
+
+import pandas as pd
+import pytest
+
+from cxr_ft import config
+from cxr_ft.data import manifest
+from cxr_ft.data.layouts import folder
+from cxr_ft.data.splits import Asked
+from cxr_ft.errors import UsageError
+from cxr_ft.model.bases import git
+from cxr_ft.run import ablate, elsewhere, evaluate, results, train
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("place")
+    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    tiny = git.tiny()
+    tiny.save(place / "tiny", tiny.lm)
+    return place
+
+
+@pytest.fixture
+def raw(place):
+    return {
+        "data": {"splits": str(place / "splits")},
+        "model": str(place / "tiny"),
+        "train": {"epochs": 1, "batch_size": 8},
+    }
+
+
+def test_cells_vary_what_each_method_has():
+    cells = ablate.cells(
+        {}, {"method": ["lora", "full"], "targets": [["q"], ["q", "v"]], "rank": [4, 8], "seeds": [0, 1]}
+    )
+    assert len(cells) == 2 * (2 * 2) + 2
+    assert {c.tuning.options.rank for c in cells.values() if c.tuning.name == "lora"} == {4, 8}
+    assert "classify-lora-q.v-rank8-s1" in cells and "classify-full-s0" in cells
+
+
+def test_shared_options_stay_with_their_method():
+    cells = ablate.cells({"tuning": {"name": "lora", "lr": 0.5}}, {"method": ["lora", "full"]})
+    assert {c.tuning.name: c.tuning.options.lr for c in cells.values()} == {"lora": 0.5, "full": 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ({"method": ["full"], "rank": [4]}, "unknown grid key 'rank'"),
+        ({"method": []}, "method has no values"),
+        ({"method": ["lorra"]}, "unknown method 'lorra'"),
+        ({"method": ["lora"], "rank": [0]}, "tuning.rank: 0"),
+    ],
+)
+def test_a_bad_grid_is_one_line(grid, words):
+    with pytest.raises(UsageError, match=words):
+        ablate.cells({}, grid)
+
+
+def test_bad_targets_stop_the_grid_before_any_run(raw, tmp_path):
+    cells = ablate.cells(raw, {"method": ["lora"], "targets": [["q"], ["vv"]]})
+    with pytest.raises(UsageError, match="no target 'vv'"):
+        ablate.run(cells, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_cell_is_a_row_and_the_others_go_on(raw, tmp_path, monkeypatch):
+    cells = ablate.cells(raw, {"method": ["zero_shot", "lora", "last_layers"]})
+    right = train._train
+
+    def broken(cell, *rest):
+        if cell.tuning.name == "lora":
+            raise RuntimeError("planted")
+        return right(cell, *rest)
+
+    monkeypatch.setattr(train, "_train", broken)
+    monkeypatch.setattr(evaluate, "verify_all", lambda runs: [evaluate.verify(run) for run in runs])
+    done = {r.method: r for r in ablate.run(cells, tmp_path)}
+    assert {m: r.status for m, r in done.items()} == {
+        "zero_shot": "success",
+        "lora": "failed",
+        "last_layers": "success",
+    }
+    table = pd.read_csv(tmp_path / "ablation.csv").set_index("method")
+    assert "planted" in table.loc["lora", "error"] and table.loc["last_layers", "status"] == "success"
+    assert table.loc["last_layers", "trainable_parameters"] > 0
+    # Mended and started again: only the failed one is trained.
+    trained = []
+    monkeypatch.setattr(train, "_train", lambda c, *rest: trained.append(c.tuning.name) or right(c, *rest))
+    assert all(r.status == "success" for r in ablate.run(cells, tmp_path))
+    assert trained == ["lora"]
+
+
+@pytest.fixture(scope="module")
+def finished(place, tmp_path_factory):
+    run = tmp_path_factory.mktemp("finished") / "run"
+    raw = {"data": {"splits": str(place / "splits")}, "model": str(place / "tiny"), "train": {"epochs": 1}}
+    train.fit(config.resolve(raw), run, verify=False)
+    evaluate.verify(run)
+    return run
+
+
+def test_evaluated_on_its_own_splits_it_says_the_same(place, finished, tmp_path):
+    metrics, notes = elsewhere.evaluate_elsewhere(finished, place / "splits", tmp_path / "out")
+    own = results.read(finished).metrics
+    assert notes == []
+    for side in ("test", "test_natural"):
+        assert metrics[side]["macro"] == pytest.approx(own[side]["macro"], nan_ok=True)
+    assert (tmp_path / "out" / "metrics.json").exists()
+    assert len(results.read_predictions(tmp_path / "out")) > 0
+
+
+def test_other_labels_cannot_judge_it(finished, tmp_path):
+    from PIL import Image
+
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("L", (40, 40), 9 * i).save(tmp_path / "pets" / name / f"{i}.png")
+    manifest.make(str(tmp_path / "pets"), "folder", Asked(per_label=10), tmp_path / "splits")
+    with pytest.raises(UsageError, match="it was trained on clear, opaque; the splits have cat, dog"):
+        elsewhere.evaluate_elsewhere(finished, tmp_path / "splits", tmp_path / "out")
+
+
+def test_single_images_score_as_in_the_predictions(place, finished):
+    table = results.read_predictions(finished)
+    row = table[(table["split"] == "test") & (table["label"] == "opaque")].iloc[0]
+    root = place / "classes"
+    (file,) = root.glob(f"{row['dicom_id']}.png")
+    ((_, answer),) = elsewhere.predict(finished, [file])
+    assert answer["scores"]["opaque"] == pytest.approx(row["score"], abs=1e-4)
+    assert answer["positive"] == [max(answer["scores"], key=answer["scores"].get)]
+
+
+def test_an_unreadable_image_is_refused_and_the_next_is_answered(place, finished, tmp_path):
+    (tmp_path / "no.png").write_text("no image")
+    good = next((place / "classes").rglob("*.png"))
+    (_, first), (_, second) = elsewhere.predict(finished, [tmp_path / "no.png", good])
+    assert "refused" in first and "scores" in second

@@ -1,0 +1,196 @@
+"""Every base x method x head on `tiny()` models: a new plug-in file is tested the moment it exists."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_ft import config, plugins
+from cxr_ft.data.batches import Example
+from cxr_ft.model import find
+from cxr_ft.model.protocols import Base, trainable
+from cxr_ft.model.targets import resolve
+from cxr_ft.run import artefact
+
+LABELS = ("Edema", "Fracture", "No Finding")
+BASES, HEADS, METHODS = (plugins.choices(p) for p in (plugins.BASES, plugins.HEADS, plugins.TUNING))
+CROSS = list(itertools.product(BASES, HEADS, METHODS))
+LAYOUTS = plugins.choices(plugins.LAYOUTS)
+
+
+def parts_of(base, head, method, seed=0):
+    resolved = config.resolve({"model": base, "head": {"name": head}, "tuning": {"name": method}})
+    torch.manual_seed(seed)
+    module = plugins.load(plugins.BASES, base)
+    tuning = plugins.load(plugins.TUNING, method)
+    return find.assemble(module.tiny(), resolved, LABELS, True, tuning.apply), resolved
+
+
+def batch_of(parts, rows=6):
+    rng = np.random.default_rng(1)
+    side = parts.base.image_size
+    texts = ["no edema.", "there is a fracture.", "no acute finding."]
+    examples = [
+        Example(rng.integers(0, 256, (side, side), dtype=np.uint8), rng.integers(0, 2, 3).astype(float), texts[i % 3])
+        for i in range(rows)
+    ]
+    return parts.head.collate(examples)
+
+
+def train(parts, batch, steps, lr=3e-3):
+    optimizer = torch.optim.AdamW([p for p in parts.model.parameters() if p.requires_grad], lr=lr)
+    losses = []
+    parts.model.eval()  # no dropout, so that the loss must fall
+    for _ in range(steps):
+        loss, count = parts.head.loss(parts.model, batch)
+        (loss / count).backward()
+        losses.append(float(loss.detach()) / count)
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_bases(base):
+    module = plugins.load(plugins.BASES, base)
+    tiny = module.tiny()
+    assert isinstance(tiny, Base)
+    assert tiny.family == base
+    names = [name for name, _ in tiny.lm.named_modules()]
+    for tower, roles in module.TARGETS.items():
+        for role in roles:
+            assert resolve([f"{tower}.{role}"], names, module.TARGETS, base)
+    blocks = tiny.blocks(tiny.lm)
+    assert blocks and len(blocks) == len(set(blocks))
+    same, _ = module.tiny(), torch.rand(1)
+    assert all(
+        torch.equal(a, b) for a, b in zip(tiny.lm.state_dict().values(), same.lm.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods(method):
+    module = plugins.load(plugins.TUNING, method)
+    assert dataclasses.is_dataclass(module.Config) and module.Config.__dataclass_params__.frozen
+    assert module.__doc__
+    for field in dataclasses.fields(module.Config):
+        assert field.kw_only and field.metadata.get("help"), f"{method}.{field.name} has no help"
+        assert field.name not in {"splits", "model", "task", "config", "set", "method", "seed", "out", "plan"}
+
+
+@pytest.mark.parametrize(("base", "head", "method"), CROSS)
+def test_trains_exactly_what_it_declares(base, head, method):
+    parts, _ = parts_of(base, head, method)
+    batch = batch_of(parts)
+    chosen = trainable(parts.model)
+    if not artefact.trains(method):
+        assert not chosen
+        return
+    assert chosen
+    before = {name: p.detach().clone() for name, p in parts.model.named_parameters()}
+    loss, count = parts.head.loss(parts.model, batch)
+    (loss / count).backward()
+    assert {name for name, p in parts.model.named_parameters() if p.grad is not None} == set(chosen)
+    parts.model.zero_grad()
+    losses = train(parts, batch, 8)
+    assert losses[-1] < losses[0]
+    after = dict(parts.model.named_parameters())
+    frozen = [name for name in before if name not in chosen]
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    moved = [name for name in chosen if not torch.equal(before[name], after[name])]
+    # A word that no text of the batch holds does not move; whole tensors must.
+    assert set(moved) == set(chosen)
+
+
+@pytest.mark.parametrize(("base", "head", "method"), CROSS)
+def test_still_trains_after_an_evaluation(base, head, method):
+    parts, _ = parts_of(base, head, method)
+    batch = batch_of(parts)
+    parts.model.eval()
+    with torch.no_grad():
+        parts.head.predict(parts.model, batch)
+    parts.model.train()
+    if not artefact.trains(method):
+        return
+    loss, _ = parts.head.loss(parts.model, batch)
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trainable(parts.model).values())
+
+
+@pytest.mark.parametrize(("base", "head", "method"), CROSS)
+def test_answers(base, head, method):
+    parts, _ = parts_of(base, head, method)
+    batch = batch_of(parts)
+    with torch.no_grad():
+        answers, loss, count = parts.head.predict(parts.model.eval(), batch)
+        summed, n = parts.head.loss(parts.model, batch)
+    assert count == n > 0
+    assert loss == pytest.approx(float(summed), rel=1e-6)
+    assert len(answers) == 6
+    if parts.head.output == "scores":
+        assert answers.shape == (6, len(LABELS)) and (answers >= 0).all() and (answers <= 1).all()
+    else:
+        assert all(isinstance(text, str) for text in answers)
+
+
+@pytest.mark.parametrize(("base", "head", "method"), CROSS)
+def test_saves_and_reloads_to_the_same_answers(base, head, method, tmp_path, monkeypatch):
+    from cxr_ft.run import results
+
+    module = plugins.load(plugins.BASES, base)
+    # The saved run names a model to load anew: here the tiny one, kept as a folder.
+    pretrained = tmp_path / "pretrained"
+    tiny = module.tiny()
+    tiny.save(pretrained, tiny.lm)
+    resolved = config.resolve({"model": str(pretrained), "head": {"name": head}, "tuning": {"name": method}})
+    torch.manual_seed(0)
+    parts = find.build(resolved, LABELS, True)
+    batch = batch_of(parts)
+    if artefact.trains(method):
+        train(parts, batch, 3)
+    run = tmp_path / "run"
+    run.mkdir()
+    results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
+    artefact.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 3})
+    assert not list(run.rglob("*.bin")) and not list(run.rglob("*.pkl"))
+    again, _, saved = artefact.load(run)
+    assert saved["labels"] == list(LABELS)
+    with torch.no_grad():
+        before, loss, _ = parts.head.predict(parts.model.eval(), batch)
+        after, same, _ = again.head.predict(again.model, batch)
+    assert loss == pytest.approx(same, abs=1e-6)
+    if parts.head.output == "scores":
+        np.testing.assert_allclose(before, after, rtol=0, atol=1e-6)
+    else:
+        assert before == after
+
+
+@pytest.mark.parametrize(("head", "method"), list(itertools.product(HEADS, METHODS)))
+def test_plan_counts_what_is_trained(head, method):
+    """On the meta device, before anything is loaded, and on the real thing: the same."""
+    from cxr_ft.run.train import plan
+
+    raw = {"head": {"name": head}, "tuning": {"name": method}}
+    resolved = config.resolve(raw)
+    counted = plan(resolved, LABELS, True)["parameters"]
+    real = find.build(resolved, LABELS, True)
+    assert counted["trainable"] == sum(p.numel() for p in trainable(real.model).values())
+    assert counted["adapter"] + counted["head"] == counted["trainable"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout, tmp_path):
+    from cxr_ft.data.records import COLUMNS, root_folder
+
+    module = plugins.load(plugins.LAYOUTS, layout)
+    source = module.demo(tmp_path)
+    records = module.records(source)
+    assert records.card.labels
+    assert set(COLUMNS) <= set(records.table.columns)
+    assert not records.table[["subject_id", "study_id", "dicom_id", "path"]].isna().any().any()
+    assert (records.table.groupby("study_id")["subject_id"].nunique() == 1).all()
+    root = root_folder(records.root)
+    assert all((root / path).is_file() for path in records.table["path"])
+    assert module.records(source).table.equals(records.table)
