@@ -1,0 +1,91 @@
+"""Flags that follow from a plug-in's own Config, so that a new method or task brings its flags with its file."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cxr_ft import config, plugins
+from cxr_ft.cli._command import Parser
+
+
+def common(p: argparse.ArgumentParser) -> None:
+    """The flags of a run that do not depend on the method."""
+    p.add_argument("--splits", metavar="DIR", help="folder that cxr-split wrote (default: the phantom's)")
+    p.add_argument(
+        "--model", metavar="NAME", help=f"shipped name, folder or hub name (default: {config.DEFAULT_MODEL})"
+    )
+    p.add_argument(
+        "--task", metavar="NAME", help=f"one of {', '.join(plugins.choices(plugins.HEADS))} (default: classify)"
+    )
+    p.add_argument("--config", type=Path, metavar="YAML", help="a configuration, or the result.json of a run to repeat")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other option, as train.epochs=3"
+    )
+
+
+def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
+    """cxr-train's parser with the flags of the method that `argv` (or its --config) names, and that method's name."""
+    first = Parser("cxr-train", "", add_help=False)
+    first.add_argument("--method")
+    first.add_argument("--config", type=Path)
+    known, _ = first.parse_known_args(argv)
+    asked_help = {"-h", "--help"} & set(argv)
+    from_file = config.read_yaml(known.config).get("tuning") or {} if known.config and not asked_help else {}
+    method = known.method or (from_file.get("name") if isinstance(from_file, dict) else None) or "lora"
+    p = Parser("cxr-train", "Fine-tune a base on splits: train, choose on val, save, reload, test once.")
+    p.formatter_class = argparse.HelpFormatter
+    common(p)
+    p.add_argument(
+        "--method", metavar="NAME", help=f"one of {', '.join(plugins.choices(plugins.TUNING))} (default: lora)"
+    )
+    p.add_argument("--seed", type=int, metavar="S", help="seed of the run (default: 0)")
+    p.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/...)")
+    p.add_argument("--plan", action="store_true", help="say what would be trained, without data and weights, and stop")
+    group = p.add_argument_group(f"options of method {method}")
+    for field in dataclasses.fields(plugins.load(plugins.TUNING, str(method)).Config):
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        shown = "" if default is None else f" (default: {default})"
+        group.add_argument(
+            f"--{field.name}", dest=f"tuning.{field.name}", metavar="X", help=field.metadata["help"] + shown
+        )
+    return p, str(method)
+
+
+def raw_config(args: argparse.Namespace) -> dict[str, Any]:
+    """Defaults < --config < flags < --set, as nested mappings for `config.resolve`."""
+    layers = [config.read_yaml(args.config)] if args.config else []
+    flags: dict[str, Any] = {}
+    places = {
+        "splits": "data.splits",
+        "model": "model",
+        "task": "head.name",
+        "method": "tuning.name",
+        "seed": "train.seed",
+    }
+    for flag, place in places.items():
+        if (value := getattr(args, flag, None)) is not None:
+            flags = config.merge(flags, _nested(place, value))
+    for key, value in vars(args).items():
+        if key.startswith("tuning.") and value is not None:
+            flags = config.merge(flags, config.assignment(f"{key}={value}"))
+    layers = [_without_other_options(layer, flags) for layer in layers]
+    return config.merge(*layers, flags, *(config.assignment(text) for text in args.set))
+
+
+def _without_other_options(layer: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """A file's options of one method mean nothing to another one that a flag names: they go with the name."""
+    out = dict(layer)
+    for part in ("head", "tuning"):
+        name, own = flags.get(part, {}).get("name"), out.get(part)
+        if name is not None and isinstance(own, dict) and own.get("name") != name:
+            del out[part]
+    return out
+
+
+def _nested(place: str, value: Any) -> dict[str, Any]:
+    for part in reversed(place.split(".")):
+        value = {part: value}
+    out: dict[str, Any] = value
+    return out

@@ -1,0 +1,48 @@
+"""cxr-predict: a saved run on single images."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cxr_ft.cli._command import DONE, FOUND, Parser, guarded
+from cxr_ft.errors import UsageError
+
+
+def parser() -> Parser:
+    """The command's flags."""
+    p = Parser("cxr-predict", "Answer for single images (DICOM, PNG, JPEG). For research; no medical device.")
+    p.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
+    p.add_argument("files", type=Path, nargs="+", metavar="FILE", help="images")
+    p.add_argument("--json", action="store_true", help="one JSON object a line")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, 1 where an image could not be read, 2 for bad input."""
+    return guarded("cxr-predict", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = parser().parse_args(argv)
+    if missing := [file for file in args.files if not file.is_file()]:
+        raise UsageError(f"{missing[0]} is no file; give images (DICOM, PNG, JPEG)")
+    from cxr_ft.run.elsewhere import predict
+
+    refused = 0
+    for file, answer in predict(args.run, args.files):
+        if args.json:
+            print(json.dumps({"file": str(file), **answer}), flush=True)
+        if "refused" in answer:
+            refused += 1
+            print(f"{file}: cannot be read: {answer['refused']}", file=sys.stderr)
+        elif not args.json:
+            print(f"{file}: {_words(answer)}", flush=True)
+    return FOUND if refused else DONE
+
+
+def _words(answer: dict) -> str:  # type: ignore[type-arg]
+    if "report" in answer:
+        return str(answer["report"])
+    ranked = sorted(answer["scores"].items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {score:.3f}{' +' if name in answer['positive'] else ''}" for name, score in ranked)

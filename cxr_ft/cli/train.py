@@ -1,0 +1,113 @@
+"""cxr-train: one run."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxr_ft import config
+from cxr_ft.cli._command import DONE, FOUND, guarded
+from cxr_ft.cli._flags import raw_config, train_parser
+
+if TYPE_CHECKING:
+    from cxr_ft.run.results import Result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, 1 where training failed, 2 for bad input."""
+    return guarded("cxr-train", lambda: _main(sys.argv[1:] if argv is None else argv))
+
+
+def _main(argv: Sequence[str]) -> int:
+    parser, _ = train_parser(argv)
+    args = parser.parse_args(argv)
+    resolved = config.resolve(raw_config(args), where=str(args.config or "the flags"))
+    if args.plan:
+        return _plan(resolved)
+    import dataclasses
+
+    from cxr_ft.data import manifest
+
+    if not resolved.data.splits:
+        splits = manifest.default_splits()
+        print(f"no --splits given: the phantom's, in {splits}")
+        resolved = dataclasses.replace(resolved, data=dataclasses.replace(resolved.data, splits=str(splits)))
+    from cxr_ft.run import train
+    from cxr_ft.run.loop import TrainingError
+
+    out = args.out or default_out(resolved)
+    _say_plan(resolved, out)
+    try:
+        result = train.fit(resolved, out)
+    except TrainingError as error:
+        print(f"cxr-train: failed: {error}", file=sys.stderr)
+        return FOUND
+    _say(result, out)
+    return DONE
+
+
+def default_out(resolved: config.RunConfig) -> Path:
+    """`runs/<splits>-<task>-<method>-<what distinguishes it>-s<seed>-<hash>`."""
+    tuning = resolved.tuning.to_json()
+    targets = ".".join(tuning.get("targets") or ())
+    words = [
+        Path(resolved.data.splits).name,
+        resolved.head.name,
+        resolved.tuning.name,
+        targets,
+        f"s{resolved.train.seed}",
+    ]
+    return Path("runs") / "-".join([word for word in words if word] + [resolved.fingerprint({})[:8]])
+
+
+def _plan(resolved: config.RunConfig) -> int:
+    from cxr_ft.data import manifest
+    from cxr_ft.data.labels import CHEXPERT_14
+    from cxr_ft.run.train import plan
+
+    labels: tuple[str, ...] = CHEXPERT_14
+    multi_label = True
+    if resolved.data.splits:
+        card = manifest.read(Path(resolved.data.splits)).card
+        labels, multi_label = card.labels, card.multi_label
+    planned = plan(resolved, labels, multi_label)
+    print(
+        f"model   {resolved.model}\ntask    {resolved.head.name}, {len(labels)} labels\nmethod  {resolved.tuning.name}"
+    )
+    for name, value in resolved.tuning.to_json().items():
+        if name != "name":
+            print(f"  {name} = {','.join(value) if isinstance(value, list) else value}")
+    print(f"trained modules ({len(planned['modules'])}):")
+    for name in planned["modules"]:
+        print(f"  {name}")
+    _say_parameters(planned["parameters"])
+    return DONE
+
+
+def _say_plan(resolved: config.RunConfig, out: Path) -> None:
+    what = f"{resolved.head.name} with {resolved.tuning.name} on {resolved.model}"
+    print(f"{what}, seed {resolved.train.seed}; run folder {out}")
+
+
+def _say_parameters(count: dict[str, int]) -> None:
+    share = 100 * count["trainable"] / count["total"]
+    print(
+        f"parameters: {count['trainable']:,} trained of {count['total']:,} ({share:.3f} %): "
+        f"{count['adapter']:,} in adapter or base, {count['head']:,} in the head"
+    )
+
+
+def _say(result: "Result", out: Path) -> None:
+    _say_parameters(result.plan["parameters"])
+    for side in ("train", "val", "test", "test_natural"):
+        print(f"{side:13}{_line(result.metrics.get(side) or {})}")
+    print(f"saved, reloaded in a fresh process, then tested: {out}")
+
+
+def _line(metrics: dict[str, Any]) -> str:
+    shown = {"loss": metrics.get("loss")}
+    if "macro" in metrics:
+        shown |= {f"macro {key}": metrics["macro"].get(key) for key in ("auroc", "ap", "f1", "accuracy")}
+    else:
+        shown |= {key: metrics.get(key) for key in ("bleu_1", "bleu_4", "rouge_l") if key in metrics}
+    return "  ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in shown.items())

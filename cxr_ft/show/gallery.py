@@ -1,0 +1,102 @@
+"""Example images of the test split: what is true, and what each variant said of the same image."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_ft.errors import UsageError
+from cxr_ft.show.compare import Comparison
+from cxr_ft.show.runs import Run
+from cxr_ft.show.words import DASH, decimal
+
+#: At most so many images of a comparison, and bytes of all its thumbnails.
+IMAGES, BYTES = 12, 1_500_000
+
+#: At most so many labels of a prediction, the likeliest first.
+LIKELIEST = 3
+_KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image: its data URI, the truth, and (variant, prediction) for each variant."""
+
+    image: str
+    name: str
+    truth: str
+    predictions: list[tuple[str, str]]
+
+
+def open_data(run: Run) -> bool:
+    """Whether images and texts of the run's data may stand on a page unasked."""
+    return run.result.data.get("card", {}).get("sensitivity") in ("synthetic", "public")
+
+
+def examples(comparison: Comparison, include_data: bool = False) -> list[Example]:
+    """The images that the runs kept in `gallery/`; of each variant its first seed speaks.
+
+    Args:
+        include_data: also those of data that is neither synthetic nor public.
+    """
+    told: dict[str, dict[str, dict[str, Any]]] = {}
+    folders: dict[str, Path] = {}
+    for variant in comparison.variants:
+        run = variant.runs[0]
+        if include_data or open_data(run):
+            told[variant.name] = {str(item["dicom_id"]): item for item in _entries(run.folder)}
+            folders[variant.name] = run.folder / "gallery"
+    ids = list(dict.fromkeys(image for items in told.values() for image in items))
+    found: list[Example] = []
+    room = BYTES
+    for image in ids[:IMAGES]:
+        owner = next(name for name, items in told.items() if image in items)
+        item = told[owner][image]
+        uri = _data_uri(folders[owner], item["file"])
+        room -= len(uri)
+        if room < 0:
+            break
+        said = [(name, _said(items[image]["predicted"]) if image in items else DASH) for name, items in told.items()]
+        found.append(Example(uri, image, _truth(item["truth"]), said))
+    return found
+
+
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "gallery" / "gallery.json"
+    if not path.exists():
+        return []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [{key: entry[key] for key in ("file", "dicom_id", "truth", "predicted")} for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no gallery of cxr-train: {error!r}") from error
+
+
+def _data_uri(folder: Path, name: object) -> str:
+    """A thumbnail as `data:`; a name that leaves the folder, or bytes of no image, are refused."""
+    path = folder / str(name)
+    if path.name != str(name):
+        raise UsageError(f"{folder / 'gallery.json'} names {name!r}: only files beside it are shown")
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    kind = next((kind for start, kind in _KINDS.items() if raw.startswith(start)), None)
+    if kind is None:
+        raise UsageError(f"{path} is neither PNG nor JPEG")
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+
+
+def _truth(value: str | Sequence[str]) -> str:
+    if isinstance(value, str):
+        return value
+    return ", ".join(map(str, value)) or "no finding"
+
+
+def _said(value: str | Mapping[str, float]) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    likeliest = sorted(value.items(), key=lambda item: -item[1])[:LIKELIEST]
+    return ", ".join(f"{label} {decimal(score, 2)}" for label, score in likeliest)

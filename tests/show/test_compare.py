@@ -1,0 +1,179 @@
+"""What may stand in one table, which seeds belong together, and when two variants can be told apart."""
+
+import pytest
+from fake_runs import SUBJECTS, classify_run, failed_run, report_run
+
+from cxr_ft.errors import UsageError
+from cxr_ft.run import results
+from cxr_ft.score.metrics import text
+from cxr_ft.show import tables, words
+from cxr_ft.show.compare import compare
+from cxr_ft.show.runs import load
+
+
+def compared(*folders):
+    good, _ = load(folders)
+    return compare(good)
+
+
+def test_seeds_of_one_variant_come_together(tmp_path):
+    runs = [classify_run(tmp_path / f"{m}{s}", m, s) for m in ("full", "lora") for s in (1, 0)]
+    (comparison,) = compared(*runs)
+    assert [variant.name for variant in comparison.variants] == ["lora q,v r8", "full"]
+    assert [run.result.seed for run in comparison.variants[0].runs] == [0, 1]
+    assert comparison.subjects == SUBJECTS
+    lora = comparison.variants[0]
+    assert lora.value == pytest.approx(sum(run.result.primary("test") for run in lora.runs) / 2)
+    assert lora.interval[0] < lora.value < lora.interval[1]
+
+
+def test_runs_that_differ_in_batch_size_are_no_seeds_of_one_variant_and_are_told(tmp_path):
+    four = classify_run(tmp_path / "a", "full", 0, batch_size=4)
+    sixteen = classify_run(tmp_path / "b", "lora", 0, batch_size=16)
+    again = classify_run(tmp_path / "c", "full", 1, batch_size=16)
+    (comparison,) = compared(four, sixteen, again)
+    names = {variant.name for variant in comparison.variants}
+    assert names == {"full (train.batch_size 4)", "full (train.batch_size 16)", "lora q,v r8"}
+    ((path, told),) = tables.unfair(comparison)
+    assert path == "train.batch_size"
+    assert "4 (full (train.batch_size 4))" in told
+
+
+def test_where_the_data_lies_makes_no_variant(tmp_path):
+    runs = [classify_run(tmp_path / str(seed), "full", seed) for seed in (0, 1)]
+    moved = results.read(runs[1])
+    results.write(runs[1], moved.replace(config={**moved.config, "data": {"splits": "elsewhere"}}))
+    (comparison,) = compared(*runs)
+    assert len(comparison.variants) == 1
+    assert tables.unfair(comparison) == []
+
+
+def test_tasks_and_test_splits_have_tables_of_their_own(tmp_path):
+    runs = [classify_run(tmp_path / "a"), classify_run(tmp_path / "b", "full", split="b"), report_run(tmp_path / "c")]
+    found = compared(*runs)
+    assert [(c.task, len(c.runs)) for c in found] == [("classify", 1), ("classify", 1), ("report", 1)]
+
+
+def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
+    good, other = load([classify_run(tmp_path / "a"), classify_run(tmp_path / "b"), failed_run(tmp_path / "c")])
+    assert [run.folder.name for run in good] == ["a"]
+    assert [reason for _, reason in other] == [
+        f"the same run as {tmp_path / 'a'}, shown once",
+        "CUDA out of memory at step 3",
+    ]
+
+
+def test_a_clear_and_an_open_difference(tmp_path):
+    quality = {"zero_shot": 0.1, "lora": 1.5, "full": 1.5}
+    runs = [classify_run(tmp_path / f"{m}{s}", m, s, q) for m, q in quality.items() for s in (0, 1, 2)]
+    (comparison,) = compared(*runs)
+    verdicts = {variant.name: words.difference(comparison, variant)[1] for variant in comparison.variants}
+    assert verdicts["zero_shot"] == "lower"
+    assert sorted([verdicts["lora q,v r8"], verdicts["full"]]) == ["by point estimate", "cannot be told apart"]
+    answer = words.answer(comparison)
+    assert "Lower: zero_shot." in answer
+    assert "Cannot be told apart from it:" in answer
+    assert "not ranked" not in answer
+
+
+def test_a_single_seed_is_never_ranked(tmp_path):
+    (comparison,) = compared(classify_run(tmp_path / "a", "zero_shot", 0, 0.1), classify_run(tmp_path / "b", "full"))
+    assert "One seed: intervals cover test sampling only; not ranked." in words.answer(comparison)
+    assert words.difference(comparison, comparison.variants[0])[1] == "apart, one seed"
+    more = classify_run(tmp_path / "c", "full", 1)
+    (comparison,) = compared(tmp_path / "a", tmp_path / "b", more)
+    assert "One seed of zero_shot: intervals cover test sampling only; not ranked." in words.answer(comparison)
+
+
+def test_what_beats_neither_chance_nor_a_constant_report_is_told(tmp_path):
+    (comparison,) = compared(classify_run(tmp_path / "a", "full", 0, 0.0))
+    assert "Not shown to be better than chance (0.5)." in words.answer(comparison)
+    (comparison,) = compared(classify_run(tmp_path / "b", "full", 0, 1.0))
+    assert "Not shown" not in words.answer(comparison)
+    (comparison,) = compared(report_run(tmp_path / "c", "full", 0, 0.05))
+    assert "Not shown to be better than one constant report for all (0." in words.answer(comparison)
+    (comparison,) = compared(report_run(tmp_path / "d", "full", 0, 0.9))
+    assert "Not shown" not in words.answer(comparison)
+
+
+def test_without_predictions_there_is_no_interval_and_nothing_is_paired(tmp_path):
+    runs = [classify_run(tmp_path / "a", "lora"), classify_run(tmp_path / "b", "full", 0, 0.5)]
+    (runs[0] / "predictions.parquet").unlink()
+    (comparison,) = compared(*runs)
+    assert comparison.best.name == "lora q,v r8"
+    assert comparison.best.interval is None
+    assert "(no interval)" in words.lead(comparison)
+    assert "Not comparable subject by subject: full." in words.answer(comparison)
+
+
+def test_runs_judged_on_other_rows_are_not_paired(tmp_path):
+    runs = [classify_run(tmp_path / "a", "lora"), classify_run(tmp_path / "b", "full", 0, 0.5)]
+    table = results.read_predictions(runs[1])
+    results.write_predictions(runs[1], table.assign(dicom_id="other-" + table["dicom_id"]))
+    (comparison,) = compared(*runs)
+    assert all(variant.interval for variant in comparison.variants)
+    assert "Not comparable subject by subject: full." in words.answer(comparison)
+
+
+def test_predictions_that_do_not_give_the_recorded_value_give_no_interval(tmp_path):
+    run = classify_run(tmp_path / "a")
+    record = results.read(run)
+    test = record.metrics["test"]
+    better = {**test, "macro": {**test["macro"], "auroc": 0.999}}
+    results.write(run, record.replace(metrics={**record.metrics, "test": better}))
+    (comparison,) = compared(run)
+    assert comparison.variants[0].interval is None
+
+
+def test_broken_predictions_are_named(tmp_path):
+    run = classify_run(tmp_path / "a")
+    (run / "predictions.parquet").write_bytes(b"not parquet")
+    with pytest.raises(UsageError, match=r"a/predictions\.parquet is not what cxr-train writes"):
+        compared(run)
+    table = results.read_predictions(classify_run(run)).drop(columns="score")
+    results.write_predictions(run, table)
+    with pytest.raises(UsageError, match="score"):
+        compared(run)
+
+
+def test_reports_have_intervals_of_corpus_bleu_and_their_floor(tmp_path):
+    runs = [report_run(tmp_path / f"{q}", m, 0, q) for m, q in (("zero_shot", 0.1), ("full", 0.7))]
+    (comparison,) = compared(*runs)
+    full = comparison.best
+    assert full.name == "full"
+    assert full.interval[0] < full.value < full.interval[1]
+    table = results.read_predictions(runs[1])
+    again = text.bleu(text.bleu_counts(table["reference"].tolist(), table["generated"].tolist()).sum(axis=0))
+    assert full.value == pytest.approx(float(again))
+    rows = tables.main(comparison).rows
+    assert [row.kind for row in rows] == ["", "best", "floor"]
+    floor = full.runs[0].result.metrics["test"]["floor"]
+    assert rows[2].cells[1].text == words.decimal(floor["bleu_4"])
+    assert all(len(row.cells) == len(tables.main(comparison).head) for row in rows)
+
+
+def test_an_undefined_metric_is_a_dash_with_its_reason(tmp_path):
+    run = classify_run(tmp_path / "a")
+    record = results.read(run)
+    none = {"macro": {"auroc": None, "labels": 0}, "labels": {}, "undefined": {"macro": "no label has both classes"}}
+    results.write(run, record.replace(metrics={"test": none}))
+    (comparison,) = compared(run)
+    assert "no answer yet" in words.lead(comparison)
+    assert tables.main(comparison).rows[0].cells[1].text == words.DASH
+    assert tables.undefined(comparison) == ["macro: no label has both classes"]
+
+
+def test_numbers_in_words():
+    assert (words.brief(222_338), words.brief(0), words.brief(999.6)) == ("222 k", "0", "1 k")
+    assert (words.size(1_700_000), words.size(999)) == ("1.7 MB", "999 B")
+    assert (words.seconds(12.34), words.seconds(119), words.seconds(247.1)) == ("12.3 s", "119 s", "4.12 min")
+    assert (words.decimal(-0.01234), words.percent(1, 400), words.count(22_713_986)) == (
+        "−0.012",
+        "0.25 %",
+        "22,713,986",
+    )
+    assert words.listed(["a"]) == "a"
+    assert words.listed(["a", "b", "c"]) == "a, b and c"
+    for form in (words.brief, words.size, words.seconds, words.decimal, words.count, words.span):
+        assert form(None) == words.DASH
+    assert words.percent(None, 3) == words.percent(1, 0) == words.DASH

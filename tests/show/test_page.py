@@ -1,0 +1,214 @@
+"""The page as a whole: escaped, self-contained, honest about what is missing; and the command."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from fake_runs import HOSTILE, LABELS, classify_run, failed_run, report_run
+
+from cxr_ft.cli.compare import main
+from cxr_ft.errors import UsageError
+from cxr_ft.run import results
+from cxr_ft.show import page
+from cxr_ft.show.page import write_page
+
+
+class Seen(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read(out):
+    return (out / "comparison.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def no_pdf(monkeypatch):
+    """The PDF costs a second or two; most tests do not look at it."""
+    monkeypatch.setattr(page, "_pdf", lambda *_: [])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A page of two tasks, two seeds, a failed run and a hostile label; its folder."""
+    root = tmp_path_factory.mktemp("page")
+    labels = (*LABELS[:3], HOSTILE)
+    runs = [classify_run(root / f"{m}{s}", m, s, labels=labels) for m in ("lora", "full") for s in (0, 1)]
+    runs += [report_run(root / "report"), failed_run(root / "f & <i>", error=f"out of memory {HOSTILE}")]
+    written = write_page(runs, root / "out")
+    assert all(path.is_file() for path in written)
+    return root / "out"
+
+
+def test_the_page_needs_nothing_else_and_runs_nothing(folder):
+    seen = Seen(read(folder))
+    names = {tag for tag, _ in seen.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "base"}
+    for _, attributes in seen.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for key in ("src", "href", "xlink:href"):
+            assert (attributes.get(key) or "#").startswith(("#", "data:image/png;base64,"))
+    assert not re.search(r"url\((?!#)|@import", read(folder))
+    assert (folder / "comparison.html").stat().st_size < 5_000_000
+
+
+def test_text_from_data_stays_text(folder):
+    seen = Seen(read(folder))
+    assert f"out of memory {HOSTILE}" in seen.text
+    assert "f & <i>" in seen.text
+    assert seen.text.count(HOSTILE) > 4  # in the chart, the examples, the failed run
+    assert "<script" not in read(folder)
+
+
+def test_ids_are_unique_in_spite_of_several_charts(folder):
+    references = re.findall(r'(?:url\(#|href="#)([^)"]+)', read(folder))
+    assert references
+    definitions = [
+        attributes["id"] for _, attributes in Seen(read(folder)).tags if "clip" in (attributes.get("id") or "")
+    ]
+    clips = [tag for tag, _ in Seen(read(folder)).tags if tag == "clippath"]
+    assert len(definitions) == len(set(definitions))
+    assert clips
+
+
+def test_the_answer_comes_first_and_the_unfinished_are_listed(folder):
+    text = Seen(read(folder)).text
+    order = ["Best by point estimate:", "Quality and cost", "Charts", "Balanced and natural", "Examples from the test"]
+    order += ["Report generation", "Runs that are not compared", "Where the numbers come from", "Each run again"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert "full, seed 7: failed, out of memory" in text
+    again = results.read(folder.parent / "lora0")
+    assert again.config_hash[:8] in text
+    assert f"cxr-train --config {folder.parent}/lora0/result.json" in text
+
+
+def test_the_csv_has_one_row_a_run_with_the_recorded_numbers(folder):
+    rows = list(csv.DictReader((folder / "comparison.csv").open(newline="")))
+    assert [row["status"] for row in rows].count("success") == 5
+    (failed,) = [row for row in rows if row["status"] == "failed"]
+    assert failed["error"].startswith("out of memory")
+    assert failed["test macro auroc"] == ""
+    first = results.read(folder.parent / "lora0")
+    assert float(rows[0]["test macro auroc"]) == first.primary("test")
+    assert float(rows[0]["parameters trainable"]) == 222_338
+
+
+def test_charts_stand_beside_the_page_for_each_task(folder):
+    names = {path.name.split("-", 1)[0] for path in (folder / "charts").iterdir()}
+    assert names == {"classify", "report"}
+    assert len(list((folder / "charts").glob("*.svg"))) == len(list((folder / "charts").glob("*.png"))) == 9
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_the_same_runs_make_the_same_page(tmp_path):
+    run = classify_run(tmp_path / "r")
+    for out in ("a", "b"):
+        write_page([run], tmp_path / out)
+    assert read(tmp_path / "a") == read(tmp_path / "b")
+    assert [path.name for path in (tmp_path / "a" / "charts").glob("*.svg")] != []
+
+
+def test_the_pdf_says_what_the_page_says(folder):
+    pytest.importorskip("weasyprint")
+    assert (folder / "comparison.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("missing", [ImportError, OSError])
+def test_without_weasyprint_one_line_says_so(missing, tmp_path, monkeypatch, capsys):
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "weasyprint":
+                raise missing("libpango is not there")
+
+    monkeypatch.delitem(sys.modules, "weasyprint", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    written = write_page([classify_run(tmp_path / "r")], tmp_path / "out")
+    assert not [path for path in written if path.suffix == ".pdf"]
+    assert capsys.readouterr().err == page.NO_PDF + "\n"
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_images_and_texts_of_credentialed_data_stay_out_unless_asked(tmp_path):
+    run = report_run(tmp_path / "r", sensitivity="credentialed")
+    secret = json.loads((run / "gallery" / "gallery.json").read_text())[0]["truth"]
+    write_page([run], tmp_path / "out")
+    assert "data:image" not in read(tmp_path / "out")
+    assert secret not in read(tmp_path / "out")
+    assert "--include-data" in read(tmp_path / "out")
+    write_page([run], tmp_path / "asked", include_data=True)
+    assert "data:image/png;base64," in read(tmp_path / "asked")
+    assert secret in read(tmp_path / "asked")
+    assert "--include-data" not in read(tmp_path / "asked")
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_a_gallery_cannot_reach_out_of_its_folder(tmp_path):
+    run = classify_run(tmp_path / "r")
+    path = run / "gallery" / "gallery.json"
+    entries = json.loads(path.read_text())
+    for bad, told in (("../result.json", "only files beside it"), ("gallery.json", "neither PNG nor JPEG")):
+        path.write_text(json.dumps([{**entries[0], "file": bad}]))
+        with pytest.raises(UsageError, match=told):
+            write_page([run], tmp_path / "out")
+    path.write_text("{}x")
+    with pytest.raises(UsageError, match=r"gallery\.json is no gallery"):
+        write_page([run], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_all_runs_stand_beside_one_image(tmp_path):
+    runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
+    write_page(runs, tmp_path / "out")
+    html = read(tmp_path / "out")
+    assert html.count("data:image/png") == 4
+    assert len(re.findall(r"<dt>lora q,v r8</dt>", html)) == len(re.findall(r"<dt>full</dt>", html)) == 4
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_the_command(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    failed_run(runs / "a")
+    failed_run(runs / "b", status="running", error=None)
+    assert main([str(runs), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("cxr-compare: error: no run to compare: of 2 runs found, 1 failed and 1 running")
+    assert not (tmp_path / "out").exists()
+    assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith(f"cxr-compare: error: {tmp_path}/nowhere does not exist")
+    classify_run(runs / "c")
+    assert main([str(runs), str(runs / "c"), "--out", str(tmp_path / "out")]) == 0
+    assert str(tmp_path / "out" / "comparison.html") in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from cxr_ft.cli.compare import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', sorted({'numpy', 'pandas', 'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--include-data" in done.stdout
+    assert done.stdout.endswith("LOADED []\n")
+
+
+def test_making_a_page_loads_no_torch():
+    code = "import sys, cxr_ft.show.page; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

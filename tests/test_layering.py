@@ -1,0 +1,117 @@
+"""Who may import whom (docs/architecture.md), and what loads when."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cxr_ft
+
+PACKAGE = Path(cxr_ft.__file__).parent
+GROUND = {"errors", "files", "plugins", "config", "progress"}
+#: What each part may import of the package, besides itself.
+MAY = {
+    "errors": set(),
+    "files": {"errors"},
+    "plugins": {"errors"},
+    "progress": set(),
+    "config": {"errors", "plugins"},
+    "data": GROUND,
+    "model": GROUND,
+    "score": {"errors"},
+    "run": GROUND | {"data", "model", "score"},
+    "show": GROUND | {"score", "run.results"},
+    "cli": GROUND | {"data", "model", "score", "run", "show"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("torch", "transformers", "peft", "pandas", "numpy", "matplotlib", "cv2", "sklearn", "scipy", "rich")
+COMMANDS = ("ablate", "compare", "evaluate", "phantom", "predict", "split", "train")
+
+
+def imports(file):
+    """Modules of the package that a file imports, at top level or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{file}: relative import"
+        found.update(name.removeprefix("cxr_ft.") for name in names if name.startswith("cxr_ft."))
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_go_one_way(file):
+    part = file.relative_to(PACKAGE).with_suffix("").parts[0]
+    if part == "__init__":
+        assert not imports(file)
+        return
+    for name in imports(file):
+        top = name.split(".")[0]
+        allowed = top == part or top in MAY[part] or any(name == m or name.startswith(f"{m}.") for m in MAY[part])
+        # `from cxr_ft.run import results` names both `run` and `run.results`.
+        assert allowed or (part == "show" and name == "run"), f"{file.name} imports cxr_ft.{name}"
+
+
+def libraries(file):
+    """Top-level names of what a file imports."""
+    tree = ast.parse(file.read_text())
+    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    return {name.split(".")[0] for name in names}
+
+
+def test_torch_in_data_stands_in_batches_alone():
+    for file in (PACKAGE / "data").rglob("*.py"):
+        if file.name != "batches.py":
+            assert not libraries(file) & {"torch", "transformers"}, file
+
+
+@pytest.mark.parametrize("part", ["score", "show", "run/results.py"])
+def test_score_show_and_results_know_no_torch(part):
+    path = PACKAGE / part
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        assert not libraries(file) & {"torch", "transformers", "peft", "accelerate"}, file
+
+
+@pytest.mark.parametrize("kind", ["bases", "heads", "tuning"])
+def test_plugins_do_not_import_each_other(kind):
+    for file in (PACKAGE / "model" / kind).glob("*.py"):
+        others = {name for name in imports(file) if name.split(".")[:1] == ["model"]}
+        for other in ("model.bases.", "model.heads.", "model.tuning."):
+            assert not any(name.startswith(other) and "._" not in name for name in others), file
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_instant(command):
+    """--help loads nothing heavy; so it takes the time of Python itself."""
+    code = (
+        f"import sys; from cxr_ft.cli.{command} import main\n"
+        "try: main(['--help'])\nexcept SystemExit as e: assert not e.code\n"
+        f"heavy = [m for m in {HEAVY!r} if m in sys.modules]; assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert f"cxr-{command}" in done.stdout
+
+
+def test_every_command_is_installed_and_in_the_readme():
+    setup = (PACKAGE.parent / "setup.cfg").read_text()
+    readme = (PACKAGE.parent / "README.md").read_text()
+    for command in COMMANDS:
+        assert f"cxr-{command} = cxr_ft.cli.{command}:main" in setup
+        assert f"cxr-{command}" in readme
+    files = {file.stem for file in (PACKAGE / "cli").glob("*.py") if not file.stem.startswith("_")}
+    assert files == set(COMMANDS)
+
+
+def test_what_split_lists_is_what_its_owners_know():
+    from cxr_ft.cli import split
+    from cxr_ft.data import reports, splits
+
+    assert split.VIEWS == splits.VIEWS
+    assert tuple(reports.TEXTS) == split.TEXTS
