@@ -1,0 +1,10 @@
+#!/bin/sh
+# The demo: a synthetic archive, balanced splits, four methods, the page. Everything below demo/, offline, on a CPU.
+set -eu
+export HF_HUB_OFFLINE=1
+out=${1:-demo}
+cxr-phantom --out "$out/archive" --subjects 400 --seed 0 --size 192 --workers 2
+cxr-split "$out/archive" --layout mimic_cxr --per-label 60 --text all --out "$out/splits"
+cxr-ablate configs/demo.yaml --splits "$out/splits" --out "$out/runs"
+cxr-compare "$out/runs" --out "$out/page"
+echo "The page: $(cd "$out/page" && pwd)/comparison.html"
