@@ -38,6 +38,25 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def staged(folder: Path, last: str) -> Iterator[Path]:
+    """Yield a temporary folder; on success its files move to `folder`, `last` at the end, else none of them does.
+
+    Raises UsageError where the folder cannot be written or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
+            yield Path(name)
+            for path in sorted(Path(name).iterdir(), key=lambda path: path.name == last):
+                path.replace(folder / path.name)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only if it is empty: made here, and nothing came of it
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write UTF-8 text with Unix line ends, atomically."""
     with atomic(path) as temporary:

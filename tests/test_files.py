@@ -37,6 +37,18 @@ def test_a_file_in_the_way_of_a_folder_is_one_line(tmp_path):
             check(tmp_path / "file" / "below")
 
 
+def test_staged_files_come_together_or_not_at_all(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="No space left"), files.staged(out, last="b") as folder:
+        (folder / "a").write_text("1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not out.exists()
+    with files.staged(out, last="a") as folder:
+        (folder / "a").write_text("1")
+        (folder / "b").write_text("2")
+    assert {p.name for p in out.iterdir()} == {"a", "b"}
+
+
 def test_checking_makes_nothing(tmp_path):
     files.check_writable(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())

@@ -38,7 +38,7 @@ def _main(argv: Sequence[str]) -> int:
     out = args.out or default_out(resolved)
     _say_plan(resolved, out)
     try:
-        result = train.fit(resolved, out)
+        result = train.fit(resolved, out, announce=_say_trained)
     except TrainingError as error:
         print(f"cxr-train: failed: {error}", file=sys.stderr)
         return FOUND
@@ -77,11 +77,15 @@ def _plan(resolved: config.RunConfig) -> int:
     for name, value in resolved.tuning.to_json().items():
         if name != "name":
             print(f"  {name} = {','.join(value) if isinstance(value, list) else value}")
+    _say_trained(planned)
+    return DONE
+
+
+def _say_trained(planned: dict[str, Any]) -> None:
     print(f"trained modules ({len(planned['modules'])}):")
     for name in planned["modules"]:
         print(f"  {name}")
     _say_parameters(planned["parameters"])
-    return DONE
 
 
 def _say_plan(resolved: config.RunConfig, out: Path) -> None:
@@ -98,7 +102,6 @@ def _say_parameters(count: dict[str, int]) -> None:
 
 
 def _say(result: "Result", out: Path) -> None:
-    _say_parameters(result.plan["parameters"])
     for side in ("train", "val", "test", "test_natural"):
         print(f"{side:13}{_line(result.metrics.get(side) or {})}")
     print(f"saved, reloaded in a fresh process, then tested: {out}")

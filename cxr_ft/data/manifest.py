@@ -17,7 +17,7 @@ from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import IDS, SPLITS, Records, root_folder
 from cxr_ft.data.splits import Asked, Compiled, compile_splits
 from cxr_ft.errors import UsageError
-from cxr_ft.files import atomic, cache_folder, check_writable, sha256, write_json
+from cxr_ft.files import cache_folder, check_writable, sha256, staged, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,11 +54,8 @@ def write(out: Path, records: Records, layout: str, asked: Asked, compiled: Comp
     whole = pd.concat([compiled.tables[name] for name in SPLITS], ignore_index=True)
     tables[f"sampled_{asked.per_label}_per_label.csv"] = whole
     tables["rejected.csv"] = pd.DataFrame(compiled.rejected, columns=["path", "reason", "detail"])
-    for name, table in tables.items():
-        with atomic(out / name) as temporary:
-            _whole_numbers(table, records.card).to_csv(temporary, index=False, lineterminator="\n")
     reasons = pd.Series([reason for _, reason, _ in compiled.rejected], dtype="string").value_counts()
-    manifest = {
+    manifest: dict[str, Any] = {
         "version": 1,
         "layout": layout,
         "root": records.root,
@@ -72,9 +69,12 @@ def write(out: Path, records: Records, layout: str, asked: Asked, compiled: Comp
         "worst_overshoot": round(compiled.worst_overshoot, 6),
         "leaks": _certified(compiled, asked),
         "notes": compiled.notes,
-        "files": {name: sha256(out / name) for name in sorted(tables)},
     }
-    write_json(out / "manifest.json", manifest)
+    with staged(out, last="manifest.json") as folder:
+        for name, table in tables.items():
+            _whole_numbers(table, records.card).to_csv(folder / name, index=False, lineterminator="\n")
+        manifest["files"] = {name: sha256(folder / name) for name in sorted(tables)}
+        write_json(folder / "manifest.json", manifest)
     return manifest
 
 

@@ -51,15 +51,14 @@ def cached(root: Path, paths: Sequence[str], size: int) -> Pixels:
     """
     file = cache_folder() / "pixels" / f"{_key(root, paths, size)}.npy"
     if not file.exists():
-        with atomic(file) as temporary:
-            store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(paths), size, size))
-            for i, outcome in enumerate(_decode(root, paths, size, "decoding images")):
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size)}
+        # Written, not mapped: on a full disk a write fails with an error, a mapped page kills the process.
+        with atomic(file) as temporary, temporary.open("wb") as store:
+            np.lib.format.write_array_header_1_0(store, header)
+            for path, outcome in zip(paths, _decode(root, paths, size, "decoding images"), strict=True):
                 if isinstance(outcome, DicomError):
-                    raise UsageError(
-                        f"{root / paths[i]}: {outcome.reason.value}: {outcome.detail}; run cxr-split again"
-                    )
-                store[i] = outcome
-            store.flush()
+                    raise UsageError(f"{root / path}: {outcome.reason.value}: {outcome.detail}; run cxr-split again")
+                store.write(outcome.tobytes())
     mapped: Pixels = np.load(file, mmap_mode="r")
     return mapped
 

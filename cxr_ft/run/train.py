@@ -1,6 +1,7 @@
 """fit(config, out) -> Result: one run, for every method, head and base, around the one loop of `cxr_ft.run.loop`."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,14 @@ def _modules(names: list[str]) -> list[str]:
     )
 
 
-def fit(config: RunConfig, out: Path, *, verify: bool = True) -> results.Result:
+def fit(
+    config: RunConfig, out: Path, *, verify: bool = True, announce: Callable[[dict[str, Any]], None] = lambda plan: None
+) -> results.Result:
     """Train one run into the folder `out`; a finished identical run is returned as it is, an unfinished one goes on.
 
     Args:
         verify: reload the artefact in a fresh process and judge it on test; an ablation does so for all runs at once.
+        announce: told the plan before anything is loaded.
 
     Raises:
         UsageError: for what cannot be done, before anything is written.
@@ -57,6 +61,7 @@ def fit(config: RunConfig, out: Path, *, verify: bool = True) -> results.Result:
     if done is None:
         check_writable(out)
         planned = plan(config, splits.card.labels, splits.card.multi_label)
+        announce(planned)
         data = evaluate.data_of(config, splits, planned["image_size"])
         start = results.Result(
             status="running",

@@ -372,6 +372,12 @@ def test_padding_that_makes_no_sense(file, tags):
     assert_shows(file, shown)
 
 
+def test_padding_that_is_no_number_is_ignored(file):
+    write_dicom(file, RAMP, PixelPaddingValue=DataElement("PixelPaddingValue", "LO", "none"))
+    with pytest.warns(UserWarning, match="PixelPaddingValue"):
+        assert_shows(file, minmax(RAMP))
+
+
 def test_nothing_but_padding(file):
     write_dicom(file, np.full((4, 4), 7, dtype=np.uint16), PixelPaddingValue=7, PhotometricInterpretation="MONOCHROME1")
     assert_shows(file, np.zeros((4, 4)))
