@@ -89,7 +89,7 @@ def write_csv(path: Path, done: Mapping[str, results.Result]) -> None:
         for side in ("train", "val", "test"):
             metrics = result.metrics.get(side) or {}
             row[f"{side}_loss"] = metrics.get("loss")
-            if result.task == "classify":
+            if result.output == "scores":
                 row |= {f"{side}_{key}": (metrics.get("macro") or {}).get(key) for key in METRICS}
             else:
                 row |= {f"{side}_{key}": metrics.get(key) for key in TEXT_METRICS}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Status = Literal["running", "trained", "success", "failed", "cancelled"]
 
-#: The metric a run of each task is chosen and charted by: a path into one split's metrics; larger is better.
-PRIMARY = {"classify": ("macro", "auroc"), "report": ("bleu_4",)}
+#: The metric a run is charted by, for what its head puts out: a path into one split's metrics; larger is better.
+PRIMARY = {"scores": ("macro", "auroc"), "text": ("bleu_4",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Result:
         config_hash: SHA-256 of configuration and split hashes: equal hash, equal run.
         environment: versions, commit, device, threads.
         data: the splits' folder, files' SHA-256, rows a split, the dataset's card.
-        plan: what is trained: names of modules, parameters of adapter and head.
+        plan: what is trained: names of modules, parameters of adapter and head; `output` of the head.
         cost: seconds, samples a second, parameters, bytes by kind, artefact bytes.
         history: one dict an epoch: epoch, step, seconds, train_loss, val_loss, val (the primary metric).
         metrics: by split: "train", "val", "test", "test_natural".
@@ -61,6 +61,11 @@ class Result:
         return str(self.config["head"]["name"])
 
     @property
+    def output(self) -> str:
+        """What its head puts out, "scores" or "text": by this runs are judged, whatever the task is called."""
+        return str(self.plan.get("output", "scores"))
+
+    @property
     def method(self) -> str:
         """The tuning method's name."""
         return str(self.config["tuning"]["name"])
@@ -82,7 +87,7 @@ class Result:
     def primary(self, split: str) -> float | None:
         """The primary metric on `split`, or None where it is undefined or missing."""
         value: Any = self.metrics.get(split)
-        for key in PRIMARY[self.task]:
+        for key in PRIMARY[self.output]:
             if not isinstance(value, dict):
                 return None
             value = value.get(key)

@@ -31,6 +31,7 @@ def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> dict[
         "modules": _modules(list(trainable(parts.model))),
         "parameters": cost.parameters(parts.model, parts.head.new_modules),
         "image_size": parts.base.image_size,
+        "output": parts.head.output,
     }
 
 

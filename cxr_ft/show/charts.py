@@ -71,7 +71,7 @@ def learning_curves(runs: Sequence[Result]) -> Figure:
                 points = [(step["epoch"], step[key]) for step in run.history if step.get(key) is not None]
                 axis.plot(*zip(*points, strict=True), linestyle=line, **look) if points else None
         if drawn:
-            axes[0].set_ylabel(f"{words.metric(drawn[0][1].task)}, val")
+            axes[0].set_ylabel(f"{words.metric(drawn[0][1].output)}, val")
             axes[1].set(xlabel="Epoch", ylabel="Loss (dashed: train)")
             axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
             _legend(figure, [name for name, _ in drawn], looks)
@@ -98,7 +98,7 @@ def quality_vs(cost: str, runs: Sequence[Result]) -> Figure:
                 axis.axhline(y, linestyle="--", linewidth=1.2, color=looks[name]["color"])
         if drawn:
             none = " (dashed line: none)" if any(x == 0 for _, x, _ in drawn) else ""
-            axis.set(xlabel=label + none, ylabel=f"{words.metric(runs[0].task)}, test")
+            axis.set(xlabel=label + none, ylabel=f"{words.metric(runs[0].output)}, test")
             axis.margins(0.12)
             _log(axis, [x for _, x, _ in drawn if x > 0], written)
             _legend(figure, [name for name, _, _ in drawn], looks)

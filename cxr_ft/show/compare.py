@@ -77,6 +77,11 @@ class Comparison:
     rows: int | None
 
     @property
+    def output(self) -> str:
+        """What the heads put out: "scores" or "text"."""
+        return self.runs[0].result.output
+
+    @property
     def runs(self) -> list[Run]:
         """All runs, by variant and seed."""
         return [run for variant in self.variants for run in variant.runs]
@@ -168,7 +173,7 @@ def _predictions(run: Run) -> tuple[str, Array, Statistic]:
     table = results.read_predictions(run.folder)
     table = table[table["split"] == "test"]
     table = table.assign(**{key: table[key].astype(str) for key in _KEYS})
-    if run.result.task == "report":
+    if run.result.output == "text":
         table = table[table["reference"].fillna("").str.strip() != ""].sort_values(_KEYS)
         counts = text.bleu_counts(table["reference"].tolist(), table["generated"].fillna("").tolist())
         return (

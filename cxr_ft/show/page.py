@@ -87,7 +87,7 @@ def _section(
 ) -> Section:
     hidden = not include_data and not all(gallery.open_data(run) for run in comparison.runs)
     return Section(
-        title=f"{words.TASKS[comparison.task].capitalize()}, test split {comparison.split[:8]}",
+        title=f"{words.task(comparison.task).capitalize()}, test split {comparison.split[:8]}",
         lead=words.lead(comparison),
         answer=words.answer(comparison),
         unfair=tables.unfair(comparison),
@@ -106,7 +106,7 @@ def _charts(comparison: Comparison, folder: Path, prefix: str) -> tuple[list[tup
     inline: list[tuple[str, Markup]] = []
     paths: list[Path] = []
     for name, draw in charts.CHARTS.items():
-        if name == "per_label" and comparison.task != "classify":
+        if name == "per_label" and comparison.output != "scores":
             continue
         element = charts.write(draw(found), folder, prefix + name)
         paths += [folder / f"{prefix}{name}.{kind}" for kind in ("svg", "png")]

@@ -38,10 +38,10 @@ class Table:
     rows: list[Row]
 
 
-#: Columns of a task after the primary metric: title, path in the test metrics. A path is tried after another.
+#: Columns of a kind of output after the primary metric: title, path in the test metrics. A path is tried after another.
 QUALITY: dict[str, list[tuple[str, list[tuple[str, ...]]]]] = {
-    "classify": [("F1", [("macro", "f1")]), ("Accuracy", [("accuracy",), ("micro", "accuracy")])],
-    "report": [("BLEU-1", [("bleu_1",)]), ("ROUGE-L", [("rouge_l",)])],
+    "scores": [("F1", [("macro", "f1")]), ("Accuracy", [("accuracy",), ("micro", "accuracy")])],
+    "text": [("BLEU-1", [("bleu_1",)]), ("ROUGE-L", [("rouge_l",)])],
 }
 
 #: A value that more variants share is not followed by their names.
@@ -50,15 +50,15 @@ _NAMED = 2
 
 def main(comparison: Comparison) -> Table:
     """One row a variant: quality with intervals, then what it cost; for reports the constant floor below."""
-    task = comparison.task
-    quality = QUALITY[task]
-    primary = words.metric(task)[0].upper() + words.metric(task)[1:]
+    output = comparison.output
+    quality = QUALITY[output]
+    primary = words.metric(output)[0].upper() + words.metric(output)[1:]
     head = ["Variant", f"{primary}, test", "Minus the best", f"{primary}, val"]
     head += [title for title, _ in quality]
     head += ["Trainable", "Training", "Peak memory", "Artefact"]
     scale = _scale(comparison)
     rows = [Row(_cells(comparison, variant, scale), _kind(comparison, variant)) for variant in comparison.variants]
-    if task == "report":
+    if output == "text":
         rows += [Row(cells, "floor") for cells in _floors(comparison, len(head))]
     return Table(head, rows)
 
@@ -151,7 +151,7 @@ def _cells(comparison: Comparison, variant: Variant, scale: tuple[float, float])
     trainable, total = (variant.average("cost", "parameters", key) for key in ("trainable", "total"))
     quality = [
         next((value for path in paths if (value := variant.average("metrics", "test", *path)) is not None), None)
-        for _, paths in QUALITY[comparison.task]
+        for _, paths in QUALITY[comparison.output]
     ]
     vals = [value for run in variant.runs if (value := run.result.primary("val")) is not None]
     peaks = [value for run in variant.runs if (value := peak_bytes(run.result)) is not None]

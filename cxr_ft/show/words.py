@@ -7,7 +7,7 @@ from cxr_ft.show.compare import Comparison, Variant
 from cxr_ft.show.runs import number
 
 DASH = "–"
-METRICS = {"classify": "macro AUROC", "report": "BLEU-4"}
+METRICS = {"scores": "macro AUROC", "text": "BLEU-4"}
 TASKS = {"classify": "classification", "report": "report generation"}
 
 
@@ -15,9 +15,14 @@ TASKS = {"classify": "classification", "report": "report generation"}
 CHANCE = 0.5
 
 
-def metric(task: str) -> str:
-    """The primary metric of a task."""
-    return METRICS[task]
+def metric(output: str) -> str:
+    """The primary metric of what a head puts out."""
+    return METRICS[output]
+
+
+def task(name: str) -> str:
+    """A task in words."""
+    return TASKS.get(name, name)
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
@@ -72,7 +77,7 @@ def listed(items: Sequence[str]) -> str:
 
 def lead(comparison: Comparison) -> str:
     """The answer in one sentence."""
-    best, name = comparison.best, metric(comparison.task)
+    best, name = comparison.best, metric(comparison.output)
     if best is None:
         return f"No run has a {name} on test, so there is no answer yet."
     certain = f" (95 % interval {span(best.interval)})" if best.interval else " (no interval)"
@@ -92,7 +97,7 @@ def _question(comparison: Comparison) -> str:
     people = f", judged on {plural(comparison.subjects, 'test subject')}" if comparison.subjects else ""
     return (
         f"Compared: {plural(len(comparison.variants), 'variant')} in {plural(len(comparison.runs), 'run')}, on "
-        f"{TASKS[comparison.task]} "
+        f"{task(comparison.task)} "
         f"of {card}{people}{f' (rows: {rows})' if rows else ''}."
     )
 
@@ -100,7 +105,7 @@ def _question(comparison: Comparison) -> str:
 def _floor(comparison: Comparison) -> list[str]:
     """Whether the best is shown to beat what needs no image: chance, or the constant report."""
     best, floor, name = comparison.best, CHANCE, "chance (0.5)"
-    if comparison.task == "report" and best is not None:
+    if comparison.output == "text" and best is not None:
         told = [number(run.result, "metrics", "test", "floor", "bleu_4") for run in best.runs]
         floor = max((value for value in told if value is not None), default=0.0)
         name = f"one constant report for all ({decimal(floor)})"

@@ -112,6 +112,7 @@ def _result(task, method, seed, labels, metrics, changes):
             "rows": {"train": 560, "val": 120, "test": 120, "test_natural": 120},
             "card": {"name": "phantom", "sensitivity": changes.get("sensitivity", "synthetic"), "labels": list(labels)},
         },
+        plan={"output": changes.get("output", "text" if task == "report" else "scores")},
         cost={
             "train_seconds": 20.0 + trainable / 1e5,
             "parameters": {"trainable": trainable, "total": 22_900_000},
