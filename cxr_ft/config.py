@@ -122,15 +122,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"--config {path} does not exist") from None
+        raise UsageError(f"configuration {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} cannot be read: {error}") from None
+        raise UsageError(f"configuration {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"--config {path} is no YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"configuration {path} is no YAML: {' '.join(str(error).split())}") from None
     if isinstance(raw, dict) and "config_hash" in raw:
         raw = raw.get("config")
     if not isinstance(raw, dict):
-        raise UsageError(f"--config {path} holds no mapping; its keys are data, model, head, tuning, train")
+        raise UsageError(f"configuration {path} holds no mapping; its keys are data, model, head, tuning, train")
     return raw
 
 

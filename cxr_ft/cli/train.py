@@ -37,11 +37,19 @@ def _main(argv: Sequence[str]) -> int:
 
     out = args.out or default_out(resolved)
     _say_plan(resolved, out)
+    announced: list[dict[str, Any]] = []
+
+    def announce(planned: dict[str, Any]) -> None:
+        announced.append(planned)
+        _say_trained(planned)
+
     try:
-        result = train.fit(resolved, out, announce=_say_trained)
+        result = train.fit(resolved, out, announce=announce)
     except TrainingError as error:
         print(f"cxr-train: failed: {error}", file=sys.stderr)
         return FOUND
+    if not announced:
+        print("this very run is already there: nothing was trained")
     _say(result, out)
     return DONE
 

@@ -70,6 +70,7 @@ def test_a_rerun_is_skipped(place, capsys):
     before = (place / "run" / "result.json").stat().st_mtime_ns
     assert train.main(["--config", str(place / "run" / "result.json"), "--out", str(place / "run")]) == 0
     assert (place / "run" / "result.json").stat().st_mtime_ns == before
+    assert "nothing was trained" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
