@@ -20,7 +20,7 @@ def test_the_wheel_holds_all_that_is_read_at_run_time(tmp_path):
     if archive.returncode:
         pytest.skip("not a git checkout")
     subprocess.run(["tar", "-x", "-C", str(source)], input=archive.stdout, check=True)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     subprocess.run([*command, str(source)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())

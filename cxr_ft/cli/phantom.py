@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxr_ft.cli._command import DONE, Parser, guarded
+from cxr_ft.data.phantom.biases import BIASES
 
 
 def parser() -> Parser:
@@ -19,6 +20,13 @@ def parser() -> Parser:
     p.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bytes")
     p.add_argument("--size", type=int, default=512, metavar="PIXELS", help="short side of the films")
     p.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the bytes do not depend on it")
+    p.add_argument(
+        "--bias",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="NAME=STRENGTH",
+        help=f"plant a bias of a strength 0..1, off by default; repeatable; names: {', '.join(BIASES)}",
+    )
     return p
 
 
@@ -29,11 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
-    from cxr_ft.data.phantom import make_archive
+    from cxr_ft.data.phantom import biases, make_archive
 
-    make_archive(args.out, args.subjects, args.seed, args.size, args.workers)
+    planted = biases.parsed(dict(_pair(text) for text in vars(args).get("bias", [])), "--bias")
+    make_archive(args.out, args.subjects, args.seed, args.size, args.workers, biases=planted)
     print(f"{args.out}: {_counts(args.out)}, seed {args.seed}; synthetic, no patient")
     return DONE
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, strength = text.partition("=")
+    return name, strength
 
 
 def _counts(out: Path) -> str:

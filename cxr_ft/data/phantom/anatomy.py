@@ -172,10 +172,10 @@ class Thorax:
         """Where a lung's vessels enter; the left one lies higher."""
         return (-0.155, -0.07) if side == "right" else (0.155, -0.12)
 
-    def rib(self, side: Side, number: int) -> tuple[Points, Points]:
+    def rib(self, side: str, number: int) -> tuple[Points, Points]:
         """The posterior and the anterior arc of rib 1..11, each a line from medial to lateral, lateral to medial."""
         s, body = sign(side), self.body
-        tilt = self._rib_jitter[SIDES.index(side), number - 1]
+        tilt = self._rib_jitter[int(s > 0), number - 1]
         start = (-0.81 + 0.118 * number - 0.0012 * (number - 5) ** 2) * body.length + tilt[0]
         drop = body.rib_drop * (0.4 + 0.12 * number) + tilt[1]
         y = start - (0.045 + tilt[2]) * _ARCH + drop * _FALL
@@ -219,5 +219,5 @@ class Thorax:
         if self.body.sex == "M":
             return []
         size, fat = self.body.breast, self.body.fat
-        low, wide, high = 0.16 + 0.12 * fat + 0.06 * size, 0.24 + 0.09 * size, 0.20 + 0.10 * size + 0.05 * fat
+        low, wide, high = 0.14 + 0.10 * fat + 0.05 * size, 0.24 + 0.09 * size, 0.18 + 0.08 * size + 0.04 * fat
         return [ellipse(sign(side) * 0.46, low, wide, high, 0.25 * sign(side)) for side in SIDES]

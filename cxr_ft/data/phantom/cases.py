@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 
 from cxr_ft.data.labels import CHEXPERT_14
-from cxr_ft.data.phantom import devices
+from cxr_ft.data.phantom import devices, reader
 from cxr_ft.data.phantom.anatomy import Body
+from cxr_ft.data.phantom.biases import NONE, SITE_SHARE
 from cxr_ft.data.phantom.chance import stream
 from cxr_ft.data.phantom.findings import ZONES, Sign
 
@@ -24,19 +25,20 @@ STUDIES = 3
 
 View = Literal["PA", "AP", "LATERAL"]
 
-# How often a study that has anything has this; odds of right, left, both; how often a report denies it when absent.
+# How often a study that has anything has this; odds of right, left, both. Frequent findings are as frequent as in
+# MIMIC-CXR, rare ones (fracture, pleural thickening, lesion, wide mediastinum, pneumothorax) are raised.
 _SIDED = (0.42, 0.36, 0.22)
-_CHANCES: Mapping[str, tuple[float, tuple[float, float, float] | None, float]] = MappingProxyType({
-    "Cardiomegaly": (0.29, None, 0.45),
-    "Enlarged Cardiomediastinum": (0.13, None, 0.25),
-    "Edema": (0.19, None, 0.35),
-    "Pleural Effusion": (0.29, (0.36, 0.32, 0.32), 0.65),
-    "Consolidation": (0.35, _SIDED, 0.45),
-    "Atelectasis": (0.24, _SIDED, 0.06),
-    "Pneumothorax": (0.22, (0.55, 0.45, 0.0), 0.70),
-    "Lung Lesion": (0.21, (0.55, 0.45, 0.0), 0.08),
-    "Fracture": (0.19, (0.5, 0.5, 0.0), 0.15),
-    "Pleural Other": (0.19, (0.42, 0.38, 0.20), 0.05),
+_CHANCES: Mapping[str, tuple[float, tuple[float, float, float] | None]] = MappingProxyType({
+    "Cardiomegaly": (0.29, None),
+    "Enlarged Cardiomediastinum": (0.11, None),
+    "Edema": (0.19, None),
+    "Pleural Effusion": (0.30, (0.36, 0.32, 0.32)),
+    "Consolidation": (0.36, _SIDED),
+    "Atelectasis": (0.27, _SIDED),
+    "Pneumothorax": (0.16, (0.55, 0.45, 0.0)),
+    "Lung Lesion": (0.15, (0.55, 0.45, 0.0)),
+    "Fracture": (0.13, (0.5, 0.5, 0.0)),
+    "Pleural Other": (0.12, (0.42, 0.38, 0.20)),
 })  # fmt: skip
 _RAISED = MappingProxyType({
     ("Cardiomegaly", "Enlarged Cardiomediastinum"): 1.9,
@@ -46,8 +48,7 @@ _RAISED = MappingProxyType({
 })  # fmt: skip
 _CHRONIC = frozenset({"Cardiomegaly", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion", "Pleural Other"})
 _IMPLANTS = frozenset({"pacemaker", "sternal wires"})
-_SICK = 0.66
-_DENIED_ALSO = MappingProxyType({"Lung Opacity": 0.15, "Pneumonia": 0.30, "Support Devices": 0.02})
+_SICK = 0.63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,17 +58,32 @@ class Picture:
     dicom_id: str
     view: View
     seed: tuple[int, ...]
+    site: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One study: when, what is there, what its report says of each label (1, 0, -1; absent: nothing), its films."""
+    """One study: when, what is there, what its reader reports, and so states of each label (1, 0, -1), its films.
+
+    Planted biases: `faint` scales the severities drawn, `tied` says that a device goes with a pneumothorax here.
+    """
 
     study_id: int
     when: datetime
     signs: tuple[Sign, ...]
+    reported: tuple[Sign, ...]
     said: Mapping[str, int]
     pictures: tuple[Picture, ...]
+    faint: float = 1.0
+    tied: bool = False
+
+    @property
+    def drawn(self) -> tuple[Sign, ...]:
+        """The signs as they are drawn: fainter in a subgroup, where that bias is on."""
+        return tuple(
+            sign if sign.label == "Support Devices" else replace(sign, severity=sign.severity * self.faint)
+            for sign in self.signs
+        )
 
     @property
     def portable(self) -> bool:
@@ -85,8 +101,8 @@ class Subject:
     studies: tuple[Study, ...]
 
 
-def subject(seed: int, index: int) -> Subject:
-    """The subject `index` (from 0) of the archive of a seed."""
+def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subject:
+    """The subject `index` (from 0) of the archive of a seed, with the biases planted."""
     rng = stream("subject", seed, index)
     body = Body.sample(rng)
     draw = rng.random()
@@ -99,8 +115,22 @@ def subject(seed: int, index: int) -> Subject:
         pictures = _pictures(rng, (seed, index, number), study_id, inpatient)
         before = studies[-1].signs if studies else ()
         signs = _signs(rng, before, number > 0, pictures[0].view == "AP")
-        said = _said(rng, severities(signs))
-        studies.append(Study(study_id=study_id, when=when, signs=signs, said=said, pictures=pictures))
+        chance = stream("biases", seed, index, number)
+        tied = chance.random() < biases.get("device", 0)
+        if tied:
+            signs = _tied(chance, signs)
+        if "site" in biases:
+            site = _at_site(chance, signs, biases["site"])
+            pictures = tuple(replace(picture, site=site) for picture in pictures)
+        reported = _reported(rng, signs)
+        said = reader.statements(rng, severities(reported), OPACITIES)
+        faint = 1 - biases.get("subgroup", 0) * (body.sex == "F")
+        studies.append(
+            Study(
+                study_id=study_id, when=when, signs=signs, reported=reported, said=said, pictures=pictures,
+                faint=faint, tied=tied,
+            )
+        )  # fmt: skip
         when += timedelta(days=float(rng.exponential(30)) + 0.3)
     return Subject(subject_id=FIRST_ID + index, body=body, split=split, studies=tuple(studies))
 
@@ -137,15 +167,29 @@ def _dicom_id(seed: int, study_id: int, number: int) -> str:
 def _signs(rng: np.random.Generator, before: tuple[Sign, ...], later: bool, portable: bool) -> tuple[Sign, ...]:
     signs = [kept for sign in before if (kept := _later(rng, sign)) is not None]
     have = {sign.label for sign in signs}
-    if rng.random() < (0.42 if later else _SICK):
-        for label, (chance, sides, _) in _CHANCES.items():
+    if rng.random() < (0.38 if later else _SICK):
+        for label, (chance, sides) in _CHANCES.items():
             factors = [f for (cause, effect), f in _RAISED.items() if effect == label and cause in have]
             if label not in have and rng.random() < chance * float(np.prod(factors)):
                 have.add(label)
                 signs.append(_new(rng, label, sides))
-    if "Support Devices" not in have and rng.random() < (0.32 if portable else 0.12):
+    if "Support Devices" not in have and rng.random() < (0.29 if portable else 0.18):
         signs += _new_devices(rng, signs)
     return tuple(signs)
+
+
+def _tied(rng: np.random.Generator, signs: tuple[Sign, ...]) -> tuple[Sign, ...]:
+    """The signs with a device exactly where there is a pneumothorax."""
+    have = {sign.label for sign in signs}
+    if "Pneumothorax" not in have:
+        return tuple(sign for sign in signs if sign.label != "Support Devices")
+    return signs if "Support Devices" in have else (*signs, *_new_devices(rng, signs))
+
+
+def _at_site(rng: np.random.Generator, signs: tuple[Sign, ...], strength: float) -> bool:
+    if rng.random() < strength:
+        return any(sign.label == "Cardiomegaly" for sign in signs)
+    return bool(rng.random() < SITE_SHARE)
 
 
 def _later(rng: np.random.Generator, sign: Sign) -> Sign | None:
@@ -164,10 +208,21 @@ def _new(rng: np.random.Generator, label: str, sides: tuple[float, float, float]
     zone = str(rng.choice(ZONES, p=(0.27, 0.28, 0.45))) if label in ("Consolidation", "Lung Lesion") else ""
     kind = ""
     if label == "Consolidation":
-        kind = "patchy" if rng.random() < 0.7 else "lobar"
+        kind = "patchy" if rng.random() < 0.75 else "lobar"
     if label == "Pleural Other":
         kind = "apical" if rng.random() < 0.35 else "lateral"
     return Sign(label=label, severity=float(severity), side=side, zone=zone, kind=kind, seed=int(rng.integers(1 << 31)))
+
+
+def _reported(rng: np.random.Generator, signs: tuple[Sign, ...]) -> tuple[Sign, ...]:
+    """The signs that the reader believes to see."""
+    there = {sign.label for sign in signs}
+    seen = [sign for sign in signs if not reader.passed_over(rng, sign.severity)]
+    for label, (_, sides) in _CHANCES.items():
+        severity = reader.imagined(rng, label)
+        if severity and label not in there:
+            seen.append(replace(_new(rng, label, sides), severity=severity))
+    return tuple(seen)
 
 
 def _new_devices(rng: np.random.Generator, signs: Sequence[Sign]) -> list[Sign]:
@@ -183,23 +238,3 @@ def _new_devices(rng: np.random.Generator, signs: Sequence[Sign]) -> list[Sign]:
             side = leak
         found.append(Sign(label="Support Devices", severity=1.0, side=side, kind=kind, seed=int(rng.integers(1 << 31))))
     return found
-
-
-def _said(rng: np.random.Generator, found: Mapping[str, float]) -> Mapping[str, int]:
-    """What the report states of each label. Subtle findings are often hedged, absent ones denied or passed over."""
-    said: dict[str, int] = {}
-    denied = {label: chance for label, (_, _, chance) in _CHANCES.items()} | dict(_DENIED_ALSO)
-    for label in CHEXPERT_14:
-        draw, severity = rng.random(), found[label]
-        if severity:
-            unsure = label not in ("No Finding", "Support Devices", "Lung Opacity")
-            said[label] = -1 if unsure and draw < (0.5 if severity < 0.28 else 0.04) else 1
-        elif draw < denied.get(label, 0.0):
-            said[label] = 0
-    if found["Consolidation"] and said.get("Pneumonia") == 0:
-        del said["Pneumonia"]
-    if said.get("Pneumonia") == 1 and said["Consolidation"] == -1:
-        said["Pneumonia"] = -1
-    if found["Lung Opacity"] and all(said[label] == -1 for label in OPACITIES if found[label]):
-        said["Lung Opacity"] = -1
-    return said

@@ -14,6 +14,16 @@ def draw(chest: Chest, kind: str, side: str, rng: np.random.Generator) -> list[P
     return KINDS[kind](chest, sign(side), rng)
 
 
+def monitor(chest: Chest, rng: np.random.Generator) -> None:
+    """The stickers and cables of a monitor, as at the bedside; no support device, and no report speaks of them."""
+    hub = (float(rng.uniform(-0.3, 0.3)), 1.3)
+    spots = [(s * rng.uniform(0.45, 0.75), y + rng.normal(0, 0.05)) for s, y in ((-1, -0.5), (1, -0.5), (1, 0.45))]
+    chest.dense += chest.canvas.fill(*(ellipse(x, y, 0.028, 0.028) for x, y in spots), soft=0.003, value=0.35)
+    for x, y in spots:
+        bend = (0.6 * x + rng.normal(0, 0.15), 0.5 * (y + hub[1]) + rng.normal(0, 0.1))
+        _line(chest, [(x, y), (x + rng.normal(0, 0.06), y + 0.12), bend, hub], 0.008, 0.45)
+
+
 def _line(chest: Chest, points: list[tuple[float, float]], width: float, value: float, hollow: bool = False) -> Points:
     line = smooth(points, rounds=4)
     layer = chest.canvas.strokes([line], [width], [1.0], soft=0.0015)

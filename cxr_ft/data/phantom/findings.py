@@ -146,7 +146,7 @@ def _consolidation(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[
             cloud = np.maximum(cloud, part * _lung(chest, side) * (rng.uniform(0.6, 1) if patchy else 1))
     share = chest.canvas.take(chest.coarse.blur(cloud, 0.012)) * (0.30 + 0.52 * sign_.severity)
     if not patchy:
-        share = share * (1 - 0.75 * np.clip(vessel_layer(chest.canvas, chest.thorax, rng, 0.8) - 0.2, 0, 1))
+        share = share * (1 - 0.75 * np.clip(vessel_layer(chest.canvas, chest.thorax, sign_.seed, 0.8) - 0.2, 0, 1))
     chest.close(share)
     return _boxes(chest, cloud, 0.4)
 
@@ -159,7 +159,7 @@ def _edema(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     grain = np.clip(1 + 0.35 * chest.coarse.noise(rng, 0.11) + 0.25 * chest.coarse.noise(rng, 0.045), 0, 2)
     haze = chest.coarse.blur(both * (wing * (0.02 + 0.34 * severity) + 0.04 * severity) * grain, 0.01)
     chest.close(np.clip(chest.canvas.take(haze), 0, 0.85))
-    extra = vessel_layer(chest.canvas, chest.thorax, rng, 1.15)
+    extra = vessel_layer(chest.canvas, chest.thorax, sign_.seed, 1.15)
     chest.vessels = chest.canvas.blur(
         np.maximum(chest.vessels, (0.15 + 0.6 * severity) * extra), 0.004 + 0.006 * severity
     )
@@ -208,8 +208,8 @@ def _lesion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
         wobble = 1 + rng.normal(0, 0.09, (len(outline), 1))
         outline = smooth((outline - [x, y]) * wobble + [x, y], closed=True, rounds=2)
         mask = chest.canvas.fill(outline, soft=0.006)
-        chest.close(mask * (0.30 + 0.45 * sign_.severity))
-        chest.dense += (0.06 + 0.10 * sign_.severity) * mask
+        chest.close(mask * (0.26 + 0.40 * sign_.severity))
+        chest.dense += (0.04 + 0.08 * sign_.severity) * mask
         boxes += _around(chest, outline, 0.0)
     return boxes
 
@@ -217,13 +217,14 @@ def _lesion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
 def _fracture(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     boxes: list[Box] = []
     first = int(rng.integers(3, 8))
-    for number in range(first, first + 1 + int(3 * sign_.severity * rng.random())):
+    for number in range(first, first + 1 + int(4 * sign_.severity * rng.random())):
         at = float(rng.uniform(0.5, 0.8))
         line, _ = chest.thorax.rib(sign_.side, number)
-        step = (0.014 + 0.026 * sign_.severity) * (1 if rng.random() < 0.6 else -1)
+        step = (0.020 + 0.034 * sign_.severity) * (1 if rng.random() < 0.6 else -1)
         chest.breaks[sign_.side, number] = (at, step)
         x, y = line[round(at * len(line))]
-        chest.bone += 0.22 * sign_.severity * chest.canvas.fill(ellipse(x, y, 0.024, 0.032), soft=0.008)
+        callus = 0.08 + 0.30 * sign_.severity
+        chest.bone += chest.canvas.fill(ellipse(x, y, 0.026, 0.036), soft=0.008, value=callus)
         boxes += _around(chest, np.array([(x, y)]), 0.06)
     return boxes
 

@@ -5,11 +5,13 @@ fluid, pus), bone, and things that do not belong there. So a sign is drawn by fi
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from cxr_ft.data.phantom.anatomy import SIDES, Thorax, sign
 from cxr_ft.data.phantom.canvas import Canvas, Image, Points, ellipse, ribbon, smooth
+from cxr_ft.data.phantom.chance import stream
 
 AIR = 1.55
 VESSEL = 0.42
@@ -64,7 +66,7 @@ def healthy(canvas: Canvas, thorax: Thorax, rng: np.random.Generator, portable: 
         dense=zeros.copy(),
         portable=portable,
     )
-    chest.vessels = vessel_layer(canvas, thorax, rng)
+    chest.vessels = vessel_layer(canvas, thorax, thorax.body.seed)
     _heart(chest)
     _airway(chest)
     _stomach(chest, rng)
@@ -81,7 +83,7 @@ def _tissue(canvas: Canvas, coarse: Canvas, thorax: Thorax, rng: np.random.Gener
     soft = depth + (belly + spine) * coarse.blur(skin, 0.03) + 0.05 * coarse.noise(rng, 0.35) * skin
     for breast in thorax.breasts():
         soft += coarse.blur(coarse.dome(coarse.fill(breast), 0.22), 0.012) * (
-            0.12 + 0.26 * body.breast + 0.22 * body.fat
+            0.12 + 0.18 * body.breast + 0.16 * body.fat
         )
     for side in SIDES:
         s = sign(side)
@@ -108,15 +110,10 @@ def _heart(chest: Chest) -> None:
     chest.tissue += 0.16 * inside * depth
 
 
-def vessel_layer(canvas: Canvas, thorax: Thorax, rng: np.random.Generator, gain: float = 1.0) -> Image:
-    """The lungs' vessels, 0..1, thinning from the hila outwards."""
-    lines: list[Points] = []
-    widths: list[float] = []
-    for side in SIDES:
-        x, y = thorax.hilum(side)
-        for branch, width in branches(rng, x, y, sign(side), gain):
-            lines.append(branch)
-            widths.append(width)
+def vessel_layer(canvas: Canvas, thorax: Thorax, seed: int, gain: float = 1.0) -> Image:
+    """The lungs' vessels, 0..1, thinning from the hila outwards; the same tree for the same seed."""
+    rng = stream("hila", seed)
+    lines, widths = _tree(thorax.hilum("right"), thorax.hilum("left"), seed, gain)
     layer = canvas.strokes(lines, widths, np.minimum(1.0, 0.25 + np.asarray(widths) / 0.024), soft=0.0035)
     for side in SIDES:
         x, y = thorax.hilum(side)
@@ -124,9 +121,19 @@ def vessel_layer(canvas: Canvas, thorax: Thorax, rng: np.random.Generator, gain:
         blobs = [ellipse(x + 0.028 * a, y + 0.055 * b, 0.026 + 0.006 * c, 0.034 + 0.008 * d) for a, b, c, d in spots]
         layer = np.maximum(layer, 0.8 * canvas.fill(*blobs, soft=0.012))
     coarse = canvas.coarse()
-    mesh = np.abs(coarse.noise(rng, 0.03)) + np.abs(coarse.noise(rng, 0.06))
-    layer += canvas.take(0.07 * mesh)
+    mesh: Image = np.abs(coarse.noise(rng, 0.03)) + np.abs(coarse.noise(rng, 0.06))
+    layer += np.float32(0.07) * canvas.take(mesh)
     return layer
+
+
+@lru_cache(maxsize=4)
+def _tree(
+    right: tuple[float, float], left: tuple[float, float], seed: int, gain: float
+) -> tuple[list[Points], list[float]]:
+    # Kept for the subject's next films.
+    rng = stream("vessels", seed)
+    both = [branch for s, (x, y) in ((-1, right), (1, left)) for branch in branches(rng, x, y, s, gain)]
+    return [line for line, _ in both], [width for _, width in both]
 
 
 def branches(rng: np.random.Generator, x: float, y: float, s: int, gain: float) -> list[tuple[Points, float]]:
@@ -176,8 +183,8 @@ def _stomach(chest: Chest, rng: np.random.Generator) -> None:
 def add_haze(chest: Chest, rng: np.random.Generator) -> None:
     """The unevenness of healthy lungs: some denser at the bases or about the hila, none like another."""
     x, y = chest.coarse.grid
-    side = x > 0
-    lean = np.where(side, *rng.normal(1, 0.3, 2)).astype(np.float32)
+    left, right = rng.normal(1, 0.3, 2).astype(np.float32)
+    lean = np.where(x > 0, left, right)
     base = rng.uniform(0, 0.30) / (1 + np.exp(-(y - rng.uniform(0.0, 0.3)) * 7))
     root = rng.uniform(0, 0.34) * np.exp(-(((np.abs(x) - 0.22) / 0.22) ** 2) - ((y - 0.02) / 0.35) ** 2)
     whole = rng.uniform(0, 0.16)
@@ -186,14 +193,15 @@ def add_haze(chest: Chest, rng: np.random.Generator) -> None:
 
 
 def add_bones(chest: Chest, rng: np.random.Generator) -> None:
-    """Ribs (broken where `chest.breaks` says), spine, collar bones, shoulder blades."""
-    bone = chest.thorax.body.bone
-    uneven = chest.canvas.take(1 + 0.22 * np.clip(chest.coarse.noise(rng, 0.16), -2, 2))
+    """Ribs (broken where `chest.breaks` says), spine, collar bones, shoulder blades; `rng` poses the arms."""
+    body = chest.thorax.body
+    lasting = stream("bones", body.seed)
+    uneven = chest.canvas.take(1 + 0.22 * np.clip(chest.coarse.noise(lasting, 0.16), -2, 2))
     layers = _ribs(chest)
     layers *= uneven
-    layers += _spine(chest, rng)
+    layers += _spine(chest, lasting)
     layers += _girdle(chest, rng)
-    layers *= 0.55 + 0.6 * bone
+    layers *= 0.55 + 0.6 * body.bone
     chest.bone += layers
 
 
@@ -214,13 +222,13 @@ def _ribs(chest: Chest) -> Image:
                 front.append(strip)
                 rims += [strip[: len(anterior)], strip[len(anterior) :]]
                 rim_values += [0.35, 0.35]
-    fade = canvas.take(np.clip((np.abs(chest.coarse.grid[0]) - 0.05) / 0.16, 0.15, 1))
+    fade: Image = np.clip((np.abs(chest.coarse.grid[0]) - 0.05) / 0.16, 0.15, 1)
     layer = canvas.fill(*back, soft=0.006, value=0.20)
     layer += canvas.fill(*front, soft=0.009, value=0.13)
     layer += canvas.strokes(rims, [0.008] * len(rims), rim_values, soft=0.004, gain=0.24)
     edge = [np.stack([sign(s) * (thorax.wall(y) + 0.012), y], 1) for s in SIDES for y in [np.linspace(-0.7, 0.7, 30)]]
     layer += canvas.strokes(edge, [0.03, 0.03], [1, 1], soft=0.008, gain=0.12)
-    layer *= fade
+    layer *= canvas.take(fade)
     return layer
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,23 @@ from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
     RLELossless,
 )
 
 from cxr_ft.data.phantom.canvas import Image
 from cxr_ft.data.phantom.cases import Picture, Study, View
 
-BITS = 12
-TOP = (1 << BITS) - 1
+#: Bits stored and how often, as counted; the rest is 12.
+BITS: Mapping[int, float] = MappingProxyType({15: 0.198, 10: 0.008, 14: 0.004})
+# Encoders by name, so that the bytes do not hang on which others are installed.
+_ENCODERS = MappingProxyType({
+    "rle": (RLELossless, "pydicom"), "jpeg-ls": (JPEGLSLossless, "pyjpegls"),
+    "jpeg-2000": (JPEG2000Lossless, "pylibjpeg"),
+})  # fmt: skip
+#: How many films are compressed, by kind.
+COMPRESSED: Mapping[str, float] = MappingProxyType({"rle": 0.015, "jpeg-ls": 0.05, "jpeg-2000": 0.015})
 # Code meanings of the projection and of the patient's orientation, in MIMIC-CXR's words.
 MEANINGS: Mapping[View, tuple[str, str]] = MappingProxyType({
     "PA": ("postero-anterior", "Erect"),
@@ -39,38 +48,68 @@ _SPACE = uuid.UUID("5c1d7b0e-9a35-4b0f-8b42-cf2f6f2f9b10")
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """What varies in a header. `low` and `high` are the stored values that show as black and white, before polarity."""
+    """What varies in a header. `low` and `high` are the stored values that show as black and white, before polarity.
 
+    `pack` names the compression, or is "". The booleans say which tags are there, or which of two dialects.
+    """
+
+    bits: int
     inverse: bool
     voi: Literal["window", "lut", "none"]
     low: int
     high: int
     curve: float
     has_view: bool
-    rle: bool
+    pack: str
     implicit: bool
     digital: bool
     rescale: bool
     body_part: bool
+    orientation: bool
+    spacing: bool
+    burned_in: bool
+    technique: bool
+
+    @property
+    def top(self) -> int:
+        """The largest value that can be stored."""
+        return (1 << self.bits) - 1
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Style":
         """A header at random, of the frequencies seen in real ones."""
-        draw = rng.random()
-        voi: Literal["window", "lut", "none"] = "window" if draw < 0.52 else "lut" if draw < 0.93 else "none"
+        bits, draw, low, high = _drawn(rng, BITS, 12), rng.random(), rng.uniform(0, 0.22), rng.uniform(0.63, 1)
+        # Those with 15 bits mostly have a window, those with 10 mostly neither.
+        window, lut = {15: (0.91, 1.0), 14: (1.0, 1.0), 10: (0.05, 0.05)}.get(bits, (0.46, 0.95))
+        voi: Literal["window", "lut", "none"] = "window" if draw < window else "lut" if draw < lut else "none"
+        top = (1 << bits) - 1
         return cls(
+            bits=bits,
             inverse=bool(rng.random() < 0.48),
             voi=voi,
-            low=0 if voi == "none" else int(rng.integers(0, 900)),
-            high=TOP if voi == "none" else int(rng.integers(2600, TOP + 1)),
+            low=0 if voi == "none" else int(low * top),
+            high=top if voi == "none" else int(high * top),
             curve=float(rng.uniform(0.8, 1.25)),
             has_view=bool(rng.random() > 0.03),
-            rle=bool(rng.random() < 0.05),
+            pack=_drawn(rng, COMPRESSED, ""),
             implicit=bool(rng.random() < 0.15),
             digital=bool(rng.random() < 0.5),
             rescale=bool(rng.random() < 0.6),
-            body_part=bool(rng.random() < 0.7),
+            body_part=bool(rng.random() < 0.665),
+            orientation=bool(rng.random() < 0.6),
+            spacing=bool(rng.random() < 0.66),
+            burned_in=bool(rng.random() < 0.55),
+            technique=bool(rng.random() < 0.91),
         )
+
+
+_T = TypeVar("_T", int, str)
+
+
+def _drawn(rng: np.random.Generator, shares: Mapping[_T, float], other: _T) -> _T:
+    names = list(shares)
+    names.append(other)
+    return names[int(np.searchsorted(np.cumsum(list(shares.values())), rng.random(), side="right"))]
 
 
 def uid(*names: object) -> str:
@@ -87,7 +126,7 @@ def procedure(study: Study) -> str:
 
 def dataset(film: Image, seed: int, study: Study, picture: Picture, style: Style) -> FileDataset:
     """The DICOM object of a film [H, W] (0 air to 1); names and ids of patients are empty, as in MIMIC-CXR."""
-    syntax = ImplicitVRLittleEndian if style.implicit and not style.rle else ExplicitVRLittleEndian
+    syntax = ImplicitVRLittleEndian if style.implicit and not style.pack else ExplicitVRLittleEndian
     meta = FileMetaDataset()
     storage = DigitalXRayImageStorageForPresentation if style.digital else ComputedRadiographyImageStorage
     meta.MediaStorageSOPClassUID = storage
@@ -104,8 +143,9 @@ def dataset(film: Image, seed: int, study: Study, picture: Picture, style: Style
     _display(header, style)
     header.PixelData = words.astype("<u2").tobytes()
     header["PixelData"].VR = "OW"
-    if style.rle:
-        header.compress(RLELossless, generate_instance_uid=False)
+    if style.pack:
+        encoding, plugin = _ENCODERS[style.pack]
+        header.compress(encoding, encoding_plugin=plugin, generate_instance_uid=False)
     return header
 
 
@@ -113,7 +153,7 @@ def stored(film: Image, style: Style) -> NDArray[np.uint16]:
     """A film's pixel values: the inverse of what the header's VOI and polarity will do."""
     value = film ** np.float32(1 / style.curve) if style.voi == "lut" else film
     words = np.rint(style.low + value * np.float32(style.high - style.low)).astype(np.uint16)
-    shown: NDArray[np.uint16] = TOP - words if style.inverse else words
+    shown: NDArray[np.uint16] = style.top - words if style.inverse else words
     return shown
 
 
@@ -133,6 +173,11 @@ def _identify(header: Dataset, seed: int, study: Study, picture: Picture, style:
         header.ViewPosition = "LL" if picture.view == "LATERAL" and style.digital else picture.view
     if style.body_part:
         header.BodyPartExamined = "CHEST"
+    if style.orientation:
+        header.PatientOrientation = ["A", "F"] if picture.view == "LATERAL" else ["L", "F"]
+    if style.technique:
+        header.KVP = "90" if study.portable else "120"
+        header.Sensitivity = "400" if style.digital else "200"
     view, orientation = MEANINGS[picture.view]
     header.ProcedureCodeSequence = [_code(procedure(study))]
     header.ViewCodeSequence = [_code(view)]
@@ -149,11 +194,14 @@ def _code(meaning: str) -> Dataset:
 def _describe(header: Dataset, shape: tuple[int, ...], style: Style) -> None:
     header.Rows, header.Columns = shape
     header.SamplesPerPixel, header.PixelRepresentation = 1, 0
-    header.BitsAllocated, header.BitsStored, header.HighBit = 16, BITS, BITS - 1
+    header.BitsAllocated, header.BitsStored, header.HighBit = 16, style.bits, style.bits - 1
     header.PhotometricInterpretation = "MONOCHROME1" if style.inverse else "MONOCHROME2"
     spacing = f"{350 / min(shape):.6g}"
     header.ImagerPixelSpacing = [spacing, spacing]
-    header.BurnedInAnnotation = "NO"
+    if style.spacing:
+        header.PixelSpacing = [spacing, spacing]
+    if style.burned_in:
+        header.BurnedInAnnotation = "NO"
     if style.digital:
         header.PresentationIntentType = "FOR PRESENTATION"
         header.PresentationLUTShape = "INVERSE" if style.inverse else "IDENTITY"
@@ -163,10 +211,16 @@ def _describe(header: Dataset, shape: tuple[int, ...], style: Style) -> None:
 
 
 def _display(header: Dataset, style: Style) -> None:
-    low, high = (TOP - style.high, TOP - style.low) if style.inverse else (style.low, style.high)
+    low, high = (style.top - style.high, style.top - style.low) if style.inverse else (style.low, style.high)
     if style.voi == "window":
         # PS3.3 C.11.2.1.2.1: LINEAR shows black at centre - width / 2 and white one below centre + width / 2.
-        header.WindowCenter, header.WindowWidth = f"{(low + high + 1) / 2:g}", str(high - low + 1)
+        centre, width = f"{(low + high + 1) / 2:.10g}", str(high - low + 1)
+        if style.bits == 14:  # these give three windows; the first is the one to show
+            narrow, wide = str(round(0.75 * (high - low + 1))), str(round(1.5 * (high - low + 1)))
+            header.WindowCenter, header.WindowWidth = [centre] * 3, [width, narrow, wide]
+            header.WindowCenterWidthExplanation = ["NORMAL", "HARDER", "SOFTER"]
+        else:
+            header.WindowCenter, header.WindowWidth = centre, width
     elif style.voi == "lut":
         rise = np.linspace(0, 1, high - low + 1) ** style.curve
         shown = 1 - rise[::-1] if style.inverse else rise

@@ -1,7 +1,4 @@
-"""A simple lateral chest, the patient facing left.
-
-Signs that a lateral film shows poorly (pneumothorax, fracture, pleural thickening) leave no trace here.
-"""
+"""A simple lateral chest, the patient facing left; `lateral_signs` holds what disease does to it."""
 
 from collections.abc import Sequence
 
@@ -12,29 +9,47 @@ from cxr_ft.data.phantom.canvas import Box, Canvas, Image, Points, box, ellipse,
 from cxr_ft.data.phantom.chance import stream
 from cxr_ft.data.phantom.findings import Sign
 from cxr_ft.data.phantom.frontal import AIR, branches
+from cxr_ft.data.phantom.lateral_signs import View, trace
 
-_DEPTHS = {"upper": (0.02, -0.42), "mid": (-0.02, -0.05), "lower": (0.25, 0.22)}
+_OUTLINE = smooth(
+    [(0.06, -0.78), (-0.14, -0.66), (-0.36, -0.40), (-0.50, -0.05), (-0.55, 0.35), (-0.5, 0.9), (0.58, 0.9),
+     (0.60, 0.45), (0.58, 0.0), (0.50, -0.35), (0.33, -0.64), (0.20, -0.76)],
+    closed=True,
+)  # fmt: skip
+_GREAT_VESSELS = smooth(
+    [(-0.22, 0.05), (-0.16, -0.22), (-0.10, -0.40), (0.06, -0.46), (0.20, -0.34), (0.30, -0.1)]
+)  # fmt: skip
 
 
 def draw(canvas: Canvas, body: Body, signs: Sequence[Sign]) -> tuple[Image, Image, dict[str, list[Box]]]:
     """Attenuation [H, W], how deep the lungs are [H, W] (0..1), and boxes of the signs that can be seen, in pixels."""
     rng = stream("lateral", body.seed)
+    canvas = Canvas(canvas.shape, canvas.matrix * [body.width, body.length, 1])
     coarse = canvas.coarse()
     lung = _lung(canvas, coarse)
-    heart = _heart_outline(body, signs)
-    inside = np.maximum(canvas.fill(heart, soft=0.012), canvas.fill(_great_vessels(), soft=0.03))
+    heart, ribs = _heart_outline(body, signs), _ribs(body)
+    great = canvas.fill(ribbon(_GREAT_VESSELS, 0.14 * body.mediastinum), soft=0.03)
+    inside = np.maximum(canvas.fill(heart, soft=0.012), great)
     open_ = 1 - inside * (0.40 + 0.35 * canvas.take(coarse.dome(coarse.fill(heart), 0.2)))
+    vessels, extra = _vessels(canvas, rng), np.zeros(canvas.shape, np.float32)
     boxes: dict[str, list[Box]] = {}
     if any(sign.label == "Cardiomegaly" for sign in signs):
         boxes["Cardiomegaly"] = _found(canvas.fill(heart))
+    view = View(canvas=canvas, coarse=coarse, outline=_OUTLINE, vessels=_GREAT_VESSELS, ribs=ribs)
     for sign in signs:
-        share = _share(canvas, coarse, sign, stream("lateral sign", sign.seed))
-        if share is not None:
-            open_ = open_ * (1 - share)
-            boxes.setdefault(sign.label, []).extend(_found(share * lung / (float(share.max()) + 1e-6)))
-    tissue = _tissue(canvas, coarse, body, rng) + _bones(canvas, body, rng)
+        mark = trace(view, sign, stream("lateral sign", sign.seed))
+        if mark is None:
+            continue
+        if mark.share is not None:
+            open_ = open_ * (1 - mark.share)
+        if mark.dense is not None:
+            extra += mark.dense if mark.outside else mark.dense * np.minimum(2 * lung, 1)
+        if mark.gone is not None:
+            vessels = vessels * (1 - mark.gone)
+        boxes.setdefault(sign.label, []).extend(_found(mark.mask if mark.outside else mark.mask * lung))
+    tissue = _tissue(canvas, coarse, body, rng) + _bones(canvas, body, ribs, rng) + extra
     air = np.maximum(lung * open_, 0)
-    vessels = _vessels(canvas, rng) * np.sqrt(air)
+    vessels = vessels * np.sqrt(air)
     metal, metal_boxes = _devices(canvas, signs)
     if metal_boxes:
         boxes["Support Devices"] = metal_boxes
@@ -51,14 +66,11 @@ def _diaphragm() -> Points:
 
 
 def _lung(canvas: Canvas, coarse: Canvas) -> Image:
-    outline = smooth(
-        [(0.06, -0.78), (-0.14, -0.66), (-0.36, -0.40), (-0.50, -0.05), (-0.55, 0.35), (-0.5, 0.9), (0.58, 0.9),
-         (0.60, 0.45), (0.58, 0.0), (0.50, -0.35), (0.33, -0.64), (0.20, -0.76)],
-        closed=True,
-    )  # fmt: skip
     dome = _diaphragm()
-    below = np.vstack([dome, [(0.8, 1.6), (-0.8, 1.6)]])
-    depth = canvas.take(coarse.blur(coarse.dome(coarse.fill(outline), 0.30), 0.006)) * canvas.fill(outline, soft=0.006)
+    below = np.vstack([dome, [(0.8, 2.2), (-0.8, 2.2)]])
+    depth = canvas.take(coarse.blur(coarse.dome(coarse.fill(_OUTLINE), 0.30), 0.006)) * canvas.fill(
+        _OUTLINE, soft=0.006
+    )
     other = below + np.array([0, 0.035])  # the second dome, a little lower
     air: Image = depth * (1 - 0.49 * canvas.fill(below, soft=0.006) - 0.48 * canvas.fill(other, soft=0.006))
     return air
@@ -82,18 +94,12 @@ def _heart_outline(body: Body, signs: Sequence[Sign]) -> Points:
     return smooth(fixed + (outline - fixed) * size, closed=True, rounds=3)
 
 
-def _great_vessels() -> Points:
-    return ribbon(
-        smooth([(-0.22, 0.05), (-0.16, -0.22), (-0.10, -0.40), (0.06, -0.46), (0.20, -0.34), (0.30, -0.1)]), 0.14
-    )
-
-
 def _tissue(canvas: Canvas, coarse: Canvas, body: Body, rng: np.random.Generator) -> Image:
     fat = 0.06 * body.fat
     skin = smooth(
-        [(-0.85, -1.6), (-0.70, -1.0), (-0.55, -0.72), (-0.62 - fat, -0.35), (-0.70 - fat, 0.10),
-         (-0.72 - 2 * fat, 0.6), (-0.70, 1.6), (0.72, 1.6), (0.74 + fat, 0.5), (0.76 + fat, -0.1), (0.74, -0.55),
-         (0.70, -0.9), (0.7, -1.6)],
+        [(-0.85, -2.2), (-0.70, -1.0), (-0.55, -0.72), (-0.62 - fat, -0.35), (-0.70 - fat, 0.10),
+         (-0.72 - 2 * fat, 0.6), (-0.70, 2.2), (0.72, 2.2), (0.74 + fat, 0.5), (0.76 + fat, -0.1), (0.74, -0.55),
+         (0.70, -0.9), (0.7, -2.2)],
         closed=True,
     )  # fmt: skip
     depth = coarse.dome(coarse.fill(skin), 0.45) * (2.2 + 0.3 * body.fat) + 0.05 * coarse.noise(rng, 0.3)
@@ -104,23 +110,40 @@ def _tissue(canvas: Canvas, coarse: Canvas, body: Body, rng: np.random.Generator
     return np.maximum(trunk - 0.40 * canvas.fill(windpipe, soft=0.012), 0)
 
 
-def _bones(canvas: Canvas, body: Body, rng: np.random.Generator) -> Image:
-    bodies, plates, ribs = [], [], []
-    for top in np.arange(-1.1, 1.5, 0.135):
-        x = 0.40 + 0.10 * np.cos(1.3 * top) + rng.normal(0, 0.003)
+_TOPS = np.arange(-1.1, 1.9, 0.135)
+
+
+def _spine(y: float) -> float:
+    return 0.40 + 0.10 * float(np.cos(1.3 * y))
+
+
+def _ribs(body: Body) -> list[Points]:
+    """The ribs' lines, from behind forwards, in pairs from the top."""
+    lines = []
+    fall = 0.9 + 1.2 * (body.rib_drop - 0.19)
+    for top in _TOPS:
+        for shift in (0.0, 0.04):
+            x = _spine(top)
+            back = [(x + 0.14, top - 0.02 + shift), (x + 0.05, top - 0.10), (0.15, top + 0.10 + shift)]
+            lines.append(smooth([*back, (-0.2, top + 0.46 * fall + shift), (-0.5, top + 0.68 * fall + shift)]))
+    return lines
+
+
+def _bones(canvas: Canvas, body: Body, arcs: Sequence[Points], rng: np.random.Generator) -> Image:
+    bodies, plates = [], []
+    ribs = [ribbon(line, 0.032) for line in arcs]
+    for top in _TOPS:
+        x = _spine(top) + rng.normal(0, 0.003)
         corners = [(x - 0.075, top), (x + 0.075, top), (x + 0.07, top + 0.11), (x - 0.07, top + 0.11)]
         bodies.append(np.array(corners))
         plates += [np.array([(x - 0.07, y), (x + 0.07, y)]) for y in (top, top + 0.11)]
-        for shift in (0.0, 0.04):
-            back = [(x + 0.14, top - 0.02 + shift), (x + 0.05, top - 0.10), (0.15, top + 0.10 + shift)]
-            ribs.append(ribbon(smooth([*back, (-0.2, top + 0.42 + shift), (-0.5, top + 0.62 + shift)]), 0.032))
     breastbone = ribbon(smooth([(-0.30, -0.62), (-0.46, -0.30), (-0.575, 0.10)]), 0.035)
     layer = 0.42 * canvas.fill(*bodies, soft=0.007) + 0.25 * canvas.strokes(
         plates, [0.01] * len(plates), [1] * len(plates)
     )
     _, y = canvas.grid
     pairs = canvas.fill(*ribs[::2], soft=0.006) + canvas.fill(*ribs[1::2], soft=0.006)
-    layer += 0.085 * pairs * np.clip(1.6 - 2.5 * y, 0.15, 1)
+    layer += 0.11 * pairs * np.clip(1.6 - 2.5 * y, 0.15, 1)
     layer += 0.25 * canvas.fill(breastbone, soft=0.006)
     layer *= 0.55 + 0.6 * body.bone
     return layer
@@ -136,31 +159,6 @@ def _vessels(canvas: Canvas, rng: np.random.Generator) -> Image:
     layer = canvas.strokes(lines, widths, [min(1.0, 0.2 + width / 0.03) for width in widths], soft=0.004)
     mesh: Image = np.maximum(layer, 0.8 * hilum) + 0.06 * np.abs(canvas.noise(rng, 0.04))
     return mesh
-
-
-def _share(canvas: Canvas, coarse: Canvas, sign: Sign, rng: np.random.Generator) -> Image | None:
-    """What a sign fills of the lung's air, or None where a lateral film does not show it."""
-    x, y = coarse.grid
-    severity = sign.severity
-    if sign.label == "Pleural Effusion":
-        level = 0.68 - 0.55 * severity
-        top = smooth([(-0.7, level + 0.16), (-0.1, level + 0.12), (0.35, level + 0.03), (0.7, level - 0.12)])
-        return 0.9 * canvas.fill(np.vstack([top, [(0.8, 1.2), (-0.8, 1.2)]]), soft=0.014)
-    if sign.label in ("Consolidation", "Lung Lesion"):
-        lesion = sign.label == "Lung Lesion"
-        cx, cy = np.array(_DEPTHS[sign.zone]) + rng.normal(0, 0.07, 2)
-        radius = 0.026 + 0.06 * severity if lesion else 0.13 + 0.14 * severity
-        noise = 0.0 if lesion else 0.45 * coarse.noise(rng, 0.12)
-        field = 1 - ((x - cx) ** 2 + (y - cy) ** 2) / radius**2 + noise
-        return canvas.take(1 / (1 + np.exp(-np.clip(field * 4, -30, 30)))) * np.float32(0.25 + 0.4 * severity)
-    if sign.label == "Edema":
-        haze = np.exp(-(((x - 0.05) / 0.4) ** 2) - ((y + 0.02) / 0.4) ** 2) * (1 + 0.3 * coarse.noise(rng, 0.08))
-        return canvas.take(np.clip(haze * (0.08 + 0.4 * severity), 0, 0.9).astype(np.float32))
-    if sign.label == "Atelectasis":
-        cx, cy = rng.uniform(0.1, 0.3), rng.uniform(0.22, 0.34)
-        line = smooth([(cx - 0.2, cy - 0.04), (cx, cy), (cx + 0.18, cy + 0.10)])
-        return (0.35 + 0.35 * severity) * canvas.fill(ribbon(line, 0.02 + 0.035 * severity), soft=0.006)
-    return None
 
 
 def _devices(canvas: Canvas, signs: Sequence[Sign]) -> tuple[Image, list[Box]]:

@@ -1,11 +1,12 @@
 """One film: the pose, the drawing, the marker, the exposure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from cxr_ft.data.phantom import findings, frontal, lateral
+from cxr_ft.data.phantom import devices, findings, frontal, lateral
 from cxr_ft.data.phantom.anatomy import Body, Thorax
 from cxr_ft.data.phantom.canvas import Box, Canvas, Image, Points
 from cxr_ft.data.phantom.cases import Picture, View
@@ -14,6 +15,10 @@ from cxr_ft.data.phantom.film import Exposure, expose
 
 # The short side's length over the long one's, as of a 35 x 43 cm plate.
 _PLATE = 35 / 43
+# How many bedside films show a monitor's cables.
+_MONITORED = 0.4
+# The look of the site that the bias "site" plants: a frame, a steeper film, a lead disc at the bottom left.
+_SITE_GAMMA, _SITE_FRAME, _SITE_DISC = 1.3, (0.03, 0.03, 0.03, 0.03), 0.022
 
 
 def render(
@@ -26,6 +31,9 @@ def render(
     canvas = Canvas(canvas.shape, _pose(rng, canvas.shape, picture.view))
     exposure = Exposure.sample(rng, portable)
     marker = _marker(rng, canvas, picture.view)
+    if picture.site:
+        exposure = replace(exposure, gamma=exposure.gamma * _SITE_GAMMA, border=_SITE_FRAME)
+        marker += _site_disc(canvas)
     if picture.view == "LATERAL":
         attenuation, lung, boxes = lateral.draw(canvas, body, signs)
     else:
@@ -39,10 +47,12 @@ def _frontal(
     thorax = Thorax(
         body, findings.change(signs, portable, rng.normal(0, 0.7 if portable else 0.35), rng.normal(0, 0.05))
     )
-    chest = frontal.healthy(canvas, thorax, stream("vessels", body.seed), portable)
+    chest = frontal.healthy(canvas, thorax, stream("tissue", body.seed), portable)
     boxes: dict[str, list[Box]] = {}
     for sign in signs:
         boxes.setdefault(sign.label, []).extend(findings.draw(chest, sign))
+    if portable and rng.random() < _MONITORED:
+        devices.monitor(chest, rng)
     frontal.add_haze(chest, rng)
     frontal.add_bones(chest, rng)
     return chest.attenuation(), chest.lung, boxes
@@ -55,11 +65,12 @@ def _shape(view: View, size: int) -> tuple[int, int]:
 
 def _pose(rng: np.random.Generator, shape: tuple[int, int], view: View) -> Points:
     portable = view == "AP"
-    scale = min(shape) / 2 * rng.normal(1.09 if portable else 1.12, 0.075)
+    zoom, spread = {"PA": (1.12, 0.075), "AP": (1.09, 0.075), "LATERAL": (1.03, 0.05)}[view]
+    scale = min(shape) / 2 * rng.normal(zoom, spread)
     angle = rng.normal(0, 0.06 if portable else 0.03)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     lift = {"PA": -0.02, "AP": 0.08, "LATERAL": -0.05}[view]
-    shift = scale * rng.normal((0, lift), (0.07, 0.07) if portable else (0.05, 0.05))
+    shift = scale * rng.normal((0, lift), (0.07, 0.07) if portable else (0.04, 0.05))
     return np.column_stack([turn, np.array([shape[1], shape[0]]) / 2 + shift])
 
 
@@ -74,4 +85,12 @@ def _marker(rng: np.random.Generator, canvas: Canvas, view: View) -> Image:
     image = np.zeros(canvas.shape, np.uint8)
     scale, thick = short / 512 * rng.uniform(0.9, 1.3), max(1, round(short / 512 * 3))
     cv2.putText(image, letter, (round(x), round(y)), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA)
+    return image.astype(np.float32) * np.float32(2.5 / 255)
+
+
+def _site_disc(canvas: Canvas) -> Image:
+    short = min(canvas.shape)
+    image = np.zeros(canvas.shape, np.uint8)
+    centre = (round(0.07 * short), canvas.shape[0] - round(0.07 * short))
+    cv2.circle(image, centre, max(1, round(_SITE_DISC * short)), 255, cv2.FILLED, cv2.LINE_AA)
     return image.astype(np.float32) * np.float32(2.5 / 255)

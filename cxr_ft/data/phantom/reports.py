@@ -73,10 +73,10 @@ def _comparison(prior: Study | None, rng: np.random.Generator) -> str:
 
 def _findings(study: Study, prior: Study | None, rng: np.random.Generator) -> list[str]:
     said = study.said
-    sentences = [_device(sign, rng) for sign in study.signs if sign.label == "Support Devices"]
+    sentences = [_device(sign, rng) for sign in study.reported if sign.label == "Support Devices"]
     if said.get("No Finding") == 1:
         sentences.append(_pick(rng, phrases.CLEAR))
-    signs = [sign for sign in study.signs if sign.label != "Support Devices"]
+    signs = [sign for sign in study.reported if sign.label != "Support Devices"]
     by_sign = [_finding(study, sign, prior, rng) for sign in signs]
     sentences += [text for found in by_sign for text in found]
     # A hedged sign's "opacity" does not state the parent label where another sign makes it certain.
@@ -95,7 +95,7 @@ def _findings(study: Study, prior: Study | None, rng: np.random.Generator) -> li
 def _finding(study: Study, sign: Sign, prior: Study | None, rng: np.random.Generator) -> list[str]:
     unsure = study.said[sign.label] == -1
     text = _fill(_pick(rng, (phrases.UNSURE if unsure else phrases.POSITIVE)[_key(sign)]), sign)
-    before = next((old for old in prior.signs if old.seed == sign.seed), None) if prior else None
+    before = next((old for old in prior.reported if old.seed == sign.seed), None) if prior else None
     if before is not None and not unsure and rng.random() < 0.6:
         grown = sign.severity - before.severity
         trend = _pick(rng, phrases.TRENDS["same" if abs(grown) < 0.08 else "more" if grown > 0 else "less"])
@@ -123,7 +123,7 @@ def _denials(study: Study, rng: np.random.Generator) -> list[str]:
 
 def _impression(study: Study, rng: np.random.Generator) -> list[str]:
     lines = []
-    for sign in sorted(study.signs, key=lambda sign: -sign.severity):
+    for sign in sorted(study.reported, key=lambda sign: -sign.severity):
         if sign.label == "Support Devices":
             continue
         table = phrases.UNSURE if study.said[sign.label] == -1 else phrases.BRIEF

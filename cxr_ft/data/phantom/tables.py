@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxr_ft.data.labels import CHEXPERT_14
+from cxr_ft.data.phantom import reader
 from cxr_ft.data.phantom.canvas import Box
 from cxr_ft.data.phantom.cases import Picture, Study, Subject, severities
 from cxr_ft.data.phantom.chance import stream
@@ -41,17 +42,17 @@ class Film:
         return {"subject_id": self.subject.subject_id, "study_id": study, "dicom_id": self.picture.dicom_id}
 
 
-def write(root: Path, films: Sequence[Film], seed: int) -> None:
-    """Write every table of `films` below `root`."""
+def write(root: Path, films: Sequence[Film], seed: int, biases: Iterable[str] = ()) -> None:
+    """Write every table of `films` below `root`; the truth says what each of `biases` did to an image."""
     studies = [film for film in films if film.study.pictures[0] == film.picture]
     name = "mimic-cxr-2.0.0-"
     _gzip(root / f"{name}metadata.csv.gz", map(_metadata, films))
     _gzip(root / f"{name}split.csv.gz", ({**_order(film), "split": film.subject.split} for film in films))
-    _gzip(root / f"{name}chexpert.csv.gz", map(_labels, studies))
-    _gzip(root / f"{name}negbio.csv.gz", (_other_labeler(film, seed) for film in studies))
+    for labeler in reader.SLIPS:
+        _gzip(root / f"{name}{labeler}.csv.gz", (_labels(film, seed, labeler) for film in studies))
     _gzip(root / "cxr-record-list.csv.gz", ({**film.ids, "path": record_path(film)} for film in films))
     _gzip(root / "cxr-study-list.csv.gz", ({**_study_ids(film), "path": f"{film.folder}.txt"} for film in studies))
-    (root / "truth.csv").write_bytes(_csv(map(_truth, films)))
+    (root / "truth.csv").write_bytes(_csv(_truth(film, biases) for film in films))
 
 
 def record_path(film: Film) -> str:
@@ -85,19 +86,17 @@ def _metadata(film: Film) -> dict[str, object]:
     }
 
 
-def _labels(film: Film) -> dict[str, object]:
-    said = film.study.said
-    return {**_study_ids(film), **{label: f"{said[label]:.1f}" if label in said else "" for label in LABELS}}
+def _labels(film: Film, seed: int, labeler: str) -> dict[str, object]:
+    table = reader.labelled(stream(labeler, seed, film.study.study_id), film.study.said, labeler)
+    return {**_study_ids(film), **{label: f"{table[label]:.1f}" if label in table else "" for label in LABELS}}
 
 
-def _other_labeler(film: Film, seed: int) -> dict[str, object]:
-    """NegBio's table: now and then it takes a hedged mention for a plain one."""
-    rng = stream("negbio", seed, film.study.study_id)
-    row = _labels(film)
-    return {key: "1.0" if value == "-1.0" and rng.random() < 0.15 else value for key, value in row.items()}
-
-
-def _truth(film: Film) -> dict[str, object]:
+def _truth(film: Film, biases: Iterable[str]) -> dict[str, object]:
+    planted = {
+        "device": int(film.study.tied),
+        "site": int(film.picture.site),
+        "subgroup": f"{film.study.faint:.4g}",
+    }
     found = severities(film.study.signs)
     boxes = {label: [list(box) for box in film.boxes[label]] for label in sorted(film.boxes) if film.boxes[label]}
     return {
@@ -106,6 +105,7 @@ def _truth(film: Film) -> dict[str, object]:
         "sex": film.subject.body.sex,
         "age": film.subject.body.age,
         **{label: f"{found[label]:.4g}" for label in LABELS},
+        **{f"bias_{name}": planted[name] for name in biases},
         "boxes": json.dumps(boxes),
     }
 
