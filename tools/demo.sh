@@ -2,6 +2,8 @@
 # The demo: a synthetic archive, balanced splits, four methods, the page. Everything below demo/, offline, on a CPU.
 set -eu
 export HF_HUB_OFFLINE=1
+# The base is small: a second thread would gain little on an idle machine, and lose much on a busy one.
+export OMP_NUM_THREADS=1
 out=${1:-demo}
 cxr-phantom --out "$out/archive" --subjects 400 --seed 0 --size 192 --workers 2
 cxr-split "$out/archive" --layout mimic_cxr --per-label 60 --text all --out "$out/splits"

@@ -120,8 +120,8 @@ def test_likelihood_is_the_sum_of_log_probabilities(base):
         for j, sentence in enumerate(sentences):
             ids = torch.tensor([[base.tokenizer.cls_token_id, *sentence]])
             logits = base.lm(input_ids=ids, pixel_values=image[None]).logits[0, -ids.shape[1] :].log_softmax(-1)
-            plain = sum(float(logits[t, token]) for t, token in enumerate(sentence))
-            assert float(ours[i, j]) == pytest.approx(plain, abs=1e-4)
+            plain = sum(logits[t, token].item() for t, token in enumerate(sentence))
+            assert ours[i, j].item() == pytest.approx(plain, abs=1e-4)
 
 
 def test_zero_shot_scores_follow_the_sentences(base):
