@@ -18,7 +18,7 @@ def parser() -> Parser:
     """The command's flags."""
     p = Parser("cxr-split", "Turn an archive into balanced, subject-disjoint train / val / test CSVs with a manifest.")
     p.add_argument(
-        "source", nargs="?", default=argparse.SUPPRESS, help="the archive's folder, a table, or phantom:subjects=400"
+        "source", nargs="?", default=argparse.SUPPRESS, help="the archive's folder, a table, or phantom:subjects=1000"
     )
     p.add_argument(
         "--layout",

@@ -168,8 +168,8 @@ def make(source: str, layout: str, asked: Asked, out: Path) -> dict[str, Any]:
 
 
 #: The embedded default: `data_splits/phantom` in a checkout, else made in the user's cache folder.
-DEFAULT_SOURCE = "phantom:subjects=400,seed=0,size=192"
-DEFAULT_ASKED = Asked(per_label=60, text="all")
+DEFAULT_SOURCE = "phantom:subjects=1000,seed=0,size=160"
+DEFAULT_ASKED = Asked(per_label=100, text="all")
 
 
 def default_splits() -> Path:

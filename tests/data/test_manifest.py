@@ -1,6 +1,7 @@
 """Split files: what is written is what is read, certified, and other things are refused."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -126,6 +127,21 @@ def test_an_empty_folder_is_one_line(tmp_path):
         folder.records(str(tmp_path))
     with pytest.raises(UsageError, match="does not exist"):
         folder.records(str(tmp_path / "nothing"))
+
+
+@pytest.mark.slow
+def test_the_tracked_splits_are_those_of_the_default(tmp_path):
+    """data_splits/phantom, made again: the same CSVs to the byte (the chart's pixels depend on fonts)."""
+    tracked = Path(__file__).parents[2] / "data_splits" / "phantom"
+    manifest.make(manifest.DEFAULT_SOURCE, "mimic_cxr", manifest.DEFAULT_ASKED, tmp_path / "again")
+    for file in (tmp_path / "again").iterdir():
+        assert file.read_bytes() == (tracked / file.name).read_bytes(), file.name
+
+
+def test_the_tracked_splits_can_be_read():
+    tracked = manifest.read(Path(__file__).parents[2] / "data_splits" / "phantom")
+    assert tracked.root == manifest.DEFAULT_SOURCE
+    assert tracked.card.sensitivity == "synthetic"
 
 
 def test_default_splits_are_made_once(tmp_path, monkeypatch):
