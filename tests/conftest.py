@@ -9,15 +9,20 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 
 
+def _refusing(connect):
+    def refuse(self, address, *rest):
+        if self.family != socket.AF_UNIX:
+            raise AssertionError(f"a test opened a socket to {address}")
+        return connect(self, address, *rest)
+
+    return refuse
+
+
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch):
-    """A socket to anywhere but this machine is an error."""
-
-    def refuse(self, address, *rest):
-        raise AssertionError(f"a test opened a socket to {address}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+    """A network socket is an error; those between the processes of this machine are not."""
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, _refusing(getattr(socket.socket, name)))
 
 
 @pytest.fixture(autouse=True)
