@@ -44,6 +44,8 @@ class TrainConfig:
         seed: of the head's and adapter's start, the order of rows and dropout.
         epochs: passes over train.
         batch_size: rows a step.
+        head_lr: peak learning rate of what the head adds: it starts from nothing under every method alike, and would
+            be held back by the small rate that full fine-tuning needs for the base.
         weight_decay: of AdamW, on matrices.
         warmup: share of the steps over which the learning rate rises; it then falls as a cosine to zero.
         clip: largest norm of the gradient.
@@ -53,6 +55,7 @@ class TrainConfig:
     seed: int = 0
     epochs: int = 5
     batch_size: int = 16
+    head_lr: float = 3e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
     clip: float = 1.0
@@ -63,6 +66,8 @@ class TrainConfig:
             raise UsageError(f"train.epochs: {self.epochs}; give 1 or more")
         if self.batch_size < 1:
             raise UsageError(f"train.batch_size: {self.batch_size}; give 1 or more")
+        if self.head_lr <= 0:
+            raise UsageError(f"train.head_lr: {self.head_lr}; give a number above 0")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"train.warmup: {self.warmup}; give a share from 0 to below 1")
         if self.clip <= 0:

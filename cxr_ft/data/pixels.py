@@ -85,13 +85,13 @@ def _decode(root: Path, paths: Sequence[str], size: int | None, what: str) -> It
                 yield _decode_one(job)
                 progress.advance()
             return
-        import multiprocessing
+        from joblib import Parallel, delayed
 
-        # Not fork: the parent may run torch's threads.
-        with multiprocessing.get_context("forkserver").Pool(workers) as pool:
-            for outcome in pool.imap(_decode_one, jobs, chunksize=8):
-                yield outcome
-                progress.advance()
+        # joblib's workers do not run the caller's main script again, so scripts, notebooks and pipes need no guard.
+        parallel = Parallel(n_jobs=workers, return_as="generator", batch_size=8)
+        for outcome in parallel(delayed(_decode_one)(job) for job in jobs):
+            yield outcome
+            progress.advance()
 
 
 def _decode_one(job: tuple[str, int | None]) -> Pixels | DicomError:

@@ -18,7 +18,7 @@ from cxr_ft.model.protocols import trainable
 def parameters(model: nn.Module, new: tuple[str, ...]) -> dict[str, int]:
     """Numbers of parameters: trainable, total, and of the trainable ones those of the head and the rest (adapter)."""
     chosen = trainable(model)
-    head = sum(p.numel() for name, p in chosen.items() if _in_head(name, new))
+    head = sum(p.numel() for name, p in chosen.items() if in_head(name, new))
     count = sum(p.numel() for p in chosen.values())
     total = sum(p.numel() for name, p in model.named_parameters() if ".original_module." not in f".{name}")
     return {"trainable": count, "total": total, "adapter": count - head, "head": head}
@@ -79,7 +79,8 @@ def saved_activations(model: nn.Module, *, count: bool = True) -> Iterator[Saved
     seen.clear()
 
 
-def _in_head(name: str, new: tuple[str, ...]) -> bool:
+def in_head(name: str, new: tuple[str, ...]) -> bool:
+    """Whether a parameter belongs to one of the modules `new` that the head added."""
     return any(f".{module}." in f".{name}." for module in new)
 
 

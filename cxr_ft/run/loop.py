@@ -57,7 +57,7 @@ class Loop:
         train, model = self.config.train, self.parts.model
         loader = batches.loader(self.data["train"], self.parts.head.collate, train.batch_size, train.seed)
         steps = len(loader) * train.epochs
-        optimizer = torch.optim.AdamW(self._groups(), lr=self.config.tuning.options.lr, fused=True)
+        optimizer = torch.optim.AdamW(self._groups(), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, train.warmup))
         learner, prepared, optimizer = self.accelerator.prepare(Learner(self.parts), loader, optimizer)
         trained = {"model": model, "optimizer": optimizer, "schedule": schedule}
@@ -123,11 +123,19 @@ class Loop:
         write_text(self.out / "history.jsonl", "".join(json.dumps(line) + "\n" for line in state.history))
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Weight decay on matrices only, as is usual: not on biases and norms."""
-        chosen = trainable(self.parts.model).values()
-        matrices, vectors = [p for p in chosen if p.ndim > 1], [p for p in chosen if p.ndim <= 1]
-        decay = self.config.train.weight_decay
-        return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+        """The head's modules at their own rate; weight decay on matrices only, not on biases and norms, as is usual."""
+        train, new = self.config.train, self.parts.head.new_modules
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, p in trainable(self.parts.model).items():
+            groups.setdefault((cost.in_head(name, new), p.ndim > 1), []).append(p)
+        return [
+            {
+                "params": parameters,
+                "lr": train.head_lr if in_head else self.config.tuning.options.lr,
+                "weight_decay": train.weight_decay if matrix else 0.0,
+            }
+            for (in_head, matrix), parameters in groups.items()
+        ]
 
 
 def check_gradients(model: nn.Module) -> None:
