@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from cxr_ft import plugins
 from cxr_ft.errors import UsageError, unknown
 
 #: The model that is trained where none is named.
-DEFAULT_MODEL = "git-tiny-random"
+DEFAULT_MODEL = "git-phantom-tiny"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,12 @@ class TrainConfig:
             raise UsageError(f"train.epochs: {self.epochs}; give 1 or more")
         if self.batch_size < 1:
             raise UsageError(f"train.batch_size: {self.batch_size}; give 1 or more")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"train.seed: {self.seed}; give a whole number from 0 to {2**32 - 1}")
         if self.head_lr <= 0:
             raise UsageError(f"train.head_lr: {self.head_lr}; give a number above 0")
+        if self.weight_decay < 0:
+            raise UsageError(f"train.weight_decay: {self.weight_decay}; give 0 or more")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"train.warmup: {self.warmup}; give a share from 0 to below 1")
         if self.clip <= 0:
@@ -177,11 +182,11 @@ def resolve(raw: Mapping[str, Any], where: str = "the configuration") -> RunConf
     if not isinstance(model, str) or not model:
         raise UsageError(f"{where}: model must be a name or a folder, not {model!r}")
     return RunConfig(
-        data=options(DataConfig, _mapping(raw, "data", where), f"{where}, data"),
+        data=options(DataConfig, mapping(raw, "data", where), f"{where}, data"),
         model=model,
-        head=_part(plugins.HEADS, _mapping(raw, "head", where), "classify", f"{where}, head"),
-        tuning=_part(plugins.TUNING, _mapping(raw, "tuning", where), "lora", f"{where}, tuning"),
-        train=options(TrainConfig, _mapping(raw, "train", where), f"{where}, train"),
+        head=_part(plugins.HEADS, mapping(raw, "head", where), "classify", f"{where}, head"),
+        tuning=_part(plugins.TUNING, mapping(raw, "tuning", where), "lora", f"{where}, tuning"),
+        train=options(TrainConfig, mapping(raw, "train", where), f"{where}, train"),
     )
 
 
@@ -212,6 +217,8 @@ def typed(value: Any, kind: Any, where: str) -> Any:
             value = float(value)  # YAML 1.1 reads 1e-3 as text
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise UsageError(f"{where}: {value!r} is no {kind.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{where}: {value} is no finite number")
     return value
 
 
@@ -219,10 +226,14 @@ def _part(package: str, raw: Mapping[str, Any], default: str, where: str) -> Par
     name = raw.get("name", default)
     module = plugins.load(package, str(name))
     rest = {key: value for key, value in raw.items() if key != "name"}
-    return Part(str(name), options(module.Config, rest, f"{where} ({name})"))
+    chosen = options(module.Config, rest, f"{where} ({name})")
+    if getattr(chosen, "lr", 1.0) <= 0:
+        raise UsageError(f"{where} ({name}).lr: {chosen.lr}; a learning rate is above 0")
+    return Part(str(name), chosen)
 
 
-def _mapping(raw: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+def mapping(raw: Mapping[str, Any], key: str, where: str = "the configuration") -> Mapping[str, Any]:
+    """A section of a raw configuration; empty where it is missing, a UsageError where it is no mapping."""
     value = raw.get(key) or {}
     if not isinstance(value, Mapping):
         raise UsageError(f"{where}: {key} must be a mapping, not {value!r}")

@@ -1,7 +1,9 @@
 """What every command does alike: one line for bad input, exit codes, the parser."""
 
 import argparse
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -9,6 +11,13 @@ from cxr_ft.errors import UsageError
 
 #: Exit codes: done, the check found something, bad input, interrupted.
 DONE, FOUND, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults behind the help, where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +29,7 @@ class Parser(argparse.ArgumentParser):
             description=description,
             add_help=add_help,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter if add_help else argparse.HelpFormatter,
+            formatter_class=_Help,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -29,8 +38,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def guarded(prog: str, work: Callable[[], int]) -> int:
-    """Run `work`; bad input is one line on standard error and exit code 2, an interrupt 130."""
+    """Run `work`; bad input is one line on standard error and exit code 2, an interrupt or a SIGTERM 130."""
     try:
+        # Schedulers end a job by SIGTERM: clean up and record as for an interrupt.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         return work()
     except UsageError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)

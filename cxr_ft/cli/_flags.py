@@ -35,7 +35,6 @@ def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
     from_file = config.read_yaml(known.config).get("tuning") or {} if known.config and not asked_help else {}
     method = known.method or (from_file.get("name") if isinstance(from_file, dict) else None) or "lora"
     p = Parser("cxr-train", "Fine-tune a base on splits: train, choose on val, save, reload, test once.")
-    p.formatter_class = argparse.HelpFormatter
     common(p)
     p.add_argument(
         "--method", metavar="NAME", help=f"one of {', '.join(plugins.choices(plugins.TUNING))} (default: lora)"

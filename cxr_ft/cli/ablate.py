@@ -14,7 +14,6 @@ from cxr_ft.errors import UsageError
 def parser() -> Parser:
     """The command's flags."""
     p = Parser("cxr-ablate", "Train a grid of runs, skip finished ones, survive failed ones, and write their CSV.")
-    p.formatter_class = argparse.HelpFormatter
     p.add_argument(
         "grid", nargs="?", type=Path, metavar="GRID.yaml", help="a configuration with a key grid: lists by name"
     )
@@ -38,14 +37,13 @@ def _main(argv: Sequence[str] | None) -> int:
     grid = {**_lists(file.pop("grid", {}) or {}, args.grid), **_from_flags(args)}
     raw = config.merge(file, raw_config(args))
     from cxr_ft.data import manifest
-
-    if not (raw.get("data") or {}).get("splits"):
-        splits = manifest.default_splits()
-        print(f"no --splits given: the phantom's, in {splits}")
-        raw = config.merge(raw, {"data": {"splits": str(splits)}})
     from cxr_ft.run import ablate
 
     cells = ablate.cells(raw, grid)
+    if not next(iter(cells.values())).data.splits:
+        splits = manifest.default_splits()
+        print(f"no --splits given: the phantom's, in {splits}")
+        cells = ablate.cells(config.merge(raw, {"data": {"splits": str(splits)}}), grid)
     print(f"{len(cells)} runs into {args.out}: {', '.join(cells)}")
     done = ablate.run(cells, args.out)
     failed = [result for result in done if result.status != "success"]

@@ -53,6 +53,8 @@ def audit(files: list[Path]) -> tuple[dict[str, int], list[str], list[Leak]]:
     sides = _sides(files)
     if len(sides) < 2:
         raise UsageError(f"{files[0]}: only one side; give a CSV a side, or one with a column split")
+    if empty := [name for name, table in sides.items() if table.empty]:
+        raise UsageError(f"{empty[0]} has no rows: nothing to compare")
     compared, leaks = compare(sides)
     if not compared:
         known = ", ".join(name for names in KEYS.values() for name in names)

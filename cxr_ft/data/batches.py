@@ -5,6 +5,7 @@ Shapes: B batch, S image side in pixels, L labels, N rows.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cxr_ft.data import manifest, pixels
 from cxr_ft.data.labels import targets
+from cxr_ft.data.phantom import is_spec
 from cxr_ft.data.records import IDS, raw_labels, root_folder
 from cxr_ft.data.reports import TEXTS
 from cxr_ft.errors import UsageError, unknown
@@ -93,7 +95,10 @@ def rows(splits: manifest.Splits, side: str, size: int, root: str | None = None,
     goals = targets(raw_labels(table, splits.card), asked["uncertain"], asked["blank"])
     # A study's row lists its images PA first; the first one is shown.
     first = [str(path).split("|")[0] for path in table["path"]]
-    return Rows(table, pixels.cached(root_folder(root or splits.root), first, size), goals, text)
+    where = root or splits.root
+    if not is_spec(where) and not Path(where).is_dir():
+        raise UsageError(f"{where} does not exist: was the archive moved? Then use --set data.root=DIR, or --root DIR")
+    return Rows(table, pixels.cached(root_folder(where), first, size), goals, text)
 
 
 def text_column(splits: manifest.Splits, wanted: str = "") -> str:

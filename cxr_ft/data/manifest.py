@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FILES = {name: f"{name}_split.csv" for name in (*SPLITS, "test_natural")}
+OFFICIAL_LEAKS = "the data's own split, kept as asked by --official, has subjects or images on two sides"
 NEEDED = (*IDS, "path", "view", "split", "weight")
 
 
@@ -67,14 +68,17 @@ def write(out: Path, records: Records, layout: str, asked: Asked, compiled: Comp
         "labels": compiled.labels,
         "binds": [name for name, row in compiled.labels.items() if row["available"] < asked.per_label],
         "worst_overshoot": round(compiled.worst_overshoot, 6),
-        "leaks": _certified(compiled, asked),
-        "notes": compiled.notes,
+        "leaks": (leaks := _certified(compiled, asked)),
+        "notes": [*compiled.notes, *([OFFICIAL_LEAKS] if any(leaks.values()) else [])],
     }
     with staged(out, last="manifest.json") as folder:
         for name, table in tables.items():
             _whole_numbers(table, records.card).to_csv(folder / name, index=False, lineterminator="\n")
         manifest["files"] = {name: sha256(folder / name) for name in sorted(tables)}
         write_json(folder / "manifest.json", manifest)
+    for stale in out.glob("sampled_*_per_label.csv"):
+        if stale.name not in tables:
+            stale.unlink()  # of earlier splits in the same folder, which the new manifest does not know
     return manifest
 
 
@@ -83,7 +87,7 @@ def _certified(compiled: Compiled, asked: Asked) -> dict[str, int]:
 
     The data's own split is taken as it is: its leaks are counted, not refused.
     """
-    ids = {name: table[list(IDS)] for name, table in compiled.tables.items()}
+    ids = {name: table[[*IDS, "path"]] for name, table in compiled.tables.items()}
     compared, leaks = audit.compare(ids)
     if leaks and not asked.official:
         raise AssertionError(f"compiled splits leak: {leaks[0]}")

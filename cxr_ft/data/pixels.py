@@ -70,7 +70,7 @@ def _key(root: Path, paths: Sequence[str], size: int) -> str:
             stat = (root / path).stat()
         except OSError:
             raise UsageError(
-                f"{root / path} does not exist: was the archive moved? Say where with --set data.root=DIR"
+                f"{root / path} does not exist: was the archive moved? Then use --set data.root=DIR, or --root DIR"
             ) from None
         digest.update(f"|{path}|{stat.st_size}|{stat.st_mtime_ns}".encode())
     return digest.hexdigest()[:32]

@@ -51,9 +51,31 @@ class Records:
         wanted = [*COLUMNS, *(self.card.labels if self.card.multi_label else ("label",))]
         if missing := [column for column in wanted if column not in self.table]:
             raise ValueError(f"layout {self.card.name} gave no column {', '.join(missing)}")
-        if self.table["dicom_id"].duplicated().any():
-            twice = self.table.loc[self.table["dicom_id"].duplicated(), "dicom_id"].iloc[0]
-            raise UsageError(f"{self.root}: image id {twice} stands in two rows; each image must be listed once")
+        taken = {*COLUMNS, *OPTIONAL, "split", "weight", "label", "mini_report", "findings", "impression"}
+        if clash := sorted(taken.intersection(self.card.labels)) if self.card.multi_label else []:
+            raise UsageError(f"{self.root}: label {clash[0]!r} has the name of a column of the split files; rename it")
+        self._check_ids()
+
+    def _check_ids(self) -> None:
+        """Raise UsageError where an id or path is missing, an image stands twice, or a study has two subjects."""
+        table = self.table
+        if table.empty:
+            raise UsageError(f"{self.root}: no rows")
+        for column in (*IDS, "path"):
+            if missing := int((table[column].isna() | (table[column] == "")).sum()):
+                raise UsageError(f"{self.root}: {missing} rows have no {column}; fill it or take them out")
+        for column, what in (("dicom_id", "image id"), ("path", "file")):
+            if (twice := table[column].duplicated()).any():
+                one = table.loc[twice, column].iloc[0]
+                raise UsageError(f"{self.root}: {what} {one} stands in two rows; each image must be listed once")
+        if (joined := table["path"].str.contains("|", regex=False)).any():
+            one = table.loc[joined, "path"].iloc[0]
+            raise UsageError(
+                f"{self.root}: {one}: a path must not hold a |, which joins a study's images; rename the file"
+            )
+        owners = table.drop_duplicates(["study_id", "subject_id"])["study_id"]
+        if (shared := owners.duplicated()).any():
+            raise UsageError(f"{self.root}: study {owners[shared].iloc[0]} belongs to two subjects; ids must be unique")
 
 
 def root_folder(source: str) -> Path:

@@ -67,7 +67,7 @@ class Asked:
     def __post_init__(self) -> None:
         if self.per_label < 1:
             raise UsageError(f"--per-label {self.per_label}: at least 1 image a label is needed")
-        if len(self.ratios) != 3 or min(self.ratios) <= 0 or abs(sum(self.ratios) - 100) > 1e-6:
+        if len(self.ratios) != 3 or not all(r > 0 for r in self.ratios) or abs(sum(self.ratios) - 100) > 1e-6:
             raise UsageError(
                 f"--ratios {'/'.join(f'{r:g}' for r in self.ratios)}: "
                 "give three positive numbers with sum 100, as 70/15/15"
@@ -107,6 +107,7 @@ def compile_splits(records: Records, asked: Asked, check: Check) -> Compiled:
     table = add_texts(table, records, asked.text, notes)
     if asked.unit == "study":
         table = join_studies(table)
+        notes.append("a row is a study: its first image, PA before AP before LATERAL, is the one trained on")
     if table.empty:
         raise UsageError(f"{records.root}: no image is left after the filters (views {asked.views}, text {asked.text})")
     problem = _Problem(table.sort_values("dicom_id", ignore_index=True), records, asked)
@@ -146,7 +147,14 @@ def eligible(records: Records, asked: Asked, notes: list[str]) -> "pd.DataFrame"
             raise UsageError(f"--views {asked.views}: {records.root} says no view of any image; use --views all")
         notes.append("the data says no views: all images are taken for frontal ones")
         return table
-    return table[table["view"].isin(FRONTAL if asked.views == "frontal" else [asked.views])]
+    kept = table[table["view"].isin(FRONTAL if asked.views == "frontal" else [asked.views])]
+    there = ", ".join(sorted({str(view) or "none said" for view in table["view"]}))
+    if kept.empty:
+        raise UsageError(f"--views {asked.views}: {records.root} has none; its views are {there}; use --views all")
+    notes.append(
+        f"{len(table) - len(kept)} of {len(table)} images are left out by --views {asked.views} (views: {there})"
+    )
+    return kept
 
 
 def join_studies(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -32,7 +32,8 @@ def cells(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> dict[str
     """
     if empty := [key for key, values in grid.items() if not values]:
         raise UsageError(f"grid: {empty[0]} has no values")
-    methods = [str(m) for m in grid.get("method", [config.resolve(raw).tuning.name])]
+    methods = [str(m) for m in grid["method"]] if "method" in grid else [config.resolve(raw).tuning.name]
+    seeds = grid["seeds"] if "seeds" in grid else [config.mapping(raw, "train").get("seed", 0)]
     fields = {m: [f.name for f in dataclasses.fields(plugins.load(plugins.TUNING, m).Config)] for m in methods}
     axes = [key for key in grid if key not in ("method", "seeds")]
     for key in axes:
@@ -41,8 +42,8 @@ def cells(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> dict[str
     out = {}
     for method in methods:
         own = [key for key in axes if key in fields[method]]
-        for values in itertools.product(*(grid[key] for key in own), grid.get("seeds", [0])):
-            tuning = {**_shared(raw, method), "name": method, **dict(zip(own, values[:-1], strict=True))}
+        for values in itertools.product(*(grid[key] for key in own), seeds):
+            tuning = {**_shared(raw, method, fields), "name": method, **dict(zip(own, values[:-1], strict=True))}
             one = config.merge(
                 {k: v for k, v in raw.items() if k != "tuning"}, {"tuning": tuning, "train": {"seed": values[-1]}}
             )
@@ -101,10 +102,14 @@ def write_csv(path: Path, done: Mapping[str, results.Result]) -> None:
         pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
 
 
-def _shared(raw: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """The options that `raw` gives to this very method."""
-    own = raw.get("tuning") or {}
-    return dict(own) if own.get("name", method) == method else {}
+def _shared(raw: Mapping[str, Any], method: str, fields: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The options of `raw` that are this method's: all, where `raw` names it; those it has, where `raw` names none."""
+    own = dict(config.mapping(raw, "tuning"))
+    if "name" in own:
+        return own if own["name"] == method else {}
+    return {
+        key: value for key, value in own.items() if key in fields[method] or not any(key in f for f in fields.values())
+    }
 
 
 def _name(resolved: config.RunConfig, varied: Sequence[str]) -> str:

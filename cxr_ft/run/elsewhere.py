@@ -40,8 +40,9 @@ def evaluate_elsewhere(run: Path, folder: Path, out: Path, root: str | None = No
     notes = [f"the splits do not have {', '.join(missing)}: not judged"] if missing else []
     metrics, tables = {}, []
     for side in SIDES:
-        # What the data does not have is masked: its blanks say nothing, whatever the policy for blanks.
-        data[side].targets[:, [saved["labels"].index(name) for name in missing]] = np.nan
+        if splits.card.multi_label:
+            # What the data does not have is masked: its blanks say nothing, whatever the policy for blanks.
+            data[side].targets[:, [saved["labels"].index(name) for name in missing]] = np.nan
         answers = evaluate.answer(parts, data[side], config.train.batch_size, side)
         metrics[side] = evaluate.judge(parts, data[side], answers, saved, data["train"].texts)
         tables.append(evaluate.table(parts, side, data[side], answers, saved))
@@ -87,7 +88,8 @@ def _with_labels(splits: manifest.Splits, saved: dict[str, Any], run: Path) -> t
         )
     if not saved["multi_label"] and len(shared) < len(splits.card.labels):
         raise UsageError(
-            f"{splits.folder} has classes that {run} does not know: {', '.join(set(splits.card.labels) - set(shared))}"
+            f"{splits.folder} has classes that {run} does not know: "
+            f"{', '.join(sorted(set(splits.card.labels) - set(shared)))}"
         )
     missing = [name for name in saved["labels"] if name not in shared]
     tables = {side: table.assign(**dict.fromkeys(missing, np.nan)) for side, table in splits.tables.items()}

@@ -142,7 +142,8 @@ def verify_all(runs: Sequence[Path]) -> list[results.Result]:
     """`verify` each run in one fresh process; a run that fails there is recorded as failed."""
     if runs:
         command = [sys.executable, "-m", "cxr_ft.run.evaluate", *map(str, runs)]
-        code = subprocess.run(command, check=False).returncode
+        # In a session of its own: an interrupt is for this process, which then ends that one.
+        code = subprocess.run(command, check=False, start_new_session=True).returncode
         for run in runs:
             if (result := results.read(run)).status == "trained":
                 results.write(

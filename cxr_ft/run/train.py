@@ -78,7 +78,8 @@ def fit(
         except KeyboardInterrupt:
             results.write(out, start.replace(status="cancelled", error="interrupted; run it again to go on"))
             raise
-        except (RuntimeError, TrainingError, MemoryError, UsageError) as error:
+        # Whatever goes wrong belongs in the run's record, so that a grid goes on with the next run.
+        except Exception as error:
             line = next(iter(str(error).splitlines()), "") or type(error).__name__
             results.write(out, start.replace(status="failed", error=line))
             raise error if isinstance(error, UsageError) else TrainingError(f"{out}: {line}") from error

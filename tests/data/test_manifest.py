@@ -42,7 +42,7 @@ def test_made_again_it_is_the_same_to_the_byte(made, tmp_path):
 def test_the_certificate(made):
     _, out = made
     said = json.loads((out / "manifest.json").read_text())
-    assert said["leaks"] == {"subject": 0, "study": 0, "image": 0}
+    assert said["leaks"] == {"subject": 0, "study": 0, "image": 0, "path": 0}
     assert any("subjects unknown" in note for note in said["notes"])
     assert said["card"]["labels"] == ["clear", "opaque"] and said["card"]["group"] == "unknown"
     splits = manifest.read(out)
@@ -112,6 +112,16 @@ def test_a_folder_that_is_none_of_ours_is_refused(tmp_path, content):
         ("path,label\nx.png,a\ny.png,b\n", "none of its 2 paths is a file"),
         ("path,label\nclasses/clear/0.png,a\n", "one class"),
         ("", "cannot be read as a table"),
+        ("path,label\n", "0 of 0 rows"),
+        ("path,label\n,a\nclasses/clear/0.png,b\n", "1 of 2 rows have a path missing"),
+        ("path,weight\nclasses/clear/0.png,1\nclasses/clear/1.png,0\n", "label 'weight' has the name of a column"),
+        ("path,findings\nclasses/clear/0.png,1\nclasses/clear/1.png,0\n", "label 'findings' has the name of a column"),
+        ("path,label\nclasses/clear/0.png,a\nclasses/clear/0.png,b\n", "stands in two rows"),
+        ("path,label,dicom_id\nclasses/clear/0.png,a,\nclasses/clear/1.png,b,x\n", "1 rows have no dicom_id"),
+        (
+            "path,label,patient_id,study_id\nclasses/clear/0.png,a,1,s\nclasses/clear/1.png,b,2,s\n",
+            "study s belongs to two subjects",
+        ),
     ],
 )
 def test_tables_that_do_not_fit_are_one_line(tmp_path, table, words):
@@ -120,6 +130,38 @@ def test_tables_that_do_not_fit_are_one_line(tmp_path, table, words):
     with pytest.raises(UsageError, match=words) as caught:
         folder.records(str(tmp_path / "t.csv"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_class_may_be_called_none_and_a_subject_na(tmp_path):
+    folder.demo(tmp_path)
+    rows = [f"classes/clear/{i}.png,{['None', 'Mass', ''][i % 3]},{'NA' if i < 4 else i}" for i in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,patient_id", *rows]) + "\n")
+    records = folder.records(str(tmp_path / "t.csv"))
+    assert records.card.labels == ("Mass", "None")
+    assert "NA" in set(records.table["subject_id"])
+    assert any("4 images without a label" in note for note in records.notes)
+
+
+def test_folders_of_splits_are_no_classes(tmp_path):
+    folder.demo(tmp_path)
+    for name, new in (("clear", "train"), ("opaque", "test")):
+        (tmp_path / "classes" / name).rename(tmp_path / "classes" / new)
+    with pytest.raises(UsageError, match="are splits, not classes"):
+        folder.records(str(tmp_path / "classes"))
+
+
+def test_a_bar_in_a_file_name_is_refused(tmp_path):
+    folder.demo(tmp_path)
+    (tmp_path / "classes" / "clear" / "0.png").rename(tmp_path / "classes" / "clear" / "a|b.png")
+    with pytest.raises(UsageError, match="a path must not hold"):
+        folder.records(str(tmp_path / "classes"))
+
+
+def test_new_splits_in_the_same_folder_replace_the_old(made):
+    source, out = made
+    manifest.make(source, "folder", Asked(per_label=9), out)
+    assert [p.name for p in out.glob("sampled_*")] == ["sampled_9_per_label.csv"]
+    manifest.read(out)
 
 
 def test_an_empty_folder_is_one_line(tmp_path):

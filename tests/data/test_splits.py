@@ -155,6 +155,14 @@ def test_data_without_a_normal_label_keeps_normal_rows():
     assert out.labels[NONE]["train"] >= out.labels[NONE]["train_quota"] > 0
 
 
+def test_views_that_are_not_there_are_named():
+    records = toy()
+    records.table["view"] = records.table["view"].replace("PA", "LATERAL")
+    with pytest.raises(UsageError, match="has none; its views are AP, LATERAL"):
+        compiled(records, views="PA")
+    assert any("left out by --views AP" in note for note in compiled(records, views="AP").notes)
+
+
 def test_official_split_is_kept():
     records = toy()
     side = records.table["subject_id"].map(lambda s: ("train", "train", "val", "test")[int(s[1:]) % 4])
@@ -193,6 +201,7 @@ def test_natural_test_set_has_the_sides_own_mix():
         ({"unit": "patient"}, "--unit value"),
         ({"text": "story"}, "--text value"),
         ({"views": "AP/PA"}, "--views value"),
+        ({"ratios": (float("nan"), 15.0, 15.0)}, "--ratios nan"),
     ],
 )
 def test_bad_wishes_are_one_line(asked, words):

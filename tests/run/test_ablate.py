@@ -44,6 +44,22 @@ def test_shared_options_stay_with_their_method():
     assert {c.tuning.name: c.tuning.options.lr for c in cells.values()} == {"lora": 0.5, "full": 1e-4}
 
 
+def test_the_configured_seed_holds_without_seeds():
+    (cell,) = ablate.cells({"train": {"seed": 5}}, {"method": ["full"]}).values()
+    assert cell.train.seed == 5
+
+
+def test_options_without_a_method_go_to_those_that_have_them():
+    cells = ablate.cells({"tuning": {"rank": 2}}, {"method": ["lora", "last_layers"]})
+    assert {c.tuning.name: getattr(c.tuning.options, "rank", None) for c in cells.values()} == {
+        "lora": 2,
+        "last_layers": None,
+    }
+    assert ablate.cells({"tuning": {"layers": 1}}, {"method": ["last_layers"]})
+    with pytest.raises(UsageError, match="'widht'"):
+        ablate.cells({"tuning": {"widht": 2}}, {"method": ["lora", "last_layers"]})
+
+
 @pytest.mark.parametrize(
     ("grid", "words"),
     [
@@ -71,7 +87,7 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(raw, tmp_path, monkeypatch)
 
     def broken(cell, *rest):
         if cell.tuning.name == "lora":
-            raise RuntimeError("planted")
+            raise ZeroDivisionError("planted")
         return right(cell, *rest)
 
     monkeypatch.setattr(train, "_train", broken)
@@ -121,6 +137,27 @@ def test_other_labels_cannot_judge_it(finished, tmp_path):
     manifest.make(str(tmp_path / "pets"), "folder", Asked(per_label=10), tmp_path / "splits")
     with pytest.raises(UsageError, match="it was trained on clear, opaque; the splits have cat, dog"):
         elsewhere.evaluate_elsewhere(finished, tmp_path / "splits", tmp_path / "out")
+
+
+def test_fewer_classes_can_still_judge_a_single_label_run(place, tmp_path):
+    """A run on three classes, judged on splits that have two of them."""
+    from PIL import Image
+
+    for i in range(12):
+        (tmp_path / "three" / "odd").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (40, 40), 9 * i).save(tmp_path / "three" / "odd" / f"{i}.png")
+    for name in ("clear", "opaque"):
+        (tmp_path / "three" / name).symlink_to(place / "classes" / name)
+    rows = [
+        f"{p.relative_to(tmp_path / 'three')},{p.parent.name}" for p in sorted((tmp_path / "three").glob("*/*.png"))
+    ]
+    (tmp_path / "three" / "t.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    manifest.make(str(tmp_path / "three"), "folder", Asked(per_label=10), tmp_path / "splits")
+    raw = {"data": {"splits": str(tmp_path / "splits")}, "model": str(place / "tiny"), "train": {"epochs": 1}}
+    train.fit(config.resolve(raw), tmp_path / "run", verify=False)
+    metrics, _ = elsewhere.evaluate_elsewhere(tmp_path / "run", place / "splits", tmp_path / "out")
+    assert metrics["test"]["accuracy"] is not None
+    assert metrics["test"]["labels"]["clear"]["n"] == metrics["test"]["n"]
 
 
 def test_single_images_score_as_in_the_predictions(place, finished):

@@ -78,6 +78,10 @@ def _from_folders(root: Path) -> Records:
     files = [p for p in files if len(p.parts) > 1]
     if not files:
         raise UsageError(f"{root} has no sub-folders with images ({', '.join(IMAGES)}) and no table with a column path")
+    if {p.parts[0].lower() for p in files} <= SPLIT_NAMES.keys():
+        raise UsageError(
+            f"{root}: its sub-folders are splits, not classes; give one of them, or a table with path, label, split"
+        )
     table = pd.DataFrame({"path": [p.as_posix() for p in files], "label": [p.parts[0] for p in files]}, dtype="string")
     return _records(table, root, label_columns=())
 
@@ -89,6 +93,8 @@ def _from_table(file: Path) -> Records:
     labels = () if "label" in table else _label_columns(table)
     if "label" not in table and not labels:
         raise UsageError(f"{file} has no column label, and no column of only 1, 0, -1 or nothing to take for a label")
+    if table["path"].isna().any() or table.empty:
+        raise UsageError(f"{file}: {int(table['path'].isna().sum())} of {len(table)} rows have a path missing; fill it")
     there = [(file.parent / p).is_file() for p in table["path"]]
     if not any(there):
         raise UsageError(
@@ -111,7 +117,7 @@ def _records(table: "pd.DataFrame", root: Path, label_columns: tuple[str, ...]) 
     defaults = {"dicom_id": unique, "study_id": unique, "subject_id": table[subject] if subject else unique}
     out = pd.DataFrame({name: table[name] if name in table else defaults[name] for name in IDS}, dtype="string")
     out["path"] = table["path"]
-    out["view"] = table["view"].fillna("").str.upper() if "view" in table else ""
+    out["view"] = table["view"].fillna("").str.strip().str.upper() if "view" in table else ""
     out["official"] = table["split"].str.lower().map(SPLIT_NAMES).fillna("") if "split" in table else ""
     out["report"] = ""
     for name in OPTIONAL:
@@ -123,15 +129,16 @@ def _records(table: "pd.DataFrame", root: Path, label_columns: tuple[str, ...]) 
         card = dataclasses.replace(
             card, labels=label_columns, normal="No Finding" if "No Finding" in label_columns else None
         )
+        known = {"path", "view", "split", "label", *IDS, *OPTIONAL, *SUBJECT_NAMES, *label_columns}
+        if unused := [name for name in table.columns if name not in known]:
+            notes.append(f"columns taken for no label, since they hold more than 1, 0, -1: {', '.join(unused[:20])}")
     else:
+        if blank := int(table["label"].isna().sum()):
+            notes.append(f"{blank} images without a label are left out")
         out = out[table["label"].notna()].assign(label=table["label"])
         card = dataclasses.replace(card, labels=tuple(sorted(set(out["label"]))))
         if len(card.labels) < 2:
             raise UsageError(f"{root}: all images have one class ({', '.join(card.labels)}); two or more are needed")
-    if out["subject_id"].isna().any():
-        raise UsageError(
-            f"{root}: {int(out['subject_id'].isna().sum())} rows have no {subject}; fill it or drop the column"
-        )
     return Records(table=out.reset_index(drop=True), card=card, root=str(root), notes=tuple(notes))
 
 
@@ -141,7 +148,9 @@ def _read(file: Path) -> "pd.DataFrame":
     try:
         if file.suffix.lower() == ".parquet":
             return pd.read_parquet(file).astype("string")
-        return pd.read_csv(file, sep="\t" if file.suffix.lower() == ".tsv" else ",", dtype="string")
+        separator = "\t" if file.suffix.lower() == ".tsv" else ","
+        # Only an empty cell is missing: a class may be called None, a subject NA.
+        return pd.read_csv(file, sep=separator, dtype="string", keep_default_na=False, na_values=[""])
     except (ValueError, OSError, EOFError) as error:
         raise UsageError(f"{file} cannot be read as a table: {str(error).splitlines()[0]}") from error
 

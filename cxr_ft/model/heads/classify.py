@@ -32,8 +32,10 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, sentence in (("present", self.present), ("absent", self.absent)):
-            if "{label}" not in sentence:
-                raise UsageError(f"head.{name}: {sentence!r} must name the finding as {{label}}")
+            if "{label}" not in sentence or sentence.count("{") != 1 or sentence.count("}") != 1:
+                raise UsageError(
+                    f"head.{name}: {sentence!r} must name the finding as {{label}}, once, without other braces"
+                )
 
 
 class Classify:
@@ -76,7 +78,7 @@ class Classify:
         loss, count = self._loss(logits, batch["targets"])
         logits = logits.detach().double()
         scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
-        return Predicted(scores.cpu().numpy(), float(loss), count)
+        return Predicted(scores.cpu().numpy(), loss.item(), count)
 
     def _loss(self, logits: "Tensor", targets: "Tensor") -> tuple["Tensor", int]:
         import torch

@@ -92,7 +92,7 @@ class Report:
         """One generated report an image."""
         loss, count = self.loss(model, batch)
         texts = self.base.generate(model, batch["pixel_values"], self.prompt, self.config.max_tokens)
-        return Predicted(texts, float(loss), count)
+        return Predicted(texts, loss.item(), count)
 
 
 def attach(base: Base, config: Config, labels: Sequence[str], multi_label: bool, new_parameters: bool) -> Report:
