@@ -76,12 +76,12 @@ def setting(result: Result) -> dict[str, Any]:
 
 
 def names(found: Sequence[Result]) -> list[str]:
-    """The variant's name of each result; where methods share one, with the settings that tell them apart."""
+    """The variant's name of each result; where one task and test split has several of it, told apart."""
     keys = [_without_seed(result) for result in found]
-    sharing: dict[str, dict[str, Result]] = defaultdict(dict)
+    sharing: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     for key, result in zip(keys, found, strict=True):
-        sharing[result.variant].setdefault(key, result)
-    named = {key: name for name, group in sharing.items() for key, name in _told_apart(name, group).items()}
+        sharing[result.variant, result.task, test_split(result)].setdefault(key, result)
+    named = {key: name for (variant, *_), group in sharing.items() for key, name in _told_apart(variant, group).items()}
     return [named[key] for key in keys]
 
 
