@@ -21,7 +21,7 @@ from cxr_ft import plugins
 from cxr_ft.errors import UsageError, unknown
 
 #: The model that is trained where none is named.
-DEFAULT_MODEL = "git-tiny-random"
+DEFAULT_MODEL = "git-phantom-tiny"
 
 
 @dataclass(frozen=True, kw_only=True)
