@@ -79,3 +79,10 @@ def test_the_floor_looks_at_train_alone():
     rng = np.random.default_rng(3)
     train = reports(rng, 80)
     assert constant_floor(train, reports(rng, 5))["text"] == constant_floor(train, ["edema ."])["text"]
+
+
+def test_case_and_spacing_do_not_count():
+    """A model whose tokenizer drops case cannot write it back."""
+    judged = evaluate(["The film shows an effusion."], ["the film shows an effusion ."])
+    assert judged["exact"] == 1 and judged["bleu_4"] == 1
+    assert "case:lc" in judged["signature"]["bleu"]

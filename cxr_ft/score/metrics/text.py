@@ -1,7 +1,8 @@
 """Judging generated text against one reference each: BLEU, ROUGE-L, identical and distinct texts, a constant floor.
 
 Scores are fractions in [0, 1]. BLEU is sacrebleu's, over the corpus (Papineni et al. 2002; Post 2018); ROUGE-L is
-rouge-score's F measure without stemming (Lin 2004). A pair whose reference is blank cannot be judged and is counted.
+rouge-score's F measure without stemming (Lin 2004). Case does not count: the tokenizers of GIT and BERT drop it. A pair
+whose reference is blank cannot be judged and is counted.
 """
 
 from collections import Counter
@@ -26,8 +27,9 @@ def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, A
         generated: N texts, in the same order.
 
     Returns:
-        JSON-ready: "bleu_1" to "bleu_4", "rouge_l", "exact" (share of identical strings), "distinct" (share of
-        distinct generated texts), "n" (pairs judged), "blank_references" (pairs left out), "signature", "undefined".
+        JSON-ready: "bleu_1" to "bleu_4", "rouge_l", "exact" (share of texts that are the same but for case and
+        spacing), "distinct" (share of distinct generated texts), "n" (pairs judged), "blank_references" (pairs left
+        out), "signature", "undefined".
 
     Raises:
         ValueError: where the two differ in length.
@@ -41,9 +43,14 @@ def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, A
         counts = bleu_counts([r for r, _ in pairs], [g for _, g in pairs]).sum(axis=0)
         result |= {name: float(bleu(counts, order)) for order, name in enumerate(names, start=1)}
         result["rouge_l"] = _rouge_l(pairs)
-        result["exact"] = sum(r == g for r, g in pairs) / len(pairs)
+        result["exact"] = sum(_plain(r) == _plain(g) for r, g in pairs) / len(pairs)
         result["distinct"] = len({g for _, g in pairs}) / len(pairs)
     return result
+
+
+def _plain(text: str) -> str:
+    """A text without case, and without spaces, which tokenizers set as they like around signs."""
+    return "".join(text.lower().split())
 
 
 def constant_floor(train_references: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
@@ -78,7 +85,7 @@ def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Array:
     """
     from sacrebleu.metrics import BLEU
 
-    judge = BLEU(max_ngram_order=ORDER, force=True)
+    judge = BLEU(max_ngram_order=ORDER, force=True, lowercase=True)
     known: dict[tuple[str, str], list[float]] = {}
     rows = np.zeros((len(references), 2 * ORDER + 2))
     for row, pair in enumerate(zip(references, generated, strict=True)):
@@ -115,6 +122,6 @@ def _signature() -> dict[str, str]:
 
     from sacrebleu.metrics import BLEU
 
-    judge = BLEU(max_ngram_order=ORDER)
+    judge = BLEU(max_ngram_order=ORDER, lowercase=True)
     judge.corpus_score(["a"], [["a"]])
     return {"bleu": str(judge.get_signature()), "rouge": f"rouge-score {version('rouge-score')} rougeL, no stemming"}
