@@ -120,5 +120,5 @@ def _line(metrics: dict[str, Any]) -> str:
     if "macro" in metrics:
         shown |= {f"macro {key}": metrics["macro"].get(key) for key in ("auroc", "ap", "f1", "accuracy")}
     else:
-        shown |= {key: metrics.get(key) for key in ("bleu_1", "bleu_4", "rouge_l") if key in metrics}
+        shown |= {key: metrics.get(key) for key in ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct") if key in metrics}
     return "  ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in shown.items())

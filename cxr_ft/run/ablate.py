@@ -16,7 +16,7 @@ from cxr_ft.run.loop import TrainingError
 
 #: Columns of ablation.csv after those of the grid.
 METRICS = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
-TEXT_METRICS = ("bleu_1", "bleu_4", "rouge_l")
+TEXT_METRICS = ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct")
 
 
 def cells(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> dict[str, config.RunConfig]:

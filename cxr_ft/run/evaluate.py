@@ -84,9 +84,9 @@ def judge(
         return {"loss": answers.loss, **metrics}
     metrics = {"loss": answers.loss}
     if answers.values:
-        metrics |= text.evaluate(rows.texts, answers.values)
+        metrics |= text.evaluate(rows.texts, answers.values, saved["labels"])
         if train:
-            metrics["floor"] = text.constant_floor(list(train), rows.texts)
+            metrics["floor"] = text.constant_floor(list(train), rows.texts, saved["labels"])
     return metrics
 
 

@@ -41,7 +41,7 @@ class Table:
 #: Columns of a kind of output after the primary metric: title, path in the test metrics. A path is tried after another.
 QUALITY: dict[str, list[tuple[str, list[tuple[str, ...]]]]] = {
     "scores": [("F1", [("macro", "f1")]), ("Accuracy", [("accuracy",), ("micro", "accuracy")])],
-    "text": [("BLEU-1", [("bleu_1",)]), ("ROUGE-L", [("rouge_l",)])],
+    "text": [("Label F1", [("label_f1",)]), ("ROUGE-L", [("rouge_l",)]), ("Distinct", [("distinct",)])],
 }
 
 #: A value that more variants share is not followed by their names.
@@ -186,13 +186,13 @@ def _bar(variant: Variant, low: float, high: float) -> tuple[float, float, float
 def _floors(comparison: Comparison, width: int) -> list[list[Cell]]:
     """A row for each distinct constant floor; there is one, unless the train splits differ."""
     found = {
-        tuple(number(run.result, "metrics", "test", "floor", key) for key in ("bleu_4", "rouge_l"))
+        tuple(number(run.result, "metrics", "test", "floor", key) for key in ("bleu_4", "label_f1", "rouge_l"))
         for run in comparison.runs
     }
     rows = []
-    for bleu, rouge in sorted(found, key=str):
+    for bleu, *others in sorted(found, key=str):
         cells = [Cell("constant report", ("chosen on train: the floor",)), Cell(words.decimal(bleu))]
-        cells += [Cell(words.DASH)] * 3 + [Cell(words.decimal(rouge))]
+        cells += [Cell(words.DASH)] * 2 + [Cell(words.decimal(value)) for value in others]
         rows += [cells + [Cell(words.DASH)] * (width - len(cells))] if bleu is not None else []
     return rows
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
+from sklearn.metrics import f1_score
 
+from cxr_ft.score.metrics import mentions
 from cxr_ft.score.metrics.text import bleu, bleu_counts, constant_floor, evaluate
 
 TEXT = "there is no focal consolidation effusion or pneumothorax the heart size normal lungs are clear edema ."
@@ -69,9 +71,10 @@ def test_the_floor_is_the_best_train_text_whatever_the_row_order():
         ["the heart size is normal and the lungs are clear ."] * 3 + ["edema ."] * 4 + ["there is a large effusion ."]
     )
     floor = constant_floor(train, ["the heart size is normal and the lungs are clear ."])
-    assert floor == {"text": train[0], "bleu_4": pytest.approx(1.0), "rouge_l": pytest.approx(1.0)}
+    assert (floor["text"], floor["label_text"]) == (train[0], None)
+    assert (floor["bleu_4"], floor["rouge_l"]) == (pytest.approx(1.0), pytest.approx(1.0))
     assert constant_floor(train[::-1], ["a b"])["text"] == train[0]
-    assert constant_floor([" "], ["a"]) == {"text": None, "bleu_4": None, "rouge_l": None}
+    assert not any(constant_floor([" "], ["a"]).values())
     assert constant_floor(train, [""])["bleu_4"] is None
 
 
@@ -86,3 +89,45 @@ def test_case_and_spacing_do_not_count():
     judged = evaluate(["The film shows an effusion."], ["the film shows an effusion ."])
     assert judged["exact"] == 1 and judged["bleu_4"] == 1
     assert "case:lc" in judged["signature"]["bleu"]
+
+
+LABELS = ("Edema", "Lung Opacity", "Fracture")
+
+
+def test_a_label_counts_as_stated_by_its_whole_name_without_negation_or_doubt():
+    texts = [
+        "There is edema. No lung opacity.",
+        "Possible edema; there is  Lung\nOpacity",
+        "Fractured rib. edematous",
+        "",
+    ]
+    assert mentions.stated(texts, LABELS).tolist() == [
+        [True, False, False],
+        [False, True, False],
+        [False, False, False],
+        [False, False, False],
+    ]
+
+
+def test_label_f1_is_scikit_learns():
+    rng = np.random.default_rng(3)
+    truth, said = rng.random((40, 3)) < 0.4, rng.random((40, 3)) < 0.4
+    truth[:, 2] = False
+
+    def texts(stated):
+        return ["heart. " + " ".join(f"There is {LABELS[i].lower()}." for i in np.flatnonzero(row)) for row in stated]
+
+    result = evaluate(texts(truth), texts(said), LABELS)
+    assert result["label_f1"] == pytest.approx(f1_score(truth[:, :2], said[:, :2], average="macro"))
+    assert result["label_f1_micro"] == pytest.approx(f1_score(truth, said, average="micro"))
+    assert set(result["label_f1_each"]) == {"Edema", "Lung Opacity"}
+
+
+def test_the_floor_of_label_f1_is_the_best_text_of_train_said_to_everyone():
+    rng = np.random.default_rng(4)
+    stated = rng.random((60, 3)) < [0.2, 0.5, 0.7]
+    train = ["heart. " + " ".join(f"There is {LABELS[i].lower()}." for i in np.flatnonzero(row)) for row in stated]
+    floor = constant_floor(train, train, LABELS)
+    each = [evaluate(train, [text] * len(train), LABELS)["label_f1"] for text in train]
+    assert floor["label_f1"] == pytest.approx(max(each)) and floor["label_f1"] > each[0]
+    assert constant_floor(["heart."], ["heart."], LABELS)["label_f1"] is None

@@ -1,4 +1,4 @@
-"""Judging generated text against one reference each: BLEU, ROUGE-L, identical and distinct texts, a constant floor.
+"""Judging generated text against one reference each: BLEU, ROUGE-L, labels stated, distinct texts, a constant floor.
 
 Scores are fractions in [0, 1]. BLEU is sacrebleu's, over the corpus (Papineni et al. 2002; Post 2018); ROUGE-L is
 rouge-score's F measure without stemming (Lin 2004). Case does not count: the tokenizers of GIT and BERT drop it. A pair
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cxr_ft.score.metrics import mentions
+
 Array = npt.NDArray[Any]
 
 #: The longest n-gram of BLEU.
@@ -19,24 +21,26 @@ ORDER = 4
 _CANDIDATES, _SAMPLE = 50, 200
 
 
-def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, Any]:
+def evaluate(references: Sequence[str], generated: Sequence[str], labels: Sequence[str] = ()) -> dict[str, Any]:
     """Judge texts against their references.
 
     Args:
         references: N texts.
         generated: N texts, in the same order.
+        labels: names whose statement in the texts is judged too; see `mentions`.
 
     Returns:
         JSON-ready: "bleu_1" to "bleu_4", "rouge_l", "exact" (share of texts that are the same but for case and
-        spacing), "distinct" (share of distinct generated texts), "n" (pairs judged), "blank_references" (pairs left
-        out), "signature", "undefined".
+        spacing), "distinct" (share of distinct generated texts), "label_f1" (mean over the labels that a reference
+        states), "label_f1_micro" and "label_f1_each" of labels stated, "n" (pairs judged), "blank_references" (pairs
+        left out), "signature", "undefined".
 
     Raises:
         ValueError: where the two differ in length.
     """
     pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
     names = [f"bleu_{order}" for order in range(1, ORDER + 1)]
-    result: dict[str, Any] = dict.fromkeys([*names, "rouge_l", "exact", "distinct"])
+    result: dict[str, Any] = dict.fromkeys([*names, "rouge_l", "exact", "distinct", *_labels([], [], labels)])
     result |= {"n": len(pairs), "blank_references": len(references) - len(pairs), "signature": _signature()}
     result["undefined"] = {} if pairs else {"all": "no reference has any text"}
     if pairs:
@@ -45,7 +49,19 @@ def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, A
         result["rouge_l"] = _rouge_l(pairs)
         result["exact"] = sum(_plain(r) == _plain(g) for r, g in pairs) / len(pairs)
         result["distinct"] = len({g for _, g in pairs}) / len(pairs)
+        result |= _labels([r for r, _ in pairs], [g for _, g in pairs], labels)
     return result
+
+
+def _labels(references: Sequence[str], generated: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    truth, said = mentions.stated(references, labels), mentions.stated(generated, labels)
+    each, micro = mentions.f1(truth, said)
+    there = np.asarray(truth.any(axis=0), dtype=bool)
+    return {
+        "label_f1": float(each[there].mean()) if there.any() else None,
+        "label_f1_micro": micro if there.any() else None,
+        "label_f1_each": {label: float(each[i]) for i, label in enumerate(labels) if there[i]},
+    }
 
 
 def _plain(text: str) -> str:
@@ -53,18 +69,23 @@ def _plain(text: str) -> str:
     return "".join(text.lower().split())
 
 
-def constant_floor(train_references: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+def constant_floor(
+    train_references: Sequence[str], references: Sequence[str], labels: Sequence[str] = ()
+) -> dict[str, Any]:
     """The best report that never looks at the image: what a model must beat.
 
     The text is chosen on train alone: of its 50 most frequent texts (among equally frequent ones those of the most
     usual length), the one of the highest BLEU-4 against at most 200 train references. It does not depend on row order.
+    For the labels stated the floor is another text: the one of train with the best macro F1 there.
 
     Returns:
-        "text", and its "bleu_4" and "rouge_l" on `references`; None where there is nothing to choose or to judge.
+        "text", and its "bleu_4" and "rouge_l" on `references`; "label_text" and its "label_f1" and "label_f1_micro";
+        None where there is nothing to choose or to judge.
     """
     train = sorted(text for text in train_references if text.strip())
+    result: dict[str, Any] = dict.fromkeys(["text", "bleu_4", "rouge_l", "label_text", "label_f1", "label_f1_micro"])
     if not train:
-        return {"text": None, "bleu_4": None, "rouge_l": None}
+        return result
     usual = float(np.median([len(text) for text in train]))
     frequency = Counter(train)
     candidates = sorted(frequency, key=lambda text: (-frequency[text], abs(len(text) - usual), text))[:_CANDIDATES]
@@ -75,7 +96,13 @@ def constant_floor(train_references: Sequence[str], references: Sequence[str]) -
 
     best = max(candidates, key=quality)
     judged = evaluate(references, [best] * len(references))
-    return {"text": best, "bleu_4": judged["bleu_4"], "rouge_l": judged["rouge_l"]}
+    result |= {"text": best, "bleu_4": judged["bleu_4"], "rouge_l": judged["rouge_l"]}
+    stated = mentions.stated(train, labels)
+    if stated.any():
+        most = train[mentions.best_constant(stated)]
+        judged = evaluate(references, [most] * len(references), labels)
+        result |= {"label_text": most, "label_f1": judged["label_f1"], "label_f1_micro": judged["label_f1_micro"]}
+    return result
 
 
 def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Array:
