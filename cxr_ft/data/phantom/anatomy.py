@@ -72,11 +72,15 @@ class Body:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """How disease or the projection moves outlines: the heart's share of the chest, mediastinal width, diaphragms."""
+    """How disease and the projection move outlines: the heart's share of the chest, mediastinal width, diaphragms.
+
+    `lift` is the right and the left dome's, by disease; `raised` is both domes' and the heart's, by breath and posture.
+    """
 
     heart: float = 0.0
     mediastinum: float = 0.0
     lift: tuple[float, float] = (0.0, 0.0)
+    raised: float = 0.0
     magnified: float = 1.0
     turn: float = 0.0
 
@@ -88,7 +92,8 @@ class Thorax:
         self.body, self.change = body, change
         rng = stream("thorax", body.seed)
         self.lift: dict[str, float] = {
-            side: change.lift[index] + body.lift[index] + (0.0, 0.035)[index] for index, side in enumerate(SIDES)
+            side: change.raised + change.lift[index] + body.lift[index] + (0.0, 0.035)[index]
+            for index, side in enumerate(SIDES)
         }
         self._wall_jitter = rng.normal(0, 0.012, 7)
         self._rib_jitter = rng.normal(0, 0.008, (2, 11, 4))
@@ -141,7 +146,7 @@ class Thorax:
         return (
             self.body.axis * width,
             (1 - self.body.axis) * width,
-            0.30 * self.body.length - 0.5 * sum(self.change.lift),
+            0.30 * self.body.length - self.change.raised,
         )
 
     def silhouette(self) -> Points:
@@ -172,22 +177,19 @@ class Thorax:
         """Where a lung's vessels enter; the left one lies higher."""
         return (-0.155, -0.07) if side == "right" else (0.155, -0.12)
 
-    def rib(self, side: str, number: int) -> tuple[Points, Points]:
-        """The posterior and the anterior arc of rib 1..11, each a line from medial to lateral, lateral to medial."""
-        s, body = sign(side), self.body
-        tilt = self._rib_jitter[int(s > 0), number - 1]
-        start = (-0.81 + 0.118 * number - 0.0012 * (number - 5) ** 2) * body.length + tilt[0]
-        drop = body.rib_drop * (0.4 + 0.12 * number) + tilt[1]
-        y = start - (0.045 + tilt[2]) * _ARCH + drop * _FALL
-        reach = float(self.wall(start + drop)) + 0.012
-        x0 = 0.055
-        x = x0 + (reach - x0) * _OUT
-        posterior = np.stack([s * x, y], axis=1)
+    def ribs(self, side: str) -> tuple[Points, Points]:
+        """Ribs 1 to 11: posterior arcs [11, 16, 2], medial to lateral, and anterior ones [11, 14, 2], back inwards."""
+        s, body, number = sign(side), self.body, np.arange(1, 12)[:, None]
+        rise, steep, high, short = self._rib_jitter[int(s > 0)].T[:, :, None]
+        start = (-0.81 + 0.118 * number - 0.0012 * (number - 5) ** 2) * body.length + rise
+        drop = body.rib_drop * (0.4 + 0.12 * number) + steep
+        y = start - (0.045 + high) * _ARCH + drop * _FALL
+        reach = self.wall(start + drop) + 0.012
+        x = 0.055 + (reach - 0.055) * _OUT
         fall = (0.20 + 0.016 * number) * body.length
-        stop = 0.16 + 0.028 * number + tilt[3]
-        ax = reach - (reach - stop) * _IN
-        ay = y[-1] + _TURN + fall * _DOWN
-        return posterior, np.stack([s * ax, ay], axis=1)
+        front_x = reach - (reach - 0.16 - 0.028 * number - short) * _IN
+        front_y = y[:, -1:] + _TURN + fall * _DOWN
+        return np.stack([s * x, y], axis=2), np.stack([s * front_x, front_y], axis=2)
 
     def clavicle(self, side: str, height: float) -> Points:
         """A collar bone's line from the breastbone outwards."""

@@ -33,9 +33,9 @@ class Canvas:
         self.matrix = matrix
         self.unit = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
 
-    def coarse(self) -> "Canvas":
-        """The same frame on a grid just fine enough for shapes without edges."""
-        factor = min(1.0, _SOFT_SIDE / min(self.shape))
+    def coarse(self, side: int = _SOFT_SIDE) -> "Canvas":
+        """The same frame on a grid of at most `side` on its short side: by default, enough for shapes without edges."""
+        factor = min(1.0, side / min(self.shape))
         height, width = (max(1, round(side * factor)) for side in self.shape)
         ratio = np.array([width / self.shape[1], height / self.shape[0]])
         matrix = self.matrix * ratio[:, None]
@@ -57,31 +57,51 @@ class Canvas:
 
     def fill(self, *polygons: Points, soft: float = 0.0, value: float = 1.0) -> Image:
         """`value` inside the polygons, 0 outside, edges softened by a Gaussian of standard deviation `soft`."""
-        image = np.zeros(self.shape, np.uint8)
-        for polygon in self._fixed(polygons):
-            cv2.fillPoly(image, [polygon], 255, cv2.LINE_AA, _SHIFT)
-        return self._softened(image, soft, value)
+        return self.soften(self.filled(*polygons), soft, value)
 
     def strokes(
         self,
-        lines: Sequence[Points],
-        widths: Sequence[float],
+        lines: Sequence[Points] | Points,
+        widths: Sequence[float] | Points,
         values: Sequence[float] | Points,
         soft: float = 0.0,
         gain: float = 1.0,
     ) -> Image:
         """Lines of a width and a value (0..1, times `gain`) each, bright over dark; below a pixel, fainter."""
+        return self.soften(self.stroked(lines, widths, values), soft, gain)
+
+    def filled(self, *polygons: Points, value: float = 1.0) -> Mask:
+        """A mask [H, W] of bytes: `value` (0..1, as 0..255) inside the polygons."""
+        image = np.zeros(self.shape, np.uint8)
+        colour = round(255 * value)
+        for polygon in self._fixed(polygons):
+            cv2.fillPoly(image, [polygon], colour, cv2.LINE_AA, _SHIFT)
+        return image
+
+    def stroked(
+        self,
+        lines: Sequence[Points] | Points,
+        widths: Sequence[float] | Points,
+        values: Sequence[float] | Points,
+    ) -> Mask:
+        """A mask [H, W] of bytes: lines of a width and a value (0..1, as 0..255) each, as `strokes` draws them."""
         image = np.zeros(self.shape, np.uint8)
         thick = np.asarray(widths) * self.unit
         # Few colours, so that many lines go in one call.
         colours = np.rint(np.asarray(values) * np.minimum(thick, 1) * 31).astype(int) * 255 // 31
         pens = np.stack([colours, np.maximum(np.rint(thick), 1).astype(int)], axis=1)
-        seen = colours > 0
-        order = np.lexsort(pens.T[::-1])[np.count_nonzero(~seen) :]
-        drawn = zip(map(tuple, pens[order].tolist()), self._fixed([lines[i] for i in order]), strict=True)
+        order = np.lexsort(pens.T[::-1])[np.count_nonzero(colours <= 0) :]
+        ordered = lines[order] if isinstance(lines, np.ndarray) else [lines[i] for i in order]
+        drawn = zip(map(tuple, pens[order].tolist()), self._fixed(ordered), strict=True)
         for (colour, thickness), group in groupby(drawn, key=itemgetter(0)):
             cv2.polylines(image, [line for _, line in group], False, colour, thickness, cv2.LINE_AA, _SHIFT)
-        return self._softened(image, soft, gain)
+        return image
+
+    def soften(self, mask: Mask, soft: float = 0.0, gain: float = 1.0) -> Image:
+        """A mask of bytes as an image, 255 as `gain`, blurred by a Gaussian of standard deviation `soft`."""
+        # Blurred as bytes, four times as fast as floats: steps of 1/255 in a soft edge are far below the noise.
+        image: Image = cv2.LUT(_blurred(mask, soft * self.unit), _RAMP * np.float32(gain))
+        return image
 
     def blur(self, image: Image, sigma: float) -> Image:
         """Gaussian blur; `sigma` below a third of a pixel changes nothing."""
@@ -104,17 +124,17 @@ class Canvas:
 
     def take(self, image: Image) -> Image:
         """An image of another canvas of the same frame, on this grid."""
+        if image.shape == self.shape:
+            return image
         taken: Image = cv2.resize(image, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
         return taken
 
-    def _softened(self, mask: Mask, soft: float, value: float) -> Image:
-        # Blurred as bytes, four times as fast as floats: steps of 1/255 in a soft edge are far below the noise.
-        scaled: Image = cv2.LUT(_blurred(mask, soft * self.unit), _RAMP * np.float32(value))
-        return scaled
-
-    def _fixed(self, shapes: Sequence[Points]) -> list[NDArray[np.int32]]:
-        if not shapes:
+    def _fixed(self, shapes: Sequence[Points] | Points) -> list[NDArray[np.int32]]:
+        """Points as OpenCV's fixed-point pixels, shape by shape."""
+        if not len(shapes):
             return []
+        if isinstance(shapes, np.ndarray):
+            return list(self._fixed([shapes.reshape(-1, 2)])[0].reshape(shapes.shape))
         points = np.rint(self.pixels(np.concatenate(shapes)) * (1 << _SHIFT)).astype(np.int32)
         ends = np.cumsum([len(shape) for shape in shapes]).tolist()
         return [points[start:end] for start, end in zip([0, *ends], ends, strict=False)]
@@ -137,9 +157,9 @@ def _blurred(image: NDArray[Any], sigma: float) -> NDArray[Any]:
 
 
 def smooth(points: Sequence[tuple[float, float]] | Points, closed: bool = False, rounds: int = 3) -> Points:
-    """Cut the corners of a line or a polygon (Chaikin, 1974), `rounds` times; an open line keeps its ends."""
+    """Cut the corners of lines or polygons [..., N, 2] (Chaikin, 1974), `rounds` times; an open line keeps its ends."""
     line = np.asarray(points, dtype=np.float64)
-    cut: Points = _corner_cutting(len(line), closed, rounds) @ line
+    cut: Points = _corner_cutting(line.shape[-2], closed, rounds) @ line
     return cut
 
 
@@ -155,14 +175,22 @@ def _corner_cutting(count: int, closed: bool, rounds: int) -> Points:
     return line
 
 
+def summed(*masks: Mask) -> Mask:
+    """The sum of masks, at most 255; the first one is overwritten."""
+    total = masks[0]
+    for mask in masks[1:]:
+        cv2.add(total, mask, dst=total)
+    return total
+
+
 def ribbon(line: Points, widths: NDArray[np.float64] | float) -> Points:
-    """The polygon of a line [N, 2] with a width, or one at each point."""
+    """The polygon [..., 2 N, 2] of a line [..., N, 2] with a width, or one at each point."""
     along = np.empty_like(line)
-    along[1:-1] = line[2:] - line[:-2]
-    along[0], along[-1] = line[1] - line[0], line[-1] - line[-2]
-    reach = np.asarray(widths) / (2 * np.hypot(along[:, 0], along[:, 1]) + 1e-9)
-    half = along[:, ::-1] * [-1, 1] * reach[:, None]
-    return np.concatenate([line + half, (line - half)[::-1]])
+    along[..., 1:-1, :] = line[..., 2:, :] - line[..., :-2, :]
+    along[..., 0, :], along[..., -1, :] = line[..., 1, :] - line[..., 0, :], line[..., -1, :] - line[..., -2, :]
+    reach = np.asarray(widths) / (2 * np.hypot(along[..., 0], along[..., 1]) + 1e-9)
+    half = along[..., ::-1] * [-1, 1] * reach[..., None]
+    return np.concatenate([line + half, (line - half)[..., ::-1, :]], axis=-2)
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0, *, points: int = 40) -> Points:

@@ -83,6 +83,7 @@ class Study:
         return tuple(
             sign if sign.label == "Support Devices" else replace(sign, severity=sign.severity * self.faint)
             for sign in self.signs
+            if self.faint or sign.label == "Support Devices"
         )
 
     @property
@@ -135,12 +136,17 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
     return Subject(subject_id=FIRST_ID + index, body=body, split=split, studies=tuple(studies))
 
 
+def labels(sign: Sign) -> list[str]:
+    """The labels that a sign bears: its own, its parent's, and pneumonia's."""
+    parent = ["Lung Opacity"] if sign.label in OPACITIES else []
+    return [sign.label, *parent, *(["Pneumonia"] if sign.kind == "patchy" else [])]
+
+
 def severities(signs: Iterable[Sign]) -> dict[str, float]:
     """How much of each of the 14 labels is there, 0..1, parents and "No Finding" (0 or 1) included."""
     found = dict.fromkeys(CHEXPERT_14, 0.0)
     for sign in signs:
-        names = [sign.label, *(["Lung Opacity"] if sign.label in OPACITIES else [])]
-        for name in [*names, *(["Pneumonia"] if sign.kind == "patchy" else [])]:
+        for name in labels(sign):
             found[name] = max(found[name], sign.severity)
     found["No Finding"] = float(not any(value for name, value in found.items() if name != "Support Devices"))
     return found

@@ -59,12 +59,18 @@ class Exposure:
 def expose(canvas: Canvas, attenuation: Image, lung: Image, exposure: Exposure) -> Image:
     """The film, 0 (air) to 1 (metal), [H, W], as the processing would show it; collimated borders are 0."""
     rng = stream("exposure", exposure.seed)
-    light: Image = cv2.exp(np.float32(-1.25) * canvas.blur(attenuation, exposure.blur))
-    light += exposure.scatter * (_spread(canvas, light) - light)
+    # Written over in place wherever it can be: new arrays would cost as much as the arithmetic.
+    light = canvas.blur(attenuation, exposure.blur)
+    cv2.exp(np.multiply(light, np.float32(-1.25), out=light), dst=light)
+    cv2.addWeighted(light, 1 - exposure.scatter, _spread(canvas, light), exposure.scatter, 0, dst=light)
     photons = exposure.dose * (512 / min(canvas.shape)) ** 2
-    light += np.sqrt(light * np.float32(1 / photons)) * cv2.LUT(rng.integers(0, 256, canvas.shape, np.uint8), _NORMAL)
-    log = -cv2.log(np.maximum(light, np.float32(1e-3)))
-    log += np.float32(exposure.sharpen) * (log - canvas.blur(log, 0.02))
+    quanta = cv2.LUT(rng.integers(0, 256, canvas.shape, np.uint8), _NORMAL * np.float32(photons**-0.5))
+    quanta *= np.sqrt(light)
+    light += quanta
+    cv2.log(np.maximum(light, np.float32(1e-3), out=light), dst=light)
+    log: Image = cv2.addWeighted(
+        light, -1 - exposure.sharpen, canvas.blur(light, 0.02), exposure.sharpen, 0, dst=quanta
+    )
     film = tone(log, lung, exposure)
     return _collimate(film, exposure.border)
 
@@ -78,9 +84,10 @@ def tone(log: Image, lung: Image, exposure: Exposure) -> Image:
     scale = (exposure.high - exposure.low) / max(bright - dark, 0.2)
     # One table for the whole curve: exponentials and powers of each pixel would cost more than all else here.
     curve = _CURVE ** np.float32(exposure.gamma)
-    index = (log - np.float32(dark)) * np.float32(scale) + np.float32(exposure.low + 1.5)
-    index *= np.float32(_LEVELS / 4)
-    shown: Image = curve.take(index.astype(np.int32), mode="clip")
+    slope = scale * _LEVELS / 4
+    index = log * np.float32(slope)
+    index += np.float32((exposure.low + 1.5) * _LEVELS / 4 - dark * slope)
+    shown: Image = curve.take(index.astype(np.intp), mode="clip")
     return shown
 
 

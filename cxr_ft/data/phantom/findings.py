@@ -4,17 +4,19 @@ A `Sign` is a study's; two films of the study show it in the same place. Severit
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cxr_ft.data.phantom import devices
-from cxr_ft.data.phantom.anatomy import SIDES, Change, sign
+from cxr_ft.data.phantom.anatomy import SIDES, Change, Thorax, sign
 from cxr_ft.data.phantom.canvas import Box, Image, Points, box, ellipse, ribbon, smooth
 from cxr_ft.data.phantom.chance import stream
 from cxr_ft.data.phantom.frontal import Chest, vessel_layer
 
 ZONES = ("upper", "mid", "lower")
+# How far atelectasis draws up a dome.
+_RAISED = 0.09
 _HEIGHTS = {"upper": -0.42, "mid": -0.08, "lower": 0.22}
 
 
@@ -37,16 +39,17 @@ class Sign:
 def change(signs: Sequence[Sign], portable: bool, turn: float, breath: float) -> Change:
     """What signs and projection do to the outlines; `breath` lowers the domes. A portable film magnifies the heart."""
     by = {s.label: s for s in signs}
-    lift = [0.05 * portable - breath, 0.05 * portable - breath]
+    lift = [0.0, 0.0]
     if low := by.get("Atelectasis"):
         for side in low.sides():
-            lift[SIDES.index(side)] += 0.09 * low.severity
+            lift[SIDES.index(side)] += _RAISED * low.severity
     heart = by["Cardiomegaly"].severity if "Cardiomegaly" in by else 0.0
     wide = by["Enlarged Cardiomediastinum"].severity if "Enlarged Cardiomediastinum" in by else 0.0
     return Change(
         heart=0.02 * (heart > 0) + 0.15 * heart,
         mediastinum=0.05 * (wide > 0) + 0.48 * wide,
         lift=(lift[0], lift[1]),
+        raised=0.05 * portable - breath,
         magnified=1.07 if portable else 1.0,
         turn=turn,
     )
@@ -63,26 +66,30 @@ def _lung(chest: Chest, side: str) -> Image:
 
 
 def _boxes(chest: Chest, mask: Image, threshold: float = 0.3) -> list[Box]:
-    fine = chest.canvas.take(mask) if mask.shape != chest.canvas.shape else mask
-    found = box(fine, threshold)
+    found = box(chest.canvas.take(mask), threshold)
     return [found] if found else []
 
 
 def _around(chest: Chest, points: Points, margin: float = 0.02) -> list[Box]:
+    if not len(points):
+        return []
     height, width = chest.canvas.shape
     pixels = chest.canvas.pixels(points)
-    pad = margin * chest.canvas.unit
+    pad = margin * chest.canvas.unit + 1  # a line is never thinner than a pixel
     left, top = np.clip(np.floor(pixels.min(axis=0) - pad), 0, [width, height]).astype(int)
     right, bottom = np.clip(np.ceil(pixels.max(axis=0) + pad), 0, [width, height]).astype(int)
     return [(int(left), int(top), int(right), int(bottom))] if right > left and bottom > top else []
 
 
 def _outline(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
+    # Already drawn with the outlines (`change`); the box is about what moved.
     del rng
-    outline = chest.thorax.silhouette()
+    thorax = chest.thorax
     upper = sign_.label == "Enlarged Cardiomediastinum"
-    part = outline[(outline[:, 1] < -0.2) & (outline[:, 1] > -0.65)] if upper else outline[outline[:, 1] > -0.2]
-    return _around(chest, part, 0.0)
+    without = replace(thorax.change, mediastinum=0.0) if upper else replace(thorax.change, heart=0.0)
+    outline = thorax.silhouette()
+    moved = np.abs(outline - Thorax(thorax.body, without).silhouette()).max(axis=1)
+    return _around(chest, outline[moved > 0.1 * moved.max()], 0.01)
 
 
 def _effusion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
@@ -100,7 +107,7 @@ def _effusion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
         chest.close(0.97 * chest.canvas.fill(region, soft=0.014))
         veil = chest.coarse.fill(region - [0, 0.10 + 0.2 * chest.portable], soft=0.07)
         chest.close(chest.canvas.take(veil) * (0.10 + 0.25 * chest.portable * severity))
-        boxes += _boxes(chest, chest.coarse.fill(region) * chest.coarse.fill(chest.thorax.lung(side)))
+        boxes += _boxes(chest, np.maximum(chest.coarse.fill(region), veil) * chest.coarse.fill(chest.thorax.lung(side)))
     return boxes
 
 
@@ -146,9 +153,15 @@ def _consolidation(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[
             cloud = np.maximum(cloud, part * _lung(chest, side) * (rng.uniform(0.6, 1) if patchy else 1))
     share = chest.canvas.take(chest.coarse.blur(cloud, 0.012)) * (0.30 + 0.52 * sign_.severity)
     if not patchy:
-        share = share * (1 - 0.75 * np.clip(vessel_layer(chest.canvas, chest.thorax, sign_.seed, 0.8) - 0.2, 0, 1))
+        share = share * (1 - 0.75 * np.clip(_extra_vessels(chest, sign_, 0.8) - 0.2, 0, 1))
     chest.close(share)
     return _boxes(chest, cloud, 0.4)
+
+
+def _extra_vessels(chest: Chest, sign_: Sign, gain: float) -> Image:
+    """A second tree of vessels, for what is blurred anyway."""
+    canvas = chest.canvas.coarse(256)
+    return chest.canvas.take(vessel_layer(canvas, chest.thorax, sign_.seed, gain))
 
 
 def _edema(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
@@ -159,11 +172,9 @@ def _edema(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     grain = np.clip(1 + 0.35 * chest.coarse.noise(rng, 0.11) + 0.25 * chest.coarse.noise(rng, 0.045), 0, 2)
     haze = chest.coarse.blur(both * (wing * (0.02 + 0.34 * severity) + 0.04 * severity) * grain, 0.01)
     chest.close(np.clip(chest.canvas.take(haze), 0, 0.85))
-    extra = vessel_layer(chest.canvas, chest.thorax, sign_.seed, 1.15)
-    chest.vessels = chest.canvas.blur(
-        np.maximum(chest.vessels, (0.15 + 0.6 * severity) * extra), 0.004 + 0.006 * severity
-    )
-    chest.vessels = chest.vessels * (1.0 + 0.4 * severity)
+    extra = (0.15 + 0.6 * severity) * _extra_vessels(chest, sign_, 1.15)
+    chest.vessels = chest.canvas.blur(np.maximum(chest.vessels, extra), 0.004 + 0.006 * severity)
+    chest.vessels *= 1.0 + 0.4 * severity
     lines = []
     for side in SIDES:
         for height in rng.uniform(0.12, 0.5, int(6 + 12 * severity)):
@@ -171,13 +182,15 @@ def _edema(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
             lines.append(np.array([(wall, height), (wall - sign(side) * rng.uniform(0.04, 0.09), height + 0.006)]))
     kerley = chest.canvas.strokes(lines, [0.006] * len(lines), [1.0] * len(lines), soft=0.002)
     chest.dense += (0.06 + 0.20 * severity) * kerley * chest.lung * chest.open
-    return _boxes(chest, both * wing, 0.35)
+    return _boxes(chest, both)
 
 
 def _atelectasis(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
-    bands, haze = [], np.zeros(chest.coarse.shape, np.float32)
+    boxes: list[Box] = []
+    bands: list[Points] = []
+    haze = np.zeros(chest.coarse.shape, np.float32)
     for side in sign_.sides():
-        s = sign(side)
+        s, first = sign(side), len(bands)
         dome = chest.thorax.diaphragm(side)
         for index in range(1 + int(rng.random() < 0.35 + 0.4 * sign_.severity)):
             start, end = rng.uniform(0.12, 0.28), rng.uniform(0.5, 0.70)
@@ -191,26 +204,32 @@ def _atelectasis(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Bo
             line = smooth(points)
             width = (0.016 + 0.040 * sign_.severity) * np.sin(np.linspace(0.5, np.pi - 0.4, len(line)))
             bands.append(ribbon(line, width))
-        under = np.clip((chest.coarse.grid[1] - (float(dome[10, 1]) - 0.16)) / 0.16, 0, 1)
+        top = float(dome[10, 1]) - 0.16
+        under = np.clip((chest.coarse.grid[1] - top) / 0.16, 0, 1)
         haze = np.maximum(haze, under * _lung(chest, side) * (0.08 + 0.35 * sign_.severity))
+        # The bands, the haze about them, and the dome, which is drawn up.
+        fallen = dome[dome[:, 0] * s > 0.1] + [0, _RAISED * sign_.severity]
+        boxes += _around(chest, np.vstack([*bands[first:], fallen, [(s * 0.1, top)]]), 0.01)
     mask = chest.canvas.fill(*bands, soft=0.005)
     chest.close(mask * (0.26 + 0.34 * sign_.severity))
     chest.close(chest.canvas.take(chest.coarse.blur(haze, 0.02)))
-    return [one for band in bands for one in _around(chest, band, 0.005)]
+    return boxes
 
 
 def _lesion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     boxes: list[Box] = []
+    outlines = []
     for _ in range(1 if rng.random() < 0.7 else int(rng.integers(2, 4))):
         radius = (0.026 + 0.065 * sign_.severity) * rng.uniform(0.85, 1.15)
         x, y = _place(sign_.side, sign_.zone, rng)
         outline = ellipse(x, y, radius, radius * rng.uniform(0.8, 1.2), rng.uniform(0, 3), points=14)
         wobble = 1 + rng.normal(0, 0.09, (len(outline), 1))
         outline = smooth((outline - [x, y]) * wobble + [x, y], closed=True, rounds=2)
-        mask = chest.canvas.fill(outline, soft=0.006)
-        chest.close(mask * (0.26 + 0.40 * sign_.severity))
-        chest.dense += (0.04 + 0.08 * sign_.severity) * mask
-        boxes += _around(chest, outline, 0.0)
+        outlines.append(outline)
+        boxes += _around(chest, outline, 0.008)
+    mask = chest.canvas.fill(*outlines, soft=0.006)
+    chest.close(mask * (0.26 + 0.40 * sign_.severity))
+    chest.dense += (0.04 + 0.08 * sign_.severity) * mask
     return boxes
 
 
@@ -219,13 +238,15 @@ def _fracture(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     first = int(rng.integers(3, 8))
     for number in range(first, first + 1 + int(4 * sign_.severity * rng.random())):
         at = float(rng.uniform(0.5, 0.8))
-        line, _ = chest.thorax.rib(sign_.side, number)
+        line = chest.thorax.ribs(sign_.side)[0][number - 1]
         step = (0.020 + 0.034 * sign_.severity) * (1 if rng.random() < 0.6 else -1)
         chest.breaks[sign_.side, number] = (at, step)
         x, y = line[round(at * len(line))]
         callus = 0.08 + 0.30 * sign_.severity
         chest.bone += chest.canvas.fill(ellipse(x, y, 0.026, 0.036), soft=0.008, value=callus)
-        boxes += _around(chest, np.array([(x, y)]), 0.06)
+        # The rib's outer part is moved as a whole.
+        part = line[round(at * len(line)) - 1 :]
+        boxes += _around(chest, np.vstack([part, part + np.array([0, step])]), 0.035)
     return boxes
 
 
@@ -248,7 +269,7 @@ def _pleura(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
 
 def _devices(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     lines = devices.draw(chest, sign_.kind, sign_.side, rng)
-    return [one for line in lines for one in _around(chest, line, 0.01)]
+    return [one for line in lines for one in _around(chest, line, 0.022)]
 
 
 DRAW: dict[str, Callable[[Chest, Sign, np.random.Generator], list[Box]]] = {

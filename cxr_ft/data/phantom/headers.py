@@ -1,4 +1,4 @@
-"""A film as a DICOM object, with headers as varied as real ones are (counted in Open-I's 7,469 files).
+"""A film as a DICOM file, with headers as varied as real ones are (counted in Open-I's 7,469 files).
 
 Whatever the header says, the standard's way of showing it (VOI LUT or window, then polarity) makes air dark.
 """
@@ -12,8 +12,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -27,6 +27,7 @@ from pydicom.uid import (
 
 from cxr_ft.data.phantom.canvas import Image
 from cxr_ft.data.phantom.cases import Picture, Study, View
+from cxr_ft.data.phantom.elements import Header, file_bytes
 
 #: Bits stored and how often, as counted; the rest is 12.
 BITS: Mapping[int, float] = MappingProxyType({15: 0.198, 10: 0.008, 14: 0.004})
@@ -43,6 +44,10 @@ MEANINGS: Mapping[View, tuple[str, str]] = MappingProxyType({
     "AP": ("antero-posterior", ""),
     "LATERAL": ("lateral", "Erect"),
 })  # fmt: skip
+_EMPTY = (
+    "AccessionNumber", "StudyID", "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate",
+    "PatientSex",
+)  # fmt: skip
 _SPACE = uuid.UUID("5c1d7b0e-9a35-4b0f-8b42-cf2f6f2f9b10")
 
 
@@ -124,29 +129,40 @@ def procedure(study: Study) -> str:
     return "CHEST (PA AND LAT)" if len(study.pictures) > 1 else "CHEST (SINGLE VIEW)"
 
 
-def dataset(film: Image, seed: int, study: Study, picture: Picture, style: Style) -> FileDataset:
-    """The DICOM object of a film [H, W] (0 air to 1); names and ids of patients are empty, as in MIMIC-CXR."""
-    syntax = ImplicitVRLittleEndian if style.implicit and not style.pack else ExplicitVRLittleEndian
-    meta = FileMetaDataset()
+def encoded(film: Image, seed: int, study: Study, picture: Picture, style: Style) -> bytes:
+    """The DICOM file of a film [H, W] (0 air to 1); names and ids of patients are empty, as in MIMIC-CXR."""
+    implicit = style.implicit and not style.pack
     storage = DigitalXRayImageStorageForPresentation if style.digital else ComputedRadiographyImageStorage
-    meta.MediaStorageSOPClassUID = storage
-    meta.MediaStorageSOPInstanceUID = UID(uid(seed, picture.dicom_id))
-    meta.TransferSyntaxUID = syntax
-    meta.ImplementationClassUID = UID(uid("implementation"))
-    meta.ImplementationVersionName = "CXR_FT_PHANTOM"
-    header = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    header.SOPClassUID = storage
-    header.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    _identify(header, seed, study, picture, style)
-    _describe(header, film.shape, style)
+    syntax, plugin = _ENCODERS.get(style.pack, (ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian, ""))
+    instance = uid(seed, picture.dicom_id)
+    meta: Header = {
+        "MediaStorageSOPClassUID": storage,
+        "MediaStorageSOPInstanceUID": instance,
+        "TransferSyntaxUID": syntax,
+        "ImplementationClassUID": uid("implementation"),
+        "ImplementationVersionName": "CXR_FT_PHANTOM",
+    }
+    header: Header = {"SOPClassUID": storage, "SOPInstanceUID": instance}
+    header |= _identity(seed, study, picture, style) | _description(film.shape, style) | _display(style)
     words = stored(film, style)
-    _display(header, style)
-    header.PixelData = words.astype("<u2").tobytes()
-    header["PixelData"].VR = "OW"
     if style.pack:
-        encoding, plugin = _ENCODERS[style.pack]
-        header.compress(encoding, encoding_plugin=plugin, generate_instance_uid=False)
-    return header
+        return file_bytes(meta, header, implicit, encapsulate([_packed(words, style, syntax, plugin)]))
+    return file_bytes(meta, header | {"PixelData": words.astype("<u2", copy=False).tobytes()}, implicit)
+
+
+def _packed(words: NDArray[np.uint16], style: Style, syntax: UID, plugin: str) -> bytes:
+    return get_encoder(syntax).encode(
+        words,
+        encoding_plugin=plugin,
+        rows=words.shape[0],
+        columns=words.shape[1],
+        samples_per_pixel=1,
+        number_of_frames=1,
+        bits_allocated=16,
+        bits_stored=style.bits,
+        pixel_representation=0,
+        photometric_interpretation=_polarity(style),
+    )
 
 
 def stored(film: Image, style: Style) -> NDArray[np.uint16]:
@@ -157,76 +173,86 @@ def stored(film: Image, style: Style) -> NDArray[np.uint16]:
     return shown
 
 
-def _identify(header: Dataset, seed: int, study: Study, picture: Picture, style: Style) -> None:
+def _identity(seed: int, study: Study, picture: Picture, style: Style) -> Header:
     when: datetime = study.when
-    header.ImageType = ["DERIVED", "PRIMARY"]
-    header.StudyDate, header.StudyTime = f"{when:%Y%m%d}", f"{when:%H%M%S}.{when.microsecond // 1000:03d}"
-    header.AccessionNumber = header.StudyID = header.ReferringPhysicianName = ""
-    header.PatientName = header.PatientID = header.PatientBirthDate = header.PatientSex = ""
-    header.StudyInstanceUID = uid(seed, study.study_id)
-    header.SeriesInstanceUID = uid(seed, study.study_id, picture.view)
-    header.SeriesNumber, header.InstanceNumber = 1, 1 + study.pictures.index(picture)
-    header.Modality = "DX" if style.digital else "CR"
-    header.Manufacturer = "cxr_ft phantom, synthetic"
-    header.PerformedProcedureStepDescription = procedure(study)
-    if style.has_view:
-        header.ViewPosition = "LL" if picture.view == "LATERAL" and style.digital else picture.view
-    if style.body_part:
-        header.BodyPartExamined = "CHEST"
-    if style.orientation:
-        header.PatientOrientation = ["A", "F"] if picture.view == "LATERAL" else ["L", "F"]
-    if style.technique:
-        header.KVP = "90" if study.portable else "120"
-        header.Sensitivity = "400" if style.digital else "200"
     view, orientation = MEANINGS[picture.view]
-    header.ProcedureCodeSequence = [_code(procedure(study))]
-    header.ViewCodeSequence = [_code(view)]
+    header: Header = {
+        "ImageType": ["DERIVED", "PRIMARY"],
+        "StudyDate": f"{when:%Y%m%d}",
+        "StudyTime": f"{when:%H%M%S}.{when.microsecond // 1000:03d}",
+        **dict.fromkeys(_EMPTY, ""),
+        "StudyInstanceUID": uid(seed, study.study_id),
+        "SeriesInstanceUID": uid(seed, study.study_id, picture.view),
+        "SeriesNumber": 1,
+        "InstanceNumber": 1 + study.pictures.index(picture),
+        "Modality": "DX" if style.digital else "CR",
+        "Manufacturer": "cxr_ft phantom, synthetic",
+        "PerformedProcedureStepDescription": procedure(study),
+        "ProcedureCodeSequence": [_code(procedure(study))],
+        "ViewCodeSequence": [_code(view)],
+    }
+    if style.has_view:
+        header["ViewPosition"] = "LL" if picture.view == "LATERAL" and style.digital else picture.view
+    if style.body_part:
+        header["BodyPartExamined"] = "CHEST"
+    if style.orientation:
+        header["PatientOrientation"] = ["A", "F"] if picture.view == "LATERAL" else ["L", "F"]
+    if style.technique:
+        header |= {"KVP": "90" if study.portable else "120", "Sensitivity": "400" if style.digital else "200"}
     if orientation:
-        header.PatientOrientationCodeSequence = [_code(orientation)]
+        header["PatientOrientationCodeSequence"] = [_code(orientation)]
+    return header
 
 
-def _code(meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "1", "99CXRFT", meaning
-    return item
+def _code(meaning: str) -> Header:
+    return {"CodeValue": "1", "CodingSchemeDesignator": "99CXRFT", "CodeMeaning": meaning}
 
 
-def _describe(header: Dataset, shape: tuple[int, ...], style: Style) -> None:
-    header.Rows, header.Columns = shape
-    header.SamplesPerPixel, header.PixelRepresentation = 1, 0
-    header.BitsAllocated, header.BitsStored, header.HighBit = 16, style.bits, style.bits - 1
-    header.PhotometricInterpretation = "MONOCHROME1" if style.inverse else "MONOCHROME2"
-    spacing = f"{350 / min(shape):.6g}"
-    header.ImagerPixelSpacing = [spacing, spacing]
+def _polarity(style: Style) -> str:
+    return "MONOCHROME1" if style.inverse else "MONOCHROME2"
+
+
+def _description(shape: tuple[int, ...], style: Style) -> Header:
+    spacing = [f"{350 / min(shape):.6g}"] * 2
+    header: Header = {
+        "Rows": shape[0],
+        "Columns": shape[1],
+        "SamplesPerPixel": 1,
+        "PixelRepresentation": 0,
+        "BitsAllocated": 16,
+        "BitsStored": style.bits,
+        "HighBit": style.bits - 1,
+        "PhotometricInterpretation": _polarity(style),
+        "ImagerPixelSpacing": spacing,
+    }
     if style.spacing:
-        header.PixelSpacing = [spacing, spacing]
+        header["PixelSpacing"] = spacing
     if style.burned_in:
-        header.BurnedInAnnotation = "NO"
+        header["BurnedInAnnotation"] = "NO"
     if style.digital:
-        header.PresentationIntentType = "FOR PRESENTATION"
-        header.PresentationLUTShape = "INVERSE" if style.inverse else "IDENTITY"
-        header.PixelIntensityRelationship, header.PixelIntensityRelationshipSign = "LOG", 1 if style.inverse else -1
+        header["PresentationIntentType"] = "FOR PRESENTATION"
+        header["PresentationLUTShape"] = "INVERSE" if style.inverse else "IDENTITY"
+        header["PixelIntensityRelationship"] = "LOG"
+        header["PixelIntensityRelationshipSign"] = 1 if style.inverse else -1
     if style.rescale or style.digital:
-        header.RescaleIntercept, header.RescaleSlope, header.RescaleType = "0", "1", "US"
+        header |= {"RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "US"}
+    return header
 
 
-def _display(header: Dataset, style: Style) -> None:
+def _display(style: Style) -> Header:
     low, high = (style.top - style.high, style.top - style.low) if style.inverse else (style.low, style.high)
-    if style.voi == "window":
-        # PS3.3 C.11.2.1.2.1: LINEAR shows black at centre - width / 2 and white one below centre + width / 2.
-        centre, width = f"{(low + high + 1) / 2:.10g}", str(high - low + 1)
-        if style.bits == 14:  # these give three windows; the first is the one to show
-            narrow, wide = str(round(0.75 * (high - low + 1))), str(round(1.5 * (high - low + 1)))
-            header.WindowCenter, header.WindowWidth = [centre] * 3, [width, narrow, wide]
-            header.WindowCenterWidthExplanation = ["NORMAL", "HARDER", "SOFTER"]
-        else:
-            header.WindowCenter, header.WindowWidth = centre, width
-    elif style.voi == "lut":
+    if style.voi == "none":
+        return {}
+    if style.voi == "lut":
         rise = np.linspace(0, 1, high - low + 1) ** style.curve
-        shown = 1 - rise[::-1] if style.inverse else rise
-        item = Dataset()
-        item.LUTDescriptor = [len(shown), low, 16]
-        item.LUTExplanation = "NORMAL"
-        item.LUTData = np.rint(65535 * shown).astype("<u2").tobytes()
-        item["LUTDescriptor"].VR, item["LUTData"].VR = "US", "OW"
-        header.VOILUTSequence = [item]
+        shown = np.rint(65535 * (1 - rise[::-1] if style.inverse else rise)).astype("<u2")
+        lut = {"LUTDescriptor": [len(shown), low, 16], "LUTExplanation": "NORMAL", "LUTData": shown.tobytes()}
+        return {"VOILUTSequence": [lut]}
+    # PS3.3 C.11.2.1.2.1: LINEAR shows black at centre - width / 2 and white one below centre + width / 2.
+    centre, width = f"{(low + high + 1) / 2:.10g}", str(high - low + 1)
+    if style.bits != 14:
+        return {"WindowCenter": centre, "WindowWidth": width}
+    # These give three windows; the first is the one to show.
+    narrow, wide = str(round(0.75 * (high - low + 1))), str(round(1.5 * (high - low + 1)))
+    names = ["NORMAL", "HARDER", "SOFTER"]
+    return {"WindowCenter": [centre] * 3, "WindowWidth": [width, narrow, wide], "WindowCenterWidthExplanation": names}

@@ -46,7 +46,9 @@ def draw(canvas: Canvas, body: Body, signs: Sequence[Sign]) -> tuple[Image, Imag
             extra += mark.dense if mark.outside else mark.dense * np.minimum(2 * lung, 1)
         if mark.gone is not None:
             vessels = vessels * (1 - mark.gone)
-        boxes.setdefault(sign.label, []).extend(_found(mark.mask if mark.outside else mark.mask * lung))
+        boxes.setdefault(sign.label, []).extend(
+            _found(mark.mask if mark.outside else mark.mask * np.minimum(4 * lung, 1))
+        )
     tissue = _tissue(canvas, coarse, body, rng) + _bones(canvas, body, ribs, rng) + extra
     air = np.maximum(lung * open_, 0)
     vessels = vessels * np.sqrt(air)
@@ -56,8 +58,8 @@ def draw(canvas: Canvas, body: Body, signs: Sequence[Sign]) -> tuple[Image, Imag
     return tissue - AIR * air + 0.35 * vessels + metal, lung, boxes
 
 
-def _found(mask: Image) -> list[Box]:
-    found = box(mask, 0.3)
+def _found(mask: Image, threshold: float = 0.3) -> list[Box]:
+    found = box(mask, threshold)
     return [found] if found else []
 
 
@@ -106,7 +108,7 @@ def _tissue(canvas: Canvas, coarse: Canvas, body: Body, rng: np.random.Generator
     _, y = coarse.grid
     depth = depth + 0.45 / (1 + np.exp(-(y - 0.55) * 9)) + 0.65 / (1 + np.exp((y + 0.62) * 14))
     trunk = canvas.take(depth) * canvas.fill(skin, soft=0.004)
-    windpipe = ribbon(smooth([(0.02, -1.2), (0.03, -0.6), (0.06, -0.22)]), 0.07)
+    windpipe = ribbon(smooth([(0.0, -2.2), (0.02, -1.2), (0.03, -0.6), (0.06, -0.22)]), 0.07)
     return np.maximum(trunk - 0.40 * canvas.fill(windpipe, soft=0.012), 0)
 
 
@@ -150,13 +152,10 @@ def _bones(canvas: Canvas, body: Body, arcs: Sequence[Points], rng: np.random.Ge
 
 
 def _vessels(canvas: Canvas, rng: np.random.Generator) -> Image:
-    lines, widths = [], []
-    for s, shift in ((1, 0.02), (-1, 0.06), (1, 0.08)):
-        for line, width in branches(rng, shift, -0.06, s, 1.0):
-            lines.append(line)
-            widths.append(width)
+    trees = [branches(rng, shift, -0.06, s, 1.0) for s, shift in ((1, 0.02), (-1, 0.06), (1, 0.08))]
+    lines, widths = (np.concatenate(parts) for parts in zip(*trees, strict=True))
     hilum = canvas.fill(ellipse(0.05, -0.06, 0.07, 0.11), ellipse(0.10, -0.02, 0.06, 0.07), soft=0.025)
-    layer = canvas.strokes(lines, widths, [min(1.0, 0.2 + width / 0.03) for width in widths], soft=0.004)
+    layer = canvas.strokes(lines, widths, np.minimum(1.0, 0.2 + widths / 0.03), soft=0.004)
     mesh: Image = np.maximum(layer, 0.8 * hilum) + 0.06 * np.abs(canvas.noise(rng, 0.04))
     return mesh
 
@@ -176,4 +175,4 @@ def _devices(canvas: Canvas, signs: Sequence[Sign]) -> tuple[Image, list[Box]]:
         low = 0.6 if "enteric tube" in kinds else -0.05
         line = smooth([(0.0, -1.3), (0.04, -0.7), (0.03, -0.3), (0.06, low)], rounds=4)
         metal += 0.6 * canvas.strokes([line], [0.014], [1.0], soft=0.0015)
-    return metal, _found(metal)
+    return metal, _found(metal, 0.05)

@@ -102,8 +102,10 @@ def _fracture(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
     piece = ribbon(line[at : at + len(line) // 4] + step, 0.034)
     x, y = line[at].tolist()
     spot = view.canvas.fill(ellipse(x, y, 0.03, 0.036), soft=0.008)
-    dense = (0.10 + 0.16 * sign.severity) * np.maximum(spot, 0.6 * view.canvas.fill(piece, soft=0.006))
-    return Trace(mask=view.canvas.fill(ellipse(x, y, 0.06, 0.06)), dense=dense.astype(np.float32), outside=True)
+    moved = view.canvas.fill(piece, soft=0.006)
+    dense = (0.10 + 0.16 * sign.severity) * np.maximum(spot, 0.6 * moved)
+    mask = np.maximum(view.canvas.fill(ellipse(x, y, 0.06, 0.06)), moved)
+    return Trace(mask=mask, dense=dense.astype(np.float32), outside=True)
 
 
 def _pleura(view: View, sign: Sign, rng: np.random.Generator) -> Trace:

@@ -15,6 +15,8 @@ from cxr_ft.data.phantom.film import Exposure, expose
 
 # The short side's length over the long one's, as of a 35 x 43 cm plate.
 _PLATE = 35 / 43
+# The attenuation of lead.
+_LEAD = 2.5
 # How many bedside films show a monitor's cables.
 _MONITORED = 0.4
 # The look of the site that the bias "site" plants: a frame, a steeper film, a lead disc at the bottom left.
@@ -85,7 +87,7 @@ def _marker(rng: np.random.Generator, canvas: Canvas, view: View) -> Image:
     image = np.zeros(canvas.shape, np.uint8)
     scale, thick = short / 512 * rng.uniform(0.9, 1.3), max(1, round(short / 512 * 3))
     cv2.putText(image, letter, (round(x), round(y)), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA)
-    return image.astype(np.float32) * np.float32(2.5 / 255)
+    return canvas.soften(image, gain=_LEAD)
 
 
 def _site_disc(canvas: Canvas) -> Image:
@@ -93,4 +95,4 @@ def _site_disc(canvas: Canvas) -> Image:
     image = np.zeros(canvas.shape, np.uint8)
     centre = (round(0.07 * short), canvas.shape[0] - round(0.07 * short))
     cv2.circle(image, centre, max(1, round(_SITE_DISC * short)), 255, cv2.FILLED, cv2.LINE_AA)
-    return image.astype(np.float32) * np.float32(2.5 / 255)
+    return canvas.soften(image, gain=_LEAD)

@@ -11,7 +11,7 @@ from pathlib import Path
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.phantom import reader
 from cxr_ft.data.phantom.canvas import Box
-from cxr_ft.data.phantom.cases import Picture, Study, Subject, severities
+from cxr_ft.data.phantom.cases import Picture, Study, Subject, labels, severities
 from cxr_ft.data.phantom.chance import stream
 from cxr_ft.data.phantom.headers import MEANINGS, procedure
 
@@ -98,7 +98,10 @@ def _truth(film: Film, biases: Iterable[str]) -> dict[str, object]:
         "subgroup": f"{film.study.faint:.4g}",
     }
     found = severities(film.study.signs)
-    boxes = {label: [list(box) for box in film.boxes[label]] for label in sorted(film.boxes) if film.boxes[label]}
+    boxes: dict[str, list[Box]] = {}
+    for bearer, label in sorted({(sign.label, label) for sign in film.study.signs for label in labels(sign)}):
+        if found_here := film.boxes.get(bearer):
+            boxes.setdefault(label, []).extend(found_here)
     return {
         **film.ids,
         "view": film.picture.view,
@@ -106,7 +109,7 @@ def _truth(film: Film, biases: Iterable[str]) -> dict[str, object]:
         "age": film.subject.body.age,
         **{label: f"{found[label]:.4g}" for label in LABELS},
         **{f"bias_{name}": planted[name] for name in biases},
-        "boxes": json.dumps(boxes),
+        "boxes": json.dumps(boxes, sort_keys=True),
     }
 
 
