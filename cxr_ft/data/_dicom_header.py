@@ -1,45 +1,49 @@
 """A DICOM file's header, and what it alone is enough to refuse.
 
-pydicom parses; what is here keeps broken and hostile files from it: nothing is read past a file's end, and a deflated
-file is inflated up to a limit. Sections named C. are in DICOM PS3.3, others in PS3.5.
+pydicom parses, within the limits of `_dicom_file`. Sections named C. are in DICOM PS3.3, others in PS3.5.
 """
 
-import io
-import os
 import re
 import warnings
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 from pydicom import Dataset, dcmread, uid
 from pydicom.dataelem import RawDataElement
 
-from cxr_ft.data._greyscale import HEADER_ERRORS, Bits, numbers, text
+from cxr_ft.data._dicom_file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
+from cxr_ft.data._dicom_values import HEADER_ERRORS, numbers, text
+from cxr_ft.data._greyscale import Bits
 from cxr_ft.data._refusal import DicomError, Reason
 
-MAX_PIXELS = 100_000_000
-MAX_BYTES = 4 * MAX_PIXELS
 UNDEFINED = 0xFFFFFFFF
+#: A LUT sequence has up to 128 KiB a table, and other values are far shorter.
+MAX_VALUE = 2**20
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-MODALITIES = ("CR", "DX", "OT", "")
+OTHER_COLOURS = ("PALETTE COLOR", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "HSV", "ARGB", "CMYK")
+MODALITIES = ("CR", "DX", "RG", "OT", "")
+EXPECTED = "CR, DX, RG, OT or none"
 DOCUMENTS = ("SR", "PR", "KO", "DOC")
-
-
-class BoundedFile(io.BufferedReader):
-    """A file that never asks for more than it has: a false length in a header would otherwise allocate gigabytes."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self.length = os.fstat(self.fileno()).st_size
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """At most `size` bytes; all that are left if it is negative or None."""
-        left = max(self.length - self.tell(), 0)
-        return super().read(left if size is None or size < 0 else min(size, left))
+RADIOGRAPHS = ("ComputedRadiography", "DigitalXRay", "SecondaryCapture", "MultiFrame")
+#: Body parts of PS3.16 annex L, as archives spell them, that show a film is of something else.
+CHEST = "CHEST|THORA|TORAX|LUNG|HEART|RIB|STERN|TORSO|TRUNK|WHOLE"
+OTHER_PARTS = (
+    "ABDOM|ANKLE|ARM|BREAST|BRAIN|CALCANEUS|CLAVIC|COCCYX|COLON|ELBOW|EXTREM|FACE|FEMUR|FIBULA|FINGER|FOOT|HAND|HEAD"
+    "|HIP|HUMERUS|JAW|KIDNEY|KNEE|LEG|MANDIB|MAXILLA|NASAL|NECK|ORBIT|PELVI|RADIUS|SACR|SCAPULA|SHOULDER|SINUS|SKULL"
+    "|SPINE|TEETH|THIGH|TIBIA|TOE|TOOTH|ULNA|WRIST"
+)
+#: All of a header that is looked at.
+WANTED = (
+    *("SOPClassUID", "Modality", "PresentationIntentType", "NumberOfFrames", "BodyPartExamined"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,52 +65,19 @@ class Layout:
         return size * 2 // 3 if self.photometric == "YBR_FULL_422" else size
 
 
-def inflate(file: BinaryIO) -> BinaryIO:
-    """A deflated file (A.5) as an uncompressed one in memory; any other file as it is.
+def read_header(file: BoundedFile) -> Dataset:
+    """Parse what the picture depends on up to the pixel data, where `file` then stands.
 
-    pydicom inflates whatever comes, and a megabyte can hold a gigabyte, so here there is a limit.
+    No other element is kept, least of all the identifying ones. A data set without preamble will do if it is an image.
     """
-    head = file.read(2**16)
-    meta = head[: _end_of_meta(head)]
-    deflated = uid.DeflatedExplicitVRLittleEndian.encode()
-    file.seek(len(meta) if deflated in meta else 0)
-    if deflated not in meta:
-        return file
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        data = stream.decompress(file.read(MAX_BYTES), MAX_BYTES)
-    except zlib.error:
-        raise DicomError(Reason.BAD_PIXELS, "the deflated data set is broken") from None
-    if stream.unconsumed_tail:
-        raise DicomError(Reason.TOO_LARGE, f"the deflated data set has more than {MAX_BYTES} bytes")
-    if not stream.eof:
-        raise DicomError(Reason.TRUNCATED, "the deflated data set is cut short")
-    plain = uid.ExplicitVRLittleEndian.encode().ljust(len(deflated), b"\0")
-    return io.BytesIO(meta.replace(deflated, plain) + data)
-
-
-def _end_of_meta(head: bytes) -> int:
-    """Where the file meta information ends, group 0002 in explicit little endian (PS3.10 7.1); 0 without a preamble."""
-    if head[128:132] != b"DICM":
-        return 0
-    at = 132
-    while head[at : at + 2] == b"\2\0":
-        start, size = (12, 4) if head[at + 4 : at + 6] in (b"OB", b"UN") else (8, 2)
-        at += start + int.from_bytes(head[at + start - size : at + start], "little")
-    return at
-
-
-def read_header(file: BinaryIO) -> Dataset:
-    """Parse up to the pixel data, where `file` then stands; a data set without preamble will do if it is an image."""
-    start = file.read(132)
-    file.seek(0)
-    bare = start[128:] != b"DICM"
+    start = peek(file)
+    bare = not is_dicom(start)
     # The groups that a data set can begin with, in either byte order.
     if bare and not {start[:2], start[1::-1]} & {b"\2\0", b"\x08\0", b"\x10\0", b"\x18\0", b"\x20\0", b"\x28\0"}:
         raise DicomError(Reason.NOT_DICOM, "neither DICOM nor PNG nor JPEG")
     try:
-        header = dcmread(file, stop_before_pixels=True, force=True)
-        complete = _is_complete(header)
+        header = dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(WANTED))
+        elements: list[object] = [header.get_item(tag) for tag in list(header.keys())]
     except (*HEADER_ERRORS, zlib.error) as error:
         if isinstance(error, OSError) and error.errno:
             raise
@@ -115,35 +86,40 @@ def read_header(file: BinaryIO) -> Dataset:
         raise DicomError(reason, f"the header cannot be parsed ({type(error).__name__})") from None
     if bare and not ("Rows" in header and "Columns" in header):
         raise DicomError(Reason.NOT_DICOM, "no DICOM preamble, and no image without one")
-    if not complete:
+    if not elements or file.tell() > file.length or not all(map(_is_whole, elements)):
         raise DicomError(Reason.TRUNCATED, "the file ends within its header")
+    if any(isinstance(element, RawDataElement) and element.length > MAX_VALUE for element in elements):
+        raise DicomError(Reason.BAD_HEADER, f"a value of more than {MAX_VALUE} bytes")
     return header
 
 
-def _is_complete(header: Dataset) -> bool:
-    if not header:
-        return False
-    last: object = header.get_item(list(header.keys())[-1])
-    return not isinstance(last, RawDataElement) or last.length in (len(last.value or b""), UNDEFINED)
+def _is_whole(element: object) -> bool:
+    return not isinstance(element, RawDataElement) or element.length in (len(element.value or b""), UNDEFINED)
 
 
 def check_kind(header: Dataset) -> None:
-    """Refuse what is not one projection radiograph made for the eye; a missing modality is let through."""
+    """Refuse what is not one radiograph of a chest made for the eye; what the header leaves out is let through."""
     kind = uid.UID(text(header, "SOPClassUID") or text(header.file_meta, "MediaStorageSOPClassUID")).keyword
     modality = text(header, "Modality")
     if modality in DOCUMENTS or (kind and "ImageStorage" not in kind):
         raise DicomError(Reason.NOT_AN_IMAGE, f"a document, not an image ({kind or modality})")
     if modality not in MODALITIES:
-        raise DicomError(Reason.WRONG_MODALITY, f"modality {_code(modality)} where CR, DX, OT or none is expected")
+        raise DicomError(Reason.WRONG_MODALITY, f"modality {_modality(modality)} where {EXPECTED} is expected")
+    if kind and not kind.startswith(RADIOGRAPHS):
+        raise DicomError(Reason.WRONG_MODALITY, f"{kind} where {EXPECTED} is expected")
     if kind.endswith("ForProcessing") or text(header, "PresentationIntentType") == "FOR PROCESSING":
         raise DicomError(Reason.FOR_PROCESSING, "raw detector data, meant for processing and not for the eye")
     if (frames := numbers(header, "NumberOfFrames")) and frames[0] > 1:
         raise DicomError(Reason.MULTI_FRAME, f"{frames[0]:.0f} frames where one is expected")
+    part = text(header, "BodyPartExamined")
+    other = re.search(OTHER_PARTS, part)
+    if other and not re.search(CHEST, part):
+        raise DicomError(Reason.NOT_CHEST, f"the body part examined is not the chest ({other[0]})")
 
 
-def _code(value: str) -> str:
-    """A code as it may stand in a message: where lengths are wrong, what follows in the file is part of the value."""
-    return value if re.fullmatch("[A-Z0-9_ ]{1,16}", value) else "that is no code"
+def _modality(value: str) -> str:
+    """A modality as it may stand in a message: where lengths are wrong, anything may be part of the value."""
+    return value if re.fullmatch("[A-Z]{2,3}|RT[A-Z]+", value) else "that is no code"
 
 
 def transfer_syntax(header: Dataset) -> uid.UID:
@@ -166,8 +142,8 @@ def read_layout(header: Dataset, *, whole_words: bool) -> Layout:
     grey = photometric in GREY and samples == 1 and allocated in (8, 16, 32)
     colour = photometric in COLOUR and samples == 3 and allocated == 8
     if not grey and not colour:
-        raise DicomError(Reason.UNSUPPORTED, f"{_code(photometric)}, {samples} samples, {allocated} bits allocated")
-    return Layout(
+        raise DicomError(Reason.UNSUPPORTED, f"{_term(photometric)}, {samples} samples, {allocated} bits allocated")
+    layout = Layout(
         rows=rows,
         columns=columns,
         samples=samples,
@@ -176,6 +152,13 @@ def read_layout(header: Dataset, *, whole_words: bool) -> Layout:
         photometric=photometric,
         planar=_whole(header, "PlanarConfiguration", default=0),
     )
+    if layout.size > MAX_BYTES:
+        raise DicomError(Reason.TOO_LARGE, f"an image of {layout.size} bytes, more than {MAX_BYTES}")
+    return layout
+
+
+def _term(photometric: str) -> str:
+    return photometric if photometric in (*GREY, *COLOUR, *OTHER_COLOURS) else "no photometric interpretation"
 
 
 def _photometric(header: Dataset) -> str:

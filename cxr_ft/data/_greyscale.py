@@ -1,39 +1,32 @@
 """From the words of a greyscale DICOM image to what a screen would show, by our own arithmetic.
 
-One small function a stage, in the standard's order: stored value, modality, VOI, polarity, padding. Each works on the
-words that a pixel can hold, at most 65,536 of them, in float64; the picture is then one look-up. That is exact whatever
-the stages do, and cheaper than arithmetic on every pixel. Sections named C. are in DICOM PS3.3, others in PS3.5.
+The stages in the standard's order: stored value, modality, VOI, polarity, padding. `read_display` takes them from the
+header once; they work on any values, in float64. Words of 8 or 16 bits are few, so the stages run on every word there
+can be and the picture is one look-up: exact whatever the stages do, and cheaper than arithmetic on every pixel.
+Sections named C. are in DICOM PS3.3, others in PS3.5.
 """
 
-import math
-import struct
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
-from pydicom.errors import BytesLengthException
+
+from cxr_ft.data._dicom_values import HEADER_ERRORS as HEADER_ERRORS  # noqa: PLC0414 - for `headers`
+from cxr_ft.data._dicom_values import as_16_bits, finite, ignored, numbers, text
 
 Values = npt.NDArray[np.float64]
 Words = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-
-# What pydicom's parser, converters and decoders raise on broken files, found by flipping bytes.
-HEADER_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
+Image = npt.NDArray[Any]
+Grey = npt.NDArray[np.float32]
+Stage = Callable[[Values], Values]
+#: Rows of words, unsigned [h, W], to their grey levels [h, W] in 0..255, not yet rounded.
+Levels = Callable[[Image], Grey]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,32 +38,88 @@ class Bits:
     signed: bool
 
 
-def render(image: npt.NDArray[Any], header: Dataset, bits: Bits) -> npt.NDArray[np.float32]:
-    """Words, unsigned [H, W], to grey levels float32 [H, W] in 0..255, not yet rounded; air dark, bone bright."""
-    words, index = _alphabet(image)
-    stored = stored_values(words, bits)
-    padding = is_padding(stored, header)
-    values = modality_values(stored, header)
-    grey = voi_lut(values, header)
-    if grey is None:
-        grey = voi_window(values, header)
-    if grey is None:
-        present = np.zeros(len(words), dtype=bool)
-        present[index] = True
-        grey = stretch(values, present & ~padding)
-    if is_inverted(header):
-        grey = 255.0 - grey
-    # NaN marks an image without contrast.
-    grey = np.where(padding | np.isnan(grey), 0.0, grey).astype(np.float32)
-    return np.take(grey, index)
+@dataclass(frozen=True, kw_only=True)
+class Display:
+    """What a header says of how stored values are to be shown."""
+
+    padding: tuple[float, float] | None
+    modality: Stage
+    voi: Stage | None  # without one, smallest to largest
+    inverted: bool
+    is_monotone: bool
+
+    def show(self, stored: Words, low: float, high: float) -> Values:
+        """Grey levels of stored values in 0..255; without a VOI stage `low` to `high` of the modality's values."""
+        values = self.modality(stored.astype(np.float64))
+        if self.voi is not None:
+            grey = self.voi(values)
+        elif low == high:
+            return np.zeros(values.shape)
+        else:
+            grey = np.clip((values - low) / (high - low), 0.0, 1.0) * 255.0
+        grey = 255.0 - grey if self.inverted else grey
+        return np.where(self.is_padding(stored), 0.0, grey)
+
+    def is_padding(self, stored: Words) -> Mask:
+        """Which stored values fill the frame around the image (C.7.5.1.1.2)."""
+        if self.padding is None:
+            return np.zeros(stored.shape, dtype=bool)
+        return (stored >= self.padding[0]) & (stored <= self.padding[1])
 
 
-def _alphabet(image: npt.NDArray[Any]) -> tuple[Words, npt.NDArray[Any]]:
-    """The words that may occur and each pixel's place among them; of 32-bit words only those that do occur."""
-    if image.dtype.itemsize <= 2:
-        return np.arange(2 ** (8 * image.dtype.itemsize), dtype=np.int64), image
-    found, index = np.unique(image, return_inverse=True)
-    return found.astype(np.int64), index.reshape(image.shape)
+def levels(image: Image, header: Dataset, bits: Bits) -> Levels:
+    """How the words of `image`, unsigned [H, W], become grey levels: air dark, bone bright, padding 0."""
+    display = read_display(header, bits)
+    low, high = (0.0, 0.0) if display.voi else extent(image, display, bits)
+    if image.dtype.itemsize > 2:
+        return lambda rows: display.show(stored_values(rows.astype(np.int64), bits), low, high).astype(np.float32)
+    patterns = np.arange(2**bits.count)
+    grey = display.show(stored_values(patterns << bits.low, bits), low, high).astype(np.float32)
+    words = np.arange(2 ** (8 * image.dtype.itemsize))
+    return partial(cv2.LUT, lut=grey[(words >> bits.low) & (2**bits.count - 1)])
+
+
+def read_display(header: Dataset, bits: Bits) -> Display:
+    """The stages that the header asks for; what is not valid is left out, with a warning."""
+    padding, modality = read_padding(header, signed=bits.signed), read_modality(header, signed=bits.signed)
+    first = -(2 ** (bits.count - 1)) if bits.signed else 0
+    ends = modality(np.array([first, first + 2**bits.count - 1], dtype=np.float64))
+    return Display(
+        padding=padding,
+        modality=modality,
+        voi=read_voi_lut(header, signed=bool(ends.min() < 0)) or read_window(header),
+        inverted=is_inverted(header),
+        is_monotone=padding is None and "ModalityLUTSequence" not in header,
+    )
+
+
+def extent(image: Image, display: Display, bits: Bits) -> tuple[float, float]:
+    """The smallest and largest of the modality's values in the image, padding left out; 0 and 0 if there is none."""
+    small = image.dtype.itemsize <= 2
+    parts = [_words(image, display, bits)] if small else np.array_split(image, -(-image.size // 2**20))
+    lows, highs = [], []
+    for words in parts:
+        stored = stored_values(words.astype(np.int64), bits)
+        if (stored := stored[~display.is_padding(stored)]).size:
+            values = display.modality(stored.astype(np.float64))
+            lows.append(float(values.min()))
+            highs.append(float(values.max()))
+    return (min(lows), max(highs)) if lows else (0.0, 0.0)
+
+
+def _words(image: Image, display: Display, bits: Bits) -> Image:
+    """The words that occur in an image of 8 or 16 bits; of plain ones the ends, between which the others lie."""
+    largest = image.max()
+    if display.is_monotone and bits.low == 0 and not bits.signed and largest < 2**bits.count:
+        return np.array([image.min(), largest])
+    count = 2 ** (8 * image.dtype.itemsize)
+    return np.flatnonzero(cv2.calcHist([np.ascontiguousarray(image)], [0], None, [count], [0, count]))
+
+
+def stretch(image: Image) -> Levels:
+    """The words of an image without a header, smallest to largest; black where they do not differ."""
+    bits = Bits(low=0, count=8 * image.dtype.itemsize, signed=False)
+    return levels(image, Dataset(), bits)
 
 
 def stored_values(words: Words, bits: Bits) -> Words:
@@ -79,55 +128,53 @@ def stored_values(words: Words, bits: Bits) -> Words:
     return np.where(values >> (bits.count - 1), values - 2**bits.count, values) if bits.signed else values
 
 
-def is_padding(stored: Words, header: Dataset) -> Mask:
-    """Which stored values fill the frame around the image (C.7.5.1.1.2); either end of a range may come first."""
+def read_padding(header: Dataset, *, signed: bool) -> tuple[float, float] | None:
+    """The stored values from and to which the frame is filled (C.7.5.1.1.2); either end of a range may come first."""
     value = numbers(header, "PixelPaddingValue")
     limit = numbers(header, "PixelPaddingRangeLimit") or value
     if not value:
-        return np.zeros(stored.shape, dtype=bool)
-    if not _finite([value[0], limit[0]]):
-        _ignored("PixelPaddingValue or PixelPaddingRangeLimit")
-        return np.zeros(stored.shape, dtype=bool)
-    ends = [_as_16_bits(end, signed=bool(stored.min() < 0)) for end in (value[0], limit[0])]
-    return (stored >= min(ends)) & (stored <= max(ends))
+        return None
+    if not finite([value[0], limit[0]]):
+        ignored("PixelPaddingValue or PixelPaddingRangeLimit")
+        return None
+    ends = [as_16_bits(end, signed=signed) for end in (value[0], limit[0])]
+    return min(ends), max(ends)
 
 
-def modality_values(stored: Words, header: Dataset) -> Values:
-    """Stored values to the modality's own: its LUT, else slope and intercept (C.11.1), else unchanged."""
-    values = stored.astype(np.float64)
-    if found := read_lut(header, "ModalityLUTSequence", signed=bool(stored.min() < 0)):
-        return found.look_up(values)
+def read_modality(header: Dataset, *, signed: bool) -> Stage:
+    """Stored values to the modality's own: by its LUT, else slope and intercept (C.11.1), else unchanged."""
+    if found := read_lut(header, "ModalityLUTSequence", signed=signed):
+        return found.look_up
     slope, intercept = numbers(header, "RescaleSlope") or [1.0], numbers(header, "RescaleIntercept") or [0.0]
-    if not _finite([slope[0], intercept[0]]) or slope[0] == 0:
-        _ignored("RescaleSlope or RescaleIntercept")
-        return values
-    return values * slope[0] + intercept[0]
+    if not finite([slope[0], intercept[0]]) or slope[0] == 0:
+        ignored("RescaleSlope or RescaleIntercept")
+        return lambda values: values
+    return lambda values: values * slope[0] + intercept[0]
 
 
-def voi_lut(values: Values, header: Dataset) -> Values | None:
+def read_voi_lut(header: Dataset, *, signed: bool) -> Stage | None:
     """The first VOI LUT (C.11.2.1.1), its whole output range 0..2^bits - 1 spread over 0..255; None without one."""
-    found = read_lut(header, "VOILUTSequence", signed=bool(values.min() < 0))
+    found = read_lut(header, "VOILUTSequence", signed=signed)
     if found is None:
         return None
     largest = 2**found.bits - 1
-    shown: Values = np.minimum(found.look_up(values), largest) * (255.0 / largest)
-    return shown
+    return lambda values: np.minimum(found.look_up(values), largest) * (255.0 / largest)
 
 
-def voi_window(values: Values, header: Dataset) -> Values | None:
+def read_window(header: Dataset) -> Stage | None:
     """The first window (C.11.2.1.2, C.11.2.1.3) as 0..255, rising with the value; None where no valid one is."""
     centres, widths = numbers(header, "WindowCenter"), numbers(header, "WindowWidth")
     if not centres and not widths:
         return None
     function = text(header, "VOILUTFunction") or "LINEAR"
     if function not in _WINDOWS:
-        _ignored("VOILUTFunction")
+        ignored("VOILUTFunction")
         function = "LINEAR"
     smallest = 1.0 if function == "LINEAR" else np.finfo(float).tiny
-    if not centres or not widths or not _finite([centres[0], widths[0]]) or widths[0] < smallest:
-        _ignored("WindowCenter or WindowWidth")
+    if not centres or not widths or not finite([centres[0], widths[0]]) or widths[0] < smallest:
+        ignored("WindowCenter or WindowWidth")
         return None
-    return 255.0 * _WINDOWS[function](values, centres[0], widths[0])
+    return lambda values: 255.0 * _WINDOWS[function](values, centres[0], widths[0])
 
 
 def _linear(values: Values, centre: float, width: float) -> Values:
@@ -146,14 +193,6 @@ def _sigmoid(values: Values, centre: float, width: float) -> Values:
 
 
 _WINDOWS = {"LINEAR": _linear, "LINEAR_EXACT": _linear_exact, "SIGMOID": _sigmoid}
-
-
-def stretch(values: Values, shown: Mask) -> Values:
-    """Smallest to largest of the `shown` values to 0..255; NaN throughout where they do not differ."""
-    low, high = (values[shown].min(), values[shown].max()) if shown.any() else (0.0, 0.0)
-    if low == high:
-        return np.full(values.shape, math.nan)
-    return np.clip((values - low) / (high - low), 0.0, 1.0) * 255.0
 
 
 def is_inverted(header: Dataset) -> bool:
@@ -190,12 +229,12 @@ def read_lut(header: Dataset, sequence: str, *, signed: bool) -> Lut | None:
         count, first, bits = (int(value) for value in items[0].LUTDescriptor)
         entries = _lut_entries(items[0], count % 2**16 or 2**16, little=header.original_encoding[1] is not False)
     except HEADER_ERRORS:
-        _ignored(sequence)
+        ignored(sequence)
         return None
     if entries is None or not 1 <= bits <= 16:
-        _ignored(sequence)
+        ignored(sequence)
         return None
-    return Lut(int(_as_16_bits(first, signed=signed)), bits, entries)
+    return Lut(int(as_16_bits(first, signed=signed)), bits, entries)
 
 
 def _lut_entries(item: Dataset, count: int, *, little: bool) -> npt.NDArray[np.uint16] | None:
@@ -209,42 +248,3 @@ def _lut_entries(item: Dataset, count: int, *, little: bool) -> npt.NDArray[np.u
     # 8-bit entries come two to a word, the first in its low byte; only the length tells them from padded ones.
     packed = np.stack([words & 255, words >> 8], axis=1).ravel()
     return packed[:count] if len(packed) >= count else None
-
-
-def numbers(header: Dataset, keyword: str) -> list[float]:
-    """A tag's values; empty where it is absent or empty, NaN where it does not hold numbers."""
-    try:
-        value = header.get(keyword)
-        if value is None or value == "":
-            return []
-        single = isinstance(value, str | bytes) or not hasattr(value, "__len__")
-        return [float(part) for part in ([value] if single else value)]
-    except HEADER_ERRORS:
-        return [math.nan]
-
-
-def text(header: Dataset, keyword: str) -> str:
-    """A code string's first value in capitals; empty where it is absent, empty or broken."""
-    try:
-        value = header.get(keyword)
-        if not isinstance(value, str) and hasattr(value, "__len__"):
-            value = value[0]
-        return "" if value is None else str(value).strip().upper()
-    except HEADER_ERRORS:
-        return ""
-
-
-def _as_16_bits(value: float, *, signed: bool) -> float:
-    # US and SS are mixed up in many files; what the value is compared with decides.
-    if signed:
-        return value - 2**16 if value >= 2**15 else value
-    return value + 2**16 if value < 0 else value
-
-
-def _finite(values: list[float]) -> bool:
-    return all(math.isfinite(value) for value in values)
-
-
-def _ignored(what: str) -> None:
-    # Without the file's name or the value: a broken header may hold anything, and one line will do for a whole archive.
-    warnings.warn(f"a DICOM file's {what} is not valid and was ignored", stacklevel=2)

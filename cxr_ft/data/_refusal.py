@@ -13,6 +13,7 @@ class Reason(enum.StrEnum):
     NO_PIXELS = "no_pixels"
     MULTI_FRAME = "multi_frame"
     WRONG_MODALITY = "wrong_modality"
+    NOT_CHEST = "not_chest"
     FOR_PROCESSING = "for_processing"
     TOO_LARGE = "too_large"
     TRUNCATED = "truncated"

@@ -1,30 +1,35 @@
 """One X-ray file to an 8-bit picture, air dark and bone bright, or a refusal with its reason.
 
 What a file is, its first bytes say, not its name. DICOM goes through `_dicom_header` (parse, refuse), `_dicom_pixels`
-(decode) and `_greyscale` (what a screen would show); PNG and JPEG take the short way.
+(decode) and `_greyscale` (what a screen would show); PNG and JPEG take the short way. `_area` makes it smaller.
 """
 
 import io
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image as Picture
+from PIL import ImageOps
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 
-from cxr_ft.data._dicom_header import MAX_BYTES, MAX_PIXELS, BoundedFile
+from cxr_ft.data._area import resample
+from cxr_ft.data._dicom_file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
+from cxr_ft.data._dicom_header import Layout
 from cxr_ft.data._dicom_pixels import read_dicom
-from cxr_ft.data._greyscale import numbers, render, stretch
+from cxr_ft.data._dicom_values import numbers
+from cxr_ft.data._greyscale import Grey, Image, Levels, levels, stretch
 from cxr_ft.data._refusal import DicomError, Reason
 from cxr_ft.errors import UsageError
 
 __all__ = ["DicomError", "Reason", "read_xray"]
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, the Y of YBR_FULL
+#: Colours whose first sample is the luminance; those of JPEG 2000 (YBR_RCT, YBR_ICT) are RGB once decoded.
+YBR = ("YBR_FULL", "YBR_FULL_422")
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
@@ -45,49 +50,56 @@ def read_xray(path: Path | str, size: int | None = None) -> npt.NDArray[np.uint8
     path = Path(path)
     try:
         # pydicom's warnings about invalid values quote them, and in a broken header that may be the patient's name.
-        with BoundedFile(path) as file, disable_value_validation():
-            grey, spacing = _read(file)
-        target = _target(grey.shape, spacing, size)
+        with BoundedFile.open(path) as file, disable_value_validation():
+            image, shown, spacing = _read(file)
+        target = _target(image.shape, spacing, size)
     except DicomError as error:
         raise error.at(path) from None
     except OSError as error:
         raise DicomError(Reason.NOT_READABLE, error.strerror or type(error).__name__, path) from None
-    return np.rint(_resample(grey, *target)).astype(np.uint8)
+    return resample(image, shown, *target)
 
 
-def _read(file: BinaryIO) -> tuple[npt.NDArray[np.float32], tuple[float, float]]:
-    """Grey levels [H, W] in 0..255, not rounded, and the (vertical, horizontal) spacing of the pixels in any unit."""
-    start = file.read(132)
-    file.seek(0)
-    if start[128:] != b"DICM" and start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        return _read_picture(file), (1.0, 1.0)
-    header, layout, words = read_dicom(file)
-    if layout.samples == 3:
-        return words.astype(np.float32) @ LUMA * np.float32(255 / (2**layout.bits.count - 1)), _spacing(header)
-    return render(words, header, layout.bits), _spacing(header)
+def _read(file: BoundedFile) -> tuple[Image, Levels, tuple[float, float]]:
+    """Words [H, W] or colours [H, W, 3], what grey they stand for, and the (vertical, horizontal) spacing of pixels."""
+    start = peek(file)
+    if not is_dicom(start) and start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        picture = _read_picture(file)
+        return picture, (_as_they_are if picture.dtype == np.uint8 else stretch(picture)), (1.0, 1.0)
+    header, layout, image = read_dicom(file)
+    shown = _luminance(layout) if layout.samples == 3 else levels(image, header, layout.bits)
+    return image, shown, _spacing(header)
 
 
-def _read_picture(file: BinaryIO) -> npt.NDArray[np.float32]:
-    """A PNG or JPEG's grey levels, float32 [H, W] in 0..255, upright."""
-    data = file.read(MAX_BYTES)
+def _as_they_are(rows: Image) -> Grey:
+    return rows.astype(np.float32)
+
+
+def _luminance(layout: Layout) -> Levels:
+    """The grey of colours [h, W, 3], of which the first is the luminance itself if they are Y, Cb and Cr."""
+    largest = np.float32(2**layout.bits.count - 1)
+    weights = np.array([1, 0, 0], dtype=np.float32) if layout.photometric in YBR else LUMA
+    return lambda rows: np.minimum(rows.astype(np.float32) @ weights, largest) * (255 / largest)
+
+
+def _read_picture(file: BoundedFile) -> npt.NDArray[Any]:
+    """A PNG or JPEG's pixels, uint8 or uint16 [H, W], upright."""
+    data = file.take(MAX_BYTES)
     # Pillow takes a file for whole once the last row is there; the reason should not depend on how much is missing.
     if (b"IEND\xaeB`\x82" if data.startswith(b"\x89") else b"\xff\xd9") not in data:
         raise DicomError(Reason.TRUNCATED, "the picture has no end")
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DicomError(Reason.TOO_LARGE, f"{image.height} x {image.width} pixels, more than {MAX_PIXELS}")
-            upright = ImageOps.exif_transpose(image)
-            deep = upright.mode.startswith("I")
-            pixels: npt.NDArray[Any] = np.asarray(upright if deep else upright.convert("L"))
-    except Image.DecompressionBombError:
+        with Picture.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise DicomError(Reason.TOO_LARGE, f"{picture.height} x {picture.width} pixels, more than {MAX_PIXELS}")
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):
+                return np.asarray(upright).astype(np.uint16)
+            return np.asarray(upright.convert("L"))
+    except Picture.DecompressionBombError:
         raise DicomError(Reason.TOO_LARGE, f"a picture of more than {MAX_PIXELS} pixels") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise DicomError(Reason.BAD_PIXELS, f"the picture cannot be decoded ({type(error).__name__})") from None
-    if not deep:
-        return pixels.astype(np.float32)
-    grey = stretch(pixels.astype(np.float64), np.ones(pixels.shape, dtype=bool))
-    return np.nan_to_num(grey, nan=0.0).astype(np.float32)
 
 
 def _spacing(header: Dataset) -> tuple[float, float]:
@@ -111,12 +123,3 @@ def _target(shape: tuple[int, ...], spacing: tuple[float, float], size: int | No
     if not height * width <= MAX_PIXELS:  # so put, it is also true of NaN
         raise DicomError(Reason.TOO_LARGE, f"with square pixels it would have more than {MAX_PIXELS} of them")
     return max(1, round(height)), max(1, round(width))
-
-
-def _resample(grey: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Area mean along the sides that shrink, then linear along those that grow."""
-    smaller = min(height, grey.shape[0]), min(width, grey.shape[1])
-    for (rows, columns), method in ((smaller, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
-        if grey.shape != (rows, columns):
-            grey = cv2.resize(grey, (columns, rows), interpolation=method)
-    return grey

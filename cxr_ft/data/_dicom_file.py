@@ -1,0 +1,105 @@
+"""A DICOM file as bytes, held to limits: nothing is read past its end, nor more of a header than headers have.
+
+pydicom believes the lengths in a file and inflates whatever comes, so hostile files are stopped here, below it.
+"""
+
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydicom import uid
+
+from cxr_ft.data._refusal import DicomError, Reason
+
+#: Detectors have up to 20 million pixels, and stitched films half as many again.
+MAX_PIXELS = 40_000_000
+#: The same at 16 bits: what an image, or a whole data set once inflated, may hold.
+MAX_BYTES = 2 * MAX_PIXELS
+#: Bounds for all that comes before the pixels; pydicom parses some 200,000 elements a second.
+MAX_HEADER_BYTES, MAX_HEADER_READS = 2**25, 200_000
+
+
+class BoundedFile(io.BufferedReader):
+    """A file or a byte string that never asks for more than it has: a false length would otherwise take gigabytes."""
+
+    def __init__(self, raw: Any, length: int) -> None:
+        super().__init__(raw)
+        self.length = length
+        self.reads, self.header_bytes = 0, 0
+
+    @classmethod
+    def open(cls, path: Path | str) -> "BoundedFile":
+        """The file at `path`; OSError if it cannot be opened."""
+        raw = io.FileIO(path)
+        return cls(raw, os.fstat(raw.fileno()).st_size)
+
+    @classmethod
+    def of(cls, data: bytes) -> "BoundedFile":
+        """The bytes of a file that is in memory."""
+        return cls(io.BytesIO(data), len(data))
+
+    @property
+    def name(self) -> str:
+        """Empty: pydicom asks for it, and a header does not need to know where it comes from."""
+        return ""
+
+    @property
+    def left(self) -> int:
+        """The bytes from here to the end."""
+        return max(self.length - self.tell(), 0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes of a header, all that are left if it is negative or None; DicomError beyond bounds."""
+        size = self.left if size is None or size < 0 else min(size, self.left)
+        self.reads, self.header_bytes = self.reads + 1, self.header_bytes + size
+        if self.reads > MAX_HEADER_READS or self.header_bytes > MAX_HEADER_BYTES:
+            raise DicomError(Reason.TOO_LARGE, "more elements or bytes before the pixels than any header has")
+        return super().read(size)
+
+    def take(self, size: int) -> bytes:
+        """At most `size` bytes of something else than a header, whose length the caller has checked."""
+        return super().read(min(size, self.left))
+
+
+def inflate(file: BoundedFile) -> BoundedFile:
+    """A deflated file (PS3.5 A.5) as an uncompressed one in memory, up to MAX_BYTES; any other file as it is."""
+    head = file.read(2**16)
+    meta = head[: _end_of_meta(head)]
+    deflated = uid.DeflatedExplicitVRLittleEndian.encode()
+    file.seek(len(meta) if deflated in meta else 0)
+    if deflated not in meta:
+        return file
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = stream.decompress(file.take(MAX_BYTES), MAX_BYTES)
+    except zlib.error:
+        raise DicomError(Reason.BAD_PIXELS, "the deflated data set is broken") from None
+    if stream.unconsumed_tail:
+        raise DicomError(Reason.TOO_LARGE, f"the deflated data set has more than {MAX_BYTES} bytes")
+    if not stream.eof:
+        raise DicomError(Reason.TRUNCATED, "the deflated data set is cut short")
+    plain = uid.ExplicitVRLittleEndian.encode().ljust(len(deflated), b"\0")
+    return BoundedFile.of(meta.replace(deflated, plain) + data)
+
+
+def _end_of_meta(head: bytes) -> int:
+    """Where the file meta information ends, group 0002 in explicit little endian (PS3.10 7.1)."""
+    at = 132 if head[128:132] == b"DICM" else 0
+    while head[at : at + 2] == b"\2\0":
+        start, size = (12, 4) if head[at + 4 : at + 6] in (b"OB", b"UN") else (8, 2)
+        at += start + int.from_bytes(head[at + start - size : at + start], "little")
+    return at
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether the first 132 bytes carry the prefix that follows a preamble."""
+    return start[128:] == b"DICM"
+
+
+def peek(file: BinaryIO) -> bytes:
+    """The first 132 bytes; `file` stands at its beginning afterwards."""
+    start = file.read(132)
+    file.seek(0)
+    return start

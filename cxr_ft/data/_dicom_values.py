@@ -1,0 +1,65 @@
+"""Values out of a header that may be broken, and what to do about those that are."""
+
+import math
+import struct
+import warnings
+
+from pydicom import Dataset
+from pydicom.errors import BytesLengthException
+
+# What pydicom's parser, converters and decoders raise on broken files, found by flipping bytes.
+HEADER_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+def numbers(header: Dataset, keyword: str) -> list[float]:
+    """A tag's values; empty where it is absent or empty, NaN where it does not hold numbers."""
+    try:
+        value = header.get(keyword)
+        if value is None or value == "":
+            return []
+        single = isinstance(value, str | bytes) or not hasattr(value, "__len__")
+        return [float(part) for part in ([value] if single else value)]
+    except HEADER_ERRORS:
+        return [math.nan]
+
+
+def text(header: Dataset, keyword: str) -> str:
+    """A code string's first value in capitals; empty where it is absent, empty or broken."""
+    try:
+        value = header.get(keyword)
+        if not isinstance(value, str) and hasattr(value, "__len__"):
+            value = value[0]
+        return "" if value is None else str(value).strip().upper()
+    except HEADER_ERRORS:
+        return ""
+
+
+def as_16_bits(value: float, *, signed: bool) -> float:
+    """The value as its 16 bits mean it, signed or not."""
+    # US and SS are mixed up in many files; what the value is compared with decides.
+    if signed:
+        return value - 2**16 if value >= 2**15 else value
+    return value + 2**16 if value < 0 else value
+
+
+def finite(values: list[float]) -> bool:
+    """Whether none of the values is infinite or no number."""
+    return all(math.isfinite(value) for value in values)
+
+
+def ignored(what: str) -> None:
+    """Warn that what a header says of `what` makes no sense."""
+    # Without the file's name or the value: a broken header may hold anything, and one line will do for a whole archive.
+    warnings.warn(f"a DICOM file's {what} is not valid and was ignored", stacklevel=2)
