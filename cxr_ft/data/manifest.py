@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft import plugins
-from cxr_ft.data import audit, phantom, pixels
+from cxr_ft.data import audit, phantom, pixels, sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import IDS, SPLITS, Records, root_folder
 from cxr_ft.data.splits import Asked, Compiled, compile_splits
@@ -68,6 +68,7 @@ def write(out: Path, records: Records, layout: str, asked: Asked, compiled: Comp
         "labels": compiled.labels,
         "binds": [name for name, row in compiled.labels.items() if row["available"] < asked.per_label],
         "worst_overshoot": round(compiled.worst_overshoot, 6),
+        "selection": compiled.selection,
         "leaks": (leaks := _certified(compiled, asked)),
         "notes": [*compiled.notes, *([OFFICIAL_LEAKS] if any(leaks.values()) else [])],
     }
@@ -158,7 +159,7 @@ def make(source: str, layout: str, asked: Asked, out: Path) -> dict[str, Any]:
     check_writable(out)
     records = plugins.load(plugins.LAYOUTS, layout).records(source)
     root = root_folder(records.root)
-    at_hand = root.is_dir() and any((root / path).exists() for path in records.table["path"].head(1000))
+    at_hand = sources.at_hand(root, list(records.table["path"].head(1000)))
 
     def check(paths: Sequence[str]) -> dict[str, tuple[str, str]]:
         return pixels.unreadable(root, paths) if at_hand else {}
@@ -166,7 +167,7 @@ def make(source: str, layout: str, asked: Asked, out: Path) -> dict[str, Any]:
     compiled = compile_splits(records, asked, check)
     if not at_hand:
         compiled.notes.append(f"no image of {records.root} is at hand: none was checked")
-    if not phantom.is_spec(records.root):
+    if not phantom.is_spec(records.root) and not sources.is_url(records.root):
         records = dataclasses.replace(records, root=str(root.resolve()))
     return write(out, records, layout, asked, compiled)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ft.data import phantom
+from cxr_ft.data import phantom, sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.errors import UsageError
 
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 #: relative to the root, or empty.
 IDS = ("subject_id", "study_id", "dicom_id")
 COLUMNS = (*IDS, "path", "view", "official", "report")
-#: Columns a layout may give.
+#: Columns a layout may give. `sex`: M, F, O or missing. `age`: whole years, a band ("50-59", "90+"), or missing.
 OPTIONAL = ("sex", "age")
+#: Text columns a layout may give where its reports are not files: used in place of `report`, "" where there is none.
+REPORT_TEXTS = ("findings", "impression")
 FRONTAL = ("PA", "AP")
+LATERALS = {"LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL"}
 SPLITS = ("train", "val", "test")
 
 
@@ -35,10 +38,10 @@ class Records:
     """What a layout found.
 
     Args:
-        table: COLUMNS, some of OPTIONAL, then the labels: float columns under the card's names (1, 0, -1, NaN) for
-            multi-label data, one string column `label` else.
+        table: COLUMNS, some of OPTIONAL and REPORT_TEXTS, then the labels: float columns under the card's names (1, 0,
+            -1, NaN) for multi-label data, one string column `label` else.
         card: the layout's card, with the label vocabulary filled in.
-        root: the folder that paths are relative to, or a phantom's specification ("phantom:subjects=200").
+        root: the folder or URL that paths are relative to, or a phantom's specification ("phantom:subjects=200").
         notes: what a user should know: one sentence each.
     """
 
@@ -51,10 +54,11 @@ class Records:
         wanted = [*COLUMNS, *(self.card.labels if self.card.multi_label else ("label",))]
         if missing := [column for column in wanted if column not in self.table]:
             raise ValueError(f"layout {self.card.name} gave no column {', '.join(missing)}")
-        taken = {*COLUMNS, *OPTIONAL, "split", "weight", "label", "mini_report", "findings", "impression"}
+        taken = {*COLUMNS, *OPTIONAL, *REPORT_TEXTS, "split", "weight", "label", "mini_report"}
         if clash := sorted(taken.intersection(self.card.labels)) if self.card.multi_label else []:
             raise UsageError(f"{self.root}: label {clash[0]!r} has the name of a column of the split files; rename it")
         self._check_ids()
+        self._check_labels()
 
     def _check_ids(self) -> None:
         """Raise UsageError where an id or path is missing, an image stands twice, or a study has two subjects."""
@@ -77,19 +81,60 @@ class Records:
         if (shared := owners.duplicated()).any():
             raise UsageError(f"{self.root}: study {owners[shared].iloc[0]} belongs to two subjects; ids must be unique")
 
+    def _check_labels(self) -> None:
+        for name in self.card.labels if self.card.multi_label else ():
+            values = self.table[name]
+            if len(bad := values[values.notna() & ~values.isin((1, 0, -1))]):
+                raise UsageError(
+                    f"{self.root}: label {name!r} is {bad.iloc[0]:g} in {len(bad)} rows; 1, 0, -1 and nothing are known"
+                )
+
 
 def root_folder(source: str) -> Path:
-    """The folder behind a source: a path, or a phantom's specification, which is made in the cache on first use.
+    """The folder behind a source: a path, a URL's mirror, or a phantom, which is made in the cache on first use.
 
     Raises:
-        UsageError: where it does not exist.
+        UsageError: where it does not exist; a URL is not looked up here.
     """
     if phantom.is_spec(source):
         return phantom.ensure(source)
-    path = Path(source).expanduser()
+    if sources.is_url(source):
+        return sources.mirror(source)
+    path = Path(sources.place(source))
     if not path.exists():
         raise UsageError(f"{source} does not exist: give the archive's folder, a table, or phantom:subjects=200")
     return path
+
+
+def views(raw: "pd.Series[str]") -> "pd.Series[str]":
+    """Views as the package writes them: capitals, both laterals as LATERAL (PS3.3 C.8.7.1), "" where none is said."""
+    named = raw.fillna("").str.strip().str.upper()
+    return named.map(lambda view: LATERALS.get(view, view)).astype("string")
+
+
+def sexes(raw: "pd.Series[str]") -> "pd.Series[str]":
+    """M, F, O, or missing, of any word that begins so."""
+    first = raw.str.strip().str.upper().str[:1]
+    return first.where(first.isin(["M", "F", "O"])).astype("string")
+
+
+def ages(raw: "pd.Series[str]") -> "pd.Series[str]":
+    """Whole years, of "58", "58.0", or DICOM's "058Y", "010M" (PS3.5 6.2); missing beyond 0 to 120, which are slips."""
+    import pandas as pd
+
+    found = raw.astype("string").str.extract(r"^\s*(\d+)(?:\.0*)?\s*([YMWDymwd]?)\s*$")
+    unit = found[1].str.upper().map({"Y": 1.0, "": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25})
+    years = (pd.to_numeric(found[0]).astype("Float64") * unit.astype("Float64")).floordiv(1)
+    return years.where(years.between(0, 120)).astype("Int64").astype("string")
+
+
+def bands(raw: "pd.Series[str]") -> "pd.Series[str]":
+    """Ages as bands of ten years ("50-59"), the last of them "90+": an exact age may tell who somebody is."""
+    import pandas as pd
+
+    start = pd.to_numeric(ages(raw)).astype("Int64") // 10 * 10
+    band = start.astype("string") + "-" + (start + 9).astype("string")
+    return band.where((start < 90) | start.isna(), "90+")
 
 
 def raw_labels(table: "pd.DataFrame", card: DatasetCard) -> NDArray[np.float64]:

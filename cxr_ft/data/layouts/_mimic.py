@@ -1,0 +1,136 @@
+"""What MIMIC-CXR and MIMIC-CXR-JPG share: PhysioNet's tables, and where an image and its report lie.
+
+    cxr-record-list.csv.gz                                     paths of the DICOM files
+    mimic-cxr-2.0.0-{metadata,chexpert,negbio,split}.csv.gz    published with MIMIC-CXR-JPG
+    patients.csv.gz                                            optional: MIMIC-IV's hosp/patients, for sex and age
+
+Only `metadata` and one of the label tables must be there.
+"""
+
+from typing import TYPE_CHECKING
+
+from cxr_ft.data import phantom, sources
+from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.labels import CHEXPERT_14
+from cxr_ft.data.layouts import _patients
+from cxr_ft.data.records import Records, root_folder, views
+from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CARD = DatasetCard(
+    name="MIMIC-CXR",
+    labels=CHEXPERT_14,
+    normal="No Finding",
+    sensitivity="credentialed",
+    source="https://physionet.org/content/mimic-cxr/",
+    terms="PhysioNet Credentialed Health Data License 1.5.0; data use agreement required",
+    citation="Johnson et al., MIMIC-CXR, a de-identified publicly available database of chest radiographs with "
+    "free-text reports, Scientific Data 6, 317 (2019)",
+)
+PHANTOM_CARD = DatasetCard(
+    name="phantom",
+    labels=CHEXPERT_14,
+    normal="No Finding",
+    sensitivity="synthetic",
+    source="cxr-phantom",
+    terms="synthetic, no patient; free",
+)
+#: Subjects of the phantom archive; MIMIC's own are below 20000000.
+PHANTOM_SUBJECTS = 90_000_000
+SPLIT_NAMES = {"train": "train", "validate": "val", "test": "test"}
+
+
+def read(source: str, card: DatasetCard, end: str) -> Records:
+    """The records of a tree whose images' names end with `end`.
+
+    Args:
+        source: its folder, a URL of it, or a phantom's specification.
+
+    Raises:
+        UsageError: where a table is missing, lacks a column, or the tables do not belong together.
+    """
+    root = str(root_folder(source)) if phantom.is_spec(source) else sources.place(source)
+    if not sources.is_url(root) and not root_folder(root).is_dir():
+        raise UsageError(f"{source} is a file: give the folder that holds files/ and the tables")
+    there = frozenset(sources.names(root))
+    notes: list[str] = []
+    table = _table(root, there, "metadata", ["dicom_id", "subject_id", "study_id", "ViewPosition"], ["StudyDate"])
+    table["view"] = views(table.pop("ViewPosition"))
+    table = _labelled(table, root, there, notes)
+    table["official"] = _official(table, root, there)
+    folder = "files/p" + table["subject_id"].str[:2] + "/p" + table["subject_id"] + "/s" + table["study_id"]
+    table["path"] = _listed(table, root, there, end).fillna(folder + "/" + table["dicom_id"] + end)
+    table["report"] = table["path"].str.rsplit("/", n=1).str[0] + ".txt"
+    years = table.pop("StudyDate").str[:4] if "StudyDate" in table else None
+    table = _patients.add(table, root, notes, years)
+    if "files" not in there:
+        notes.append(f"no folder files/ in {root}: images are not at hand and were not checked")
+    if _is_phantom(table):
+        card = PHANTOM_CARD
+    kept = source if phantom.is_spec(source) else root
+    return Records(table=table, card=card, root=kept, notes=tuple(notes))
+
+
+def _is_phantom(table: "pd.DataFrame") -> bool:
+    import pandas as pd
+
+    return bool((pd.to_numeric(table["subject_id"], errors="coerce") >= PHANTOM_SUBJECTS).all())
+
+
+def _find(there: frozenset[str], name: str) -> str | None:
+    stem = name if name.startswith("cxr-") else f"mimic-cxr-2.0.0-{name}"
+    return next((file for file in (f"{stem}.csv.gz", f"{stem}.csv") if file in there), None)
+
+
+def _table(
+    root: str, there: frozenset[str], name: str, columns: list[str], optional: list[str] | None = None
+) -> "pd.DataFrame":
+    file = _find(there, name)
+    if file is None:
+        raise UsageError(
+            f"{root} has no mimic-cxr-2.0.0-{name}.csv.gz; it comes with MIMIC-CXR-JPG: put it beside files/"
+        )
+    numbers = dict.fromkeys(CHEXPERT_14, "float64")
+    return sources.read_table(sources.join(root, file), columns, optional or (), numbers)
+
+
+def _labelled(table: "pd.DataFrame", root: str, there: frozenset[str], notes: list[str]) -> "pd.DataFrame":
+    labels = "chexpert" if _find(there, "chexpert") else "negbio"
+    if labels == "negbio":
+        notes.append("labels are NegBio's, since no chexpert table is there")
+    values = _table(root, there, labels, ["subject_id", "study_id", *CHEXPERT_14])
+    if (twice := values.duplicated(["subject_id", "study_id"])).any():
+        one = values.loc[twice, "study_id"].iloc[0]
+        raise UsageError(f"{root}: study {one} stands in two rows of the {labels} table; keep one")
+    before = len(table)
+    table = table.merge(values, on=["subject_id", "study_id"], how="inner")
+    if table.empty:
+        raise UsageError(
+            f"{root}: no study of the {labels} table stands in the metadata table; are they of one release?"
+        )
+    if before > len(table):
+        notes.append(f"{before - len(table)} images of studies without labels are left out")
+    return table
+
+
+def _official(table: "pd.DataFrame", root: str, there: frozenset[str]) -> "pd.Series[str]":
+    import pandas as pd
+
+    if _find(there, "split") is None:
+        return pd.Series("", index=table.index)
+    split = _table(root, there, "split", ["dicom_id", "split"])
+    names = split.drop_duplicates("dicom_id").set_index("dicom_id")["split"]
+    return table["dicom_id"].map(names).map(SPLIT_NAMES).fillna("")
+
+
+def _listed(table: "pd.DataFrame", root: str, there: frozenset[str], end: str) -> "pd.Series[str]":
+    """The paths of the record list, missing where it names none. It lists DICOM files; a JPEG has its DICOM's name."""
+    import pandas as pd
+
+    if _find(there, "cxr-record-list") is None:
+        return pd.Series(None, index=table.index, dtype="string")
+    listed = _table(root, there, "cxr-record-list", ["dicom_id", "path"]).drop_duplicates("dicom_id")
+    paths = listed.set_index("dicom_id")["path"].str.removesuffix(".dcm") + end
+    return table["dicom_id"].map(paths)

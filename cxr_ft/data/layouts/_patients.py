@@ -1,0 +1,55 @@
+"""The optional patients' table beside an archive: sex and age of its subjects.
+
+`patients.csv.gz` as MIMIC-IV's hosp/patients (subject_id, gender, anchor_age, anchor_year), or one's own with the
+columns subject_id and sex or gender, age or anchor_age; .csv, .tsv and .parquet will do as well.
+"""
+
+from typing import TYPE_CHECKING
+
+from cxr_ft.data import sources
+from cxr_ft.data.records import OPTIONAL, ages, sexes
+from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEX, AGE, YEAR = ("sex", "gender"), ("age", "anchor_age"), "anchor_year"
+
+
+def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[str] | None" = None) -> "pd.DataFrame":
+    """`table` with sex and age of its subjects where `folder` holds a patients' table and `table` has neither itself.
+
+    Args:
+        years: the year of each row's study, in the calendar of anchor_year; with it the age is that at the study.
+
+    Raises:
+        UsageError: where the patients' table cannot be read, or says neither sex nor age.
+    """
+    name = next((name for name in sources.names(folder) if name in {f"patients{end}" for end in sources.TABLES}), None)
+    if name is None or any(column in table for column in OPTIONAL):
+        return table
+    where = sources.join(folder, name)
+    people = sources.read_table(where, ["subject_id"], optional=[*SEX, *AGE, YEAR])
+    people = people.drop_duplicates("subject_id").set_index("subject_id")
+    sex, age = (next((column for column in known if column in people), None) for known in (SEX, AGE))
+    if sex is None and age is None:
+        raise UsageError(f"{where} has no column {', '.join((*SEX, *AGE))}: it says neither sex nor age")
+    subjects = table["subject_id"]
+    if sex:
+        table = table.assign(sex=sexes(subjects.map(people[sex]).astype("string")))
+    if age:
+        at = ages(subjects.map(people[age]).astype("string"))
+        if age == "anchor_age" and years is not None and YEAR in people:
+            at = _later(at, subjects.map(people[YEAR]), years)
+        table = table.assign(age=at)
+    if unknown := int((~subjects.isin(people.index)).sum()):
+        notes.append(f"{unknown} of {len(table)} images show subjects who are not in {name}")
+    return table
+
+
+def _later(age: "pd.Series[str]", anchor: "pd.Series[str]", year: "pd.Series[str]") -> "pd.Series[str]":
+    """The age in `year`, of the age in the year `anchor`."""
+    import pandas as pd
+
+    then, now, born = (pd.to_numeric(column, errors="coerce").astype("Int64") for column in (anchor, year, age))
+    return ages((born + now - then).astype("string"))

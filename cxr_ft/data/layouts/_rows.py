@@ -1,0 +1,89 @@
+"""Records from a table whose columns bear the package's own names: what `folder`, `table` and `dicom` share."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.layouts import _patients
+from cxr_ft.data.records import IDS, OPTIONAL, REPORT_TEXTS, Records, ages, sexes, views
+from cxr_ft.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "valid": "val", "test": "test"}
+UNKNOWN = "subjects unknown: each file is taken for its own subject; two films of one patient may stand on two sides"
+#: An age that is a band already.
+BAND = r"^\s*(?:\d+\s*-\s*\d+|\d+\+)\s*$"
+#: What a table may say of an image beside its labels.
+KNOWN = (*IDS, "path", "view", "split", "report", *OPTIONAL, *REPORT_TEXTS)
+
+
+def assemble(table: "pd.DataFrame", root: str, card: DatasetCard, labels: tuple[str, ...], notes: list[str]) -> Records:
+    """Records of a table with `path`, any of KNOWN, and either the columns `labels` or one column `label`.
+
+    Without subject_id each file is its own subject, and a note says so.
+
+    Raises:
+        UsageError: for labels that are no labels, and for what `Records` refuses.
+    """
+    out = _identified(table)
+    if not (known := "subject_id" in table):
+        notes.append(UNKNOWN)
+    out["path"] = table["path"]
+    out["view"] = views(table["view"]) if "view" in table else ""
+    out["official"] = table["split"].str.strip().str.lower().map(SPLIT_NAMES).fillna("") if "split" in table else ""
+    out["report"] = table["report"].fillna("") if "report" in table else ""
+    for name in REPORT_TEXTS:
+        if name in table:
+            out[name] = table[name].fillna("")
+    if "sex" in table:
+        out["sex"] = sexes(table["sex"])
+    if "age" in table:
+        out["age"] = table["age"] if table["age"].str.contains(BAND, regex=True).any() else ages(table["age"])
+    card = dataclasses.replace(card, group="subject" if known else "unknown", multi_label=bool(labels))
+    if labels:
+        out, card = _multi(out, table, card, labels, root)
+    else:
+        out, card = _single(out, table["label"], card, root, notes)
+    if card.normal and card.normal not in card.labels:
+        raise unknown("normal label", card.normal, card.labels, root)
+    out = _patients.add(out.reset_index(drop=True), root, notes)
+    return Records(table=out, card=card, root=root, notes=tuple(notes))
+
+
+def _identified(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The ids; those the table does not give are the files' names."""
+    import pandas as pd
+
+    stem = table["path"].str.replace(r"\.[^./]+$", "", regex=True)
+    unique = stem if not stem.duplicated().any() else table["path"]
+    return pd.DataFrame({name: table.get(name, unique) for name in IDS}, dtype="string")
+
+
+def _multi(
+    out: "pd.DataFrame", table: "pd.DataFrame", card: DatasetCard, labels: tuple[str, ...], root: str
+) -> "tuple[pd.DataFrame, DatasetCard]":
+    import pandas as pd
+
+    if clash := sorted({*out.columns, "label", "split", "weight"}.intersection(labels)):
+        raise UsageError(f"{root}: label {clash[0]!r} has the name of a column of the split files; rename it")
+    for name in labels:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if len(words := table[name][numbers.isna() & table[name].notna()]):
+            raise UsageError(f"{root}: label {name!r} is {words.iloc[0]!r} in a row; 1, 0, -1 and nothing are known")
+        out[name] = numbers.astype("float64")
+    normal = card.normal or ("No Finding" if "No Finding" in labels else None)
+    return out, dataclasses.replace(card, labels=labels, normal=normal)
+
+
+def _single(
+    out: "pd.DataFrame", label: "pd.Series[str]", card: DatasetCard, root: str, notes: list[str]
+) -> "tuple[pd.DataFrame, DatasetCard]":
+    if blank := int(label.isna().sum()):
+        notes.append(f"{blank} images without a label are left out")
+    out = out[label.notna()].assign(label=label)
+    card = dataclasses.replace(card, labels=tuple(sorted(set(out["label"]))))
+    if len(card.labels) < 2:
+        raise UsageError(f"{root}: all images have one class ({', '.join(card.labels)}); two or more are needed")
+    return out, card

@@ -1,0 +1,135 @@
+"""Any folder of DICOM files with one table of labels, which SOURCE may also be.
+
+    archive/anything/below/it             DICOM files, whatever they are called
+    archive/labels.csv (.tsv, .parquet)   `path` relative to it, or `file` (its name alone), or `SOPInstanceUID`; then
+                                          `label` (one class an image), or one column a label: 1, 0, -1 or nothing
+
+Subject and view, and sex and age where they are said, come from the headers. Subjects, studies and images are named by
+keyed hashes of PatientID, StudyInstanceUID and SOPInstanceUID (`cxr_ft.data.pseudonyms`); the ids themselves are
+written nowhere, ages as bands of ten years. Names of files and folders are kept: they should not tell who a patient is.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr_ft.data import headers, sources
+from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.layouts import _rows
+from cxr_ft.data.layouts import folder as _folder
+from cxr_ft.data.pseudonyms import namer
+from cxr_ft.data.records import Records, bands
+from cxr_ft.errors import UsageError
+from cxr_ft.progress import track
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CARD = DatasetCard(
+    name="dicom",
+    sensitivity="credentialed",
+    source="the user's own archive",
+    terms="unknown, so treated as credentialed: images and texts stay out of pages and trackers unless asked",
+)
+KEYS = ("path", "file", "SOPInstanceUID")
+TAGS = ("SOPInstanceUID", "StudyInstanceUID", "PatientID", "ViewPosition", "PatientSex", "PatientAge")
+
+
+def records(source: str) -> Records:
+    """The records of a folder of DICOM files and its table.
+
+    Raises:
+        UsageError: where there is no table, it says no label or fits no file, or the source is a URL.
+    """
+    where = sources.place(source)
+    if sources.is_url(where):
+        raise UsageError(f"{source}: headers may name patients, so layout dicom reads no URL; copy the folder first")
+    file = where if sources.is_table(where) else _folder.only_table(where)
+    if file is None:
+        raise UsageError(f"{where} has no table of labels ({', '.join(sources.TABLES)})")
+    root = sources.split(file)[0]
+    notes: list[str] = []
+    table = _joined(sources.read_table(file), _scanned(root, notes), file, notes)
+    labels = () if "label" in table else _folder.label_columns(table.drop(columns=[*TAGS, *KEYS], errors="ignore"))
+    if "label" not in table and not labels:
+        raise UsageError(f"{file} has no column label, and no column of only 1, 0, -1 or nothing to take for a label")
+    return _rows.assemble(_named(table, notes), root, CARD, labels, notes)
+
+
+def demo(folder: Path) -> str:
+    """A tiny archive of phantoms with a table for tests; the source to give to `records`."""
+    from pydicom import dcmread
+
+    from cxr_ft.data.phantom import make_archive
+
+    root = folder / "dicom"
+    make_archive(root / "films", subjects=24, seed=1, size=64)
+    for extra in [p for p in (root / "films").iterdir() if p.is_file()]:
+        extra.unlink()
+    lines = ["SOPInstanceUID,Edema,Nodule"]
+    for number, file in enumerate(sorted(root.rglob("*.dcm"))):
+        header = dcmread(file)
+        header.PatientID, header.PatientSex, header.PatientAge = file.parts[-3], "FM"[number % 2], "058Y"
+        header.save_as(file)
+        lines.append(f"{header.SOPInstanceUID},{number % 2},{number // 2 % 2}")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    return str(root)
+
+
+def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
+    """The headers of all files below `root` that are DICOM, one row an image."""
+    files = [name for name in sources.files(root) if not sources.is_table(name)]
+    rows = headers.scan((Path(root, name) for name in track(files, "reading headers", len(files))), TAGS)
+    rows["path"] = files
+    found = rows[rows["problem"].isna() & rows["SOPInstanceUID"].notna()].drop(columns="problem")
+    if len(found) < len(rows):
+        notes.append(f"{len(rows) - len(found)} of {len(rows)} files are no DICOM image and are left out")
+    copies = found["SOPInstanceUID"].duplicated()
+    if copies.any():
+        notes.append(f"{int(copies.sum())} files are copies of others (one SOPInstanceUID) and are left out")
+    found = found[~copies].astype("string")
+    return found.assign(file=found["path"].str.rpartition("/")[2])
+
+
+def _joined(table: "pd.DataFrame", found: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame":
+    """The table's rows that have a file, with its header's values."""
+    key = next((key for key in KEYS if key in table), None)
+    if key is None:
+        raise UsageError(f"{file} has no column {' or '.join(KEYS)}; it has {', '.join(table.columns[:20])}")
+    table = table[[name for name in table.columns if name == key or name not in {*KEYS, *TAGS}]]
+    named = found[found[key].isin(table[key])]
+    for what, rows in (("rows", table), ("files", named)):
+        if twice := int(rows[key].duplicated().sum()):
+            raise UsageError(f"{file}: {twice} {what} have the {key} of another; name each image once, or give paths")
+    if named.empty:
+        raise UsageError(f"{file}: none of its {len(table)} rows names one of {len(found)} DICOM files by {key}")
+    out = table.merge(named, on=key, how="inner")
+    if missing := len(table) - len(out):
+        notes.append(f"{missing} of {len(table)} rows of {Path(file).name} have no file and are left out")
+    if unused := len(found) - len(out):
+        notes.append(f"{unused} of {len(found)} DICOM files have no row in {Path(file).name} and are left out")
+    return out
+
+
+def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
+    """The rows with the package's columns in place of the header's, no identifying value among them."""
+    name = namer()
+    study = table["StudyInstanceUID"].replace("", None).fillna(table["SOPInstanceUID"])
+    patient = table["PatientID"].str.strip().replace("", None)
+    # One film of a study may lack what the others say.
+    patient = patient.fillna(patient.groupby(study).transform("first"))
+    if unknown := int(patient.isna().sum()):
+        notes.append(f"{unknown} files name no patient: each of their studies is taken for its own subject")
+    patient = ("P" + patient).fillna("S" + study)
+    if (two := patient.groupby(study).transform("nunique") > 1).any():
+        raise UsageError(f"{table.loc[two, 'path'].iloc[0]}: its study has films of two patients; which is it?")
+    out = table.drop(columns=[*TAGS, "file"])
+    out["subject_id"] = [name("subject", value) for value in patient]
+    out["study_id"] = [name("study", value) for value in study]
+    out["dicom_id"] = [name("image", value) for value in table["SOPInstanceUID"]]
+    said = table["ViewPosition"].replace("", None)
+    out["view"] = said.fillna(table["view"]) if "view" in table else said
+    if (table["PatientSex"].fillna("") != "").any():
+        out["sex"] = table["PatientSex"]
+    if (table["PatientAge"].fillna("") != "").any():
+        out["age"] = bands(table["PatientAge"])
+    return out

@@ -1,0 +1,173 @@
+"""Any CSV, TSV or Parquet table, with a map of its columns in YAML. Tables and images may be URLs.
+
+SOURCE is the map, or the table with its map beside it: `labels.yaml` or `table.yaml` beside `labels.csv`.
+
+    table: labels.csv            # beside the map, or a URL; not needed where SOURCE is the table
+    root: images                 # what paths are relative to; the table's folder where it is not said
+    columns:                     # ours: theirs. Only path is needed
+      path: "{Exam}/{File}.png"  # a column, or a pattern of columns
+      subject_id: Patient        # without it each file is its own subject
+      view: Projection           # also: study_id, dicom_id, split, sex, age, report, findings, impression
+      label: Diagnosis           # one class an image; or leave it out and list
+    labels: [Edema, Nodule]      # columns of 1, 0, -1 or nothing; {Nodule: nodule_flag} names them anew
+    values: {"present": 1, "absent": 0, "unsure": -1}   # where they hold words
+    card: {name: my hospital, sensitivity: public}      # also: normal, source, terms, citation
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxr_ft.data import sources
+from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.layouts import _rows
+from cxr_ft.data.records import Records
+from cxr_ft.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CARD = DatasetCard(
+    name="table",
+    group="unknown",
+    sensitivity="credentialed",
+    source="the user's own table",
+    terms="unknown, so treated as credentialed: images and texts stay out of pages and trackers unless asked",
+)
+KEYS = ("table", "root", "columns", "labels", "values", "card")
+COLUMNS = (*_rows.KNOWN, "label")
+OF_CARD = ("name", "normal", "sensitivity", "source", "terms", "citation")
+SENSITIVITIES = ("synthetic", "public", "credentialed")
+
+
+def records(source: str) -> Records:
+    """The records of a table, by its map.
+
+    Raises:
+        UsageError: where the map or the table cannot be read, or the map names what is not there.
+    """
+    map_file, file = _files(sources.place(source))
+    asked = _map(map_file)
+    folder = sources.split(map_file)[0]
+    file = file or _beside(folder, str(asked.get("table", "")))
+    if not file:
+        raise UsageError(f"{map_file} names no table: give it `table: labels.csv`")
+    columns, labels = asked["columns"], _labels(asked, map_file)
+    needed = {name for theirs in columns.values() for name in _names(theirs)} | set(labels.values())
+    raw = sources.read_table(file, sorted(needed))
+    table = raw[[]].assign(**{ours: _column(raw, theirs) for ours, theirs in columns.items()})
+    words = {str(word): str(number) for word, number in asked.get("values", {}).items()}
+    for ours, theirs in labels.items():
+        table[ours] = raw[theirs].str.strip().replace(words)
+    if len(nowhere := table["path"][table["path"].isna()]):
+        raise UsageError(f"{file}: {len(nowhere)} of {len(table)} rows have a path missing; fill it")
+    root = _beside(folder, str(asked["root"])) if "root" in asked else sources.split(file)[0]
+    return _rows.assemble(table, root, _card(asked, map_file), tuple(labels), [])
+
+
+def demo(folder: Path) -> str:
+    """A tiny table, its map and its images for tests; the source to give to `records`."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    root = folder / "table"
+    (root / "png").mkdir(parents=True)
+    lines = ["File,Patient,Projection,edema_flag,nodule_flag"]
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 256, (40, 36), dtype=np.uint8)).save(root / "png" / f"{i}.png")
+        flags = rng.choice(["present", "absent", "unsure", ""], 2)
+        lines.append(f"{i},P{i // 2},{'PA' if i % 2 else 'LL'},{','.join(flags)}")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    (root / "labels.yaml").write_text(
+        "root: png\n"
+        'columns: {path: "{File}.png", subject_id: Patient, view: Projection}\n'
+        "labels: {Edema: edema_flag, Nodule: nodule_flag}\n"
+        "values: {present: 1, absent: 0, unsure: -1}\n"
+        "card: {name: demo, sensitivity: synthetic}\n"
+    )
+    return str(root / "labels.csv")
+
+
+def _files(where: str) -> tuple[str, str]:
+    """The map, and the table where it was given itself."""
+    if where.lower().endswith((".yaml", ".yml")):
+        return where, ""
+    if not sources.is_table(where):
+        raise UsageError(f"{where} is neither a map (.yaml) nor a table ({', '.join(sources.TABLES)})")
+    folder, name = sources.split(where)
+    end = next(end for end in sorted(sources.TABLES, key=len, reverse=True) if name.lower().endswith(end))
+    wanted = (f"{name[: -len(end)]}.yaml", "table.yaml")
+    found = next((sources.join(folder, n) for n in wanted if sources.exists(sources.join(folder, n))), None)
+    if found is None:
+        raise UsageError(f"{where} has no {' or '.join(wanted)} beside it, which says what its columns are")
+    return found, where
+
+
+def _beside(folder: str, name: str) -> str:
+    """A place that a map names: a URL, an absolute path, or one beside the map."""
+    if not name or sources.is_url(name):
+        return name
+    path = sources.place(name)
+    return path if Path(path).is_absolute() else sources.join(folder, path)
+
+
+def _map(where: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        asked = yaml.safe_load(sources.read_text(where))
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(asked, dict) or not isinstance(asked.get("columns"), dict) or "path" not in asked["columns"]:
+        raise UsageError(f"{where} must say at least `columns: {{path: ...}}`")
+    for kind, given, known in (
+        ("key", asked, KEYS),
+        ("column", asked["columns"], COLUMNS),
+        ("key of card", asked.get("card", {}), OF_CARD),
+    ):
+        if not isinstance(given, dict):
+            raise UsageError(f"{where}: {kind.split()[-1]} must be a map of names")
+        if other := [name for name in given if name not in known]:
+            raise unknown(kind, other[0], known, where)
+    if not isinstance(words := asked.get("values", {}), dict) or any(isinstance(word, bool) for word in words):
+        raise UsageError(f'{where}: write values as {{"yes": 1, "no": 0}}, in quotes: YAML takes a bare yes for true')
+    return asked
+
+
+def _labels(asked: dict[str, Any], where: str) -> dict[str, str]:
+    """The label columns: our names, theirs."""
+    labels = asked.get("labels", {})
+    if isinstance(labels, list):
+        labels = dict(zip(labels, labels, strict=True))
+    if not isinstance(labels, dict):
+        raise UsageError(f"{where}: write labels as [Edema, Nodule] or {{Nodule: nodule_flag}}")
+    if bool(labels) == ("label" in asked["columns"]):
+        raise UsageError(f"{where} must say either labels (columns of 1, 0, -1) or columns: {{label: ...}} (one class)")
+    return {str(ours): str(theirs) for ours, theirs in labels.items()}
+
+
+def _names(theirs: Any) -> list[str]:
+    """The columns that a column's map needs."""
+    return re.findall(r"{([^{}]+)}", str(theirs)) or [str(theirs)]
+
+
+def _column(raw: "pd.DataFrame", theirs: Any) -> "pd.Series[str]":
+    """A column, or a pattern filled row by row; missing where one of its parts is."""
+    import pandas as pd
+
+    parts = re.split(r"{([^{}]+)}", str(theirs))
+    if len(parts) == 1:
+        return raw[str(theirs)]
+    out = pd.Series(parts[0], index=raw.index, dtype="string")
+    for name, text in zip(parts[1::2], parts[2::2], strict=True):
+        out = out + raw[name] + text
+    return out
+
+
+def _card(asked: dict[str, Any], where: str) -> DatasetCard:
+    said = {name: str(value) for name, value in asked.get("card", {}).items() if value is not None}
+    if (how := said.get("sensitivity", "credentialed")) not in SENSITIVITIES:
+        raise unknown("sensitivity", how, SENSITIVITIES, where)
+    return dataclasses.replace(CARD, **said)  # type: ignore[arg-type]  # sensitivity was checked
