@@ -1,22 +1,26 @@
-"""Report text: its sections, and a mini-report written from labels.
+"""The text columns of the split tables: sections of reports, and mini-reports written from labels.
 
-MIMIC-CXR's reports carry their sections as headers in capitals at the start of a line ("FINDINGS:"). The wording of the
-mini-report is ours.
+The wording of the mini-report is ours.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cxr_ft.data import sources
+from cxr_ft.data.balance import kinds
+from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records, raw_labels, root_folder
+from cxr_ft.data.sections import clean, mimic_sections, sections
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["TEXTS", "add_texts", "mini_report", "mini_report_of_class", "mini_reports", "sections"]
 
 #: What `--text` may be, and the text columns it makes.
 TEXTS: dict[str, tuple[str, ...]] = {
@@ -26,26 +30,9 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "impression": ("impression",),
     "all": ("mini_report", "findings", "impression"),
 }
-
-_HEADER = re.compile(r"^[ \t]*([A-Z][A-Z /,()&-]{2,60}):", re.MULTILINE)
-_NAMES = {"FINDING": "findings", "FINDINGS": "findings", "IMPRESSION": "impression", "IMPRESSIONS": "impression"}
-_BOTH = {"FINDINGS AND IMPRESSION", "FINDINGS/IMPRESSION", "IMPRESSION AND FINDINGS"}
-
-
-def sections(report: str) -> dict[str, str]:
-    """The findings and the impression of a report, white space collapsed; a section that is missing or empty is absent.
-
-    The last occurrence of a header wins; a combined header fills both.
-    """
-    found: dict[str, str] = {}
-    headers = list(_HEADER.finditer(report))
-    ends = [*(header.start() for header in headers[1:]), len(report)]
-    for header, end in zip(headers, ends, strict=False):
-        name = header.group(1).strip()
-        text = " ".join(report[header.end() : end].split())
-        names = ("findings", "impression") if name in _BOTH else (_NAMES.get(name),)
-        found.update({key: text for key in names if key and text})
-    return found
+#: The mini-report's sentences: one a label that is stated, by its value; one for a normal film; one for a single class.
+SENTENCES = {1.0: "There is {}.", 0.0: "No {}.", -1.0: "Possible {}."}
+NORMAL, ONE_CLASS = "No acute finding.", "The film shows {}."
 
 
 def mini_report(values: Mapping[str, float], normal: str | None) -> str:
@@ -53,57 +40,72 @@ def mini_report(values: Mapping[str, float], normal: str | None) -> str:
 
     A film whose `normal` label is 1 begins with one sentence that says so.
     """
-    words = {1.0: "There is {}.", 0.0: "No {}.", -1.0: "Possible {}."}
-    sentences = ["No acute finding."] if normal and values.get(normal) == 1 else []
-    sentences += [words[v].format(name.lower()) for name, v in values.items() if v in words and name != normal]
+    sentences = [NORMAL] if normal and values.get(normal) == 1 else []
+    sentences += [SENTENCES[v].format(name.lower()) for name, v in values.items() if v in SENTENCES and name != normal]
     return " ".join(sentences)
 
 
 def mini_report_of_class(label: str) -> str:
     """The mini-report of single-label data."""
-    return f"The film shows {label.lower()}."
+    return ONE_CLASS.format(label.lower())
 
 
 def add_texts(table: "pd.DataFrame", records: Records, text: str, notes: list[str]) -> "pd.DataFrame":
-    """`table` with the text columns of `text`. Rows whose report lacks a section asked for by name are left out.
+    """`table` with the sections that `text` asks for. Rows whose report has none of them are left out.
+
+    A section that the table has as a column is taken from there; else the reports' files are read.
 
     Raises:
         UsageError: where a section is asked for and the data has no reports.
     """
-    wanted = TEXTS[text]
-    if "mini_report" in wanted:
-        table = table.assign(mini_report=_mini_reports(table, records))
-    parts = [name for name in wanted if name != "mini_report"]
+    parts = [name for name in TEXTS[text] if name != "mini_report"]
     if not parts:
         return table
-    root = root_folder(records.root)
-    if not (table["report"] != "").any() or not root.is_dir():
-        raise UsageError(f"--text {text}: {records.root} has no reports; use --text mini_report or none")
-    files = sorted(set(table["report"]) - {""})
-    found = {file: _sections_of(root / file) for file in track(files, "reading reports", len(files))}
-    for name in parts:
-        table = table.assign(**{name: [found.get(file, {}).get(name, "") for file in table["report"]]})
+    if all(name in table for name in parts):
+        columns = {name: [clean(value) for value in table[name].fillna("")] for name in parts}
+    else:
+        columns = _from_files(table, records, text, parts)
+    table = table.assign(**columns)
     there = (table[parts] != "").any(axis=1)
     if not there.any():
         raise UsageError(
-            f"--text {text}: none of {len(files)} reports of {records.root} could be read or has that section"
+            f"--text {text}: no report of {records.root} could be read and has that section; "
+            "use --text mini_report or none"
         )
     if dropped := int((~there).sum()):
         notes.append(f"{dropped} images whose report has no {' or '.join(parts)} are left out")
     return table[there]
 
 
-def _sections_of(file: Path) -> dict[str, str]:
+def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[str]) -> dict[str, list[str]]:
+    root = root_folder(records.root)
+    if not (table["report"] != "").any():
+        raise UsageError(f"--text {text}: {records.root} has no reports; use --text mini_report or none")
+    mimic = records.card.name.startswith("MIMIC-CXR")
+    files = table[["report", "study_id"]].drop_duplicates("report")
+    found = {
+        file: _sections_of(sources.local(root, file), study if mimic else "")
+        for file, study in track(zip(*(files[c].tolist() for c in files), strict=True), "reading reports", len(files))
+        if file
+    }
+    return {name: [found.get(file, {}).get(name) or "" for file in table["report"].tolist()] for name in parts}
+
+
+def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
     try:
-        return sections(file.read_text(encoding="utf-8", errors="replace"))
+        report = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        report = file.read_text(encoding="latin-1")  # older archives; every byte is a character in it
     except FileNotFoundError:
         return {}
+    return mimic_sections(mimic_study, report) if mimic_study else sections(report)
 
 
-def _mini_reports(table: "pd.DataFrame", records: Records) -> list[str]:
-    if not records.card.multi_label:
-        return [mini_report_of_class(label) for label in table["label"]]
-    values = raw_labels(table, records.card)
-    unique, where = np.unique(np.nan_to_num(values, nan=9), axis=0, return_inverse=True)
-    texts = [mini_report(dict(zip(records.card.labels, row, strict=True)), records.card.normal) for row in unique]
-    return [texts[i] for i in where]
+def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:
+    """The mini-report of each row [N] of a table with the card's labels."""
+    if not card.multi_label:
+        return [mini_report_of_class(label) for label in table["label"].tolist()]
+    values = raw_labels(table, card)
+    first, kind = kinds(np.nan_to_num(values, nan=9).astype(np.int64))
+    texts = [mini_report(dict(zip(card.labels, row, strict=True)), card.normal) for row in values[first].tolist()]
+    return [texts[i] for i in kind.tolist()]

@@ -1,11 +1,24 @@
 """Sections of reports, and mini-reports from labels; policies of labels."""
 
-import numpy as np
-import pytest
+import re
+import textwrap
+from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
-from cxr_ft.data.reports import mini_report, sections
+from cxr_ft.data.records import Records
+from cxr_ft.data.reports import add_texts, mini_report, mini_report_of_class
+from cxr_ft.data.sections import clean, exceptions, mimic_sections, parse, sections
 from cxr_ft.errors import UsageError
+
+OPENI = Path("/work/shared/data/openi_reports.csv")
 
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
@@ -21,6 +34,27 @@ REPORT = """                                 FINAL REPORT
 """
 
 
+HEADERS = ["FINDINGS:", "Impression:", "WET READ:", "ADDENDUM", "FINAL REPORT", "FINDINGS AND IMPRESSION:", "LUNGS:"]
+PIECES = st.lists(
+    st.one_of(st.sampled_from([*HEADERS, "\n", "\r\n", " ", ". ", ":", "___"]), st.text(max_size=12)), max_size=40
+)
+
+
+@given(PIECES.map("".join))
+def test_sections_put_together_are_the_report(report):
+    found = parse(report)
+    assert "".join(report[s.start : s.end] for s in found) == report
+    assert found[0].start == 0 and found[-1].end == len(report)
+    assert all(s.start <= s.body <= s.end for s in found)
+    assert all(a.end == b.start for a, b in pairwise(found))
+
+
+@given(PIECES.map("".join))
+def test_texts_are_pieces_of_the_report_or_none(report):
+    bodies = {clean(report[s.body : s.end]) for s in parse(report)}
+    assert all(text is None or (text and text in bodies) for text in sections(report).values())
+
+
 def test_sections_with_white_space_collapsed():
     assert sections(REPORT) == {
         "findings": "The heart is enlarged. There is a small left effusion.",
@@ -28,17 +62,183 @@ def test_sections_with_white_space_collapsed():
     }
 
 
-def test_missing_and_empty_sections_are_absent():
-    assert sections("no headers at all") == {}
-    assert sections(" FINDINGS:\n\n IMPRESSION: Clear.") == {"impression": "Clear."}
+def test_missing_and_empty_sections_are_none():
+    assert sections("no headers at all") == sections("") == {"findings": None, "impression": None}
+    assert sections(" FINDINGS:\n\n IMPRESSION: Clear.") == {"findings": None, "impression": "Clear."}
 
 
-def test_a_combined_header_fills_both():
-    assert sections(" FINDINGS AND IMPRESSION: Clear.") == {"findings": "Clear.", "impression": "Clear."}
+def test_offsets_point_at_header_and_text():
+    found = {s.name: s for s in parse(REPORT)}
+    assert list(found) == ["preamble", "final report", "examination", "indication", "findings", "impression"]
+    assert REPORT[found["findings"].start : found["findings"].body] == "FINDINGS:"
+    assert REPORT[found["impression"].body : found["impression"].end].strip() == "Small left effusion."
+
+
+FINDINGS, IMPRESSION = "Heart size is normal. AP view: no effusion.", "1. No acute disease. 2. Stable nodule."
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        " FINDINGS:  {f}\n\n IMPRESSION:  {i}\n",
+        "Findings: {f}\nImpression: {i}",
+        "findings: {f}\nimpression: {i}",
+        "FINDINGS: {f}\nIMPRESSION: {i}",
+        "\tFINDINGS :\t{f}\n\tIMPRESSION :\t{i}",
+        "EXAM: Chest. INDICATION: cough FINDINGS: {f} IMPRESSION: {i}",
+        "Exam: Chest. Indication: cough. Findings: {f} Impression: {i}",
+        " FINDINGS\n\n {f}\n\n IMPRESSION\n\n {i}",
+        " FINDINGS - {f}\n IMPRESSION - {i}",
+        " FINDNGS: {f}\n IMPRESSON: {i}",
+        " Finidngs: {f}\n Imperssion: {i}",
+        " FINDINGS: {f}\n CONCLUSION: {i}",
+        " CHEST, TWO VIEWS: {f}\n IMPRESSION: {i}",
+        " CHEST (PA AND LAT):\n\n FINDINGS: {f}\n IMPRESSION: {i}",
+        " FINDINGS: old\n IMPRESSION: old\n FINDINGS: {f}\n IMPRESSION: {i}",
+        " WET READ: ___ 8:36 PM\n  IMPRESSION: wet\n____________\n FINAL REPORT\n FINDINGS: {f}\n IMPRESSION: {i}",
+        " WET READ: nothing.\n\n FINDINGS: {f}\n\n IMPRESSION: {i}",
+        " FINDINGS: {f}\n IMPRESSION: {i}\n WET READ: clear",
+        " FINAL ADDENDUM\n ADDENDUM  See. FINDINGS: new\n________\n FINAL REPORT\n FINDINGS: {f}\n IMPRESSION: {i}",
+        " FINDINGS: {f}\n IMPRESSION: {i}\n ADDENDUM: discussed.\n IMPRESSION: other",
+        " FINDINGS: {f}\n IMPRESSION: {i}\n\n Electronically signed by ___, MD\n",
+        " FINDINGS: {f}\n IMPRESSION: {i}\n NOTIFICATION: told.\n RECOMMENDATION(S): CT.",
+        "\ufeffFINDINGS: {f}\r\nIMPRESSION: {i}\r\n",
+    ],
+)
+def test_layouts(report):
+    assert sections(report.format(f=FINDINGS, i=IMPRESSION)) == {"findings": FINDINGS, "impression": IMPRESSION}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "FINDINGS AND IMPRESSION",
+        "FINDINGS/IMPRESSION",
+        "Findings & Impression",
+        "IMPRESSION AND FINDINGS",
+        "FINDINGS / IMPRESSION",
+    ],
+)
+def test_a_combined_header_fills_both(header):
+    assert sections(f" {header}: Clear.") == {"findings": "Clear.", "impression": "Clear."}
+    assert "findings and impression" in [s.name for s in parse(f" {header}: Clear.")]
+
+
+def test_parts_of_the_findings_do_not_end_them():
+    report = "FINDINGS:\n LUNGS: Clear.\n HEART: Normal.\n IMPRESSION: Normal."
+    assert sections(report) == {"findings": "LUNGS: Clear. HEART: Normal.", "impression": "Normal."}
+
+
+def test_words_in_a_sentence_are_no_headers():
+    report = "FINDINGS: The impression of a mass. Compression: none. At 8:36 XXXX: seen; see http://a.b\nXXXX: also."
+    assert sections(report)["impression"] is None
+    assert sections(report)["findings"] == clean(report[9:])
 
 
 def test_windows_line_ends():
     assert sections(REPORT.replace("\n", "\r\n")) == sections(REPORT)
+
+
+def _wrapped(text):
+    return "\n ".join(textwrap.wrap(text, 70, break_on_hyphens=False))
+
+
+REAL = {
+    "as MIMIC": lambda f, i: (
+        f"   FINAL REPORT\n INDICATION:  cough\n\n FINDINGS: \n\n {_wrapped(f)}\n\n IMPRESSION:  {_wrapped(i)}\n"
+    ),
+    "title case": lambda f, i: f"Indication: cough\n\nFindings: {f}\n\nImpression: {i}\n",
+    "no leading space": lambda f, i: f"INDICATION: cough\n\nFINDINGS: {f}\n\nIMPRESSION: {i}\n",
+    "one line": lambda f, i: f"FINAL REPORT EXAM: Chest INDICATION: cough FINDINGS: {f} IMPRESSION: {i}",
+    "one line, title case": lambda f, i: f"Exam: Chest. Indication: cough. Findings: {f} Impression: {i}",
+    "wet read": lambda f, i: (
+        f" WET READ: ___ 8:36 PM\n  IMPRESSION: x\n____________\n  FINAL REPORT\n FINDINGS: {f}\n IMPRESSION: {i}\n"
+    ),
+    "addendum": lambda f, i: f" FINDINGS: {f}\n IMPRESSION: {i}\n ADDENDUM: told.\n IMPRESSION: other\n",
+    "typos": lambda f, i: f" FINDGINGS: {f}\n IMPRESION: {i}\n",
+    "numbered": lambda f, i: f" FINDINGS: {f}\n IMPRESSION:\n 1. {_wrapped(i)}\n 2. End.\n",
+}
+
+
+@pytest.mark.skipif(not OPENI.exists(), reason="the real reports are not here")
+@pytest.mark.parametrize("name", REAL)
+def test_real_reports_are_recovered_to_the_word(name):
+    table = pd.read_csv(OPENI, keep_default_na=False)
+    wrong = []
+    for f, i in zip(table["findings"], table["impression"], strict=True):
+        said = f"1. {i} 2. End." if name == "numbered" else i
+        if sections(REAL[name](f, i)) != {"findings": clean(f) or None, "impression": clean(said) or None}:
+            wrong.append(f)
+    assert len(table) == 1500 and wrong == []
+
+
+@pytest.mark.skipif(not OPENI.exists(), reason="the real reports are not here")
+def test_real_reports_under_a_combined_header():
+    for text in pd.read_csv(OPENI, keep_default_na=False)["findings"]:
+        got = sections(f" INDICATION: cough\n\n FINDINGS AND IMPRESSION:  {text}\n")
+        assert got["findings"] == got["impression"] == (clean(text) or None)
+
+
+def test_the_published_exceptions():
+    """As many as txt/section_parser.py has: 23 under another header, 23 at given offsets, 8 without findings."""
+    kinds = [
+        ("header" if header else "none" if (a, b) == (0, 0) else "offsets") for header, a, b in exceptions().values()
+    ]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"header": 23, "offsets": 23, "none": 8}
+    assert all(re.fullmatch(r"5\d{7}", study) for study in exceptions())
+    assert all(0 <= a <= b < 1000 for _, a, b in exceptions().values())
+
+
+def test_exceptions_are_applied_to_their_studies():
+    report = " INDICATION: Heart normal.\n RECOMMENDATION(S):  Lungs clear.\n NOTE: Seen.\n" + 30 * "x "
+    assert mimic_sections("50913680", report) == {"findings": "Lungs clear.", "impression": None}
+    assert mimic_sections("57936451", report) == {"findings": "Heart normal.", "impression": None}
+    assert mimic_sections("50196495", report) == {"findings": clean(report[59:399]), "impression": None}
+    assert mimic_sections("58235663", " FINDINGS: x") == {"findings": None, "impression": None}
+    assert mimic_sections("1", REPORT) == sections(REPORT)
+
+
+def records(tmp_path, name="MIMIC-CXR", **columns):
+    n = len(next(iter(columns.values())))
+    ids = {key: [f"{key}{k}" for k in range(n)] for key in ("subject_id", "study_id", "dicom_id", "path")}
+    table = pd.DataFrame({**ids, "view": "PA", "official": "", "report": "", "label": ["a", "b"] * (n // 2), **columns})
+    return Records(table=table, card=DatasetCard(name=name, labels=("a", "b"), multi_label=False), root=str(tmp_path))
+
+
+def test_text_columns_of_the_table_are_used(tmp_path):
+    made = records(tmp_path, findings=["Clear.", "", " Large\n heart. ", None])
+    notes = []
+    out = add_texts(made.table, made, "findings", notes)
+    assert out["findings"].tolist() == ["Clear.", "Large heart."]
+    assert notes == ["2 images whose report has no findings are left out"]
+
+
+def test_files_in_latin_1_and_with_a_mark_are_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes("FINDINGS: caf\xe9.".encode("latin-1"))
+    (tmp_path / "b.txt").write_bytes("\ufeffFINDINGS: caf\xe9.".encode())
+    made = records(tmp_path, report=["a.txt", "b.txt"])
+    assert add_texts(made.table, made, "findings", [])["findings"].tolist() == ["caf\xe9."] * 2
+
+
+@pytest.mark.parametrize(("name", "findings"), [("MIMIC-CXR", "Lungs clear."), ("phantom", "Heart normal.")])
+def test_exceptions_are_for_mimic_alone(tmp_path, name, findings):
+    (tmp_path / "a.txt").write_text("FINDINGS: Heart normal.\nRECOMMENDATIONS: Lungs clear.")
+    made = records(tmp_path, name, report=["a.txt", "a.txt"], study_id=["50913680", "50913680x"])
+    made.table["study_id"] = "50913680"
+    assert add_texts(made.table, made, "findings", [])["findings"].tolist() == [findings] * 2
+
+
+def test_no_reports_is_said(tmp_path):
+    made = records(tmp_path, report=["", ""])
+    with pytest.raises(UsageError, match="has no reports"):
+        add_texts(made.table, made, "impression", [])
+    made = records(tmp_path, report=["gone.txt", "gone.txt"])
+    with pytest.raises(UsageError, match="could be read and has that section"):
+        add_texts(made.table, made, "impression", [])
+
+
+def test_mini_report_of_one_class():
+    assert mini_report_of_class("Covid") == "The film shows covid."
 
 
 def test_mini_report_says_each_stated_label_once():
