@@ -1,96 +1,61 @@
 """Records to balanced, subject-disjoint train / val / test tables, compiled rather than sampled.
 
-1. Every eligible subject is assigned to one side, so that each label's share of each side meets the ratios as evenly as
-   the data allows (greedy in order of scarcity, then local moves).
-2. On each side a mixed-integer program over label patterns chooses how many images of each pattern to take: at least
-   the quota of every label, least worst overshoot first, then least total. Nothing is duplicated.
-3. Within a pattern, images are taken in the order of a hash of their id and the seed.
+1. A mixed-integer program over label patterns chooses how many images of each pattern to take: at least the quota of
+   every label, least worst overshoot first, then least total. Nothing is duplicated.
+2. Within a pattern, images are taken in the order of a hash of their id and the seed.
+3. Every eligible subject, chosen from or not, goes to the side that a hash of its id says; then a few subjects move,
+   until each label's share of each side meets the ratios, among the chosen images and among all.
 
-So the result does not depend on the order of rows, on workers or on PYTHONHASHSEED. Images that cannot be read are
-found when they are chosen, dropped, and the program is solved again.
+So the result does not depend on the order of rows, on workers or on PYTHONHASHSEED, and few subjects change sides when
+rows are added. Images that cannot be read are found when they are chosen, dropped, and the program is solved again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ft.data.balance import assign, share_out, solve
-from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.labels import targets
-from cxr_ft.data.records import FRONTAL, IDS, OPTIONAL, SPLITS, Records, order_key, raw_labels
-from cxr_ft.data.reports import TEXTS, add_texts
-from cxr_ft.errors import UsageError, unknown
+from cxr_ft.data.asked import NONE, UNITS, VIEWS, Asked, eligible, join_studies, positives
+from cxr_ft.data.balance import Selection, assign, kinds, share_out, solve
+from cxr_ft.data.records import IDS, OPTIONAL, SPLITS, Records, order_key
+from cxr_ft.data.reports import TEXTS, add_texts, mini_reports
+from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["NONE", "UNITS", "VIEWS", "Asked", "Check", "Compiled", "compile_splits", "positives"]
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 #: Paths -> reason code and detail for each one that cannot be read.
 Check = Callable[[Sequence[str]], dict[str, tuple[str, str]]]
-VIEWS = ("frontal", "all", "PA", "AP", "LATERAL")
-UNITS = ("image", "study")
-#: The quota of rows without any positive label, in data that has no label for normal films.
-NONE = "(none)"
 #: Rows of the natural test set, at least, where there are so many.
 NATURAL = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the user asked of the splits.
-
-    Args:
-        per_label: images (or studies) wanted of each label over the three sides together.
-        seed: decides which images are taken among equals.
-        ratios: train, val, test in percent.
-        views: frontal (PA and AP), all, or one view. Images without a view pass where the data has none at all.
-        uncertain, blank: policies of `cxr_ft.data.labels`.
-        unit: what a row is; "study" joins the images of a study.
-        official: keep the data's own split; quotas hold for train only.
-        text: the text columns, one of `cxr_ft.data.reports.TEXTS`.
-    """
-
-    per_label: int
-    seed: int = 0
-    ratios: tuple[float, float, float] = (70.0, 15.0, 15.0)
-    views: str = "frontal"
-    uncertain: str = "ignore"
-    blank: str = "negative"
-    unit: str = "image"
-    official: bool = False
-    text: str = "mini_report"
-
-    def __post_init__(self) -> None:
-        if self.per_label < 1:
-            raise UsageError(f"--per-label {self.per_label}: at least 1 image a label is needed")
-        if len(self.ratios) != 3 or not all(r > 0 for r in self.ratios) or abs(sum(self.ratios) - 100) > 1e-6:
-            raise UsageError(
-                f"--ratios {'/'.join(f'{r:g}' for r in self.ratios)}: "
-                "give three positive numbers with sum 100, as 70/15/15"
-            )
-        for kind, value, known in (
-            ("--views", self.views, VIEWS),
-            ("--unit", self.unit, UNITS),
-            ("--text", self.text, TEXTS),
-        ):
-            if value not in known:
-                raise unknown(f"{kind} value", value, known)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """The splits: tables by side ("train", "val", "test", "test_natural"), what was refused, and the certificate."""
+    """The splits: tables by side ("train", "val", "test", "test_natural"), what was refused, and the certificate.
+
+    `labels` says for each label what was asked, is available, is the target, was achieved, and the overshoot (a share
+    of the target); `selection` the worst overshoot, the bound below which none can be, the gap of the total, and the
+    labels that bind: those with too few images, and those at the worst overshoot.
+    """
 
     tables: dict[str, "pd.DataFrame"]
     rejected: list[tuple[str, str, str]]
     labels: dict[str, dict[str, int]]
-    worst_overshoot: float
+    selection: dict[str, Any]
     counts: dict[str, int]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def worst_overshoot(self) -> float:
+        """The worst overshoot over a target, as a share of it."""
+        return float(self.selection["worst_overshoot"])
 
 
 def compile_splits(records: Records, asked: Asked, check: Check) -> Compiled:
@@ -127,73 +92,58 @@ def compile_splits(records: Records, asked: Asked, check: Check) -> Compiled:
         raise UsageError(
             f"--per-label {asked.per_label} leaves nothing for {', '.join(empty)}; ask for more, or other --ratios"
         )
+    certificate = problem.certificate()
+    notes.append(_in_words(certificate))
     return Compiled(
         tables=out,
         rejected=sorted((path, *why) for path, why in refused.items()),
         labels=problem.achieved(out),
-        worst_overshoot=problem.worst,
+        selection=certificate,
         counts={"records": len(records.table), "eligible": int(problem.readable.sum()), "rejected": len(refused)},
         notes=notes,
     )
 
 
-def eligible(records: Records, asked: Asked, notes: list[str]) -> "pd.DataFrame":
-    """The rows of the views asked for; data without any view is taken whole, and says so."""
-    table = records.table
-    if asked.views == "all":
-        return table
-    if (table["view"] == "").all():
-        if asked.views != "frontal":
-            raise UsageError(f"--views {asked.views}: {records.root} says no view of any image; use --views all")
-        notes.append("the data says no views: all images are taken for frontal ones")
-        return table
-    kept = table[table["view"].isin(FRONTAL if asked.views == "frontal" else [asked.views])]
-    there = ", ".join(sorted({str(view) or "none said" for view in table["view"]}))
-    if kept.empty:
-        raise UsageError(f"--views {asked.views}: {records.root} has none; its views are {there}; use --views all")
-    notes.append(
-        f"{len(table) - len(kept)} of {len(table)} images are left out by --views {asked.views} (views: {there})"
-    )
-    return kept
-
-
-def join_studies(table: "pd.DataFrame") -> "pd.DataFrame":
-    """One row a study: dicom_id, path and view joined by `|`, PA, AP, LATERAL first in this order."""
-    order = {"PA": 0, "AP": 1, "LATERAL": 2}
-    table = table.assign(_order=table["view"].map(order).fillna(3)).sort_values(["study_id", "_order", "dicom_id"])
-    joined = table.groupby("study_id", sort=True)[["dicom_id", "path", "view"]].agg("|".join)
-    first = table.drop_duplicates("study_id").drop(columns="_order").set_index("study_id", drop=False)
-    first[["dicom_id", "path", "view"]] = joined.loc[first.index]
-    return first.reset_index(drop=True)
-
-
-def positives(table: "pd.DataFrame", card: DatasetCard, asked: Asked) -> tuple[Mask, tuple[str, ...]]:
-    """Which row counts for which quota [N, L'], and the quotas' names: the labels, and NONE where none is normal."""
-    values = targets(raw_labels(table, card), asked.uncertain, asked.blank) == 1
-    if card.multi_label and card.normal is None:
-        return np.column_stack([values, ~values.any(axis=1)]), (*card.labels, NONE)
-    return values, card.labels
+def _in_words(certificate: dict[str, Any]) -> str:
+    """The certificate in one sentence, for the manifest and the terminal."""
+    worst, least, gap = (100 * certificate[key] for key in ("worst_overshoot", "least_possible", "gap"))
+    proof = "the least there can be" if worst == least else f"and no selection can do better than {least:.2f} %"
+    binds = f", at {' and '.join(certificate['at_worst'])}" if certificate["at_worst"] else ""
+    return f"the selection's worst overshoot over a target is {worst:.2f} %{binds}: {proof}; gap of the total {gap:g} %"
 
 
 class _Problem:
-    """The eligible rows [N] with their sides fixed, and what is chosen of them as rows turn out to be unreadable."""
+    """The eligible rows [N], and what is chosen of them as rows turn out to be unreadable."""
 
     def __init__(self, table: "pd.DataFrame", records: Records, asked: Asked) -> None:
+        import pandas as pd
+
         self.table, self.card, self.root, self.asked = table, records.card, records.root, asked
         self.held, self.names = positives(table, self.card, asked)
-        self.side = self._official() if asked.official else self._assigned()
-        self.rank = np.array([order_key(asked.seed, name) for name in table["dicom_id"]], dtype="S8")
+        first, self.pattern = kinds(self.held)
+        self.patterns: Mask = self.held[first]
+        self.subject, subjects = pd.factorize(table["subject_id"].to_numpy(dtype=object), sort=True)
+        self.subjects = subjects
+        if len(subjects) < len(SPLITS):
+            raise UsageError(
+                f"{self.root}: {len(subjects)} eligible subjects; train, val and test need one each at least"
+            )
+        self.draw = _keys(asked.seed, subjects) / 2.0**64
+        self.rank = _keys(asked.seed, table["dicom_id"].to_numpy(dtype=object))
+        self.official = self._official() if asked.official else None
         self.readable: Mask = np.ones(len(table), dtype=bool)
-        self.chosen: dict[str, Mask] = {}
-        self.quotas: Ints = np.zeros((3, len(self.names)), dtype=np.int64)
-        self.worst = 0.0
 
     def solve(self) -> Mask:
-        """Choose rows for every side, and say which rows are in any table."""
-        self.quotas, self.worst = self._quotas(), 0.0
-        self.chosen = {name: self._choose(s) for s, name in enumerate(SPLITS)}
+        """Choose rows, give every subject a side, and say which rows are in any table."""
+        pool = self.readable if self.official is None else self.readable & (self.official == 0)
+        self.quotas: Ints = np.minimum(self.asked.per_label, self.held[pool].sum(axis=0))
+        chosen = self._choose(pool)
+        self.side = self._assigned(chosen) if self.official is None else self.official
+        if self.official is not None:
+            chosen |= self.readable & (self.official > 0)
+        self.chosen = {name: chosen & (self.side == s) for s, name in enumerate(SPLITS)}
         self.chosen["test_natural"] = self._natural(least=int(self.chosen["test"].sum()))
-        taken: Mask = np.logical_or.reduce(list(self.chosen.values()))
+        taken: Mask = chosen | self.chosen["test_natural"]
         return taken
 
     def paths(self, rows: Mask) -> list[str]:
@@ -201,38 +151,56 @@ class _Problem:
         return [path for row in self.table["path"][rows] for path in row.split("|")]
 
     def drop(self, bad: set[str]) -> None:
-        """Take rows with an unreadable file out of the problem; sides stay as they are."""
+        """Take rows with an unreadable file out of the problem."""
         self.readable &= [bad.isdisjoint(row.split("|")) for row in self.table["path"]]
 
     def tables(self) -> dict[str, "pd.DataFrame"]:
         """The CSVs' tables. `weight`: how many readable rows of its side a chosen row stands for."""
-        _, code = np.unique(self.held, axis=0, return_inverse=True)
         out = {}
         for name, mask in self.chosen.items():
-            there = np.bincount(code[self._here(SPLITS.index(name.removesuffix("_natural")))], minlength=code.max() + 1)
-            here = np.bincount(code[mask], minlength=code.max() + 1)
-            weight = 1.0 if name == "test_natural" else np.round(there[code[mask]] / here[code[mask]], 6)
+            there = np.bincount(self.pattern[self._here(name)], minlength=len(self.patterns))
+            here = np.bincount(self.pattern[mask], minlength=len(self.patterns))
+            code = self.pattern[mask]
+            weight = 1.0 if name == "test_natural" else np.round(there[code] / here[code], 6)
             rows = self.table[mask].assign(split=name, weight=weight)
+            if "mini_report" in TEXTS[self.asked.text]:
+                rows["mini_report"] = mini_reports(rows, self.card)
             first = [*IDS, "path", "view", "split", "weight", *(column for column in OPTIONAL if column in rows)]
             labels = list(self.card.labels) if self.card.multi_label else ["label"]
-            out[name] = rows[[*first, *labels, *TEXTS[self.asked.text]]].reset_index(drop=True)
+            out[name] = rows[list(dict.fromkeys([*first, *labels, *TEXTS[self.asked.text]]))].reset_index(drop=True)
         return out
 
     def achieved(self, out: dict[str, "pd.DataFrame"]) -> dict[str, dict[str, int]]:
-        """For each label: asked, available, quota and rows of each side."""
+        """For each label: asked, available, target, achieved, and each side's part of the target and rows."""
         counts = {name: positives(rows, self.card, self.asked)[0].sum(axis=0) for name, rows in out.items()}
+        targets = np.stack([share_out(int(quota), self.asked.ratios) for quota in self.quotas])
+        if self.official is not None:  # the other sides are taken whole
+            targets = np.stack([self.quotas, *(self.held[self._here(name)].sum(axis=0) for name in SPLITS[1:])], axis=1)
         return {
             label: {
                 "asked": self.asked.per_label,
                 "available": int(self.held[self.readable, i].sum()),
-                **{f"{side}_quota": int(self.quotas[s, i]) for s, side in enumerate(SPLITS)},
+                "target": int(self.quotas[i]),
+                "achieved": int(self.got[i]),
+                **{f"{side}_quota": int(targets[i, s]) for s, side in enumerate(SPLITS)},
                 **{name: int(count[i]) for name, count in counts.items()},
             }
             for i, label in enumerate(self.names)
         }
 
-    def _here(self, s: int) -> Mask:
-        here: Mask = (self.side == s) & self.readable
+    def certificate(self) -> dict[str, Any]:
+        """What the program proves, and the labels that bind it."""
+        worst = np.isclose(self.got / np.maximum(self.quotas, 1) - 1, self.selection.worst) & (self.quotas > 0)
+        return {
+            "worst_overshoot": round(self.selection.worst, 6),
+            "least_possible": round(self.selection.bound, 6),
+            "gap": round(self.selection.gap, 6),
+            "short": [name for i, name in enumerate(self.names) if self.quotas[i] < self.asked.per_label],
+            "at_worst": [name for i, name in enumerate(self.names) if worst[i] and self.selection.worst > 0],
+        }
+
+    def _here(self, name: str) -> Mask:
+        here: Mask = (self.side == SPLITS.index(name.removesuffix("_natural"))) & self.readable
         return here
 
     def _official(self) -> Ints:
@@ -241,56 +209,43 @@ class _Problem:
             raise UsageError(f"--official: the data's own split has no eligible image for {', '.join(missing)}")
         return np.asarray(side, dtype=np.int64)
 
-    def _assigned(self) -> Ints:
-        import pandas as pd
-
-        code, subjects = pd.factorize(self.table["subject_id"], sort=True)
-        if len(subjects) < len(SPLITS):
-            raise UsageError(
-                f"{self.root}: {len(subjects)} eligible subjects; train, val and test need one each at least"
-            )
-        counts = np.zeros((len(subjects), self.held.shape[1] + 1))
-        np.add.at(counts, code, np.column_stack([self.held, np.ones(len(code))]))
-        side = assign([str(s) for s in subjects], counts, self.asked.ratios, self.asked.seed)
-        return np.asarray(side[code])
-
-    def _quotas(self) -> Ints:
-        """Rows wanted of each label on each side [3, L]: what was asked, or is available, shared out by the ratios."""
-        there: Ints = np.stack([self.held[self._here(s)].sum(axis=0) for s in range(3)])
-        if self.asked.official:
-            wanted: Ints = np.array([[self.asked.per_label], [len(self.held)], [len(self.held)]])
-        else:
-            totals = [min(self.asked.per_label, int(n)) for n in there.sum(axis=0)]
-            wanted = np.array([share_out(total, self.asked.ratios) for total in totals]).T
-        quotas: Ints = np.minimum(wanted, there)
-        return quotas
-
-    def _choose(self, s: int) -> Mask:
-        here = self._here(s)
-        if self.asked.official and SPLITS[s] != "train":
-            return here
-        chosen: Mask = np.zeros(len(here), dtype=bool)
-        rows = np.flatnonzero(here & self.held.any(axis=1))
+    def _choose(self, pool: Mask) -> Mask:
+        """The rows of `pool` [N] that the program takes: of each pattern the first ones by their hash."""
+        rows = np.flatnonzero(pool & self.held.any(axis=1))
         if rows.size == 0:
-            raise UsageError(
-                f"{self.root}: no labelled image for {SPLITS[s]}; more subjects or other --ratios are needed"
-            )
-        patterns, code = np.unique(self.held[rows], axis=0, return_inverse=True)
-        take, overshoot = solve(patterns, np.bincount(code, minlength=len(patterns)), self.quotas[s])
-        self.worst = max(self.worst, overshoot)
+            raise UsageError(f"{self.root}: no image has a positive label; other --views or --uncertain are needed")
+        code = self.pattern[rows]
+        self.selection: Selection = solve(self.patterns, np.bincount(code, minlength=len(self.patterns)), self.quotas)
+        self.got: Ints = self.selection.take @ self.patterns
         order = np.lexsort((self.rank[rows], code))
         place = np.arange(len(rows)) - np.searchsorted(code[order], code[order])  # within its pattern
-        chosen[rows[order][place < take[code[order]]]] = True
+        chosen: Mask = np.zeros(len(pool), dtype=bool)
+        chosen[rows[order][place < self.selection.take[code[order]]]] = True
         return chosen
+
+    def _assigned(self, chosen: Mask) -> Ints:
+        """The side of each row [N]: shares are met among the chosen rows, and among all, for the natural test set."""
+        counts: Ints = np.zeros((len(self.draw), 2 * self.held.shape[1] + 2), dtype=np.int64)
+        for i, column in enumerate([*self.held.T, np.ones(len(chosen), dtype=bool)]):
+            for j, mask in enumerate((chosen, self.readable)):
+                counts[:, 2 * i + j] = np.bincount(self.subject[column & mask], minlength=len(self.draw))
+        side: Ints = assign(self.draw, counts, self.asked.ratios)[self.subject]
+        return side
 
     def _natural(self, least: int) -> Mask:
         """All readable rows of whole test subjects, by chance, until there are `least` (and NATURAL, of so many)."""
-        rows = np.flatnonzero(self._here(SPLITS.index("test")))
-        subject = self.table["subject_id"].to_numpy()[rows]
-        by_chance = sorted(set(subject), key=lambda name: order_key(self.asked.seed, name))
-        order = {name: i for i, name in enumerate(by_chance)}
-        place = np.array([order[name] for name in subject])
-        last = np.sort(place)[min(max(least, NATURAL), len(place)) - 1]
+        rows = np.flatnonzero(self._here("test"))
         taken: Mask = np.zeros(len(self.table), dtype=bool)
-        taken[rows[place <= last]] = True
+        if rows.size:
+            # Not the draw that sides go by: those who moved to this side would come first.
+            names, which = np.unique(self.subject[rows], return_inverse=True)
+            place = _keys(self.asked.seed, [f"natural|{name}" for name in self.subjects[names]])[which]
+            last = np.sort(place)[min(max(least, NATURAL), len(rows)) - 1]
+            taken[rows[place <= last]] = True
         return taken
+
+
+def _keys(seed: int, names: Iterable[str]) -> NDArray[np.uint64]:
+    """`order_key` of each name as a number."""
+    joined = b"".join([order_key(seed, name) for name in names])
+    return np.frombuffer(joined, dtype=">u8").astype(np.uint64)
