@@ -1,14 +1,19 @@
 """Leaks in any split, ours or somebody else's: what stands on two sides.
 
 Each CSV is one side, or a column `split` says the side of each row. Whatever of subject, study, image id, path and text
-the tables have is compared; content is compared where it stands in the table, files are not opened.
+the tables have is compared, texts also with nearly the same ones; where the images are at hand, their pixels are too.
+`confound` then asks whether a label can be told without looking at the film.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_ft.data import acquisition, confound
+from cxr_ft.data._near_texts import near
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,9 +24,13 @@ KEYS = {
     "subject": ("subject_id", "patient_id", "PatientID", "Patient ID"),
     "study": ("study_id",),
     "image": ("dicom_id", "image_id", "Image Index"),
-    "path": ("path", "Path", "image_path"),
-    "text": ("text", "findings", "report"),
+    "path": ("path", "Path", "image_path", "filename"),
+    "text": ("text", "findings", "report", "impression", "report_text", "caption", "Resume"),
 }
+#: Of these a row may hold several, joined by |.
+SEVERAL = ("image", "path", "pixels")
+#: The column of pixel hashes that `audit` adds where images are at hand.
+PIXELS = "_pixels"
 
 
 @dataclass(frozen=True)
@@ -41,43 +50,136 @@ class Leak:
         return f"{self.what}: {self.count} in both {self.left} and {self.right} ({rows})"
 
 
-def audit(files: list[Path]) -> tuple[dict[str, int], list[str], list[Leak]]:
-    """Compare the sides in `files`.
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """What an audit found.
 
-    Returns:
-        Rows of each side, what was compared, and the leaks.
+    Args:
+        sides: rows of each side.
+        compared: what all sides could be compared by.
+        leaks: what stands on two sides.
+        confounds: for each label how well it can be told without the film; those with `found` are a finding.
+        notes: what was not looked at, and why.
+    """
+
+    sides: dict[str, int]
+    compared: list[str]
+    leaks: list[Leak]
+    confounds: list[confound.Confound]
+    notes: list[str]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.leaks and not any(label.found for label in self.confounds)
+
+
+def audit(files: Sequence[Path], root: str | None = None) -> Audit:
+    """Compare the sides in `files`, and look for labels that can be told without the film.
+
+    Args:
+        root: the folder that paths are relative to; None: what a manifest beside the first file says, or its folder.
 
     Raises:
         UsageError: where a file cannot be read, fewer than two sides are there, or nothing can be compared.
     """
+    import pandas as pd
+
     sides = _sides(files)
     if len(sides) < 2:
         raise UsageError(f"{files[0]}: only one side; give a CSV a side, or one with a column split")
     if empty := [name for name, table in sides.items() if table.empty]:
         raise UsageError(f"{empty[0]} has no rows: nothing to compare")
-    compared, leaks = compare(sides)
-    if not compared:
+    if not any(_column(sides, names) for names in KEYS.values()):
         known = ", ".join(name for names in KEYS.values() for name in names)
         raise UsageError(f"{files[0]}: nothing to compare; a column among {known} is needed in every CSV")
-    return {name: len(table) for name, table in sides.items()}, compared, leaks
+    names = {what: _column(sides, known) for what, known in KEYS.items()}
+    measured, notes = _measured(sides, names["path"], root, files[0].parent)
+    if not measured.empty:
+        hashes = measured["pixels"].to_dict()
+        for name, table in sides.items():
+            joined = ["|".join(hashes.get(one, "") for one in row.split("|")) for row in table[str(names["path"])]]
+            sides[name] = table.assign(**{PIXELS: pd.array(joined, dtype="string")})
+    compared, leaks = compare(sides)
+    whole = pd.concat([table for name, table in sides.items() if not name.endswith("_natural")], ignore_index=True)
+    confounds, said = confound.probe(whole, measured, path=names["path"], group=names["subject"] or names["image"])
+    return Audit(
+        sides={name: len(table) for name, table in sides.items()},
+        compared=compared,
+        leaks=leaks,
+        confounds=confounds,
+        notes=[*notes, *said],
+    )
 
 
 def compare(sides: dict[str, "pd.DataFrame"]) -> tuple[list[str], list[Leak]]:
     """What all `sides` have to be compared by, and what stands on two of them."""
-    columns = {what: _column(sides, names) for what, names in KEYS.items()}
+    columns = {what: _column(sides, names) for what, names in {**KEYS, "pixels": (PIXELS,)}.items()}
     compared = {what: column for what, column in columns.items() if column}
-    leaks = [
-        leak
-        for what, column in compared.items()
+    # The natural test set is a second view of the test side.
+    pairs = [
+        (left, right)
         for left, right in combinations(sides, 2)
-        # The natural test set is a second view of the test side.
         if left.removesuffix("_natural") != right.removesuffix("_natural")
-        if (leak := _compare(what, column, (left, sides[left]), (right, sides[right])))
     ]
+    leaks = []
+    for what, column in compared.items():
+        values = {name: _values(table[column], several=what in SEVERAL) for name, table in sides.items()}
+        for left, right in pairs:
+            if what == "text":
+                owners = [sides[name][columns["subject"]] if columns["subject"] else None for name in (left, right)]
+                found = near((values[left], owners[0]), (values[right], owners[1]))
+            else:
+                found = {what: (set(values[left]) & set(values[right])) - {""}}
+            for kind, both in found.items():
+                rows = values[right].index[values[right].isin(both)].nunique()
+                if both:
+                    leaks.append(Leak(kind, left, right, count=len(both), rows=rows, total=len(sides[right])))
     return list(compared), leaks
 
 
-def _sides(files: list[Path]) -> dict[str, "pd.DataFrame"]:
+def _values(column: "pd.Series[str]", *, several: bool) -> "pd.Series[str]":
+    """The values without case and odd spaces, indexed by row; a row of `several` joined by | has as many."""
+    import pandas as pd
+
+    clean = pd.Series([" ".join(value.split()).lower() for value in column.astype("string").fillna("").tolist()])
+    return clean.str.split("|").explode() if several and any("|" in value for value in clean) else clean
+
+
+def _measured(
+    sides: dict[str, "pd.DataFrame"], path: str | None, root: str | None, beside: Path
+) -> tuple["pd.DataFrame", list[str]]:
+    """What `acquisition.measure` says of each image, by path, where they are at hand; and what is to be said."""
+    import pandas as pd
+
+    nothing = pd.DataFrame(columns=["pixels"])
+    if path is None:
+        return nothing, ["the tables name no files: pixels, sizes and headers were not looked at"]
+    paths = sorted({one for table in sides.values() for row in table[path].unique() for one in row.split("|")} - {""})
+    folder = _root(root, beside)
+    if not any((folder / one).is_file() for one in paths[:1000]):
+        if root is not None:
+            raise UsageError(f"--root {root}: none of the images is there, for example {paths[0] if paths else 'none'}")
+        return nothing, ["no image is at hand (give --root DIR): pixels, sizes and headers were not looked at"]
+    measured = acquisition.measure(folder, paths)
+    failed = int((measured["pixels"] == "").sum())
+    return measured, [f"{failed} of {len(paths)} images could not be read"] if failed else []
+
+
+def _root(root: str | None, beside: Path) -> Path:
+    if root is not None:
+        return Path(root).expanduser()
+    manifest = beside / "manifest.json"
+    if not manifest.is_file():
+        return beside
+    try:
+        said = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{manifest} cannot be read: {error}; give --root DIR") from None
+    return Path(str(said.get("root", beside) if isinstance(said, dict) else beside))
+
+
+def _sides(files: Sequence[Path]) -> dict[str, "pd.DataFrame"]:
     import pandas as pd
 
     sides: dict[str, pd.DataFrame] = {}
@@ -96,14 +198,3 @@ def _sides(files: list[Path]) -> dict[str, "pd.DataFrame"]:
 
 def _column(sides: dict[str, "pd.DataFrame"], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if all(name in table for table in sides.values())), None)
-
-
-def _compare(
-    what: str, column: str, left: tuple[str, "pd.DataFrame"], right: tuple[str, "pd.DataFrame"]
-) -> Leak | None:
-    clean = {name: table[column].str.split().str.join(" ").str.lower() for name, table in (left, right)}
-    both = (set(clean[left[0]]) & set(clean[right[0]])) - {""}
-    if not both:
-        return None
-    rows = int(clean[right[0]].isin(both).sum())
-    return Leak(what=what, left=left[0], right=right[0], count=len(both), rows=rows, total=len(right[1]))

@@ -1,10 +1,25 @@
-"""Leaks in ours and in others' splits."""
+"""Leaks in ours and in others' splits, and labels that can be told without the film."""
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
+from cxr_ft.cli.split import main
+from cxr_ft.data import manifest
 from cxr_ft.data.audit import audit
+from cxr_ft.data.splits import Asked
 from cxr_ft.errors import UsageError
+
+REAL = Path("/work/shared/data/real_cxr")
+LONG = (
+    "Heart size is at the upper limit of normal with a tortuous aorta. A {} mm nodule projects over the third rib on "
+    "the right. No pleural effusion."
+)
 
 
 def write(folder, **tables):
@@ -21,25 +36,35 @@ def test_planted_leaks_are_counted(tmp_path):
         train={"subject_id": [1, 1, 2], "dicom_id": ["a", "b", "c"], "text": ["One two", "x", "y"]},
         test={"subject_id": [2, 3, 2], "dicom_id": ["d", "a", "e"], "text": [" one  TWO", "z", ""]},
     )
-    sides, compared, leaks = audit(files)
-    assert sides == {"train.csv": 3, "test.csv": 3}
-    assert compared == ["subject", "image", "text"]
-    assert {(leak.what, leak.count, leak.rows) for leak in leaks} == {
+    found = audit(files)
+    assert found.sides == {"train.csv": 3, "test.csv": 3}
+    assert found.compared == ["subject", "image", "text"]
+    assert {(leak.what, leak.count, leak.rows) for leak in found.leaks} == {
         ("subject", 1, 2),
         ("image", 1, 1),
         ("text", 1, 1),
     }
+    assert not found.clean
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.lists(st.integers(0, 30), min_size=1, max_size=20))
+def test_subjects_on_two_sides_are_counted_exactly(tmp_path_factory, left, right):
+    found = audit(write(tmp_path_factory.mktemp("a"), a={"subject_id": left}, b={"subject_id": right}))
+    both = set(left) & set(right)
+    assert [(leak.count, leak.rows) for leak in found.leaks] == (
+        [(len(both), sum(one in both for one in right))] if both else []
+    )
 
 
 def test_one_csv_with_a_split_column(tmp_path):
     (file,) = write(tmp_path, all={"patient_id": [1, 2, 2], "split": ["train", "train", "test"]})
-    _, _, leaks = audit([file])
-    assert [(leak.what, leak.left, leak.right) for leak in leaks] == [("subject", "test", "train")]
+    assert [(leak.what, leak.left, leak.right) for leak in audit([file]).leaks] == [("subject", "test", "train")]
 
 
 def test_clean_is_clean_and_blanks_are_no_leak(tmp_path):
-    files = write(tmp_path, a={"subject_id": [1, None]}, b={"subject_id": [2, None]})
-    assert audit(files)[2] == []
+    found = audit(write(tmp_path, a={"subject_id": [1, None]}, b={"subject_id": [2, None]}))
+    assert found.leaks == [] and found.clean
 
 
 def test_the_natural_test_set_may_share_with_test(tmp_path):
@@ -49,7 +74,138 @@ def test_the_natural_test_set_may_share_with_test(tmp_path):
         natural={"subject_id": [1], "split": ["test_natural"]},
         train={"subject_id": [2], "split": ["train"]},
     )
-    assert audit(files)[2] == []
+    assert audit(files).leaks == []
+
+
+def test_an_image_within_a_study_is_found(tmp_path):
+    files = write(tmp_path, a={"dicom_id": ["x|y", "z"]}, b={"dicom_id": ["y", "w|v"]})
+    assert [(leak.what, leak.count, leak.rows) for leak in audit(files).leaks] == [("image", 1, 1)]
+
+
+def test_nearly_the_same_text_is_found(tmp_path):
+    files = write(
+        tmp_path,
+        train={"subject_id": [1, 2], "findings": [LONG.format(7), "Lungs are clear."]},
+        test={"subject_id": [3, 4], "findings": [LONG.format(9).upper(), "Something else is here, and not there."]},
+    )
+    assert [(leak.what, leak.count) for leak in audit(files).leaks] == [("near-identical text", 1)]
+
+
+def test_stock_sentences_of_several_subjects_are_no_leak(tmp_path):
+    stock = "Lungs are clear. No effusion."
+    tables = {
+        "train": {"subject_id": [1, 2], "findings": [stock, "No effusion. Lungs are clear."]},
+        "test": {"subject_id": [3], "findings": [stock]},
+    }
+    assert audit(write(tmp_path, **tables)).leaks == []
+    for table in tables.values():  # where nobody knows who they are about, the same text is the same text
+        table["id"] = table.pop("subject_id")
+    assert [leak.what for leak in audit(write(tmp_path, **tables)).leaks] == ["text"]
+
+
+def films(folder, count, seed=0, size=(40, 36)):
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(folder / f"{seed}_{i}.png")
+    return [f"{folder.name}/{seed}_{i}.png" for i in range(count)]
+
+
+def test_the_same_pixels_in_another_file_are_found(tmp_path):
+    left, right = films(tmp_path / "a", 6), films(tmp_path / "b", 6, seed=1)
+    Image.open(tmp_path / left[0]).save(tmp_path / right[3], compress_level=0)
+    files = write(tmp_path, train={"path": left}, test={"path": right})
+    assert (tmp_path / left[0]).read_bytes() != (tmp_path / right[3]).read_bytes()
+    found = audit(files)
+    assert [(leak.what, leak.count) for leak in found.leaks] == [("pixels", 1)] and "pixels" in found.compared
+    (tmp_path / "else").mkdir()
+    moved = write(tmp_path / "else", train={"path": left}, test={"path": right})
+    assert audit(moved).clean and "no image is at hand" in audit(moved).notes[0]
+    assert not audit(moved, root=str(tmp_path)).clean
+
+
+def test_an_image_that_cannot_be_read_is_said(tmp_path):
+    left, right = films(tmp_path / "a", 3), films(tmp_path / "b", 3, seed=1)
+    for path in (left[0], right[0]):
+        (tmp_path / path).write_bytes(b"no image")
+    found = audit(write(tmp_path, train={"path": left}, test={"path": right}))
+    assert "2 of 6 images could not be read" in found.notes and found.leaks == []
+
+
+def confounded(folder, strength, seed=0):
+    """Random films of two classes; the share `strength` of the ill ones are larger."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(120):
+        ill = i % 2
+        size = (48, 40) if ill and rng.random() < strength else (40, 36)
+        (path,) = films(folder / f"c{i}", 1, seed=i, size=size)
+        rows.append({"path": f"{path}", "label": ("well", "ill")[ill], "split": ("train", "test")[i % 3 == 0]})
+    (file,) = write(folder, all=pd.DataFrame(rows))
+    return file
+
+
+def test_a_confound_is_found_and_named(tmp_path):
+    (label,) = audit([confounded(tmp_path, 1.0)]).confounds
+    assert label.found and label.label == "well (not ill)" and label.by["size"] > 0.95
+    assert label.low <= label.auroc <= label.high and label.shuffled < 0.7
+    assert (label.rows, label.positives) == (120, 60)
+
+
+def test_without_a_confound_none_is_found(tmp_path):
+    found = audit([confounded(tmp_path, 0.0)])
+    assert found.clean and all(label.low < 0.7 for label in found.confounds)
+
+
+def test_a_source_column_is_enough(tmp_path):
+    rng = np.random.default_rng(0)
+    ill = rng.random(200) < 0.5
+    table = {
+        "subject_id": range(200),
+        "Edema": np.where(ill, "1", np.where(rng.random(200) < 0.5, "0", "")),
+        "Fracture": np.where(rng.random(200) < 0.4, 1, 0),
+        "site": np.where(ill ^ (rng.random(200) < 0.05), "east", "west"),
+        "split": np.where(np.arange(200) % 3 == 0, "test", "train"),
+    }
+    found = audit(write(tmp_path, all=table))
+    assert [label.label for label in found.confounds if label.found] == ["Edema"]
+    assert [label.label for label in found.confounds] == ["Edema", "Fracture"]
+
+
+def test_classes_in_folders_of_their_own_are_no_confound(tmp_path):
+    rows = [{"path": f"{'ab'[i % 2]}/{i}.png", "label": "ab"[i % 2], "split": "xy"[i % 3 == 0]} for i in range(90)]
+    found = audit(write(tmp_path, all=pd.DataFrame(rows)))
+    assert found.clean and found.confounds == []
+
+
+def test_the_command_says_what_it_found_and_leaves_with_1(tmp_path, capsys):
+    file = confounded(tmp_path, 1.0)
+    assert main(["--audit", str(file)]) == 1
+    said = capsys.readouterr().out
+    assert "CONFOUND well (not ill): AUROC" in said and "no leaks found, 1 labels confounded" in said
+    leaky = write(tmp_path, a={"subject_id": [1]}, b={"subject_id": [1]})
+    assert main(["--audit", *map(str, leaky)]) == 1
+    assert "LEAK subject: 1 in both a.csv and b.csv (1 of 1 rows of b.csv, 100.0 %)" in capsys.readouterr().out
+    clean = write(tmp_path, a={"subject_id": [1]}, b={"subject_id": [2]})
+    assert main(["--audit", *map(str, clean)]) == 0
+    assert main([str(tmp_path), "--out", "x", "--root", "y"]) == 2
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real films are not here")
+def test_the_confound_of_the_real_films_is_found(tmp_path):
+    manifest.make(str(REAL), "folder", Asked(per_label=130), tmp_path / "out")
+    found = audit([tmp_path / "out" / f"{side}_split.csv" for side in ("train", "val", "test")])
+    assert [leak for leak in found.leaks if leak.what != "pixels"] == []
+    (label,) = found.confounds
+    assert label.found and label.low > 0.9
+
+
+def test_a_naive_split_of_the_phantom_leaks(tmp_path):
+    tracked = Path(__file__).parents[2] / "data_splits" / "phantom"
+    rows = pd.concat([pd.read_csv(tracked / f"{side}_split.csv", dtype="string") for side in ("train", "val", "test")])
+    rows["split"] = np.where(np.random.default_rng(0).random(len(rows)) < 0.8, "train", "test")
+    (file,) = write(tmp_path, naive=rows)
+    assert {leak.what for leak in audit([file]).leaks} >= {"subject", "study"}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +215,12 @@ def test_the_natural_test_set_may_share_with_test(tmp_path):
 def test_what_cannot_be_audited_is_said(tmp_path, tables, words):
     with pytest.raises(UsageError, match=words):
         audit(write(tmp_path, **tables))
+
+
+def test_a_root_without_the_images_is_said(tmp_path):
+    files = write(tmp_path, a={"path": ["x.png"]}, b={"path": ["y.png"]})
+    with pytest.raises(UsageError, match="none of the images is there"):
+        audit(files, root=str(tmp_path))
 
 
 def test_a_missing_file_is_one_line(tmp_path):
