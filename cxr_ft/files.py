@@ -101,7 +101,7 @@ def cache_folder() -> Path:
 
 def cannot_write(path: Path, error: OSError) -> UsageError:
     """The one line for a failed write."""
-    return UsageError(f"cannot write {path}: {error.strerror or error}; choose another --out or free some space")
+    return UsageError(f"cannot write {path}: {error.strerror or error}; choose another place or free some space")
 
 
 def _umask() -> int:

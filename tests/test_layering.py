@@ -27,7 +27,7 @@ MAY = {
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "peft", "pandas", "numpy", "matplotlib", "cv2", "sklearn", "scipy", "rich")
-COMMANDS = ("ablate", "compare", "evaluate", "phantom", "predict", "split", "train")
+COMMANDS = ("ablate", "cache", "compare", "evaluate", "phantom", "predict", "split", "train")
 
 
 def imports(file):

@@ -16,8 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxr_ft.data import manifest
+from cxr_ft.data.cache import cached
 from cxr_ft.data.labels import targets
-from cxr_ft.data.pixels import cached
 from cxr_ft.data.records import raw_labels, root_folder
 from cxr_ft.score.stats import auroc
 
@@ -29,7 +29,7 @@ def side(splits: manifest.Splits, name: str) -> tuple[NDArray[np.float64], NDArr
     """Thumbnails [N, 1024] in [0, 1] and targets [N, L] in {0, 1, NaN}."""
     table, asked = splits.tables[name], splits.manifest["asked"]
     first = [str(path).split("|")[0] for path in table["path"]]
-    pixels = cached(root_folder(splits.root), first, SIDE).reshape(len(table), -1) / 255
+    pixels = cached(root_folder(splits.root), first, SIDE)[:].reshape(len(table), -1) / 255
     return pixels, targets(raw_labels(table, splits.card), asked["uncertain"], asked["blank"])
 
 

@@ -5,18 +5,17 @@ Shapes: B batch, S image side in pixels, L labels, N rows.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cxr_ft.data import manifest, pixels
+from cxr_ft.data import cache, manifest
 from cxr_ft.data.labels import targets
-from cxr_ft.data.phantom import is_spec
-from cxr_ft.data.records import IDS, raw_labels, root_folder
+from cxr_ft.data.records import IDS, raw_labels
 from cxr_ft.data.reports import TEXTS
+from cxr_ft.data.shards import Images
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -42,9 +41,7 @@ class Rows(Dataset[Example]):
         text: the text column, or None.
     """
 
-    def __init__(
-        self, table: "pd.DataFrame", images: pixels.Pixels, goals: NDArray[np.float64], text: str | None
-    ) -> None:
+    def __init__(self, table: "pd.DataFrame", images: Images, goals: NDArray[np.float64], text: str | None) -> None:
         self.table, self.images, self.targets = table, images, goals
         self.texts: list[str] = [""] * len(table) if text is None else [str(t) for t in table[text]]
 
@@ -93,12 +90,9 @@ def rows(splits: manifest.Splits, side: str, size: int, root: str | None = None,
             raise UsageError(f"{splits.folder}: no row of {side} has a {text}; make the splits with --text")
     asked = splits.manifest["asked"]
     goals = targets(raw_labels(table, splits.card), asked["uncertain"], asked["blank"])
-    # A study's row lists its images PA first; the first one is shown.
-    first = [str(path).split("|")[0] for path in table["path"]]
-    where = root or splits.root
-    if not is_spec(where) and not Path(where).is_dir():
-        raise UsageError(f"{where} does not exist: was the archive moved? Then use --set data.root=DIR, or --root DIR")
-    return Rows(table, pixels.cached(root_folder(where), first, size), goals, text)
+    # One cache for all sides and texts: what `cache.build` made beforehand is what is read here.
+    images = cache.cached(cache.source_folder(splits, root), cache.first(table), size, among=cache.shown(splits))
+    return Rows(table, images, goals, text)
 
 
 def text_column(splits: manifest.Splits, wanted: str = "") -> str:

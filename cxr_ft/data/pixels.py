@@ -1,36 +1,50 @@
-"""Decoding many images once: which of them cannot be read, and a memory-mapped cache of resized pixels.
+"""Decoding many images: one as a square, a look at all of them, and the processes that share the work."""
 
-The cache is one `.npy` file of uint8 [N, S, S] per (files, size), in the user's cache folder. It carries pixels and no
-header field. A changed source file or size makes another key, never a stale hit.
-"""
-
+import functools
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.data.dicom import DicomError, read_xray
+from cxr_ft.data.sources import local
 from cxr_ft.errors import UsageError
-from cxr_ft.files import atomic, cache_folder
-from cxr_ft.progress import bar
+from cxr_ft.progress import track
+
+__all__ = ["Pixels", "decoder", "local", "spread", "square", "unreadable"]
 
 Pixels = NDArray[np.uint8]
-#: Part of the key: raise it when what is stored for the same file and size changes.
-FORMAT = 1
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+#: More processes than this are started only when asked for: each holds a full-size film or two in memory.
+MOST_WORKERS = 16
+#: What decides which pixels a picture gives: files here (a test holds them against what `dicom` imports), and packages.
+DECODER = ("_area.py", "_dicom_*.py", "_greyscale.py", "_refusal.py", "dicom.py", "pixels.py")
+LIBRARIES = (
+    "imagecodecs",
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "pillow",
+    "pydicom",
+    "pyjpegls",
+    "pylibjpeg-libjpeg",
+    "pylibjpeg-openjpeg",
+)
 #: Below this many files starting processes costs more than it saves.
 MANY = 64
 
 
 def unreadable(root: Path, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
     """The paths below `root` that cannot be decoded, with reason code and detail."""
-    bad = {}
-    for path, outcome in zip(paths, _decode(root, paths, None, "checking images"), strict=True):
-        if isinstance(outcome, DicomError):
-            bad[path] = (outcome.reason.value, outcome.detail)
-    return bad
+    workers = None if len(paths) >= MANY else 1
+    outcomes = spread(functools.partial(_refusal, root), paths, workers, batch=8)
+    tracked = track(outcomes, "checking images", len(paths))
+    return {path: refusal for path, refusal in zip(paths, tracked, strict=True) if refusal}
 
 
 def square(path: Path, size: int) -> Pixels:
@@ -43,60 +57,57 @@ def square(path: Path, size: int) -> Pixels:
     return np.ascontiguousarray(pixels[top : top + size, left : left + size])
 
 
-def cached(root: Path, paths: Sequence[str], size: int) -> Pixels:
-    """The images [N, size, size], memory-mapped, decoded on first use.
+@functools.cache
+def decoder() -> str:
+    """A hash of what decides which pixels a file gives: the code here and the libraries behind it."""
+    digest = hashlib.sha256(" ".join(f"{name} {_version(name)}" for name in LIBRARIES).encode())
+    for file in sorted(file for pattern in DECODER for file in Path(__file__).parent.glob(pattern)):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def spread(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int | None, batch: int = 1) -> Iterator[Done]:
+    """Yield `work(job)` of each job, in their order, from `workers` processes (None: one a core, 16 at most).
 
     Raises:
-        UsageError: where a file is gone or cannot be read any more.
+        UsageError: where a process was killed, for want of memory as a rule; and whatever `work` raises.
     """
-    file = cache_folder() / "pixels" / f"{_key(root, paths, size)}.npy"
-    if not file.exists():
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), size, size)}
-        # Written, not mapped: on a full disk a write fails with an error, a mapped page kills the process.
-        with atomic(file) as temporary, temporary.open("wb") as store:
-            np.lib.format.write_array_header_1_0(store, header)
-            for path, outcome in zip(paths, _decode(root, paths, size, "decoding images"), strict=True):
-                if isinstance(outcome, DicomError):
-                    raise UsageError(f"{root / path}: {outcome.reason.value}: {outcome.detail}; run cxr-split again")
-                store.write(outcome.tobytes())
-    mapped: Pixels = np.load(file, mmap_mode="r")
-    return mapped
+    from concurrent.futures.process import BrokenProcessPool
 
+    from joblib import Parallel, cpu_count, delayed
 
-def _key(root: Path, paths: Sequence[str], size: int) -> str:
-    digest = hashlib.sha256(f"{FORMAT}|{size}|{root.resolve()}".encode())
-    for path in paths:
-        try:
-            stat = (root / path).stat()
-        except OSError:
-            raise UsageError(
-                f"{root / path} does not exist: was the archive moved? Then use --set data.root=DIR, or --root DIR"
-            ) from None
-        digest.update(f"|{path}|{stat.st_size}|{stat.st_mtime_ns}".encode())
-    return digest.hexdigest()[:32]
-
-
-def _decode(root: Path, paths: Sequence[str], size: int | None, what: str) -> Iterator[Pixels | DicomError]:
-    jobs = [(str(root / path), size) for path in paths]
-    workers = min(os.cpu_count() or 1, 16)
-    with bar(what, len(jobs)) as progress:
-        if workers == 1 or len(jobs) < MANY:
-            for job in jobs:
-                yield _decode_one(job)
-                progress.advance()
-            return
-        from joblib import Parallel, delayed
-
-        # joblib's workers do not run the caller's main script again, so scripts, notebooks and pipes need no guard.
-        parallel = Parallel(n_jobs=workers, return_as="generator", batch_size=8)
-        for outcome in parallel(delayed(_decode_one)(job) for job in jobs):
-            yield outcome
-            progress.advance()
-
-
-def _decode_one(job: tuple[str, int | None]) -> Pixels | DicomError:
-    path, size = job
+    workers = min(cpu_count(), MOST_WORKERS) if workers is None else workers
+    if min(workers, len(jobs)) <= 1:
+        yield from map(work, jobs)
+        return
+    # joblib's workers do not run the caller's main script again, so scripts, notebooks and pipes need no guard.
+    parallel = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator", batch_size=batch)
     try:
-        return read_xray(Path(path)) if size is None else square(Path(path), size)
+        yield from parallel(delayed(_on_one_thread)(work, job) for job in jobs)
+    except BrokenProcessPool:
+        raise UsageError(
+            f"one of {workers} worker processes was killed, for want of memory perhaps; what was finished is kept: "
+            "run the same command again, with fewer workers if it happens again"
+        ) from None
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _on_one_thread(work: Callable[[Job], Done], job: Job) -> Done:
+    import cv2
+
+    cv2.setNumThreads(1)  # the processes share the cores already
+    return work(job)
+
+
+def _refusal(root: Path, path: str) -> tuple[str, str] | None:
+    try:
+        read_xray(local(root, path))
     except DicomError as error:
-        return error
+        return error.reason.value, error.detail
+    return None

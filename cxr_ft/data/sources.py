@@ -200,7 +200,7 @@ def local(root: Path, path: str) -> Path:
         UsageError: where the remote place cannot be reached, or the path leads out of the root.
     """
     file = root / path
-    url = _url_of(root)
+    url = url_of(root)
     if url is None:
         return file
     if ".." in Path(path).parts or Path(path).is_absolute():
@@ -220,13 +220,14 @@ def local(root: Path, path: str) -> Path:
 
 def at_hand(root: Path, paths: Sequence[str]) -> bool:
     """Whether images lie below a root, by looking for some of them."""
-    url = _url_of(root)
+    url = url_of(root)
     if url is None:
         return root.is_dir() and any((root / path).exists() for path in paths[:1000])
     return any(exists(f"{url}/{path}") for path in paths[:_PROBES])
 
 
-def _url_of(root: Path) -> str | None:
+def url_of(root: Path) -> str | None:
+    """The URL whose mirror `root` is, or None."""
     base = cache_folder() / "remote"
     if not root.is_relative_to(base) or root == base:
         return None
