@@ -177,7 +177,8 @@ def film(body: Body, signs: Sequence[Sign], picture: Picture) -> Film:
     frontal.add_haze(chest, rng)
     frontal.add_bones(chest, rng)
     letter = str(rng.choice(("L", "R")))
-    look = replace(Exposure.sample(rng, portable), gamma=1.0, border=None)
+    # One tone for all: that of the demo's films is another for each.
+    look = replace(Exposure.sample(rng, portable), low=0.18, high=0.84, gamma=1.0, border=None)
     shown = expose(canvas, chest.attenuation() + _marker(canvas, letter, rng), chest.lung, look)
     return Film(
         pixels=_bytes(shown),

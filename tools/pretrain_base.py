@@ -46,7 +46,7 @@ films. It has never seen a patient, and must not be used on one.
 ## What it has seen
 
 Synthetic frontal films alone (`cxr_ft.data.phantom`, subjects of seed {seed}; the demo's archives have seed 0) in
-another look than the demo's: poses vary less, one scatter, window and gamma, no collimation, another marker.
+another look than the demo's: one window and gamma for all, poses vary less, no collimation, another marker.
 
 * Captions, half of them: view, marker, size on the plate, turn; and plain words for the signs below ("there is",
   "possible" below a severity of {faint}, "no" for half of the absent ones), in any order.
@@ -144,7 +144,7 @@ def pretrain(base: git.Git, films: Films, recipe: Recipe) -> list[dict[str, floa
             words = ids[rows]
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
                 losses = model(
-                    base.pixel_values(_relit(films.pixels(rows), rng)),
+                    base.pixel_values(films.pixels(rows)),
                     words[:, : int((words > 0).sum(1).max())] if step >= first else None,
                     torch.from_numpy(films.maps(rows)) / spread,
                     torch.from_numpy(films.geometry(rows)),
@@ -179,14 +179,6 @@ def _batches(count: int, recipe: Recipe, rng: np.random.Generator) -> Iterator[N
     whole = count - count % recipe.batch_size
     for _ in range(recipe.all_epochs):
         yield from rng.permutation(count)[:whole].reshape(-1, recipe.batch_size)
-
-
-def _relit(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Each film [B, S, S] with another gamma, contrast and brightness."""
-    gamma, gain, lift = (rng.normal(0, spread, (len(pixels), 1)) for spread in (0.2, 0.1, 0.04))
-    level = np.linspace(0, 1, 256)
-    tables = np.clip((1 + gain) * level ** np.exp(gamma) + lift, 0, 1)
-    return np.stack([np.rint(255 * table).astype(np.uint8)[film] for table, film in zip(tables, pixels, strict=True)])
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:
