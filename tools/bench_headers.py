@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydicom import DataElement, Dataset, FileMetaDataset, dcmread, uid
 
-from cxr_ft.data import headers
+from cxr_ft.data.dicom import headers
 
 TEXTS = {
     "StudyDate": "21800506", "SeriesDate": "21800506", "AcquisitionDate": "21800506", "ContentDate": "21800506",

@@ -56,7 +56,7 @@ def _measure(root: Path, path: str) -> dict[str, Any]:
 
 def _header(file: Path) -> dict[str, Any]:
     """What a file says of how it was made; nothing that says of whom."""
-    from cxr_ft.data import headers
+    from cxr_ft.data.dicom import headers
 
     try:
         values = headers.read(file, HEADER)

@@ -23,7 +23,7 @@ Done = TypeVar("Done")
 #: More processes than this are started only when asked for: each holds a full-size film or two in memory.
 MOST_WORKERS = 16
 #: What decides which pixels a picture gives: files here (a test holds them against what `dicom` imports), and packages.
-DECODER = ("_area.py", "_dicom_*.py", "_greyscale.py", "_refusal.py", "dicom.py", "pixels.py")
+DECODER = ("dicom/*.py", "pixels.py")
 LIBRARIES = (
     "imagecodecs",
     "numpy",

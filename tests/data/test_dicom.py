@@ -25,10 +25,8 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing
 from pydicom.pixels.utils import pixel_array
 
-from cxr_ft.data import _dicom_codecs
-from cxr_ft.data import _dicom_worker as worker
-from cxr_ft.data._dicom_file import BoundedFile
-from cxr_ft.data.dicom import DicomError, Reason, read_xray
+from cxr_ft.data.dicom import DicomError, Reason, codecs, read_xray, worker
+from cxr_ft.data.dicom.file import BoundedFile
 from cxr_ft.errors import UsageError
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -822,7 +820,7 @@ def test_a_disk_that_fails_in_the_middle_of_a_header(file, monkeypatch):
 
     write_dicom(file, RAMP)
     monkeypatch.setattr(BoundedFile, "read", read_a_little)
-    monkeypatch.setattr("cxr_ft.data._dicom_pixels.inflate", lambda file: file)
+    monkeypatch.setattr("cxr_ft.data.dicom.pixels.inflate", lambda file: file)
     refusal(file, Reason.NOT_READABLE)
 
 
@@ -1030,15 +1028,15 @@ def test_a_jpeg_2000_stream_in_too_many_pieces(file, part, monkeypatch):
             "blocks": coding(blocks=0),
         }[part]
     if part == "blocks":
-        monkeypatch.setattr("cxr_ft.data._dicom_jpeg_2000.MAX_BLOCKS", 2**13)
+        monkeypatch.setattr("cxr_ft.data.dicom.jpeg_2000.MAX_BLOCKS", 2**13)
     write_dicom(file, array, syntax=uid.JPEG2000Lossless, PixelData=encapsulate([bytes(stream)], has_bot=False))
-    monkeypatch.setattr("cxr_ft.data._dicom_codecs._elsewhere", None)
+    monkeypatch.setattr("cxr_ft.data.dicom.codecs._elsewhere", None)
     refusal(file, Reason.UNSUPPORTED if part in ("tiles", "other components") else Reason.TOO_LARGE)
 
 
 @pytest.mark.parametrize("end", ["time", "memory", "crash"])
 def test_a_decoder_that_dies_takes_nothing_with_it(file, monkeypatch, end):
-    pack, start = worker.REQUEST.pack, _dicom_codecs._worker
+    pack, start = worker.REQUEST.pack, codecs._worker
 
     def tight(codec, seconds, memory, length):
         return pack(codec, 1e-6 if end == "time" else seconds, 2**12 if end == "memory" else memory, length)
@@ -1052,9 +1050,9 @@ def test_a_decoder_that_dies_takes_nothing_with_it(file, monkeypatch, end):
     array = shade(1200, 900)
     write_dicom(file, array, syntax=uid.JPEG2000Lossless, **BITS_12)
     request = types.SimpleNamespace(pack=tight)
-    monkeypatch.setattr(_dicom_codecs, "worker", types.SimpleNamespace(**vars(worker) | {"REQUEST": request}))
+    monkeypatch.setattr(codecs, "worker", types.SimpleNamespace(**vars(worker) | {"REQUEST": request}))
     if end == "crash":
-        monkeypatch.setattr(_dicom_codecs, "_worker", killed)
+        monkeypatch.setattr(codecs, "_worker", killed)
     refusal(file, Reason.BAD_PIXELS)
     monkeypatch.undo()
     assert_shows(file, minmax(array))
@@ -1088,7 +1086,7 @@ def test_a_large_element_that_is_not_looked_at(file):
 
 def test_a_deflated_bomb(file, monkeypatch):
     """Guards against pydicom 3.0.2: it inflates all there is."""
-    monkeypatch.setattr("cxr_ft.data._dicom_file.MAX_BYTES", 10_000)
+    monkeypatch.setattr("cxr_ft.data.dicom.file.MAX_BYTES", 10_000)
     write_dicom(file, np.zeros((200, 200), dtype=np.uint16), syntax=uid.DeflatedExplicitVRLittleEndian)
     assert file.stat().st_size < 10_000
     refusal(file, Reason.TOO_LARGE)

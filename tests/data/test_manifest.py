@@ -115,7 +115,10 @@ def test_a_folder_that_is_none_of_ours_is_refused(tmp_path, content):
         ("path,label\n", "0 of 0 rows"),
         ("path,label\n,a\nclasses/clear/0.png,b\n", "1 of 2 rows have a path missing"),
         ("path,weight\nclasses/clear/0.png,1\nclasses/clear/1.png,0\n", "label 'weight' has the name of a column"),
-        ("path,findings\nclasses/clear/0.png,1\nclasses/clear/1.png,0\n", "no column label, and no column of only 1, 0"),
+        (
+            "path,findings\nclasses/clear/0.png,1\nclasses/clear/1.png,0\n",
+            "no column label, and no column of",
+        ),
         ("path,label\nclasses/clear/0.png,a\nclasses/clear/0.png,b\n", "stands in two rows"),
         ("path,label,dicom_id\nclasses/clear/0.png,a,\nclasses/clear/1.png,b,x\n", "1 rows have no dicom_id"),
         (

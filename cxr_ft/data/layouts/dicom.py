@@ -12,8 +12,9 @@ written nowhere, ages as bands of ten years. Names of files and folders are kept
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import headers, sources
+from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.dicom import headers
 from cxr_ft.data.layouts import _rows
 from cxr_ft.data.layouts import folder as _folder
 from cxr_ft.data.pseudonyms import namer

@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
-from cxr_ft.data._dicom_values import HEADER_ERRORS as HEADER_ERRORS  # noqa: PLC0414 - for `headers`
-from cxr_ft.data._dicom_values import as_16_bits, finite, ignored, numbers, text
+from cxr_ft.data.dicom.values import HEADER_ERRORS, as_16_bits, finite, ignored, numbers, text
 
 Values = npt.NDArray[np.float64]
 Words = npt.NDArray[np.int64]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.data._greyscale import Grey, Image, Levels
+from cxr_ft.data.dicom.greyscale import Grey, Image, Levels
 
 #: Rows in a band: at 2,544 columns of float32 some 400 KB.
 BAND = 40

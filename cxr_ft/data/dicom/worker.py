@@ -2,7 +2,7 @@
 
 CharLS takes ten seconds over some kilobytes of broken stream, and OpenJPEG believes sizes that hide in one, so neither
 may run in the job's process. Here the kernel ends them: a timer of processor time, which waiting does not use up, and a
-limit on memory. `_dicom_codecs` runs this file as a script, which is why it imports nothing from the package.
+limit on memory. `codecs` runs this file as a script, which is why it imports nothing from the package.
 """
 
 import os

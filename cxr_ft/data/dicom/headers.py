@@ -1,7 +1,7 @@
 """A few named tags of many DICOM files, quickly and without their pixels.
 
 Nearly every archived radiograph is explicit VR little endian with its header in the first kilobytes, and that much is
-walked by hand (`header_walk`). Whatever else a file is, pydicom reads it: the walk gives up on the first byte it does
+walked by hand (`walk`). Whatever else a file is, pydicom reads it: the walk gives up on the first byte it does
 not know. So the values are pydicom's own on every file that pydicom accepts, and only the time differs.
 
 The values may identify a patient (PatientID): they are for the caller's memory, never for a file or a log.
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset, datadict, dcmread, uid
 
-from cxr_ft.data._dicom_file import BoundedFile, inflate, is_dicom, peek
-from cxr_ft.data._greyscale import HEADER_ERRORS
-from cxr_ft.data._refusal import DicomError, Reason
-from cxr_ft.data.header_walk import CHARSET, SYNTAX, UnknownError, Value, by_hand
+from cxr_ft.data.dicom.file import BoundedFile, inflate, is_dicom, peek
+from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.values import HEADER_ERRORS
+from cxr_ft.data.dicom.walk import CHARSET, SYNTAX, UnknownError, Value, by_hand
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import uid
 
-from cxr_ft.data import _dicom_worker as worker
-from cxr_ft.data._dicom_header import Layout
-from cxr_ft.data._dicom_jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
-from cxr_ft.data._refusal import DicomError, Reason
+from cxr_ft.data.dicom import worker
+from cxr_ft.data.dicom.header import Layout
+from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
+from cxr_ft.data.dicom.refusal import DicomError, Reason
 
 Pixels = npt.NDArray[Any]
 

@@ -1,6 +1,6 @@
 """A DICOM file's header, and what it alone is enough to refuse.
 
-pydicom parses, within the limits of `_dicom_file`. Sections named C. are in DICOM PS3.3, others in PS3.5.
+pydicom parses, within the limits of `file`. Sections named C. are in DICOM PS3.3, others in PS3.5.
 """
 
 import re
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pydicom import Dataset, dcmread, uid
 from pydicom.dataelem import RawDataElement
 
-from cxr_ft.data._dicom_file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
-from cxr_ft.data._dicom_values import HEADER_ERRORS, numbers, text
-from cxr_ft.data._greyscale import Bits
-from cxr_ft.data._refusal import DicomError, Reason
+from cxr_ft.data.dicom.file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
+from cxr_ft.data.dicom.greyscale import Bits
+from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.values import HEADER_ERRORS, numbers, text
 
 UNDEFINED = 0xFFFFFFFF
 #: A LUT sequence has up to 128 KiB a table, and other values are far shorter.

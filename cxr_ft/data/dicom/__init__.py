@@ -1,7 +1,7 @@
 """One X-ray file to an 8-bit picture, air dark and bone bright, or a refusal with its reason.
 
-What a file is, its first bytes say, not its name. DICOM goes through `_dicom_header` (parse, refuse), `_dicom_pixels`
-(decode) and `_greyscale` (what a screen would show); PNG and JPEG take the short way. `_area` makes it smaller.
+What a file is, its first bytes say, not its name. DICOM goes through `header` (parse, refuse), `pixels`
+(decode) and `greyscale` (what a screen would show); PNG and JPEG take the short way. `area` makes it smaller.
 """
 
 import io
@@ -16,13 +16,13 @@ from PIL import ImageOps
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 
-from cxr_ft.data._area import resample
-from cxr_ft.data._dicom_file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
-from cxr_ft.data._dicom_header import Layout
-from cxr_ft.data._dicom_pixels import read_dicom
-from cxr_ft.data._dicom_values import numbers
-from cxr_ft.data._greyscale import Grey, Image, Levels, levels, stretch
-from cxr_ft.data._refusal import DicomError, Reason
+from cxr_ft.data.dicom.area import resample
+from cxr_ft.data.dicom.file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
+from cxr_ft.data.dicom.greyscale import Grey, Image, Levels, levels, stretch
+from cxr_ft.data.dicom.header import Layout
+from cxr_ft.data.dicom.pixels import read_dicom
+from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.values import numbers
 from cxr_ft.errors import UsageError
 
 __all__ = ["DicomError", "Reason", "read_xray"]

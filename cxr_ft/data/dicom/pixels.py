@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, uid
 
-from cxr_ft.data import _dicom_codecs as codecs
-from cxr_ft.data._dicom_file import BoundedFile, inflate
-from cxr_ft.data._dicom_header import UNDEFINED, Layout, check_kind, read_header, read_layout, transfer_syntax
-from cxr_ft.data._refusal import DicomError, Reason
+from cxr_ft.data.dicom import codecs
+from cxr_ft.data.dicom.file import BoundedFile, inflate
+from cxr_ft.data.dicom.header import UNDEFINED, Layout, check_kind, read_header, read_layout, transfer_syntax
+from cxr_ft.data.dicom.refusal import DicomError, Reason
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 
