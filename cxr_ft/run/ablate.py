@@ -24,32 +24,46 @@ def cells(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> dict[str
 
     Args:
         raw: what all runs share, nested as `config.resolve` takes it.
-        grid: `method`, `seeds`, and options of methods (`targets`, `rank`, ...), each a list of values. An option is
-            varied for the methods that have it.
+        grid: `method`, `seeds`, and options of methods (`targets`, `rank`, ...), each a list of values. A method is a
+            name, or a mapping of `name` and options of its own. An option is varied for the methods that have it.
 
     Raises:
         UsageError: for an option that none of the methods has, an empty list, or a value no run can have.
     """
     if empty := [key for key, values in grid.items() if not values]:
         raise UsageError(f"grid: {empty[0]} has no values")
-    methods = [str(m) for m in grid["method"]] if "method" in grid else [config.resolve(raw).tuning.name]
+    methods = [_method(m) for m in grid["method"]] if "method" in grid else [(config.resolve(raw).tuning.name, {})]
+    names = [name for name, _ in methods]
     seeds = grid["seeds"] if "seeds" in grid else [config.mapping(raw, "train").get("seed", 0)]
-    fields = {m: [f.name for f in dataclasses.fields(plugins.load(plugins.TUNING, m).Config)] for m in methods}
+    fields = {m: [f.name for f in dataclasses.fields(plugins.load(plugins.TUNING, m).Config)] for m in names}
     axes = [key for key in grid if key not in ("method", "seeds")]
     for key in axes:
         if not any(key in own for own in fields.values()):
             raise unknown("grid key", key, {"method", "seeds", *itertools.chain(*fields.values())})
     out = {}
-    for method in methods:
-        own = [key for key in axes if key in fields[method]]
+    for method, given in methods:
+        own = [key for key in axes if key in fields[method] and key not in given]
+        # What tells the cells of a method apart stands in their folders' names.
+        varied = [*(given if names.count(method) > 1 else ()), *own]
         for values in itertools.product(*(grid[key] for key in own), seeds):
-            tuning = {**_shared(raw, method, fields), "name": method, **dict(zip(own, values[:-1], strict=True))}
+            chosen = dict(zip(own, values[:-1], strict=True))
+            tuning = {**_shared(raw, method, fields), "name": method, **given, **chosen}
             one = config.merge(
                 {k: v for k, v in raw.items() if k != "tuning"}, {"tuning": tuning, "train": {"seed": values[-1]}}
             )
             resolved = config.resolve(one, where="grid")
-            out[_name(resolved, own)] = resolved
+            out[_name(resolved, varied)] = resolved
     return out
+
+
+def _method(item: Any) -> tuple[str, dict[str, Any]]:
+    """A method of the grid: its name, and options of its own."""
+    if not isinstance(item, Mapping):
+        return str(item), {}
+    given = dict(item)
+    if "name" not in given:
+        raise UsageError(f"grid: method {item!r} has no name; write lora, or {{name: lora, lr: 3e-3}}")
+    return str(given.pop("name")), given
 
 
 def run(cells: Mapping[str, config.RunConfig], out: Path) -> list[results.Result]:

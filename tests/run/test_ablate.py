@@ -44,6 +44,24 @@ def test_shared_options_stay_with_their_method():
     assert {c.tuning.name: c.tuning.options.lr for c in cells.values()} == {"lora": 0.5, "full": 1e-4}
 
 
+def test_a_method_may_bring_options_of_its_own():
+    grid = {"method": ["zero_shot", {"name": "lora", "lr": 3e-3}, {"name": "full", "lr": 2e-4}], "rank": [2, 4]}
+    cells = ablate.cells({}, grid)
+    assert list(cells) == [
+        "classify-zero_shot-s0",
+        "classify-lora-rank2-s0",
+        "classify-lora-rank4-s0",
+        "classify-full-s0",
+    ]
+    assert [getattr(c.tuning.options, "lr", None) for c in cells.values()] == [None, 3e-3, 3e-3, 2e-4]
+    twice = ablate.cells({}, {"method": [{"name": "last_layers", "layers": n} for n in (0, 1)]})
+    assert list(twice) == ["classify-last_layers-layers0-s0", "classify-last_layers-layers1-s0"]
+    with pytest.raises(UsageError, match="has no name; write lora"):
+        ablate.cells({}, {"method": [{"lr": 1}]})
+    with pytest.raises(UsageError, match="unknown key 'rate'"):
+        ablate.cells({}, {"method": [{"name": "lora", "rate": 1}]})
+
+
 def test_the_configured_seed_holds_without_seeds():
     (cell,) = ablate.cells({"train": {"seed": 5}}, {"method": ["full"]}).values()
     assert cell.train.seed == 5
