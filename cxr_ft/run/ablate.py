@@ -45,7 +45,9 @@ def cells(raw: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> dict[str
         own = [key for key in axes if key in fields[method] and key not in given]
         # What tells the cells of a method apart stands in their folders' names.
         varied = [*(given if names.count(method) > 1 else ()), *own]
-        for values in itertools.product(*(grid[key] for key in own), seeds):
+        # What has no learning rate trains nothing: every seed would give the same.
+        drawn = seeds if "lr" in fields[method] else seeds[:1]
+        for values in itertools.product(*(grid[key] for key in own), drawn):
             chosen = dict(zip(own, values[:-1], strict=True))
             tuning = {**_shared(raw, method, fields), "name": method, **given, **chosen}
             one = config.merge(

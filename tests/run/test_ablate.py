@@ -62,6 +62,14 @@ def test_a_method_may_bring_options_of_its_own():
         ablate.cells({}, {"method": [{"name": "lora", "rate": 1}]})
 
 
+def test_what_trains_nothing_has_one_seed():
+    assert list(ablate.cells({}, {"method": ["zero_shot", "full"], "seeds": [3, 4]})) == [
+        "classify-zero_shot-s3",
+        "classify-full-s3",
+        "classify-full-s4",
+    ]
+
+
 def test_the_configured_seed_holds_without_seeds():
     (cell,) = ablate.cells({"train": {"seed": 5}}, {"method": ["full"]}).values()
     assert cell.train.seed == 5

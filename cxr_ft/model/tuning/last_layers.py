@@ -20,7 +20,7 @@ class Config:
         layers: how many blocks from the output on are trained besides the head.
     """
 
-    layers: int = field(default=2, metadata={"help": "blocks trained, from the output on"})
+    layers: int = field(default=1, metadata={"help": "blocks trained, from the output on"})
     lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
 
 
