@@ -3,8 +3,9 @@
 A CLIP vision tower, and a text decoder that reads image tokens and text tokens in one sequence: text attends to all
 image tokens and to earlier text, image tokens never to text.
 
-Upstream: transformers/models/git/modeling_git.py. From 4.49 to 5.14.1 its loss shifted labels twice; ours is computed
-by the head, so no version's loss is used.
+Upstream: transformers/models/git/modeling_git.py, walked through by `cxr_ft.model.fast`; its own forward runs where
+somebody changed a module that the walk does not call. From 4.49 to 5.14.1 its loss shifted labels twice; ours is
+computed by the head, so no version's loss is used.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from cxr_ft.model.protocols import Batch, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from cxr_ft.model.fast.frozen import Prefix
 
 MODEL_TYPES = ("git",)
 #: transformers' GitConfig() is microsoft/git-base.
@@ -57,17 +60,30 @@ class Git:
     def __init__(self, lm: Any, processor: Any, name: str) -> None:
         self.lm, self.processor, self.name = lm, processor, name
         self.tokenizer: Any = processor.tokenizer if processor is not None else None
-        self.image_size = int(lm.config.vision_config.image_size)
-
-    def encoder(self) -> "nn.Module":
-        """`GitModel`: towers and decoder, no vocabulary projection."""
-        encoder: nn.Module = self.lm.git
-        return encoder
 
     @property
-    def width(self) -> int:
-        """Width of the decoder."""
-        return int(self.lm.config.hidden_size)
+    def image_size(self) -> int:
+        """S, the side of its images in pixels."""
+        return int(self.lm.config.vision_config.image_size)
+
+    def resize(self, size: int) -> None:
+        """Read images of `size` pixels from now on."""
+        from cxr_ft.model.bases import _git_size
+
+        if size != self.image_size:
+            _git_size.resize(self.lm, size)
+
+    def encoder(self, pool: str = "query") -> "nn.Module":
+        """`GitModel`: towers and decoder, no vocabulary projection, and of those what `pool` reads."""
+        from cxr_ft.model.bases import _git_pool
+
+        return _git_pool.trimmed(self.lm.git, pool)
+
+    @property
+    def pools(self) -> dict[str, int]:
+        """The query token, which is how GIT answers; the mean of the image tokens; the vision tower's class token."""
+        width = int(self.lm.config.hidden_size)
+        return {"query": width, "mean": width, "cls": int(self.lm.config.vision_config.hidden_size)}
 
     @property
     def longest(self) -> int:
@@ -83,64 +99,99 @@ class Git:
         mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (settings.image_mean, settings.image_std))
         return (x - mean) / deviation
 
-    def pooled(self, model: "nn.Module", batch: Batch) -> "Tensor":
-        """The decoder's state at the start token, which attends to every image token: [B, D]. It is how GIT answers."""
+    def prefix(self, model: "nn.Module") -> "Prefix | None":
+        """What may be stored of each image, since frozen weights make it constant; see `cxr_ft.model.fast.frozen`."""
+        from cxr_ft.model.fast import frozen
+
+        return frozen.prefix(model)
+
+    def pooled(self, model: "nn.Module", batch: Batch, pool: str = "query") -> "Tensor":
+        """[B, D]: the decoder's state at the start token, which attends to every image token; or `image_vector`."""
         import torch
 
-        pixels = batch["pixel_values"]
-        start = torch.full((len(pixels), 1), self.tokenizer.cls_token_id, device=pixels.device)
-        states: Tensor = model(input_ids=start, pixel_values=pixels).last_hidden_state  # [B, images + 1, D]
-        return states[:, -1]
+        from cxr_ft.model.bases import _git_plain, _git_pool
+        from cxr_ft.model.fast import decoder, frozen, walk
 
-    def logits(self, model: "nn.Module", batch: Batch) -> "Tensor":
-        """[B, T, V] at the text positions alone; the image positions' logits are never computed."""
-        out: Tensor = model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            pixel_values=batch["pixel_values"],
-            logits_to_keep=batch["input_ids"].shape[1],
-        ).logits
-        return out
+        if pool != "query":
+            return _git_pool.image_vector(model, batch, pool)
+        start = self.tokenizer.cls_token_id
+        if not walk.walkable(model):
+            return _git_plain.pooled(model, batch, start)
+        git = walk.git_of(model)
+        tokens = frozen.tokens_of(git, batch)
+        ids = torch.full((len(tokens), 1), start, device=tokens.device)
+        return decoder.text_states(git, tokens, ids)[:, 0]
 
-    def generate(self, model: Any, pixel_values: "Tensor", prompt: Sequence[int], max_new_tokens: int) -> list[str]:
-        """transformers' own greedy generation, stopped at [SEP]."""
+    def logits(self, model: "nn.Module", batch: Batch, at: "Tensor | None" = None) -> "Tensor":
+        """[B, T, V] at the text positions; with `at`, bool [B, T], only where it is true: [N, V], in row order."""
+        from cxr_ft.model.bases import _git_plain
+        from cxr_ft.model.fast import decoder, frozen, walk
+        from cxr_ft.model.fast.linear import linears, lowered
+
+        if not walk.walkable(model):
+            return _git_plain.logits(model, batch, at)
+        git = walk.git_of(model)
+        tokens = frozen.tokens_of(git, batch)
+        states = decoder.text_states(git, tokens, batch["input_ids"], batch["attention_mask"], at=at)
+        return linears((walk.unwrapped(model).output,), lowered(states))[0]
+
+    def logits_and_pooled(self, model: "nn.Module", batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
+        """`logits` at `at`, and the states [B, D] at each row's start token, which reads the image and no text."""
+        from cxr_ft.model.bases import _git_plain
+        from cxr_ft.model.fast import decoder, frozen, walk
+        from cxr_ft.model.fast.linear import linears, lowered
+
+        if not walk.walkable(model):
+            return _git_plain.logits(model, batch, at), _git_plain.pooled_of_lm(model, batch)
+        git, wanted = walk.git_of(model), at.clone()
+        wanted[:, 0] = True
+        tokens = frozen.tokens_of(git, batch)
+        states = decoder.text_states(git, tokens, batch["input_ids"], batch["attention_mask"], at=wanted)
+        starts = wanted.nonzero()[:, 1] == 0  # [N + those of B that `at` leaves out]
+        logits = linears((walk.unwrapped(model).output,), lowered(states[at[wanted]]))[0]
+        return logits, states[starts]
+
+    def generate(
+        self, model: Any, pixel_values: "Tensor", prompt: Sequence[int], max_new_tokens: int, **search: Any
+    ) -> list[str]:
+        """Text behind `prompt`, greedily, stopped at [SEP].
+
+        Args:
+            search: beams, temperature, top_k, top_p, length_penalty of `cxr_ft.model.fast.beams.Search`.
+        """
         import torch
 
+        from cxr_ft.model.bases import _git_plain
+        from cxr_ft.model.fast import frozen, generation, walk
+        from cxr_ft.model.fast.beams import Search
+
+        end, pad = self.tokenizer.sep_token_id, self.tokenizer.pad_token_id
+        how = Search(end=end, pad=pad, max_new_tokens=max_new_tokens, **search)
         ids = torch.tensor([list(prompt)] * len(pixel_values), device=pixel_values.device)
-        out = model.generate(
-            pixel_values=pixel_values,
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            eos_token_id=self.tokenizer.sep_token_id,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        texts: list[str] = self.tokenizer.batch_decode(out[:, len(prompt) :], skip_special_tokens=True)
+        if walk.walkable(model):
+            with torch.no_grad():
+                tokens = frozen.tokens_of(walk.git_of(model), {"pixel_values": pixel_values})
+            out = generation.generate(walk.unwrapped(model), tokens, ids, None, how)
+        else:
+            out = _git_plain.generate(model, pixel_values, ids, torch.ones_like(ids), how)
+        texts: list[str] = self.tokenizer.batch_decode(out, skip_special_tokens=True)
         return texts
 
     def likelihood(self, model: Any, pixel_values: "Tensor", sentences: Sequence[Sequence[int]]) -> "Tensor":
-        """[B, K]. The image is read once; its keys and values are then repeated for the K sentences."""
+        """[B, K]. The image is read once; its keys and values are shared by the K sentences."""
         import torch
-        from transformers import DynamicCache
 
-        b, k = len(pixel_values), len(sentences)
+        from cxr_ft.model.bases import _git_plain
+        from cxr_ft.model.fast import frozen, generation, walk
+
+        start = self.tokenizer.cls_token_id
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sentences], batch_first=True, padding_value=-1)
-        ids = ids.to(pixel_values.device).repeat(b, 1)  # [B K, T], image by image
-        counts = ids >= 0
-        start = torch.full((b, 1), self.tokenizer.cls_token_id, device=ids.device)
-        cache = DynamicCache(config=model.config)
-        first = model(
-            input_ids=start, pixel_values=pixel_values, past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
-        cache.batch_repeat_interleave(k)
-        # Padding stands at the end, where no counted token attends to it.
-        position = torch.arange(1, ids.shape[1], device=ids.device).expand(b * k, -1)
-        rest = model(input_ids=ids[:, :-1].clamp(min=0), position_ids=position, past_key_values=cache, use_cache=True)
-        logits = torch.cat([first.logits.repeat_interleave(k, 0), rest.logits], dim=1)  # [B K, T, V]
-        chosen = logits.float().log_softmax(-1).gather(-1, ids.clamp(min=0)[..., None])[..., 0]
-        return (chosen * counts).sum(1).view(b, k)
+        ids = ids.to(pixel_values.device)  # [K, T]
+        if not walk.walkable(model):
+            return _git_plain.likelihood(model, pixel_values, start, ids)
+        with torch.no_grad():
+            tokens = frozen.tokens_of(walk.git_of(model), {"pixel_values": pixel_values})
+        return generation.log_probability(walk.unwrapped(model), tokens, start, ids)
 
     def blocks(self, model: "nn.Module") -> list[str]:
         """Vision blocks, then text blocks."""
@@ -165,6 +216,7 @@ def load(name: str, weights: bool = True) -> Git:
     import torch
     from transformers import GitConfig, GitForCausalLM, GitProcessor
 
+    from cxr_ft.model.bases._git_size import for_one_image
     from cxr_ft.model.find import cannot_fetch, location
 
     folder = location(name)
@@ -176,15 +228,15 @@ def load(name: str, weights: bool = True) -> Git:
             config = GitConfig.from_pretrained(where)
         if not weights:
             with torch.device("meta"):
-                return Git(GitForCausalLM(config), None, name)
+                return Git(for_one_image(GitForCausalLM(config)), None, name)
         processor = GitProcessor.from_pretrained(where)
         seed = getattr(config, SEED_KEY, None)
         if seed is not None and not (folder is not None and (folder / "model.safetensors").exists()):
-            return Git(_random(config, int(seed)), processor, name)
+            return Git(for_one_image(_random(config, int(seed))), processor, name)
         model = GitForCausalLM.from_pretrained(
             where, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
         )
-        return Git(model, processor, name)
+        return Git(for_one_image(model), processor, name)
     except (OSError, ValueError) as error:
         if folder is None:
             raise cannot_fetch(name, error) from error

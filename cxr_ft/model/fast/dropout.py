@@ -1,0 +1,97 @@
+"""Dropout in one pass over the numbers: torch's own draws them one by one on CPU, at six times the time."""
+
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+#: dtype -> how many bits it has, and the pattern of its infinity.
+_BITS = {torch.float32: (32, 0x7F800000), torch.bfloat16: (16, 0x7F80)}
+
+
+def rate(module: nn.Dropout) -> float:
+    """The share that `module` zeroes now: 0 in evaluation."""
+    return float(module.p) if module.training else 0.0
+
+
+class Drop(NamedTuple):
+    """What is dropped of one tensor: zero where a random pattern, read as a float, is at most `threshold`.
+
+    `scale` keeps the mean; it is left to the user, who often has a smaller tensor to put it on.
+    """
+
+    patterns: Tensor | None  # None: nothing is dropped
+    threshold: float
+    scale: float
+
+    def on(self, x: Tensor) -> Tensor:
+        """`x` with the dropped numbers zeroed; of the shape and dtype that were drawn for."""
+        if self.patterns is None:
+            return x
+        # The one vectorised kernel that compares and selects in a single pass, and never multiplies.
+        out: Tensor = torch.ops.aten.threshold_backward(x, self.patterns, self.threshold)
+        return out
+
+
+def draw(x: Tensor, p: float) -> Drop:
+    """What a dropout of `p` in [0, 1] drops of `x`, on CPU.
+
+    The share is exact to 2^-33 in float32 and to 2^-17 in bfloat16, and `scale` is that of the share drawn. The numbers
+    come from a generator seeded by torch's, so `torch.manual_seed` and checkpointing govern them.
+    """
+    bits, infinity = _BITS.get(x.dtype, (0, 0))
+    count = round(p * 2**bits)
+    if p == 0 or (bits and count == 0):
+        return Drop(None, 0.0, 1.0)
+    # Beyond 0.99: the patterns above twice infinity's are no numbers, and compare with none.
+    if not bits or count > 2 * infinity:
+        return Drop(torch.empty_like(x).bernoulli_(1 - p), 0.5, 1 / (1 - p) if p < 1 else 0.0)
+    return Drop(_patterns(x), _threshold(count, x.dtype), 1 / (1 - count / 2**bits))
+
+
+def added(residual: Tensor, x: Tensor, p: float) -> Tensor:
+    """residual + dropout(x, p), any shape."""
+    if p == 0:
+        return residual + x
+    if x.device.type != "cpu":
+        return residual + F.dropout(x, p)
+    drop = draw(x, p)
+    if drop.patterns is None:
+        return residual + x
+    dropped: Tensor = _Zeroed.apply(x, drop)
+    return torch.add(residual, dropped, alpha=drop.scale)
+
+
+class _Zeroed(torch.autograd.Function):
+    """`Drop.on`, and of the gradient the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, drop: Drop) -> Tensor:
+        ctx.save_for_backward(drop.patterns)
+        ctx.drop = drop._replace(patterns=None)
+        return drop.on(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        drop: Drop = ctx.drop._replace(patterns=ctx.saved_tensors[0])
+        return drop.on(grads[0]), None
+
+
+def _threshold(count: int, dtype: torch.dtype) -> float:
+    """The number such that `count` of all bit patterns, read as floats, are at most it; a NaN is not."""
+    bits, infinity = _BITS[dtype]
+    # Negative numbers run down from the sign bit; above them all come the positive ones, up from zero.
+    negative = infinity + 1
+    pattern = (1 << (bits - 1)) | (negative - count) if count < negative else max(count - negative - 1, 0)
+    return float(struct.unpack("<f", (pattern << (32 - bits)).to_bytes(4, "little"))[0])
+
+
+def _patterns(x: Tensor) -> Tensor:
+    """Independent uniform bit patterns in the shape and dtype of `x`."""
+    seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+    words = -(-x.numel() * x.itemsize // 8)
+    raw = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64 - 1, words, dtype=np.uint64, endpoint=True)
+    return torch.from_numpy(raw.view(np.int64)).view(x.dtype)[: x.numel()].view(x.shape)

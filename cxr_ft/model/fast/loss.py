@@ -1,0 +1,37 @@
+"""Next-token cross-entropy that keeps the logits once, in their own precision, and their gradient in its place."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Rows at a time on CPU, so that their float32 copy stays in the cache; on CUDA as many as there are.
+ROWS = 16
+
+
+def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum of -log softmax(logits)[target] in float32: logits [N, V], targets int64 [N] -> []. N may be 0."""
+    total: Tensor = _CrossEntropy.apply(logits, targets)
+    return total
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        rows = ROWS if logits.device.type == "cpu" else max(len(logits), 1)
+        normalisers = torch.cat([part.float().logsumexp(-1) for part in torch.split(logits, rows)])
+        ctx.save_for_backward(logits, targets, normalisers)
+        ctx.rows = rows
+        return (normalisers - logits.gather(1, targets[:, None])[:, 0].float()).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logits, targets, normalisers = ctx.saved_tensors
+        grad = torch.empty_like(logits)
+        for start in range(0, len(logits), ctx.rows):
+            part = slice(start, start + ctx.rows)
+            p = (logits[part] - normalisers[part, None]).exp_()
+            p.scatter_add_(1, targets[part, None], torch.full_like(p[:, :1], -1.0))
+            torch.mul(p, grads[0], out=p)
+            grad[part] = p
+        return grad, None

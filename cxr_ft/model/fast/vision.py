@@ -1,0 +1,49 @@
+"""Images -> image tokens: the part of GIT that knows no text, and that a frozen vision tower makes constant."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.git import modeling_git as upstream
+
+from cxr_ft.model.fast.attention import Shape, attend
+from cxr_ft.model.fast.linear import linears, lowered
+from cxr_ft.model.fast.recompute import recomputed
+from cxr_ft.model.fast.walk import untouched
+
+
+def image_states(git: Any, pixel_values: Tensor) -> Tensor:
+    """What the vision tower says: pixels [B, 3, S, S] or [B, F, 3, S, S] -> [B, F I, Dv], temporal embeddings added."""
+    tower = git.image_encoder.vision_model
+    states: Tensor = tower.pre_layrnorm(tower.embeddings(pixel_values.flatten(0, -4)))  # [B F, I, Dv]
+    for layer in tower.encoder.layers:
+        states = recomputed(layer, _block, layer, states)
+    states = tower.post_layernorm(states)
+    if pixel_values.ndim == 4:
+        return states
+    b, images = pixel_values.shape[:2]
+    moments = torch.cat([git.img_temporal_embedding[i] for i in range(images)], dim=1)  # [1, F, Dv]
+    return (states.view(b, images, *states.shape[1:]) + moments[..., None, :]).flatten(1, 2)
+
+
+def image_tokens(git: Any, states: Tensor) -> Tensor:
+    """`image_states` -> what the decoder reads in front of the text, [B, I, D]."""
+    tokens: Tensor = git.visual_projection(states)
+    return tokens
+
+
+def _block(layer: Any, x: Tensor) -> Tensor:
+    """A vision block, [B, I, Dv]: pre-norm attention over all tokens, then the feed-forward part."""
+    attention = layer.self_attn
+    q, k, v = linears((attention.q_proj, attention.k_proj, attention.v_proj), lowered(layer.layer_norm1(x)))
+    shape = Shape(attention.head_dim, x.shape[1], float(attention.dropout) if attention.training else 0.0)
+    x = x + linears((attention.out_proj,), attend(q, k, v, shape))[0]
+    return x + _feed_forward(layer.mlp, lowered(layer.layer_norm2(x)))
+
+
+def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
+    if not untouched(mlp, upstream.GitVisionMLP):
+        whole: Tensor = mlp(x)
+        return whole
+    wide = mlp.activation_fn(linears((mlp.fc1,), x)[0])
+    return linears((mlp.fc2,), wide)[0]
