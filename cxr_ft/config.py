@@ -31,10 +31,31 @@ class DataConfig:
     Args:
         splits: a folder that cxr-split wrote.
         root: where the images lie now, if not where the manifest says.
+        augment: "mild": training sees each image turned, shifted, scaled and exposed a little otherwise in each epoch.
+        flip: training sees one image in two with left and right exchanged; a report's left and right stay.
+        uncertain: what an uncertain label (-1) counts as in training, from 0 to 1 (a soft label); None: as the splits
+            say, as val and test always do.
+        curriculum: in so many first epochs training goes from the shortest report to the longest.
+        image_size: side in pixels; the base's positions are interpolated. None: the base's own.
     """
 
     splits: str = ""
     root: str | None = None
+    augment: str = "none"
+    flip: bool = False
+    uncertain: float | None = None
+    curriculum: int = 0
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.augment not in ("none", "mild"):
+            raise unknown("augmentation", self.augment, ("none", "mild"), "data.augment")
+        if self.uncertain is not None and not 0 <= self.uncertain <= 1:
+            raise UsageError(f"data.uncertain: {self.uncertain}; give a number from 0 to 1")
+        if self.image_size is not None and self.image_size < 1:
+            raise UsageError(f"data.image_size: {self.image_size} pixels; give 1 or more")
+        if self.curriculum < 0:
+            raise UsageError(f"data.curriculum: {self.curriculum} epochs; give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +65,8 @@ class TrainConfig:
     Args:
         seed: of the head's and adapter's start, the order of rows and dropout.
         epochs: passes over train.
-        batch_size: rows a step.
+        batch_size: rows a step, whatever the number of processes.
+        micro_batch: rows at a time in each process, whose losses add up to the step's; 0: as many as memory takes.
         head_lr: peak learning rate of what the head adds: it starts from nothing under every method alike, and would
             be held back by the small rate that full fine-tuning needs for the base.
         weight_decay: of AdamW, on matrices.
@@ -56,6 +78,7 @@ class TrainConfig:
     seed: int = 0
     epochs: int = 5
     batch_size: int = 16
+    micro_batch: int = 0
     head_lr: float = 3e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
@@ -67,6 +90,8 @@ class TrainConfig:
             raise UsageError(f"train.epochs: {self.epochs}; give 1 or more")
         if self.batch_size < 1:
             raise UsageError(f"train.batch_size: {self.batch_size}; give 1 or more")
+        if self.micro_batch < 0:
+            raise UsageError(f"train.micro_batch: {self.micro_batch}; give rows at a time, or 0 for all that fit")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"train.seed: {self.seed}; give a whole number from 0 to {2**32 - 1}")
         if self.head_lr <= 0:
@@ -117,7 +142,8 @@ class RunConfig:
 
     def fingerprint(self, hashes: Mapping[str, str]) -> str:
         """SHA-256 of what decides the numbers: the configuration (wherever the data lies) and the splits' hashes."""
-        raw = self.to_json() | {"data": dict(hashes)}
+        raw = self.to_json()
+        raw["data"] = {**hashes, **{key: raw["data"][key] for key in raw["data"].keys() - {"splits", "root"}}}
         return hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
 
 

@@ -42,7 +42,6 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _words(answer: dict) -> str:  # type: ignore[type-arg]
-    if "report" in answer:
-        return str(answer["report"])
-    ranked = sorted(answer["scores"].items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {score:.3f}{' +' if name in answer['positive'] else ''}" for name, score in ranked)
+    ranked = sorted(answer.get("scores", {}).items(), key=lambda item: -item[1])
+    scores = ", ".join(f"{name} {score:.3f}{' +' if name in answer['positive'] else ''}" for name, score in ranked)
+    return "; ".join(part for part in (str(answer.get("report", "")), scores) if part)

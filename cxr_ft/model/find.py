@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft import plugins
+from cxr_ft.config import Part
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def _model_type(name: str, published: list[str]) -> str:
     folder = location(name)
     if folder is not None:
         try:
-            return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            # As timm writes it: transformers reads it so, too.
+            return "timm_wrapper" if "architecture" in config else str(config["model_type"])
         except (OSError, json.JSONDecodeError, KeyError, TypeError):
             raise UsageError(f"{folder} holds no config.json with a model_type: give a transformers folder") from None
     if name.count("/") != 1 or name.startswith((".", "/")):
@@ -75,11 +78,12 @@ def cannot_fetch(name: str, error: Exception) -> UsageError:
 
 @dataclass(frozen=True)
 class Parts:
-    """A base with a head on it, tuned by a method: what `fit` trains."""
+    """A base with a head on it, tuned by a method: what `fit` trains; `tuning` is the method's name and options."""
 
     base: "Base"
     head: "Head"
     model: "nn.Module"
+    tuning: Part
 
 
 def build(config: Any, labels: tuple[str, ...], multi_label: bool, *, weights: bool = True) -> Parts:
@@ -101,12 +105,14 @@ def assemble(base: "Base", config: Any, labels: tuple[str, ...], multi_label: bo
     """Attach the head to a loaded base and put `apply` (a method's, or what reloads one) on it."""
     import torch
 
+    if config.data.image_size is not None:
+        base.resize(config.data.image_size)
     tuning = plugins.load(plugins.TUNING, config.tuning.name)
     attach = plugins.load(plugins.HEADS, config.head.name).attach
     with torch.device("meta" if next(base.lm.parameters()).is_meta else "cpu"):
         head = attach(base, config.head.options, labels, multi_label, tuning.NEW_PARAMETERS)
     model = apply(head.model, base, config.tuning.options, head.new_modules)
-    return Parts(base=base, head=head, model=model)
+    return Parts(base=base, head=head, model=model, tuning=config.tuning)
 
 
 def quiet() -> None:

@@ -1,6 +1,7 @@
 """What a base, a head and a tuning method are to each other. Each is one file; nobody knows more than this.
 
-Shapes: B batch, S image side in pixels, T text tokens, V vocabulary, D hidden width, L labels, K sentences.
+Shapes: B batch, S image side in pixels, T text tokens, N positions asked for, V vocabulary, D hidden width, L labels,
+K sentences.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +27,15 @@ class Example(Protocol):
 
     @property
     def targets(self) -> "NDArray[np.float64]":
-        """float [L] in {0, 1, NaN}."""
+        """float [L] in [0, 1], NaN where masked."""
 
     @property
     def text(self) -> str:
         """The report, or nothing."""
+
+    @property
+    def weights(self) -> "NDArray[np.float64] | None":
+        """float [L], the weight of each label's part of the loss; None: all 1."""
 
 
 @runtime_checkable
@@ -47,52 +52,82 @@ class Base(Protocol):
 
     family: str
     name: str
-    image_size: int
     targets: Roles
     lm: "nn.Module"
-    tokenizer: Any
-
-    def encoder(self) -> "nn.Module":
-        """The model without its vocabulary projection, for heads that never read it."""
 
     @property
-    def width(self) -> int:
-        """D, the width of `pooled`."""
+    def image_size(self) -> int:
+        """S, the side of the images it reads, in pixels."""
+
+    def resize(self, size: int) -> None:
+        """Read images of `size` pixels from now on, positions interpolated.
+
+        Raises:
+            UsageError: for a size that it cannot read.
+        """
 
     @property
-    def longest(self) -> int:
-        """How many text tokens the model has positions for."""
+    def pools(self) -> Mapping[str, int]:
+        """The ways to make one vector of an example, the base's own first, each with its width D."""
+
+    def encoder(self, pool: str) -> "nn.Module":
+        """The model without what `pooled` by `pool` never reads, so that all of it can be trained."""
 
     def pixel_values(self, images: "NDArray[np.uint8]") -> "Tensor":
         """Images uint8 [B, S, S] as the model wants them: float32 [B, 3, S, S], normalised."""
 
-    def pooled(self, model: "nn.Module", batch: Batch) -> "Tensor":
-        """One vector an example, [B, D], from `encoder()` (adapted or not) on pixel_values."""
-
-    def logits(self, model: "nn.Module", batch: Batch) -> "Tensor":
-        """Next-token logits at each text position, [B, T, V], from `lm` on pixel_values and input_ids."""
-
-    def generate(
-        self, model: "nn.Module", pixel_values: "Tensor", prompt: Sequence[int], max_new_tokens: int
-    ) -> list[str]:
-        """Text that follows `prompt` for each image, greedily, without special tokens."""
-
-    def likelihood(self, model: "nn.Module", pixel_values: "Tensor", sentences: Sequence[Sequence[int]]) -> "Tensor":
-        """Log-probability of each sentence (token ids after the start token) given each image, [B, K]."""
+    def pooled(self, model: "nn.Module", batch: Batch, pool: str) -> "Tensor":
+        """One vector an example, [B, D], from `encoder(pool)` (adapted or not) on pixel_values."""
 
     def blocks(self, model: "nn.Module") -> list[str]:
-        """Names of the transformer blocks in `model`, from input to output."""
+        """Names of the blocks in `model`, from input to output."""
 
     def save(self, folder: Path, model: "nn.Module | None") -> None:
         """Write processor and tokenizer into `folder`, and `model` as a transformers folder where one is given."""
 
 
+@runtime_checkable
+class Writer(Base, Protocol):
+    """A base that writes text too. What a report head, and zero_shot, need."""
+
+    tokenizer: Any
+
+    @property
+    def longest(self) -> int:
+        """How many text tokens the model has positions for."""
+
+    def logits(self, model: "nn.Module", batch: Batch, at: "Tensor | None" = None) -> "Tensor":
+        """Next-token logits at each text position, [B, T, V], from `lm` on pixel_values and input_ids; with `at`, bool
+        [B, T], only where it is true: [N, V], in row order.
+        """
+
+    def logits_and_pooled(self, model: "nn.Module", batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
+        """`logits` at `at` [N, V] and `pooled` by the base's own way [B, D], from one reading."""
+
+    def generate(
+        self, model: "nn.Module", pixel_values: "Tensor", prompt: Sequence[int], max_new_tokens: int, **search: Any
+    ) -> list[str]:
+        """Text that follows `prompt` for each image, without special tokens.
+
+        Args:
+            search: beams, temperature (0: no chance), top_k, top_p, length_penalty; greedy where none is given.
+        """
+
+    def likelihood(self, model: "nn.Module", pixel_values: "Tensor", sentences: Sequence[Sequence[int]]) -> "Tensor":
+        """Log-probability of each sentence (token ids after the start token) given each image, [B, K]."""
+
+
 class Predicted(NamedTuple):
-    """Answers (scores float [B, L] in [0, 1], or B texts), and the sum of the losses over what counts, `counted`."""
+    """Answers for B rows and their loss.
+
+    answers: scores float [B, L] in [0, 1], or B texts; loss: the sum over what counts, `counted`, unweighted; scores:
+    those of a head that scores, beside its texts or as its answers.
+    """
 
     answers: "NDArray[np.float64] | list[str]"
     loss: float
     counted: int
+    scores: "NDArray[np.float64] | None" = None
 
 
 class Head(Protocol):
@@ -100,11 +135,14 @@ class Head(Protocol):
 
     attach(base, config, labels, multi_label, new_parameters) -> Head. Without `new_parameters` it makes none and
     answers with what the base can do already (zero_shot).
+
+    output: what its runs are judged by first. scored: whether `predict` gives scores, be it beside texts.
     """
 
     model: "nn.Module"
     new_modules: tuple[str, ...]
     output: Literal["scores", "text"]
+    scored: bool
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Some rows as tensors."""
@@ -120,6 +158,16 @@ class Tuning(Protocol):
     """A way of fine-tuning: a module with `Config` (frozen dataclass, keyword-only, with `lr`) and
 
     NEW_PARAMETERS: False where the method may not add a head (zero_shot).
+    NEEDS_TEXT: True where what it learns is read as text is; it is missing elsewhere.
+
+    A method whose model is neither PEFT's nor all transformers' own has besides, the second only where `apply` by PEFT
+    or the saved transformers folder would not do:
+
+    save(model, folder, config, new): write what was trained.
+    reload(model, base, config, new, folder) -> model: apply the method with what `save` or PEFT wrote.
+
+    One that must act within the training has `around(model, steps)`, which gives an object whose `before()` is called
+    before each step of the optimizer, with that step's gradients at hand, and whose `after(step)`, from 1 on, after it.
     """
 
     Config: type

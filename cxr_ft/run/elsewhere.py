@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from cxr_ft.data import manifest, pixels
 from cxr_ft.data.batches import Example
@@ -32,7 +33,7 @@ def evaluate_elsewhere(run: Path, folder: Path, out: Path, root: str | None = No
     parts, config, saved = artefact.load(run)
     splits = manifest.read(folder)
     missing: list[str] = []
-    if parts.head.output == "scores":
+    if parts.head.scored:
         splits, missing = _with_labels(splits, saved, run)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, splits=str(folder), root=root))
     parts.model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,7 +56,7 @@ def evaluate_elsewhere(run: Path, folder: Path, out: Path, root: str | None = No
 
 
 def predict(run: Path, files: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """For each file {"scores": {label: score}, "positive": [labels]}, or {"report": text}, or {"refused": why}."""
+    """For each file {"scores": {label: score}, "positive": [labels]}, {"report": text}, both, or {"refused": why}."""
     parts, _, saved = artefact.load(run)
     size = parts.base.image_size
     for file in files:
@@ -66,16 +67,19 @@ def predict(run: Path, files: Sequence[Path]) -> Iterator[tuple[Path, dict[str, 
             continue
         nothing = np.full(len(saved["labels"]), np.nan)
         with torch.no_grad():
-            (value,) = parts.head.predict(parts.model, parts.head.collate([Example(image, nothing, "")])).answers
-        if parts.head.output == "text":
-            yield file, {"report": value}
-            continue
-        scores = {name: round(float(score), 4) for name, score in zip(saved["labels"], value, strict=True)}
-        if saved["multi_label"]:
-            positive = [n for n, s, t in zip(saved["labels"], value, saved["thresholds"], strict=True) if s >= t]
-        else:
-            positive = [saved["labels"][int(np.argmax(value))]]
-        yield file, {"scores": scores, "positive": positive}
+            predicted = parts.head.predict(parts.model, parts.head.collate([Example(image, nothing, "")]))
+        answer = {"report": predicted.answers[0]} if parts.head.output == "text" else {}
+        yield file, answer if predicted.scores is None else {**answer, **_scored(predicted.scores[0], saved)}
+
+
+def _scored(scores: NDArray[np.float64], saved: dict[str, Any]) -> dict[str, Any]:
+    """Scores [L] by label, and the labels that are positive: from their thresholds on, or the likeliest class."""
+    names = saved["labels"]
+    if saved["multi_label"]:
+        positive = [n for n, s, t in zip(names, scores, saved["thresholds"], strict=True) if s >= t]
+    else:
+        positive = [names[int(np.argmax(scores))]]
+    return {"scores": {n: round(float(s), 4) for n, s in zip(names, scores, strict=True)}, "positive": positive}
 
 
 def _with_labels(splits: manifest.Splits, saved: dict[str, Any], run: Path) -> tuple[manifest.Splits, list[str]]:

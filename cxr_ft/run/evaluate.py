@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from cxr_ft.config import RunConfig
 from cxr_ft.data import batches, manifest
+from cxr_ft.data.augment import Augmentation
+from cxr_ft.data.learning import Learning
 from cxr_ft.errors import UsageError
 from cxr_ft.model.find import Parts
 from cxr_ft.progress import track
@@ -35,32 +37,59 @@ TOLERANCE = 1e-5
 
 @dataclass
 class Answers:
-    """A model's answers on one side of a split: scores [N, L] or N texts, and the mean loss."""
+    """A model's answers on one side of a split.
+
+    values: N times what the head puts out, scores [L] or a text; scored: N times scores [L] of a head that gives them,
+    be it beside texts; loss: the mean over what counted.
+    """
 
     values: list[Any] = field(default_factory=list)
+    scored: list[Any] = field(default_factory=list)
     loss: float = 0.0
+    counted: int = 0
 
     @property
     def scores(self) -> NDArray[np.float64]:
         """The scores [N, L]."""
-        return np.stack(self.values)
+        return np.stack(self.scored)
 
 
 def data_of(config: RunConfig, splits: manifest.Splits, size: int) -> dict[str, batches.Rows]:
     """All sides of the splits as data sets, for the task of `config`."""
-    column = batches.text_column(splits, config.head.options.text) if hasattr(config.head.options, "text") else None
-    return {side: batches.rows(splits, side, size, config.data.root, column) for side in splits.tables}
+    head = config.head.options
+    column = batches.text_column(splits, head.text) if hasattr(head, "text") else None
+    return {
+        side: batches.rows(
+            splits, side, size, config.data.root, column, learning=_learning(config) if side == "train" else None
+        )
+        for side in splits.tables
+    }
+
+
+def _learning(config: RunConfig) -> Learning:
+    data, seed = config.data, config.train.seed
+    changes = data.augment != "none" or data.flip
+    return Learning(
+        seed=seed,
+        augmentation=Augmentation(mild=data.augment == "mild", flip=data.flip, seed=seed) if changes else None,
+        uncertain=data.uncertain,
+        balanced=getattr(config.head.options, "weights", "none") == "balanced",
+        curriculum=data.curriculum,
+    )
 
 
 def answer(parts: Parts, rows: batches.Rows, batch_size: int, what: str, *, texts: bool = True) -> Answers:
-    """The model's answers on `rows`, in order, in fp32; where `texts` is off a text head gives its loss alone."""
+    """The model's answers on `rows`, in order, in fp32; where `texts` is off a text head gives its loss alone.
+
+    A progress bar says `what`; none where it is empty.
+    """
     out, total, count = Answers(), 0.0, 0
     loader = batches.loader(rows, parts.head.collate, batch_size)
     device = next(parts.model.parameters()).device
     was_training = parts.model.training
     parts.model.eval()
     with torch.no_grad():
-        for batch in track(loader, what, len(loader)):
+        for batch in track(loader, what, len(loader)) if what else loader:
             here = {key: value.to(device) for key, value in batch.items()}
             if parts.head.output == "text" and not texts:
                 loss, n = parts.head.loss(parts.model, here)
@@ -68,23 +97,25 @@ def answer(parts: Parts, rows: batches.Rows, batch_size: int, what: str, *, text
                 continue
             predicted = parts.head.predict(parts.model, here)
             out.values.extend(predicted.answers)
+            out.scored.extend(() if predicted.scores is None else predicted.scores)
             total, count = total + predicted.loss, count + predicted.counted
     parts.model.train(was_training)
-    out.loss = total / max(count, 1)
+    out.loss, out.counted = total / max(count, 1), count
     return out
 
 
 def judge(
     parts: Parts, rows: batches.Rows, answers: Answers, saved: dict[str, Any], train: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The metrics of `answers`: classification by label, or of texts, beside the best constant report of `train`."""
-    if parts.head.output == "scores":
+    """The metrics of `answers`: of scores by label, of texts beside the best constant report of `train`; or of both."""
+    metrics: dict[str, Any] = {"loss": answers.loss}
+    if answers.scored:
         names, thresholds = saved["labels"], saved["thresholds"]
-        metrics = classification.evaluate(rows.targets, answers.scores, names, thresholds, saved["multi_label"])
-        return {"loss": answers.loss, **metrics}
-    metrics = {"loss": answers.loss}
-    if answers.values:
+        metrics |= classification.evaluate(rows.targets, answers.scores, names, thresholds, saved["multi_label"])
+    if parts.head.output == "text" and answers.values:
+        undefined = metrics.get("undefined", {})
         metrics |= text.evaluate(rows.texts, answers.values, saved["labels"])
+        metrics["undefined"] = undefined | metrics["undefined"]
         if train:
             metrics["floor"] = text.constant_floor(list(train), rows.texts, saved["labels"])
     return metrics
@@ -95,13 +126,16 @@ def table(parts: Parts, side: str, rows: batches.Rows, answers: Answers, saved: 
     import pandas as pd
 
     ids = rows.ids.astype(str).assign(split=side)[["split", "subject_id", "study_id", "dicom_id"]]
+    tables = []
     if parts.head.output == "text":
-        return ids.assign(reference=rows.texts, generated=answers.values)
-    scores = answers.scores
-    columns = [
-        ids.assign(label=name, truth=rows.targets[:, i], score=scores[:, i]) for i, name in enumerate(saved["labels"])
-    ]
-    return pd.concat(columns, ignore_index=True)
+        tables.append(ids.assign(reference=rows.texts, generated=answers.values))
+    if parts.head.scored:
+        scores = answers.scores
+        tables += [
+            ids.assign(label=name, truth=rows.targets[:, i], score=scores[:, i])
+            for i, name in enumerate(saved["labels"])
+        ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def verify(run: Path) -> results.Result:
@@ -121,7 +155,8 @@ def verify(run: Path) -> results.Result:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts.model.to(device)
     data = data_of(config, splits, parts.base.image_size)
-    size = config.train.batch_size
+    # So many rows at a time as fitted into memory while it was trained.
+    size = result.cost.get("micro_batch") or config.train.batch_size
     again = table(parts, "val", data["val"], answer(parts, data["val"], size, "reloaded, val"), saved)
     _same(again, results.read_predictions(run))
     tables, metrics = [again], dict(result.metrics)
@@ -158,7 +193,7 @@ def _same(again: "pd.DataFrame", before: "pd.DataFrame") -> None:
         worst = float(np.abs(again["score"] - before["score"]).max())
         if not worst <= TOLERANCE:
             raise RuntimeError(f"the reloaded model's scores on val differ by {worst:.2g} from the trained model's")
-    elif (again["generated"] != before["generated"]).any():
+    if "generated" in again and (again["generated"].fillna("") != before["generated"].fillna("")).any():
         raise RuntimeError("the reloaded model writes other texts on val than the trained one")
 
 
