@@ -9,14 +9,34 @@ import torch
 
 from cxr_ft import config, plugins
 from cxr_ft.data.batches import Example
+from cxr_ft.errors import UsageError
 from cxr_ft.model import find
-from cxr_ft.model.protocols import Base, trainable
+from cxr_ft.model.protocols import Base, Writer, trainable
 from cxr_ft.model.targets import resolve
 from cxr_ft.run import artefact
 
 LABELS = ("Edema", "Fracture", "No Finding")
 BASES, HEADS, METHODS = (plugins.choices(p) for p in (plugins.BASES, plugins.HEADS, plugins.TUNING))
-CROSS = list(itertools.product(BASES, HEADS, METHODS))
+ALL = list(itertools.product(BASES, HEADS, METHODS))
+
+
+def writes(base):
+    return isinstance(plugins.load(plugins.BASES, base).tiny(), Writer)
+
+
+WRITING = {base for base in BASES if writes(base)}
+#: A base that writes no text takes no head that writes, and no method that answers by sentences or learns words.
+CROSS = [
+    (base, head, method)
+    for base, head, method in ALL
+    if base in WRITING
+    or (
+        plugins.load(plugins.HEADS, head).OUTPUT == "scores"
+        and plugins.load(plugins.TUNING, method).NEW_PARAMETERS
+        and not getattr(plugins.load(plugins.TUNING, method), "NEEDS_TEXT", False)
+    )
+]
+REFUSED = [cell for cell in ALL if cell not in CROSS]
 LAYOUTS = plugins.choices(plugins.LAYOUTS)
 
 
@@ -80,6 +100,12 @@ def test_methods(method):
         assert field.name not in {"splits", "model", "task", "config", "set", "method", "seed", "out", "plan"}
 
 
+@pytest.mark.parametrize(("base", "head", "method"), REFUSED)
+def test_what_needs_text_is_refused_by_name(base, head, method):
+    with pytest.raises(UsageError, match=rf"{base}.*(writes no text|reads none)"):
+        parts_of(base, head, method)
+
+
 @pytest.mark.parametrize(("base", "head", "method"), CROSS)
 def test_trains_exactly_what_it_declares(base, head, method):
     parts, _ = parts_of(base, head, method)
@@ -124,13 +150,16 @@ def test_answers(base, head, method):
     parts, _ = parts_of(base, head, method)
     batch = batch_of(parts)
     with torch.no_grad():
-        answers, loss, count = parts.head.predict(parts.model.eval(), batch)
+        answers, loss, count, scores = parts.head.predict(parts.model.eval(), batch)
         summed, n = parts.head.loss(parts.model, batch)
     assert count == n > 0
     assert loss == pytest.approx(float(summed), rel=1e-6)
     assert len(answers) == 6
+    assert (scores is not None) == parts.head.scored
+    if scores is not None:
+        assert scores.shape == (6, len(LABELS)) and (scores >= 0).all() and (scores <= 1).all()
     if parts.head.output == "scores":
-        assert answers.shape == (6, len(LABELS)) and (answers >= 0).all() and (answers <= 1).all()
+        assert answers is scores
     else:
         assert all(isinstance(text, str) for text in answers)
 
@@ -158,12 +187,12 @@ def test_saves_and_reloads_to_the_same_answers(base, head, method, tmp_path, mon
     again, _, saved = artefact.load(run)
     assert saved["labels"] == list(LABELS)
     with torch.no_grad():
-        before, loss, _ = parts.head.predict(parts.model.eval(), batch)
-        after, same, _ = again.head.predict(again.model, batch)
+        before, loss, _, scores = parts.head.predict(parts.model.eval(), batch)
+        after, same, _, scores_again = again.head.predict(again.model, batch)
     assert loss == pytest.approx(same, abs=1e-6)
-    if parts.head.output == "scores":
-        np.testing.assert_allclose(before, after, rtol=0, atol=1e-6)
-    else:
+    if parts.head.scored:
+        np.testing.assert_allclose(scores, scores_again, rtol=0, atol=1e-6)
+    if parts.head.output == "text":
         assert before == after
 
 

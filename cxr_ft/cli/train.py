@@ -93,6 +93,8 @@ def _say_trained(planned: dict[str, Any]) -> None:
     print(f"trained modules ({len(planned['modules'])}):")
     for name in planned["modules"]:
         print(f"  {name}")
+    for note in planned["notes"]:
+        print(f"note: {note}")
     _say_parameters(planned["parameters"])
 
 
@@ -119,6 +121,7 @@ def _line(metrics: dict[str, Any]) -> str:
     shown = {"loss": metrics.get("loss")}
     if "macro" in metrics:
         shown |= {f"macro {key}": metrics["macro"].get(key) for key in ("auroc", "ap", "f1", "accuracy")}
-    else:
-        shown |= {key: metrics.get(key) for key in ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct") if key in metrics}
+    shown |= {
+        key: metrics.get(key) for key in ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct") if key in metrics
+    }
     return "  ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in shown.items())

@@ -2,7 +2,8 @@
 
     list  := item (, item)*
     item  := [text | vision] [[first-last]] . role   or   role
-    role  := q | k | v | o | up | down | proj, or a group: attn = q,k,v,o; mlp = up,down; all = attn,mlp
+    role  := q | k | v | o | up | gate | down | proj, or a group: qkv = q,k,v; attn = qkv,o; mlp = up,gate,down;
+             all = attn,mlp
 
 The two towers of one model often use other names for the same thing (in GIT `query` and `q_proj`), and PEFT accepts a
 partly wrong list in silence: so each base says what a role is called in each tower, and PEFT is given full names.
@@ -14,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Roles
 
-GROUPS = {"attn": ("q", "k", "v", "o"), "mlp": ("up", "down"), "all": ("q", "k", "v", "o", "up", "down")}
+_ATTENTION, _MLP = ("q", "k", "v", "o"), ("up", "gate", "down")
+GROUPS = {"attn": _ATTENTION, "mlp": _MLP, "all": (*_ATTENTION, *_MLP), "qkv": ("q", "k", "v")}
 _ITEM = re.compile(r"(?:(?P<tower>\w+)(?:\[(?P<first>\d+)(?:-(?P<last>\d+))?\])?\.)?(?P<role>\w+)")
 
 
@@ -42,6 +44,24 @@ def resolve(items: Sequence[str], names: Iterable[str], roles: Roles, family: st
             raise UsageError(f"target {item!r} hits no module of {family}; {_choices(family, roles)}")
         hits.update(found)
     return [name for name in names if name in hits]
+
+
+def fused(items: Sequence[str], roles: Roles, family: str) -> list[str]:
+    """A line for each tower where `items` mean more than they say, since one matrix has several roles.
+
+    Raises:
+        UsageError: for an unknown word.
+    """
+    meant = {pattern for item in items for pattern, _ in _patterns(item, roles, family)}
+    said = {word for item in items for word in GROUPS.get(item.rpartition(".")[2], (item.rpartition(".")[2],))}
+    lines = []
+    for tower, words in roles.items():
+        for pattern in dict.fromkeys(words.values()):
+            together = [word for word in words if words[word] == pattern]
+            if pattern in meant and not said.issuperset(together):
+                asked = ", ".join(word for word in together if word in said)
+                lines.append(f"{tower}.{asked}: in {family} one matrix is {', '.join(together)}; it is changed whole")
+    return lines
 
 
 def _patterns(item: str, roles: Roles, family: str) -> list[tuple[str, range | None]]:

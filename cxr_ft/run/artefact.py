@@ -1,7 +1,8 @@
 """Saving what a run made and loading it again: ordinary PEFT or transformers folders, safetensors only.
 
 model/   adapter_config.json + adapter_model.safetensors (PEFT methods), or config.json + model.safetensors;
-         processor and tokenizer; labels.json: label names, thresholds, task; nothing of the model for zero_shot
+         or what the method itself writes; processor and tokenizer; labels.json: label names, thresholds, task;
+         nothing of the model for zero_shot
 """
 
 import json
@@ -30,10 +31,13 @@ def save(run: Path, parts: find.Parts, labels: dict[str, Any]) -> int:
     with tempfile.TemporaryDirectory(prefix=".model.", dir=run) as name:
         temporary = Path(name) / FOLDER
         temporary.mkdir()
-        is_peft = hasattr(parts.model, "peft_config")
-        whole = not is_peft and bool(trainable(parts.model))
+        tuning = plugins.load(plugins.TUNING, parts.tuning.name)
+        is_own, is_peft = hasattr(tuning, "save"), hasattr(parts.model, "peft_config")
+        whole = not is_own and not is_peft and bool(trainable(parts.model))
         parts.base.save(temporary, parts.model if whole else None)
-        if is_peft:
+        if is_own:
+            tuning.save(parts.model, temporary, parts.tuning.options, parts.head.new_modules)
+        elif is_peft:
             model: Any = parts.model
             model.save_pretrained(temporary, safe_serialization=True)
         write_json(temporary / "labels.json", labels)
@@ -65,7 +69,12 @@ def load(run: Path) -> tuple[find.Parts, configuration.RunConfig, dict[str, Any]
     whole = (folder / "model.safetensors").exists()
     base: Base = base_module.restore(folder, config.model) if whole else base_module.load(config.model)
 
-    def reload(model: nn.Module, *_: Any) -> nn.Module:
+    tuning = plugins.load(plugins.TUNING, config.tuning.name)
+
+    def reload(model: nn.Module, *how: Any) -> nn.Module:
+        if hasattr(tuning, "reload"):
+            own: nn.Module = tuning.reload(model, *how, folder)
+            return own
         if (folder / "adapter_config.json").exists():
             from peft import PeftModel
 

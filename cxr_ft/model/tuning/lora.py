@@ -1,11 +1,17 @@
-"""LoRA (Hu et al., arXiv 2106.09685) by PEFT: a low-rank product beside each target; the head is trained fully."""
+"""LoRA (Hu et al., arXiv 2106.09685) by PEFT: a low-rank product beside each target; the head is trained fully.
 
+With options: DoRA (Liu et al., arXiv 2402.09353), rsLoRA (Kalajdzievski, arXiv 2312.03732), PiSSA (Meng et al.,
+arXiv 2404.02948).
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
-from cxr_ft.model.targets import resolve
+from cxr_ft.model.tuning._modules import adapted, matrices_of, names_of, widths
+from cxr_ft.model.tuning._options import LowRank
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,49 +20,48 @@ NEW_PARAMETERS = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Options of LoRA.
+class Config(LowRank):
+    """Options of LoRA, after those of every low-rank method; the last three may be combined.
 
     Args:
-        targets: target modules, in the language of `cxr_ft.model.targets`.
-        rank: r, the width of the product.
-        alpha: the product is scaled by alpha / rank; None: 2 * rank.
-        dropout: on the product's input, in [0, 1).
+        dora: also train the length of each of the weight's output rows, apart from its direction.
+        rslora: scale by alpha / sqrt(rank), so that a high rank is not slowed down.
+        pissa: start from the weight's largest singular vectors, and freeze the rest of it.
     """
 
-    targets: tuple[str, ...] = field(default=("q", "v"), metadata={"help": "target modules, as q,v or vision.attn"})
-    rank: int = field(default=8, metadata={"help": "rank of the product"})
-    alpha: float | None = field(default=None, metadata={"help": "scale times rank (default: 2 * rank)"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout on the product's input"})
-    lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UsageError(f"tuning.rank: {self.rank}; a rank is 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"tuning.dropout: {self.dropout}; give a number from 0 to below 1")
+    dora: bool = field(default=False, metadata={"help": "train magnitudes apart from directions (true or false)"})
+    rslora: bool = field(default=False, metadata={"help": "scale by alpha / sqrt(rank) (true or false)"})
+    pissa: bool = field(default=False, metadata={"help": "start from the largest singular vectors (true or false)"})
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
     """`model` with LoRA on exactly the modules the targets mean.
 
     Raises:
-        UsageError: for a target that is unknown or hits nothing.
+        UsageError: for a target that is unknown or hits nothing, and for PiSSA on what has no such singular vectors.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
-    names = resolve(config.targets, (name for name, _ in model.named_modules()), base.targets, base.family)
+    if config.pissa:
+        names = matrices_of(model, base, config.targets, "lora with pissa")
+        _check_rank(model, names, config.rank)
+    else:
+        names = names_of(model, base, config.targets)
     lora = LoraConfig(
         r=config.rank,
-        lora_alpha=2 * config.rank if config.alpha is None else config.alpha,
+        lora_alpha=config.numerator,
         lora_dropout=config.dropout,
+        use_dora=config.dora,
+        use_rslora=config.rslora,
+        init_lora_weights="pissa" if config.pissa else True,
         target_modules=names,
         modules_to_save=list(new) or None,
     )
-    peft_model: Any = get_peft_model(model, lora)
-    hit = sorted(peft_model.base_model.targeted_module_names)
-    # PEFT matches by suffix; full names match themselves alone, unless a model nests one in another.
-    if hit != sorted(names):
-        raise RuntimeError(f"PEFT adapted {len(hit)} modules where {len(names)} were meant: {set(hit) ^ set(names)}")
-    out: nn.Module = peft_model
-    return out
+    return adapted(model, lora, names)
+
+
+def _check_rank(model: "nn.Module", names: Sequence[str], rank: int) -> None:
+    for name in names:
+        most = min(widths(model.get_submodule(name)))
+        if rank > most:
+            raise UsageError(f"tuning.rank: {rank}; {name} has {most} singular vectors: pissa takes at most as many")

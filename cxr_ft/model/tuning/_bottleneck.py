@@ -1,0 +1,36 @@
+"""Houlsby's adapter in plain torch."""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cxr_ft.model.tuning._modules import widths
+
+
+class Bottleneck(nn.Module):
+    """z = y + U g(D y + d) + u behind a frozen layer y = f(x): D [w, out] and U [out, w] are trained, g is a GELU.
+
+    U and u are zero at the start: z is y, to the bit. What is learnt depends on y by way of g, so that no weight of the
+    base can take it up: it cannot be merged.
+
+    Args:
+        layer: the linear layer f.
+        width: w, that of the bottleneck.
+    """
+
+    def __init__(self, layer: Any, width: int) -> None:
+        super().__init__()
+        _, outputs = widths(layer)
+        device = layer.weight.device
+        self.base_layer = layer
+        self.adapter_down = nn.Linear(outputs, width, device=device)
+        self.adapter_up = nn.Linear(width, outputs, device=device)
+        nn.init.zeros_(self.adapter_up.weight)
+        nn.init.zeros_(self.adapter_up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        y: Tensor = self.base_layer(x)
+        z: Tensor = y + self.adapter_up(F.gelu(self.adapter_down(y)))
+        return z

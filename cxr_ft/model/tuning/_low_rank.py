@@ -1,0 +1,49 @@
+"""LoRA in plain torch: what the method is, to be read in a minute."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cxr_ft.model.tuning._modules import widths
+
+
+class LowRank(nn.Module):
+    """y = W x + b + s B A x, where W [out, in] and b are frozen, and A [r, in] and B [out, r] are trained.
+
+    B is zero at the start, so that the model begins as it was; A is random, or else neither would ever get a gradient.
+    r (in + out) numbers are trained in place of in * out.
+
+    Args:
+        layer: the linear layer that holds W and b.
+        rank: r.
+        scale: s, by which the effect of a learning rate is kept when r is changed.
+        dropout: on the x that A reads.
+    """
+
+    def __init__(self, layer: Any, rank: int, scale: float, dropout: float) -> None:
+        super().__init__()
+        inputs, outputs = widths(layer)
+        device = layer.weight.device
+        self.base_layer = layer
+        self.lora_A = nn.Linear(inputs, rank, bias=False, device=device)
+        self.lora_B = nn.Linear(rank, outputs, bias=False, device=device)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = scale
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_B.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        out: Tensor = self.base_layer(x) + self.scale * self.lora_B(self.lora_A(self.dropout(x)))
+        return out
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """The layer alone, its weight now W + s B A: the same function, at the base's cost."""
+        product = self.scale * self.lora_B.weight @ self.lora_A.weight
+        layer: Any = self.base_layer
+        layer.weight += product if isinstance(layer, nn.Linear) else product.T
+        merged: nn.Module = layer
+        return merged

@@ -1,0 +1,80 @@
+"""Bottleneck adapters (Houlsby et al., arXiv 1902.00751): a small network behind each block's attention and MLP.
+
+`_bottleneck.py` is all of it: neither PEFT nor transformers has them. The paper trains the layer norms besides; here
+all of the base is frozen.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr_ft.errors import UsageError
+from cxr_ft.model.protocols import Base, trainable
+from cxr_ft.model.tuning._modules import matrices_of, replace
+from cxr_ft.model.tuning._options import at_least_one
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NEW_PARAMETERS = True
+#: What a run leaves: the adapters and the head, under their names in the model.
+FILE = "adapter.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of adapter.
+
+    Args:
+        targets: the modules behind which an adapter is put, in the language of `cxr_ft.model.targets`.
+        width: of the bottleneck.
+    """
+
+    targets: tuple[str, ...] = field(default=("o", "down"), metadata={"help": "modules with an adapter behind them"})
+    width: int = field(default=32, metadata={"help": "width of the bottleneck"})
+    lr: float = field(default=1e-3, metadata={"help": "peak learning rate; the paper tried 3e-5 to 3e-3"})
+
+    def __post_init__(self) -> None:
+        at_least_one("width", self.width)
+
+
+def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
+    """`model` with an adapter behind each linear layer that the targets mean; at the start it answers as before.
+
+    Raises:
+        UsageError: for a target that is unknown, hits nothing, or is no linear layer.
+    """
+    from cxr_ft.model.tuning._bottleneck import Bottleneck
+
+    names = matrices_of(model, base, config.targets, "adapter")
+    model.requires_grad_(False)
+    for name in names:
+        replace(model, name, lambda layer: Bottleneck(layer, config.width))
+    for name in new:
+        model.get_submodule(name).requires_grad_(True)
+    return model
+
+
+def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...]) -> None:
+    """Write the adapters and the head."""
+    from safetensors.torch import save_file
+
+    weights = {name: p.detach().contiguous() for name, p in trainable(model).items()}
+    save_file(weights, folder / FILE, metadata={"format": "pt"})
+
+
+def reload(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...], folder: Path) -> "nn.Module":
+    """`model` with the adapters and the head that `save` wrote.
+
+    Raises:
+        UsageError: where the file does not fit the model.
+    """
+    from safetensors.torch import load_file
+
+    model = apply(model, base, config, new)
+    saved, expected = load_file(folder / FILE), trainable(model)
+    shapes = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (saved, expected))
+    if next(shapes) != next(shapes):
+        raise UsageError(f"{folder / FILE} does not fit {base.name} with these targets and this width")
+    model.load_state_dict(saved, strict=False)
+    return model

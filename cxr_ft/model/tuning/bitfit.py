@@ -1,0 +1,52 @@
+"""BitFit (Ben Zaken et al., arXiv 2106.10199): the biases of the base, and the head; every matrix is frozen."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cxr_ft.errors import UsageError
+from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning._modules import names_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NEW_PARAMETERS = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of BitFit."""
+
+    lr: float = field(default=1e-3, metadata={"help": "peak learning rate; the paper tried 1e-4 to 1e-3"})
+
+
+def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
+    """Train the biases, norms' among them, but for those of keys, and the modules in `new`.
+
+    Raises:
+        UsageError: where the base has no biases.
+    """
+    inert = _inert(model, base)
+    biases = [
+        p for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias" and not name.startswith(inert)
+    ]
+    head = {p for name in new for p in model.get_submodule(name).parameters()}
+    if not set(biases) - head:
+        raise UsageError(
+            f"bitfit trains biases, and {base.name} ({base.family}) has none; use lora, ia3 or another method"
+        )
+    model.requires_grad_(False)
+    for p in (*biases, *head):
+        p.requires_grad_(True)
+    return model
+
+
+def _inert(model: "nn.Module", base: Base) -> tuple[str, ...]:
+    """Prefixes of the keys' names.
+
+    A key's bias adds the same number to all scores of a query, which softmax takes off again: its gradient is rounding
+    noise, and an optimizer that normalises gradients would walk along it.
+    """
+    if not any("k" in roles and roles["k"] != roles.get("q") for roles in base.targets.values()):
+        return ()
+    return tuple(f"{name}." for name in names_of(model, base, ("k",)))

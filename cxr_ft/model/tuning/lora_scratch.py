@@ -1,0 +1,58 @@
+"""LoRA (Hu et al., arXiv 2106.09685) without PEFT, for people who want to learn it: `_low_rank.py` is all of it.
+
+Outputs and gradients are those of `lora`. So is what it leaves: a PEFT folder, which PEFT reads.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr_ft.model.protocols import Base, trainable
+from cxr_ft.model.tuning import _options
+from cxr_ft.model.tuning._modules import matrices_of, replace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NEW_PARAMETERS = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(_options.LowRank):
+    """Options of lora_scratch: those of every low-rank method."""
+
+
+def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
+    """`model` with a product beside each linear layer that the targets mean.
+
+    Raises:
+        UsageError: for a target that is unknown, hits nothing, or is no linear layer.
+    """
+    from cxr_ft.model.tuning._low_rank import LowRank
+
+    names = matrices_of(model, base, config.targets, "lora_scratch")
+    model.requires_grad_(False)
+    for name in names:
+        replace(model, name, lambda layer: LowRank(layer, config.rank, config.numerator / config.rank, config.dropout))
+    for name in new:
+        model.get_submodule(name).requires_grad_(True)
+    return model
+
+
+def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...]) -> None:
+    """Write what `lora` would have written: adapter_config.json and adapter_model.safetensors."""
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    from cxr_ft.model.tuning._low_rank import LowRank
+
+    LoraConfig(
+        r=config.rank,
+        lora_alpha=config.numerator,
+        lora_dropout=config.dropout,
+        target_modules=[name for name, module in model.named_modules() if isinstance(module, LowRank)],
+        modules_to_save=list(new) or None,
+        inference_mode=True,
+    ).save_pretrained(folder)
+    weights = {f"base_model.model.{name}": p.detach().contiguous() for name, p in trainable(model).items()}
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})

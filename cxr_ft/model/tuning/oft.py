@@ -1,0 +1,54 @@
+"""OFT (Qiu et al., arXiv 2306.07280) by PEFT: each target's input is turned, block by block, by a learnt rotation."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cxr_ft.errors import UsageError
+from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning._modules import adapted, matrices_of, widths
+from cxr_ft.model.tuning._options import at_least_one
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NEW_PARAMETERS = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of OFT.
+
+    Args:
+        targets: target modules, in the language of `cxr_ft.model.targets`.
+        block: channels that are turned together; it divides each target's number of inputs.
+    """
+
+    targets: tuple[str, ...] = field(default=("q", "v"), metadata={"help": "target modules, as q,v or vision.attn"})
+    block: int = field(default=32, metadata={"help": "channels that are turned together"})
+    lr: float = field(default=1e-3, metadata={"help": "peak learning rate; LoRA's"})
+
+    def __post_init__(self) -> None:
+        at_least_one("block", self.block - 1)
+
+
+def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
+    """`model` with rotations, by Cayley's exact formula, on exactly the modules the targets mean.
+
+    Raises:
+        UsageError: for a target that is unknown, hits nothing, is no linear layer, or cannot be cut into such blocks.
+    """
+    from peft import OFTConfig
+
+    names = matrices_of(model, base, config.targets, "oft")
+    for name in names:
+        inputs, _ = widths(model.get_submodule(name))
+        if inputs % config.block:
+            raise UsageError(f"tuning.block: {config.block} does not divide the {inputs} inputs of {name}")
+    oft = OFTConfig(
+        oft_block_size=config.block,
+        # PEFT's series is shorter than the rotation: what it makes is a rotation only nearly.
+        use_cayley_neumann=False,
+        target_modules=names,
+        modules_to_save=list(new) or None,
+    )
+    return adapted(model, oft, names)

@@ -1,0 +1,45 @@
+"""Prompt tuning (Lester et al., arXiv 2104.08691) by PEFT: learnt word vectors in front of the text."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning._prompts import check_tokens, prompted
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NEW_PARAMETERS = True
+NEEDS_TEXT = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of prompt tuning.
+
+    Args:
+        tokens: how many learnt tokens stand between the image and the text; they begin as words of the vocabulary.
+    """
+
+    tokens: int = field(default=16, metadata={"help": "learnt tokens in front of the text"})
+    lr: float = field(default=3e-2, metadata={"help": "peak learning rate; that of PEFT's examples"})
+
+    def __post_init__(self) -> None:
+        check_tokens(self.tokens)
+
+
+def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
+    """`model` with learnt tokens; the head is trained too.
+
+    Raises:
+        UsageError: where the model reads no text.
+    """
+    from peft import PromptTuningConfig
+
+    return prompted(
+        model,
+        base,
+        PromptTuningConfig(num_virtual_tokens=config.tokens, prompt_tuning_init="SAMPLE_VOCAB"),
+        new,
+        "prompt",
+    )
