@@ -33,7 +33,7 @@ def test_every_combination_round_trips(method, task):
         ({"train": {"epochs": 2.5}}, "2.5 is no int"),
         ({"train": {"precision": "fp8"}}, "no, bf16, fp16|bf16, fp16, no"),
         ({"tuning": {"name": "lorra"}}, "unknown method 'lorra' .did you mean 'lora'"),
-        ({"tuning": {"name": "full", "rank": 4}}, "unknown key 'rank'; known: lr"),
+        ({"tuning": {"name": "full", "rank": 4}}, "unknown key 'rank'; known: targets, lr"),
         ({"tuning": {"name": "lora", "rank": 0}}, "tuning.rank: 0"),
         ({"tuning": {"name": "lora", "dropout": 1.0}}, "tuning.dropout"),
         ({"tuning": {"name": "lora", "targets": 3}}, "no list of names"),

@@ -14,8 +14,8 @@ from cxr_ft.config import RunConfig
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pydicom", "scikit-learn", "sacrebleu")
 
 
-def environment(config: RunConfig) -> dict[str, Any]:
-    """Names and versions, as strings; no path, no user and no host."""
+def environment(config: RunConfig, processes: int = 1) -> dict[str, Any]:
+    """Names and versions, as strings, and how many processes train together; no path, no user and no host."""
     cuda = torch.cuda.is_available()
     return {
         "cxr_ft": cxr_ft.__version__,
@@ -25,6 +25,7 @@ def environment(config: RunConfig) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name() if cuda else f"cpu ({_cpu()})",
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "precision": config.train.precision,
     }
 

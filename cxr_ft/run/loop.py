@@ -1,41 +1,31 @@
 """The one loop that every method shares: epochs, steps, and the choice of the best epoch on val."""
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
+from cxr_ft import plugins
 from cxr_ft.config import RunConfig
 from cxr_ft.data import batches
 from cxr_ft.files import write_text
 from cxr_ft.model.find import Parts
-from cxr_ft.model.protocols import Batch, trainable
-from cxr_ft.progress import bar
-from cxr_ft.run import checkpoint, cost, evaluate
+from cxr_ft.model.protocols import trainable
+from cxr_ft.progress import Bar, bar
+from cxr_ft.run import checkpoint, cost, evaluate, processes, states
+from cxr_ft.run.step import Learner, Stepper
+from cxr_ft.run.stop import TrainingError, last_good
 from cxr_ft.score.stats import macro_auroc
 
-
-class TrainingError(Exception):
-    """Training cannot go on: one line that says where and why. The run is recorded as failed."""
-
-
-class Learner(nn.Module):
-    """Model and head as one module whose forward is the loss, so that autocast and DDP see the whole step."""
-
-    def __init__(self, parts: Parts) -> None:
-        super().__init__()
-        self.model, self.head = parts.model, parts.head
-
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, int]:
-        """Sum of the losses, and how many things count."""
-        loss: tuple[torch.Tensor, int] = self.head.loss(self.model, batch)
-        return loss
+__all__ = ["Loop", "TrainingError", "warmup_cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,77 +40,134 @@ class Loop:
     fingerprint: str
 
     def run(self) -> checkpoint.State:
-        """Train to the last epoch, from the last whole one if there is a checkpoint.
+        """Train to the last epoch, from the last checkpoint if there is one.
 
         The state returned holds the weights of the epoch that was best on val.
         """
-        train, model = self.config.train, self.parts.model
-        loader = batches.loader(self.data["train"], self.parts.head.collate, train.batch_size, train.seed)
-        steps = len(loader) * train.epochs
-        optimizer = torch.optim.AdamW(self._groups(), fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, train.warmup))
-        learner, prepared, optimizer = self.accelerator.prepare(Learner(self.parts), loader, optimizer)
-        trained = {"model": model, "optimizer": optimizer, "schedule": schedule}
-        state = checkpoint.restore(self.out, self.fingerprint, **trained) or checkpoint.State()
-        with bar(f"training {self.config.tuning.name}", steps) as progress:
+        train, rows = self.config.train, self.data["train"]
+        steps = self._steps() * train.epochs
+        trained = self._prepared(steps)
+        found = checkpoint.read(self.out, self.fingerprint)
+        share = -(-train.batch_size // self.accelerator.num_processes)
+        state = checkpoint.State(micro=min(train.micro_batch or share, share)) if found is None else found["state"]
+        if found is not None:
+            trained.put_back(found)
+        tuning = plugins.load(plugins.TUNING, self.config.tuning.name)
+        stepper = Stepper(
+            parts=self.parts,
+            rows=rows,
+            learner=trained.learner,
+            optimizer=trained.optimizer,
+            accelerator=self.accelerator,
+            clip=train.clip,
+            seed=train.seed,
+            around=tuning.around(self.parts.model, steps) if hasattr(tuning, "around") else None,
+        )
+        with self._bar(f"training {self.config.tuning.name}", steps) as progress:
             progress.advance(state.step)
             while state.epoch < train.epochs:
-                clock = time.perf_counter()
-                loader.sampler.epoch = state.epoch  # type: ignore[attr-defined]
-                learner.train()
-                total, counted = 0.0, 0
-                for batch in prepared:
-                    loss, n = self._step(learner, batch, optimizer, state)
-                    schedule.step()
-                    total, counted = total + loss, counted + n
-                    progress.advance(note=f"loss {loss / max(n, 1):.3f}")
-                state.epoch += 1
-                state.cost["train_seconds"] += time.perf_counter() - clock
-                self._judge(state, total / max(counted, 1))
-                checkpoint.save(self.out, self.fingerprint, state, **trained)
-        state.cost["samples_per_second"] = round(
-            len(self.data["train"]) * train.epochs / max(state.cost["train_seconds"], 1e-9), 3
-        )
+                self._epoch(state, stepper, trained, progress)
+                self._judge(state, trained)
+                self._save(state, trained)
+        seconds = max(state.cost["train_seconds"], 1e-9)
+        state.cost["samples_per_second"] = round(len(rows) * train.epochs / seconds, 3)
         return state
 
-    def _step(self, learner: nn.Module, batch: Batch, optimizer: Any, state: checkpoint.State) -> tuple[float, int]:
-        """One step of the optimizer; the first one is measured, and checked to reach exactly what is declared."""
-        first, model = state.step == 0, self.parts.model
-        with cost.saved_activations(model, count=first) as saved:
-            loss, n = learner(batch)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(f"loss is {value} at step {state.step + 1}, epoch {state.epoch + 1}; try a lower lr")
-        self.accelerator.backward(loss / max(n, 1))
-        if first:
-            check_gradients(model)
-        self.accelerator.clip_grad_norm_(learner.parameters(), self.config.train.clip)
-        optimizer.step()
-        if first:
-            state.cost["memory"] = cost.memory(model, optimizer, saved.bytes)
-        optimizer.zero_grad()
-        state.step += 1
-        return value, n
+    def _prepared(self, steps: int) -> states.Trained:
+        """Model, optimizer and schedule, as accelerate's configuration wants them."""
+        model: Any = self.parts.model
+        sharded = processes.is_sharded(self.accelerator)
+        # As for evaluation, that is not wrapped in DistributedDataParallel: the step sums gradients itself.
+        learner: nn.Module = self.accelerator.prepare_model(Learner(self.parts), evaluation_mode=True)
+        if sharded:
+            inner = model.get_base_model() if hasattr(model, "peft_config") else model
+            states.shard(learner, [inner.get_submodule(name) for name in self.parts.base.blocks(inner)])
+        optimizer: Any = torch.optim.AdamW(self._groups(), fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, self.config.train.warmup))
+        optimizer = self.accelerator.prepare_optimizer(optimizer)
+        return states.Trained(
+            model=model,
+            learner=learner,
+            optimizer=optimizer,
+            schedule=schedule,
+            scaler=self.accelerator.scaler,
+            sharded=sharded,
+        )
 
-    def _judge(self, state: checkpoint.State, train_loss: float) -> None:
+    def _epoch(self, state: checkpoint.State, stepper: Stepper, trained: states.Trained, progress: Bar) -> None:
+        """The steps of the epoch that are not done yet, with a checkpoint now and then."""
+        clock = saved = time.perf_counter()
+        sampler, size = batches.Shuffle(self.data["train"], self.config.train.seed), self.config.train.batch_size
+        sampler.epoch = state.epoch
+        order = list(sampler)
+        trained.learner.train()
+        for start in range((state.step - state.epoch * self._steps()) * size, len(order), size):
+            loss = stepper.step(order[start : start + size], state)
+            trained.schedule.step()
+            progress.advance(note=f"loss {loss:.3f}")
+            due = time.perf_counter() - saved > checkpoint.EVERY
+            if processes.first_says(self.accelerator, due):
+                state.cost["train_seconds"] += time.perf_counter() - clock
+                self._save(state, trained)
+                clock = saved = time.perf_counter()
+        state.cost["train_seconds"] += time.perf_counter() - clock
+
+    def _save(self, state: checkpoint.State, trained: states.Trained) -> None:
+        taken = trained.take() if trained.sharded or self.accelerator.is_main_process else {}
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.out, self.fingerprint, state, taken)
+        state.saved = state.step
+
+    def _judge(self, state: checkpoint.State, trained: states.Trained) -> None:
         """Judge the epoch on val, keep its weights if they are the best so far, and append to the history."""
         clock = time.perf_counter()
-        rows, size = self.data["val"], self.config.train.batch_size
-        val = evaluate.answer(self.parts, rows, size, f"epoch {state.epoch}, val", texts=False)
+        rows = self.data["val"]
+        state.epoch += 1
+        val = self._answers(rows, state, trained)
         if not math.isfinite(val.loss):
-            raise TrainingError(f"loss on val is {val.loss} after epoch {state.epoch}; try a lower lr")
-        primary = None if self.parts.head.output == "text" else float(macro_auroc(rows.targets, val.scores))
+            raise TrainingError(
+                f"loss on val is {val.loss} after epoch {state.epoch}; {last_good(state)}; try a lower lr"
+            )
+        primary = float(macro_auroc(rows.targets, val.scores)) if val.scored else None
         # Undefined where no label of val has both classes.
         primary = None if primary is None or math.isnan(primary) else primary
         # Texts are chosen by their loss on val: to generate all of val each epoch would cost more than the training.
         score = -val.loss if primary is None else primary
         if not state.best or score > state.best_score:
-            state.best_score = score
-            state.best = {name: p.detach().cpu().clone() for name, p in trainable(self.parts.model).items()}
+            state.best_score, state.best = score, trained.weights()
         state.cost["eval_seconds"] += time.perf_counter() - clock
         row = {"epoch": state.epoch, "step": state.step, "seconds": round(state.cost["train_seconds"], 3)}
+        train_loss = state.loss / max(state.counted, 1)
         state.history.append({**row, "train_loss": train_loss, "val_loss": val.loss, "val": primary})
-        write_text(self.out / "history.jsonl", "".join(json.dumps(line) + "\n" for line in state.history))
+        state.loss, state.counted = 0.0, 0
+        if self.accelerator.is_main_process:
+            write_text(self.out / "history.jsonl", "".join(json.dumps(line) + "\n" for line in state.history))
+
+    def _answers(self, rows: batches.Rows, state: checkpoint.State, trained: states.Trained) -> evaluate.Answers:
+        """The answers on `rows`, each process's share put together: scores and sums of losses travel, never logits."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share: Any = rows
+        if world > 1:
+            share = Subset(rows, range(len(rows) * rank // world, len(rows) * (rank + 1) // world))
+        what = f"epoch {state.epoch}, val" if rank == 0 else ""
+        with states.whole(trained.learner) if trained.sharded else contextlib.nullcontext():
+            mine = evaluate.answer(self.parts, share, state.micro, what, texts=False)
+        total, counted = processes.summed(self.accelerator, (mine.loss * mine.counted, mine.counted))
+        scored = processes.gathered(self.accelerator, mine.scored)
+        return evaluate.Answers(scored=scored, loss=total / max(counted, 1), counted=int(counted))
+
+    def _steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-len(self.data["train"]) // self.config.train.batch_size)
+
+    @contextlib.contextmanager
+    def _bar(self, what: str, total: int) -> Iterator[Bar]:
+        """The progress bar; on one process alone."""
+        if self.accelerator.is_main_process:
+            with bar(what, total) as progress:
+                yield progress
+        else:
+            yield _Silent()
 
     def _groups(self) -> list[dict[str, Any]]:
         """The head's modules at their own rate; weight decay on matrices only, not on biases and norms, as is usual."""
@@ -138,17 +185,9 @@ class Loop:
         ]
 
 
-def check_gradients(model: nn.Module) -> None:
-    """Exactly the declared parameters received a gradient.
-
-    Raises:
-        TrainingError: naming those that did not, or did though frozen.
-    """
-    silent = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    loud = [name for name, p in model.named_parameters() if not p.requires_grad and p.grad is not None]
-    if silent or loud:
-        names = ", ".join([*silent, *loud][:5])
-        raise TrainingError(f"{len(silent)} declared parameters got no gradient, {len(loud)} frozen ones did: {names}")
+class _Silent:
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        pass
 
 
 def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:

@@ -1,5 +1,6 @@
 """fit(config, out) -> Result: one run, for every method, head and base, around the one loop of `cxr_ft.run.loop`."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +15,25 @@ from cxr_ft.errors import UsageError
 from cxr_ft.files import check_writable, write_text
 from cxr_ft.model import find
 from cxr_ft.model.protocols import trainable
-from cxr_ft.run import artefact, checkpoint, cost, evaluate, results
+from cxr_ft.model.targets import fused
+from cxr_ft.run import checkpoint, cost, evaluate, lock, processes, results
 from cxr_ft.run.environment import environment
-from cxr_ft.run.loop import Loop, TrainingError
-from cxr_ft.score.metrics.classification import best_thresholds
+from cxr_ft.run.finish import Finish
+from cxr_ft.run.loop import Loop
+from cxr_ft.run.stop import TrainingError
 
 
 def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> dict[str, Any]:
-    """What would be trained, from the configuration alone, without weights: modules, parameters, image size.
+    """What would be trained, from the configuration alone, without weights: modules and notes on them, parameters.
 
     Raises:
         UsageError: for whatever cannot be put together; so a run says it before anything is loaded.
     """
     parts = find.build(config, labels, multi_label, weights=False)
+    asked = getattr(config.tuning.options, "targets", None) or ()
     return {
         "modules": _modules(list(trainable(parts.model))),
+        "notes": fused(asked, parts.base.targets, parts.base.family),
         "parameters": cost.parameters(parts.model, parts.head.new_modules),
         "image_size": parts.base.image_size,
         "output": parts.head.output,
@@ -48,95 +53,120 @@ def fit(
 ) -> results.Result:
     """Train one run into the folder `out`; a finished identical run is returned as it is, an unfinished one goes on.
 
+    Several processes that a launcher started (torchrun, accelerate) train it together; the first one writes.
+
     Args:
         verify: reload the artefact in a fresh process and judge it on test; an ablation does so for all runs at once.
         announce: told the plan before anything is loaded.
 
     Raises:
-        UsageError: for what cannot be done, before anything is written.
+        UsageError: for what cannot be done, before anything is written; also where another process trains this run.
         TrainingError: where training failed; recorded in `out/result.json`.
     """
     splits = manifest.read(Path(config.data.splits))
     fingerprint = config.fingerprint(splits.hashes)
     done = _done(out, fingerprint)
+    if done is not None and (done.status == "success" or not verify):
+        return done
+    check_writable(out)
+    planned = plan(config, splits.card.labels, splits.card.multi_label)
     if done is None:
-        check_writable(out)
-        planned = plan(config, splits.card.labels, splits.card.multi_label)
         announce(planned)
+    accelerator = processes.start(config.train.precision)
+    # One process decodes; the others read its cache. Before the lock, which leaves a file: bad input leaves nothing.
+    with accelerator.local_main_process_first():
         data = evaluate.data_of(config, splits, planned["image_size"])
-        start = results.Result(
-            status="running",
-            config=config.to_json(),
-            config_hash=fingerprint,
-            environment=environment(config),
-            data=_data(splits),
-            plan=planned,
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> results.Result | None:
+            stack.enter_context(lock.held(out))
+            checkpoint.sweep(out)
+            return _done(out, fingerprint)
+
+        done = processes.by_first(accelerator, enter) or _fit(
+            config, out, splits, planned, data=data, accelerator=accelerator
         )
-        results.write(out, start)
-        try:
-            done = _train(config, out, splits.card, data, start)
-        except KeyboardInterrupt:
-            results.write(out, start.replace(status="cancelled", error="interrupted; run it again to go on"))
-            raise
-        # Whatever goes wrong belongs in the run's record, so that a grid goes on with the next run.
-        except Exception as error:
-            line = next(iter(str(error).splitlines()), "") or type(error).__name__
-            results.write(out, start.replace(status="failed", error=line))
-            raise error if isinstance(error, UsageError) else TrainingError(f"{out}: {line}") from error
-    if verify and done.status == "trained":
-        (done,) = evaluate.verify_all([out])
-        if done.status != "success":
-            raise TrainingError(f"{out}: {done.error}")
+        if verify and done.status == "trained":
+            done = processes.by_first(accelerator, lambda: _verified(out))
     return done
 
 
-def _train(
-    config: RunConfig, out: Path, card: DatasetCard, data: dict[str, batches.Rows], start: results.Result
+def _fit(
+    config: RunConfig,
+    out: Path,
+    splits: manifest.Splits,
+    planned: dict[str, Any],
+    *,
+    data: dict[str, batches.Rows],
+    accelerator: Any,
 ) -> results.Result:
+    """Train, and keep the run's record of how it went."""
     import yaml
-    from accelerate import Accelerator
 
-    clock = time.perf_counter()
-    write_text(out / "config.yaml", yaml.safe_dump(config.to_json(), sort_keys=False))
+    start = results.Result(
+        status="running",
+        config=config.to_json(),
+        config_hash=config.fingerprint(splits.hashes),
+        environment=environment(config, accelerator.num_processes),
+        data=_data(splits),
+        plan=planned,
+    )
+
+    def record(**how: Any) -> None:
+        if accelerator.is_main_process:
+            results.write(out, start.replace(**how))
+
+    try:
+        record()
+        if accelerator.is_main_process:
+            write_text(out / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
+        finish = Finish(config=config, out=out, card=splits.card, data=data, start=start, began=time.perf_counter())
+        return _train(finish, accelerator)
+    except KeyboardInterrupt:
+        record(status="cancelled", error="interrupted; run it again to go on")
+        raise
+    # Whatever goes wrong belongs in the run's record, so that a grid goes on with the next run.
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), "") or type(error).__name__
+        record(status="failed", error=line)
+        raise error if isinstance(error, UsageError) else TrainingError(f"{out}: {line}") from error
+
+
+def _verified(out: Path) -> results.Result:
+    (done,) = evaluate.verify_all([out])
+    if done.status != "success":
+        raise TrainingError(f"{out}: {done.error}")
+    return done
+
+
+def _train(finish: Finish, accelerator: Any) -> results.Result:
+    config, card = finish.config, finish.card
+    parts = _built(config, card, accelerator.device)
+    memory = cost.memory(parts.model, None, 0)
+    state = checkpoint.State(micro=config.train.micro_batch or config.train.batch_size, cost={"memory": memory})
+    if trainable(parts.model):
+        state = Loop(
+            config=config,
+            parts=parts,
+            data=finish.data,
+            accelerator=accelerator,
+            out=finish.out,
+            fingerprint=finish.start.config_hash,
+        ).run()
+
+    def finished() -> results.Result:
+        # What FSDP spread over the processes is built anew, whole, for the one that saves it.
+        return finish(_built(config, card, accelerator.device) if processes.is_sharded(accelerator) else parts, state)
+
+    return processes.by_first(accelerator, finished)
+
+
+def _built(config: RunConfig, card: DatasetCard, device: torch.device) -> find.Parts:
     # Seeded before head and adapter draw their first weights.
     torch.manual_seed(config.train.seed)
     parts = find.build(config, card.labels, card.multi_label)
-    accelerator = Accelerator(mixed_precision=config.train.precision)
-    parts.model.to(accelerator.device)
-    state = checkpoint.State(cost={"memory": cost.memory(parts.model, None, 0)})
-    if trainable(parts.model):
-        fingerprint = start.config_hash
-        loop = Loop(config=config, parts=parts, data=data, accelerator=accelerator, out=out, fingerprint=fingerprint)
-        state = loop.run()
-        with torch.no_grad():
-            for name, p in trainable(parts.model).items():
-                p.copy_(state.best[name])
-    val = evaluate.answer(parts, data["val"], config.train.batch_size, "val")
-    saved: dict[str, Any] = {
-        "task": config.head.name,
-        "labels": list(card.labels),
-        "multi_label": card.multi_label,
-        "image_size": parts.base.image_size,
-        "thresholds": best_thresholds(data["val"].targets, val.scores) if parts.head.output == "scores" else [],
-    }
-    train = evaluate.answer(parts, data["train"], config.train.batch_size, "train", texts=False)
-    metrics = {
-        "train": evaluate.judge(parts, data["train"], train, saved),
-        "val": evaluate.judge(parts, data["val"], val, saved, data["train"].texts),
-    }
-    size = artefact.save(out, parts, saved)
-    results.write_predictions(out, evaluate.table(parts, "val", data["val"], val, saved))
-    whole = {
-        **state.cost,
-        "parameters": start.plan["parameters"],
-        "artefact_bytes": size,
-        "cuda_memory": cost.cuda_memory(),
-        "wall_seconds": round(time.perf_counter() - clock, 3),
-    }
-    done = start.replace(status="trained", cost=whole, history=state.history, metrics=metrics)
-    results.write(out, done)
-    checkpoint.remove(out)
-    return done
+    parts.model.to(device)
+    return parts
 
 
 def _done(out: Path, fingerprint: str) -> results.Result | None:

@@ -129,7 +129,7 @@ def test_a_rerun_is_skipped(place, capsys):
         (train.main, ["--splits", "{place}/splits", "--task", "clasify"], "did you mean 'classify'"),
         (train.main, ["--splits", "{place}/splits", "--model", "git-tny"], "git-tiny-random"),
         (train.main, ["--splits", "{place}/splits", "--targets", "q,vv", "--out", "{tmp}/o"], "no target 'vv'"),
-        (train.main, ["--splits", "{place}/splits", "--method", "full", "--targets", "q"], "--targets"),
+        (train.main, ["--splits", "{place}/splits", "--method", "bitfit", "--targets", "q"], "--targets"),
         (train.main, ["--splits", "{place}/splits", "--rank", "x"], "'x' is no int"),
         (train.main, ["--splits", "{place}/splits", "--rank", "-1"], "tuning.rank: -1"),
         (train.main, ["--splits", "{place}/splits", "--lr", "fast"], "'fast' is no float"),

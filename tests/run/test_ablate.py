@@ -32,11 +32,11 @@ def raw(place):
 
 def test_cells_vary_what_each_method_has():
     cells = ablate.cells(
-        {}, {"method": ["lora", "full"], "targets": [["q"], ["q", "v"]], "rank": [4, 8], "seeds": [0, 1]}
+        {}, {"method": ["lora", "full", "bitfit"], "targets": [["q"], ["q", "v"]], "rank": [4, 8], "seeds": [0, 1]}
     )
-    assert len(cells) == 2 * (2 * 2) + 2
+    assert len(cells) == 2 * (2 * 2) + 2 * 2 + 2
     assert {c.tuning.options.rank for c in cells.values() if c.tuning.name == "lora"} == {4, 8}
-    assert "classify-lora-q.v-rank8-s1" in cells and "classify-full-s0" in cells
+    assert {"classify-lora-q.v-rank8-s1", "classify-full-q.v-s0", "classify-bitfit-s0"} <= set(cells)
 
 
 def test_shared_options_stay_with_their_method():
@@ -111,10 +111,10 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(raw, tmp_path, monkeypatch)
     cells = ablate.cells(raw, {"method": ["zero_shot", "lora", "last_layers"]})
     right = train._train
 
-    def broken(cell, *rest):
-        if cell.tuning.name == "lora":
+    def broken(finish, *rest):
+        if finish.config.tuning.name == "lora":
             raise ZeroDivisionError("planted")
-        return right(cell, *rest)
+        return right(finish, *rest)
 
     monkeypatch.setattr(train, "_train", broken)
     monkeypatch.setattr(evaluate, "verify_all", lambda runs: [evaluate.verify(run) for run in runs])
@@ -129,7 +129,7 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(raw, tmp_path, monkeypatch)
     assert table.loc["last_layers", "trainable_parameters"] > 0
     # Mended and started again: only the failed one is trained.
     trained = []
-    monkeypatch.setattr(train, "_train", lambda c, *rest: trained.append(c.tuning.name) or right(c, *rest))
+    monkeypatch.setattr(train, "_train", lambda f, *rest: trained.append(f.config.tuning.name) or right(f, *rest))
     assert all(r.status == "success" for r in ablate.run(cells, tmp_path))
     assert trained == ["lora"]
 

@@ -126,7 +126,7 @@ def test_resumed_equals_unbroken(place, tmp_path, monkeypatch, method):
 
 def test_a_finished_run_is_skipped_and_another_is_not_overwritten(place, tmp_path, monkeypatch):
     first = train.fit(configured(place), tmp_path / "run")
-    monkeypatch.setattr(train, "_train", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "_train", lambda *a, **k: pytest.fail("trained again"))
     assert train.fit(configured(place), tmp_path / "run") == first
     with pytest.raises(UsageError, match=r"holds another run \(lora q,v r8, seed 0\); choose another --out"):
         train.fit(configured(place, seed=1), tmp_path / "run")

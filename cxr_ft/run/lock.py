@@ -1,0 +1,38 @@
+"""One process a run folder. The kernel lets the lock go when its process ends, however it ends: none is ever stale."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from cxr_ft.errors import UsageError
+from cxr_ft.files import cannot_write, make_folder
+
+#: The file that is locked. It stays: removing it would let two processes lock two files of this name.
+FILE = ".lock"
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold the run folder, made if need be, for this process alone.
+
+    Raises:
+        UsageError: where another process holds it, or its file system cannot lock.
+    """
+    make_folder(folder)
+    try:
+        file = (folder / FILE).open("a")
+    except OSError as error:
+        raise cannot_write(folder / FILE, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{folder} is in use: another process trains this run; wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be locked ({error.strerror or error}); choose an --out on a file system that can lock"
+            ) from error
+        yield

@@ -1,0 +1,42 @@
+"""What `torchrun` starts in tests: one process of a run, told by a JSON file how to suffer.
+
+config, out: as `fit` takes them; die: the step at which the first process kills itself; hungry: the second process has
+memory for one row at a time.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from cxr_ft import config
+from cxr_ft.model.heads.classify import Classify
+from cxr_ft.run import checkpoint, train
+from cxr_ft.run.step import Stepper
+
+step, loss = Stepper.step, Classify.loss
+
+
+def dying(self, chosen, state):
+    if state.step == told["die"] and self.accelerator.is_main_process:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, chosen, state)
+
+
+def hungry(self, model, batch):
+    if model.training and os.environ["RANK"] == "1" and len(batch["targets"]) > 1:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return loss(self, model, batch)
+
+
+if __name__ == "__main__":
+    told = json.loads(Path(sys.argv[1]).read_text())
+    torch.set_num_threads(1)
+    checkpoint.EVERY = 0.0
+    Stepper.step = dying
+    if told["hungry"]:
+        Classify.loss = hungry
+    train.fit(config.resolve(told["config"]), Path(told["out"]), verify=False)
