@@ -5,7 +5,9 @@ Where pydicom gets a case wrong, the test says so and shows it, so that a later 
 
 import errno
 import io
+import os
 import pickle
+import re
 import struct
 import time
 import types
@@ -25,7 +27,7 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing
 from pydicom.pixels.utils import pixel_array
 
-from cxr_ft.data.dicom import DicomError, Reason, codecs, read_xray, worker
+from cxr_ft.data.dicom import DicomError, Reason, codecs, headers, read_xray, worker
 from cxr_ft.data.dicom.file import BoundedFile
 from cxr_ft.errors import UsageError
 
@@ -387,6 +389,50 @@ def test_padding_that_makes_no_sense(file, tags):
     write_dicom(file, RAMP, **tags)
     shown = np.where(padding == RAMP, 0.0, minmax(RAMP))
     assert_shows(file, shown)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored", "padding", "tags"),
+    [
+        (np.uint16, 12, 4095, (0xFFFF,)),
+        (np.uint16, 12, 4095, (0xFFFF, 0xFFF0)),
+        (np.uint16, 12, 4, (0x8004,)),
+        (np.uint8, 8, 255, (0xFFFF,)),
+        (np.uint8, 7, 127, (0xFF,)),
+        (np.int16, 12, -2000, (-2000 % 4096,)),
+        (np.int16, 12, -1, (0x0FFF,)),
+        (np.int16, 12, -2000, (-2000 % 65536,)),
+    ],
+)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_written_as_a_word_of_more_bits(file, dtype, stored, padding, tags, photometric):
+    """No pixel has the value as it stands, so its lowest bits count, as a pixel's do."""
+    values = np.arange(100, dtype=dtype).reshape(10, 10) + dtype(8)
+    shown = minmax(values)
+    values[0, :5] = padding
+    shown[0, :5] = 0
+    kept = values[values != padding].astype(float)
+    shown[values != padding] = 255 * (kept - kept.min()) / (kept.max() - kept.min())
+    if photometric == "MONOCHROME1":
+        shown[values != padding] = 255 - shown[values != padding]
+    header: dict[str, Any] = {"BitsStored": stored, "HighBit": stored - 1, "PhotometricInterpretation": photometric}
+    for keyword, value in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), tags, strict=False):
+        header[keyword] = DataElement(keyword, "US", value)
+    write_dicom(file, values, **header)
+    assert_shows(file, shown)
+
+
+@pytest.mark.parametrize(("ends", "stored"), [((4000, 5000), 12), ((4000, 4096), 12), ((0, 0x7FF), 11)])
+def test_a_range_of_padding_may_end_beyond_the_values(file, ends, stored):
+    """It is not bent round to the other end, where the image is."""
+    values = np.arange(1, 65, dtype=np.uint16).reshape(8, 8)
+    values[0] = min(ends[1], 2**stored - 1)
+    padding = values >= ends[0]
+    header: dict[str, Any] = {"PixelPaddingValue": ends[0], "PixelPaddingRangeLimit": ends[1]}
+    write_dicom(file, values, BitsStored=stored, HighBit=stored - 1, **header)
+    kept = values[~padding] if not padding.all() else values
+    grey = 255 * (values - float(kept.min())) / float(np.ptp(kept))
+    assert_shows(file, np.where(padding, 0, grey))
 
 
 def test_padding_that_is_no_number_is_ignored(file):
@@ -810,6 +856,17 @@ def test_not_readable(tmp_path):
     refusal(tmp_path, Reason.NOT_READABLE)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.dcm")
+    (tmp_path / "link.dcm").symlink_to(tmp_path / "pipe.dcm")
+    for path in (tmp_path / "pipe.dcm", tmp_path / "link.dcm"):
+        refusal(path, Reason.NOT_READABLE)
+        with pytest.raises(DicomError) as caught:
+            headers.read(path)
+        assert (caught.value.reason, caught.value.path) == (Reason.NOT_READABLE, path)
+
+
 def test_a_disk_that_fails_in_the_middle_of_a_header(file, monkeypatch):
     """The file may be sound, so it is not called broken."""
 
@@ -949,6 +1006,86 @@ def test_part_of_a_stream_with_a_forged_end(file, syntax, left):
     with pytest.raises(DicomError) as caught:
         read_xray(file)
     assert caught.value.reason in (Reason.TRUNCATED, Reason.BAD_PIXELS)
+
+
+def with_restarts(kind):
+    """A JPEG stream with a restart marker every row of units or two, 100 x 80 pixels."""
+    array = shade(100, 80)
+    if kind == "lossless":  # after a marker, prediction starts as in an image of one row
+        rows = [lossless_jpeg(row[None], 12) for row in array]
+        start = rows[0].index(b"\xff\xda")
+        at = rows[0].index(b"\xff\xc3")
+        head = rows[0][: at + 5] + struct.pack(">H", 100) + rows[0][at + 7 : start]
+        coded = [row[start + 10 : -2] + bytes([255, 0xD0 + number % 8]) for number, row in enumerate(rows)]
+        interval = b"\xff\xdd" + struct.pack(">HH", 4, 80)
+        return head + interval + rows[0][start : start + 10] + b"".join(coded)[:-2] + b"\xff\xd9"
+    grey = (array // 17).astype(np.uint8)
+    colours = np.stack([grey, grey // 2, 255 - grey], axis=-1)
+    options: dict[str, Any] = {
+        "grey": {"restart_marker_rows": 1},
+        "every block": {"restart_marker_blocks": 1},
+        "colour": {"restart_marker_rows": 1, "subsampling": 0},
+        "thinned colour": {"restart_marker_blocks": 7, "subsampling": 2},
+        "progressive": {"restart_marker_rows": 1, "progressive": True},
+    }[kind]
+    buffer = io.BytesIO()
+    Image.fromarray(colours if "colour" in kind else grey).save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+KINDS = {"grey": 12, "every block": 129, "colour": 12, "thinned colour": 4, "lossless": 99}
+
+
+def write_jpeg(file, kind, stream):
+    """The stream in a DICOM file, or, progressive as no transfer syntax is, as a file of its own."""
+    if kind == "progressive":
+        file.write_bytes(stream)
+        return
+    colour: dict[str, Any] = {"PhotometricInterpretation": "YBR_FULL_422"} if "colour" in kind else {}
+    array = np.zeros((100, 80, 3) if colour else (100, 80), np.uint16 if kind == "lossless" else np.uint8)
+    tags = BITS_12 if kind == "lossless" else colour
+    syntax = uid.JPEGLosslessSV1 if kind == "lossless" else uid.JPEGBaseline8Bit
+    write_dicom(file, array, syntax=syntax, PixelData=encapsulate([stream], has_bot=False), **tags)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "progressive"])
+def test_a_jpeg_that_ends_before_a_restart_marker(file, kind):
+    """Guards against libjpeg-turbo 3.1 and Pillow 12: both fill up what is missing after whole intervals."""
+    stream = with_restarts(kind)
+    coded = stream.index(b"\xff\xda")
+    places = [coded + found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", stream[coded:])]
+    assert len(places) == KINDS.get(kind, len(places)) > 0
+    write_jpeg(file, kind, stream)
+    if kind == "lossless":
+        assert_shows(file, minmax(shade(100, 80)))
+    else:
+        expected = np.asarray(Image.open(io.BytesIO(stream)).convert("L"), dtype=float)
+        stretched = kind in ("grey", "every block")
+        assert np.abs(read_xray(file) - (minmax(expected) if stretched else expected)).max() < 4
+    parts = [stream[:place] + b"\xff\xd9" for place in [*places[:9], *places[9::10], places[-1]]]
+    parts.append(stream[: places[0]] + stream[places[1] :])  # one interval lost within
+    for part in parts:
+        write_jpeg(file, kind, part)
+        refusal(file, Reason.TRUNCATED)
+        if kind != "lossless":
+            file.write_bytes(part)
+            refusal(file, Reason.TRUNCATED)
+
+
+@pytest.mark.parametrize("fault", ["no frame", "no factors", "another component", "too many segments"])
+def test_broken_headers_before_restarts(file, fault):
+    stream = with_restarts("grey")
+    frame, scan = stream.index(b"\xff\xc0"), stream.index(b"\xff\xda")
+    broken = {
+        "no frame": stream[:frame] + stream[scan:],
+        "no factors": stream[: frame + 11] + b"\0" + stream[frame + 12 :],
+        "another component": stream[: scan + 5] + b"\7" + stream[scan + 6 :],
+        "too many segments": stream[:2] + b"\xff\xfe\0\2" * 10_001 + stream[2:],
+    }[fault]
+    if fault == "no frame":
+        broken = broken[:2] + b"\xff\xdd\0\4\0\1" + broken[2:]
+    file.write_bytes(broken)
+    refusal(file, Reason.TOO_LARGE if "many" in fault else Reason.BAD_PIXELS)
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS[1:], ids=lambda syntax: syntax.keyword)

@@ -20,6 +20,7 @@ from cxr_ft.data.dicom.area import resample
 from cxr_ft.data.dicom.file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
 from cxr_ft.data.dicom.greyscale import Grey, Image, Levels, levels, stretch
 from cxr_ft.data.dicom.header import Layout
+from cxr_ft.data.dicom.jpeg import check_restarts
 from cxr_ft.data.dicom.pixels import read_dicom
 from cxr_ft.data.dicom.refusal import DicomError, Reason
 from cxr_ft.data.dicom.values import numbers
@@ -88,6 +89,8 @@ def _read_picture(file: BoundedFile) -> npt.NDArray[Any]:
     # Pillow takes a file for whole once the last row is there; the reason should not depend on how much is missing.
     if (b"IEND\xaeB`\x82" if data.startswith(b"\x89") else b"\xff\xd9") not in data:
         raise DicomError(Reason.TRUNCATED, "the picture has no end")
+    if data.startswith(b"\xff"):
+        check_restarts(data)
     try:
         with Picture.open(io.BytesIO(data), formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > MAX_PIXELS:

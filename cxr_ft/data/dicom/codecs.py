@@ -3,6 +3,11 @@
 Of the maintained packages (pylibjpeg, pyjpegls, pillow, OpenCV, gdcm) imagecodecs was the fastest, or within a tenth of
 it, in every syntax, and it refuses what is cut short in all but JPEG, where none does. Its OpenJPH is twice as fast for
 HTJ2K, but takes half a stream for a whole one, so OpenJPEG decodes that too. gdcm ends the process on a wrong size.
+
+A whole stream with wrong bytes in it may become a wrong picture: the formats have no checksum, and nearly any bits are
+codes of something. Of 512 bytes zeroed in lossless JPEG neither libjpeg-turbo nor jpegsof3 nor liblj92 takes notice, of
+as many in JPEG 2000 OpenJPEG does not either. Bytes left over at the end would betray most in lossless JPEG, but cost
+one more decoding of every file, and refuse a sound one with junk before its end, which decoders skip.
 """
 
 import atexit
@@ -20,6 +25,7 @@ from pydicom import uid
 
 from cxr_ft.data.dicom import worker
 from cxr_ft.data.dicom.header import Layout
+from cxr_ft.data.dicom.jpeg import check_restarts
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
 from cxr_ft.data.dicom.refusal import DicomError, Reason
 
@@ -124,6 +130,7 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Pixels | None:
     """By libjpeg-turbo, twice: like all decoders tried it fills up what an early end leaves out, and says nothing."""
     import imagecodecs
 
+    check_restarts(stream)
     end = stream.rfind(END)
     options: dict[str, Any] = {}
     if layout.samples == 3:

@@ -5,6 +5,7 @@ pydicom believes the lengths in a file and inflates whatever comes, so hostile f
 
 import io
 import os
+import stat
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,7 @@ MAX_PIXELS = 40_000_000
 #: The same at 16 bits: what an image, or a whole data set once inflated, may hold.
 MAX_BYTES = 2 * MAX_PIXELS
 #: Bounds for all that comes before the pixels; pydicom parses some 200,000 elements a second.
-MAX_HEADER_BYTES, MAX_HEADER_READS = 2**25, 200_000
+MAX_HEADER_BYTES, MAX_HEADER_READS = 2**25, 50_000
 
 
 class BoundedFile(io.BufferedReader):
@@ -31,7 +32,8 @@ class BoundedFile(io.BufferedReader):
 
     @classmethod
     def open(cls, path: Path | str) -> "BoundedFile":
-        """The file at `path`; OSError if it cannot be opened."""
+        """The file at `path`; OSError if it cannot be opened, DicomError if it is no regular file."""
+        check_regular(path)
         raw = io.FileIO(path)
         return cls(raw, os.fstat(raw.fileno()).st_size)
 
@@ -61,6 +63,13 @@ class BoundedFile(io.BufferedReader):
     def take(self, size: int) -> bytes:
         """At most `size` bytes of something else than a header, whose length the caller has checked."""
         return super().read(min(size, self.left))
+
+
+def check_regular(path: Path | str) -> None:
+    """Refuse a named pipe or a device, whose opening or end may never come; OSError if there is nothing at `path`."""
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a directory the system has its own, better word
+        raise DicomError(Reason.NOT_READABLE, "not a regular file")
 
 
 def inflate(file: BoundedFile) -> BoundedFile:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
-from cxr_ft.data.dicom.values import HEADER_ERRORS, as_16_bits, finite, ignored, numbers, text
+from cxr_ft.data.dicom.values import HEADER_ERRORS, as_16_bits, finite, ignored, lowest_bits, numbers, text
 
 Values = npt.NDArray[np.float64]
 Words = npt.NDArray[np.int64]
@@ -35,6 +35,12 @@ class Bits:
     low: int
     count: int
     signed: bool
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The smallest and the largest value."""
+        first = -(2 ** (self.count - 1)) if self.signed else 0
+        return first, first + 2**self.count - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +86,8 @@ def levels(image: Image, header: Dataset, bits: Bits) -> Levels:
 
 def read_display(header: Dataset, bits: Bits) -> Display:
     """The stages that the header asks for; what is not valid is left out, with a warning."""
-    padding, modality = read_padding(header, signed=bits.signed), read_modality(header, signed=bits.signed)
-    first = -(2 ** (bits.count - 1)) if bits.signed else 0
-    ends = modality(np.array([first, first + 2**bits.count - 1], dtype=np.float64))
+    padding, modality = read_padding(header, bits), read_modality(header, signed=bits.signed)
+    ends = modality(np.array(bits.ends, dtype=np.float64))
     return Display(
         padding=padding,
         modality=modality,
@@ -127,7 +132,7 @@ def stored_values(words: Words, bits: Bits) -> Words:
     return np.where(values >> (bits.count - 1), values - 2**bits.count, values) if bits.signed else values
 
 
-def read_padding(header: Dataset, *, signed: bool) -> tuple[float, float] | None:
+def read_padding(header: Dataset, bits: Bits) -> tuple[float, float] | None:
     """The stored values from and to which the frame is filled (C.7.5.1.1.2); either end of a range may come first."""
     value = numbers(header, "PixelPaddingValue")
     limit = numbers(header, "PixelPaddingRangeLimit") or value
@@ -136,8 +141,12 @@ def read_padding(header: Dataset, *, signed: bool) -> tuple[float, float] | None
     if not finite([value[0], limit[0]]):
         ignored("PixelPaddingValue or PixelPaddingRangeLimit")
         return None
-    ends = [as_16_bits(end, signed=signed) for end in (value[0], limit[0])]
-    return min(ends), max(ends)
+    low, high = sorted(as_16_bits(end, signed=bits.signed) for end in (value[0], limit[0]))
+    first, last = bits.ends
+    if high < first or low > last:
+        # No pixel can have such a value, so it was written as a whole word, and is read as the pixels' words are.
+        low, high = sorted(lowest_bits(end, bits.count, signed=bits.signed) for end in (low, high))
+    return low, high
 
 
 def read_modality(header: Dataset, *, signed: bool) -> Stage:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset, datadict, dcmread, uid
 
-from cxr_ft.data.dicom.file import BoundedFile, inflate, is_dicom, peek
+from cxr_ft.data.dicom.file import BoundedFile, check_regular, inflate, is_dicom, peek
 from cxr_ft.data.dicom.refusal import DicomError, Reason
 from cxr_ft.data.dicom.values import HEADER_ERRORS
 from cxr_ft.data.dicom.walk import CHARSET, SYNTAX, UnknownError, Value, by_hand
@@ -81,9 +81,12 @@ def read(path: Path | str, tags: Sequence[str] = TAGS) -> tuple[Value, ...]:
     """
     numbers, wanted = _numbers(tuple(tags))
     try:
+        check_regular(path)
         return by_hand(path, numbers, wanted)
     except (UnknownError, RecursionError):  # sequences nested by the thousand
         return _by_pydicom(Path(path), tuple(tags), numbers)
+    except DicomError as error:
+        raise error.at(Path(path)) from None
     except OSError as error:
         raise DicomError(Reason.NOT_READABLE, error.strerror or type(error).__name__, Path(path)) from None
 

@@ -54,6 +54,12 @@ def as_16_bits(value: float, *, signed: bool) -> float:
     return value + 2**16 if value < 0 else value
 
 
+def lowest_bits(value: float, count: int, *, signed: bool) -> float:
+    """The value as its lowest `count` bits mean it, signed or not."""
+    value %= 2**count
+    return value - 2**count if signed and value >= 2 ** (count - 1) else value
+
+
 def finite(values: list[float]) -> bool:
     """Whether none of the values is infinite or no number."""
     return all(math.isfinite(value) for value in values)
