@@ -60,6 +60,11 @@ class Variant:
         """The 95 % interval of `value` over resampled test subjects."""
         return None if self.replicates is None else stats.interval(self.replicates.mean(axis=0))
 
+    @property
+    def settled(self) -> bool:
+        """Whether another seed is there to judge by, or could change nothing, since nothing was trained."""
+        return len(self.points) > 1 or self.average("cost", "parameters", "trainable") == 0
+
     def average(self, *path: str) -> float | None:
         """The mean over seeds of a number in the record, e.g. `average("cost", "train_seconds")`."""
         values = [value for run in self.runs if (value := number(run.result, *path)) is not None]
@@ -94,8 +99,9 @@ class Comparison:
 
     @property
     def ranked(self) -> bool:
-        """Whether an order may be spoken of: every variant has two seeds or more."""
-        return all(len(variant.points) > 1 for variant in self.variants)
+        """Whether an order may be spoken of: every variant that was trained has two seeds or more."""
+        trained = any(len(variant.points) > 1 for variant in self.variants)
+        return trained and all(variant.settled for variant in self.variants)
 
     def gap(self, variant: Variant) -> stats.Interval | None:
         """The interval of `variant` minus the best, paired by subject; None where the two cannot be paired.

@@ -136,8 +136,8 @@ def _reach(comparison: Comparison) -> str:
         return "There is nothing to compare it with."
     if comparison.ranked:
         return "Differences count both the sampling of test subjects and the spread over seeds, for all pairs together."
-    single = [variant.name for variant in comparison.variants if len(variant.runs) == 1]
-    who = "One seed" if len(single) == len(comparison.variants) else f"One seed of {listed(single)}"
+    single = [variant.name for variant in comparison.variants if not variant.settled]
+    who = "One seed" if all(len(v.runs) == 1 for v in comparison.variants) else f"One seed of {listed(single)}"
     return f"{who}: intervals cover test sampling only; not ranked."
 
 

@@ -80,9 +80,18 @@ def test_a_single_seed_is_never_ranked(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "a", "zero_shot", 0, 0.1), classify_run(tmp_path / "b", "full"))
     assert "One seed: intervals cover test sampling only; not ranked." in words.answer(comparison)
     assert words.difference(comparison, comparison.variants[0])[1] == "apart, one seed"
-    more = classify_run(tmp_path / "c", "full", 1)
-    (comparison,) = compared(tmp_path / "a", tmp_path / "b", more)
-    assert "One seed of zero_shot: intervals cover test sampling only; not ranked." in words.answer(comparison)
+    more, one = classify_run(tmp_path / "c", "full", 1), classify_run(tmp_path / "d", "last_layers", 0)
+    (comparison,) = compared(tmp_path / "b", more, one)
+    assert "One seed of last_layers n=1: intervals cover test sampling only; not ranked." in words.answer(comparison)
+
+
+def test_what_trains_nothing_needs_no_second_seed(tmp_path):
+    runs = [classify_run(tmp_path / "a", "zero_shot", 0)]
+    runs += [classify_run(tmp_path / f"full{seed}", "full", seed) for seed in (0, 1)]
+    (comparison,) = compared(*runs)
+    assert comparison.ranked and "not ranked" not in words.answer(comparison)
+    (comparison,) = compared(runs[0])
+    assert not comparison.ranked
 
 
 def test_what_beats_neither_chance_nor_a_constant_report_is_told(tmp_path):
