@@ -80,9 +80,9 @@ def test_a_path_cannot_lead_out_of_the_cache(memory, path):
 
 @pytest.mark.parametrize("url", ["gs://bucket/dir", "s3://b", "https://x.org:8080/a/b", "memory://b/c d/e"])
 def test_a_mirror_knows_its_url(url):
-    assert sources._url_of(sources.mirror(url)) == url
-    assert sources._url_of(cache_folder() / "remote") is None
-    assert sources._url_of(cache_folder() / "pixels") is None
+    assert sources.url_of(sources.mirror(url)) == url
+    assert sources.url_of(cache_folder() / "remote") is None
+    assert sources.url_of(cache_folder() / "pixels") is None
 
 
 def test_a_web_server_has_no_folders_to_list():
