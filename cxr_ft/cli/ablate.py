@@ -70,3 +70,7 @@ def _lists(grid: Any, file: Path) -> dict[str, list[Any]]:
     if not isinstance(grid, dict) or not all(isinstance(values, list) for values in grid.values()):
         raise UsageError(f"{file}: grid must map names (method, targets, rank, seeds, ...) to lists")
     return grid
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

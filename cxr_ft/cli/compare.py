@@ -34,3 +34,7 @@ def _main(argv: Sequence[str] | None) -> int:
     written = write_page(list(find(args.runs)), args.out, include_data=args.include_data)
     print(f"The page: {written[0].resolve()}")
     return DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -39,3 +39,7 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"{side:13}{_line(values)}")
     print(f"written: {out}")
     return DONE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

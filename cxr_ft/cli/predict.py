@@ -45,3 +45,7 @@ def _words(answer: dict) -> str:  # type: ignore[type-arg]
     ranked = sorted(answer.get("scores", {}).items(), key=lambda item: -item[1])
     scores = ", ".join(f"{name} {score:.3f}{' +' if name in answer['positive'] else ''}" for name, score in ranked)
     return "; ".join(part for part in (str(answer.get("report", "")), scores) if part)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

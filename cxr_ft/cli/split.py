@@ -1,11 +1,13 @@
 """cxr-split: an archive to balanced, subject-disjoint split CSVs, or an audit of anybody's."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cxr_ft import plugins
-from cxr_ft.cli._command import DONE, FOUND, Parser, guarded
+from cxr_ft.cli._command import DONE, FOUND, INTERRUPTED, Parser, guarded
 from cxr_ft.errors import UsageError
 
 # Listed here, not imported: --help must not load numpy. A test holds them against their owners.
@@ -55,7 +57,16 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, 1 where the audit found a leak, 2 for bad input."""
-    return guarded("cxr-split", lambda: _main(argv))
+    return guarded("cxr-split", lambda: _uninterrupted(argv))
+
+
+def _uninterrupted(argv: Sequence[str] | None) -> int:
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        # Nothing of this command is kept for the next time, so `guarded`'s words would not be true.
+        print("cxr-split: interrupted; the same command begins from the start", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -77,17 +88,18 @@ def _main(argv: Sequence[str] | None) -> int:
             raise UsageError(f"--{flag} {value}: choose from {', '.join(known)}")
     names = ("per_label", "seed", "views", "uncertain", "blank", "unit", "official", "text")
     asked = splits.Asked(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
-    made = manifest.make(args.source, args.layout, asked, args.out)
-    from cxr_ft.files import atomic
-    from cxr_ft.show import charts
-
-    with atomic(args.out / "distribution.png") as temporary:
-        charts.distribution(made).savefig(temporary, format="png", dpi=150)
+    made = manifest.make(args.source, args.layout, asked, args.out, _draw)
     _say(made, args.out)
     return DONE
 
 
-def _say(made: dict, out: Path) -> None:  # type: ignore[type-arg]
+def _draw(made: dict[str, Any], file: Path) -> None:
+    from cxr_ft.show import charts
+
+    charts.distribution(made).savefig(file, format="png", dpi=150)
+
+
+def _say(made: dict[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -129,3 +141,7 @@ def _audit(files: list[Path], root: str | None) -> int:
     confounded = sum(label.found for label in found.confounds)
     print(f"{len(found.leaks) or 'no'} leaks found, {confounded or 'no'} labels confounded")
     return DONE if found.clean else FOUND
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

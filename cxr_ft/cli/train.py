@@ -125,3 +125,7 @@ def _line(metrics: dict[str, Any]) -> str:
         key: metrics.get(key) for key in ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct") if key in metrics
     }
     return "  ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in shown.items())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

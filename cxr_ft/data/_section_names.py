@@ -11,7 +11,7 @@ from functools import lru_cache
 #: What a section is called here: the headers that mean it. Headers are compared in lower case, with single spaces.
 ALIASES = {
     "findings": "findings, finding, observations, report findings, radiographic findings, findings are as follows",
-    "impression": "impression, impressions, conclusion, conclusions, opinion, interpretation, summary, final "
+    "impression": "impression, impressions, imp, conclusion, conclusions, opinion, interpretation, summary, final "
     "impression, assessment, impression and plan, impression/recommendation, impression and recommendation, "
     "impression and recommendations",
     "findings and impression": "findings and impression, findings/impression, findings / impression, findings & "

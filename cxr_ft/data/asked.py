@@ -1,6 +1,8 @@
 """What the user asks of the splits, and the rows that come into question."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,8 +10,10 @@ from numpy.typing import NDArray
 
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
+from cxr_ft.data.phantom import is_spec
 from cxr_ft.data.records import FRONTAL, Records, raw_labels
 from cxr_ft.data.reports import TEXTS
+from cxr_ft.data.sources import is_url
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -61,6 +65,22 @@ class Asked:
         ):
             if value not in known:
                 raise unknown(f"{kind} value", value, known)
+
+
+def refuse_outside(records: Records) -> None:
+    """Raise UsageError where a path of an image or report leads out of the root."""
+    remote = is_url(records.root) or is_spec(records.root)
+    root = None if remote else Path(os.path.normpath(Path(records.root).absolute()))
+    for column in ("path", "report"):
+        for path in records.table[column]:
+            if (path.startswith(os.sep) or ".." in path) and _outside(root, path):
+                raise UsageError(f"{records.root}: {column} {path} leads out of it; give paths below that folder")
+
+
+def _outside(root: Path | None, path: str) -> bool:
+    if root is None:
+        return path.startswith("/") or ".." in path.split("/")
+    return not Path(os.path.normpath(root / path)).is_relative_to(root)
 
 
 def eligible(records: Records, asked: Asked, notes: list[str]) -> "pd.DataFrame":

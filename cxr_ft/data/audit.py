@@ -1,7 +1,8 @@
 """Leaks in any split, ours or somebody else's: what stands on two sides.
 
-Each CSV is one side, or a column `split` says the side of each row. Whatever of subject, study, image id, path and text
-the tables have is compared, texts also with nearly the same ones; where the images are at hand, their pixels are too.
+Each table (CSV, TSV, Parquet) is one side, or a column `split` says the side of each row. Whatever of subject, study,
+image id, path and text the tables have is compared, texts also with nearly the same ones; where the images are at hand,
+their pixels are too.
 `confound` then asks whether a label can be told without looking at the film.
 """
 
@@ -12,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import acquisition, confound
+from cxr_ft.data import acquisition, confound, sources
 from cxr_ft.data._near_texts import near
 from cxr_ft.errors import UsageError
 
@@ -27,6 +28,9 @@ KEYS = {
     "path": ("path", "Path", "image_path", "filename"),
     "text": ("text", "findings", "report", "impression", "report_text", "caption", "Resume"),
 }
+#: Ids that may be numbers, and what a whole number may look like: 7, 007, 7.0.
+NUMBERED = ("subject", "study", "image")
+WHOLE = r"\s*(?:0*(\d+)(?:\.0*)?)?\s*"
 #: Of these a row may hold several, joined by |.
 SEVERAL = ("image", "path", "pixels")
 #: The column of pixel hashes that `audit` adds where images are at hand.
@@ -90,9 +94,9 @@ def audit(files: Sequence[Path], root: str | None = None) -> Audit:
         raise UsageError(f"{files[0]}: only one side; give a CSV a side, or one with a column split")
     if empty := [name for name, table in sides.items() if table.empty]:
         raise UsageError(f"{empty[0]} has no rows: nothing to compare")
+    sides, unlike = _aligned(sides)
     if not any(_column(sides, names) for names in KEYS.values()):
-        known = ", ".join(name for names in KEYS.values() for name in names)
-        raise UsageError(f"{files[0]}: nothing to compare; a column among {known} is needed in every CSV")
+        raise UsageError(f"{', '.join(map(str, files))}: nothing to compare; {'; '.join(unlike)}")
     names = {what: _column(sides, known) for what, known in KEYS.items()}
     measured, notes = _measured(sides, names["path"], root, files[0].parent)
     if not measured.empty:
@@ -108,7 +112,7 @@ def audit(files: Sequence[Path], root: str | None = None) -> Audit:
         compared=compared,
         leaks=leaks,
         confounds=confounds,
-        notes=[*notes, *said],
+        notes=[*unlike, *notes, *said],
     )
 
 
@@ -180,20 +184,53 @@ def _root(root: str | None, beside: Path) -> Path:
 
 
 def _sides(files: Sequence[Path]) -> dict[str, "pd.DataFrame"]:
-    import pandas as pd
-
     sides: dict[str, pd.DataFrame] = {}
     for file in files:
-        try:
-            table = pd.read_csv(file, dtype="string", keep_default_na=False)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{file} cannot be read as a CSV: {str(error).splitlines()[0]}") from None
+        table = _table(file)
         if len(files) == 1 and "split" in table:
             return {str(name): part for name, part in table.groupby("split", sort=True)}
         said = set(table["split"]) if "split" in table else set()
         name = said.pop() if len(said) == 1 else file.name
         sides[name if name not in sides else str(file)] = table
     return sides
+
+
+def _table(file: Path) -> "pd.DataFrame":
+    """A side's table as text, "" where a cell is empty."""
+    table = sources.read_table(str(file))
+    if any(table.index.names):  # a Parquet file may hold a column as the rows' names
+        table = table.reset_index().astype("string")
+    table = table.fillna("")
+    known = [name for names in KEYS.values() for name in names]
+    if not {*known}.intersection(table.columns):
+        there = ", ".join(map(str, table.columns[:20]))
+        hint = " (its columns seem to be separated by ; and not by commas)" if ";" in there else ""
+        raise UsageError(
+            f"{file}: nothing to compare{hint}; a column among {', '.join(known)} is needed, it has {there}"
+        )
+    return table
+
+
+def _aligned(sides: dict[str, "pd.DataFrame"]) -> tuple[dict[str, "pd.DataFrame"], list[str]]:
+    """The sides with one name for what they call by several, whole numbers written alike, and what is to be said."""
+    sides, notes = dict(sides), []
+    for what, known in KEYS.items():
+        own = {name: next((column for column in known if column in table), None) for name, table in sides.items()}
+        lacking = [name for name, column in own.items() if column is None]
+        if lacking and len(lacking) < len(own):
+            notes.append(f"{what} is not compared: {', '.join(lacking)} has no column of it ({', '.join(known)})")
+        column = _column(sides, known)
+        if column is None and not lacking:
+            column = min(filter(None, own.values()), key=known.index)
+            sides = {name: table.rename(columns={own[name]: column}) for name, table in sides.items()}
+            notes.append(
+                f"{what} is compared by each file's own column: {', '.join(f'{k}: {v}' for k, v in own.items())}"
+            )
+        if column and what in NUMBERED and all(table[column].str.fullmatch(WHOLE).all() for table in sides.values()):
+            for name, table in sides.items():
+                plain = table[column].str.extract(WHOLE)[0].fillna("")
+                sides[name] = table.assign(**{column: plain})
+    return sides, notes
 
 
 def _column(sides: dict[str, "pd.DataFrame"], names: tuple[str, ...]) -> str | None:

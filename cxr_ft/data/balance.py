@@ -136,13 +136,22 @@ def _least_total(held: Floats, available: Ints, wanted: Floats, level: float) ->
 
 
 def _milp(cost: Floats, constraint: Any, whole: NDArray[Any], top: Floats) -> Any:
-    from scipy.optimize import Bounds, milp
-
-    options = {"mip_rel_gap": 0.0, "node_limit": NODES}
-    found = milp(cost, constraints=constraint, integrality=whole, bounds=Bounds(0, top), options=options)
+    found = program(cost, constraint, whole, top)
     if found.x is None and found.status != INFEASIBLE:
         raise RuntimeError(f"HiGHS found no selection: {found.message}")
     return found
+
+
+def program(cost: Floats, constraint: Any, whole: NDArray[Any], top: Floats, *, gap: float = 0.0) -> Any:
+    """HiGHS's result for the least `cost` with variables from 0 to `top`, those `whole` being whole numbers.
+
+    It ends NODES nodes after its start, or where the cost is within the share `gap` of the least; `x` is None where
+    it met the constraint nowhere.
+    """
+    from scipy.optimize import Bounds, milp
+
+    options = {"mip_rel_gap": gap, "node_limit": NODES}
+    return milp(cost, constraints=constraint, integrality=whole, bounds=Bounds(0, top), options=options)
 
 
 def assign(draws: Floats, counts: Ints, ratios: Iterable[float]) -> Ints:

@@ -6,7 +6,7 @@
 import csv
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ from cxr_ft.files import cache_folder, check_writable, sha256, staged, write_jso
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Draws a manifest's chart into a file; given by those who may import what draws.
+Draw = Callable[[dict[str, Any], Path], None]
+CHART = "distribution.png"
 FILES = {name: f"{name}_split.csv" for name in (*SPLITS, "test_natural")}
 OFFICIAL_LEAKS = "the data's own split, kept as asked by --official, has subjects or images on two sides"
 NEEDED = (*IDS, "path", "view", "split", "weight")
@@ -47,8 +50,10 @@ class Splits:
         return {FILES[name]: sha256(self.folder / FILES[name]) for name in self.tables}
 
 
-def write(out: Path, records: Records, layout: str, asked: Asked, compiled: Compiled) -> dict[str, Any]:
-    """Write the CSVs, `rejected.csv` and last `manifest.json` into `out`; return the manifest."""
+def write(
+    out: Path, records: Records, layout: str, asked: Asked, compiled: Compiled, *, draw: Draw | None = None
+) -> dict[str, Any]:
+    """Write the CSVs, `rejected.csv`, the chart and last `manifest.json` into `out`; return the manifest."""
     import pandas as pd
 
     tables = {FILES[name]: table for name, table in compiled.tables.items()}
@@ -69,6 +74,7 @@ def write(out: Path, records: Records, layout: str, asked: Asked, compiled: Comp
         "binds": [name for name, row in compiled.labels.items() if row["available"] < asked.per_label],
         "worst_overshoot": round(compiled.worst_overshoot, 6),
         "selection": compiled.selection,
+        "weights": compiled.weights,
         "leaks": (leaks := _certified(compiled, asked)),
         "notes": [*compiled.notes, *([OFFICIAL_LEAKS] if any(leaks.values()) else [])],
     }
@@ -76,6 +82,8 @@ def write(out: Path, records: Records, layout: str, asked: Asked, compiled: Comp
         for name, table in tables.items():
             _whole_numbers(table, records.card).to_csv(folder / name, index=False, lineterminator="\n")
         manifest["files"] = {name: sha256(folder / name) for name in sorted(tables)}
+        if draw is not None:
+            draw(manifest, folder / CHART)
         write_json(folder / "manifest.json", manifest)
     for stale in out.glob("sampled_*_per_label.csv"):
         if stale.name not in tables:
@@ -150,8 +158,11 @@ def _whole_numbers(table: "pd.DataFrame", card: DatasetCard) -> "pd.DataFrame":
     return table.astype(dict.fromkeys(names, "Int64"))
 
 
-def make(source: str, layout: str, asked: Asked, out: Path) -> dict[str, Any]:
+def make(source: str, layout: str, asked: Asked, out: Path, draw: Draw | None = None) -> dict[str, Any]:
     """What `cxr-split` does: read the archive, compile the splits, write them; return the manifest.
+
+    Args:
+        draw: draws the manifest's chart into a file; None: no chart is written.
 
     Raises:
         UsageError: for whatever is wrong with the source, the options or the folder; nothing is written then.
@@ -169,7 +180,7 @@ def make(source: str, layout: str, asked: Asked, out: Path) -> dict[str, Any]:
         compiled.notes.append(f"no image of {records.root} is at hand: none was checked")
     if not phantom.is_spec(records.root) and not sources.is_url(records.root):
         records = dataclasses.replace(records, root=str(root.resolve()))
-    return write(out, records, layout, asked, compiled)
+    return write(out, records, layout, asked, compiled, draw=draw)
 
 
 #: The embedded default: `data_splits/phantom` in a checkout, else made in the user's cache folder.

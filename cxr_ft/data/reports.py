@@ -41,13 +41,18 @@ def mini_report(values: Mapping[str, float], normal: str | None) -> str:
     A film whose `normal` label is 1 begins with one sentence that says so.
     """
     sentences = [NORMAL] if normal and values.get(normal) == 1 else []
-    sentences += [SENTENCES[v].format(name.lower()) for name, v in values.items() if v in SENTENCES and name != normal]
+    sentences += [SENTENCES[v].format(_words(name)) for name, v in values.items() if v in SENTENCES and name != normal]
     return " ".join(sentences)
 
 
 def mini_report_of_class(label: str) -> str:
     """The mini-report of single-label data."""
-    return ONE_CLASS.format(label.lower())
+    return ONE_CLASS.format(_words(label))
+
+
+def _words(label: str) -> str:
+    """A label as words of a sentence: "Pleural_Thickening" is pleural thickening."""
+    return " ".join(label.replace("_", " ").lower().split())
 
 
 def add_texts(table: "pd.DataFrame", records: Records, text: str, notes: list[str]) -> "pd.DataFrame":

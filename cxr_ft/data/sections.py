@@ -18,12 +18,16 @@ BOTH = "findings and impression"
 #: A header is at most this long, in characters.
 LONGEST = 60
 
-_COLON = re.compile(r":(?!//)")
+_COLON = re.compile(r":(?!//)|(?:(?<=FINDINGS)|(?<=IMPRESSION)|(?<=Findings)|(?<=Impression));")
+# Markup before a header at the start of its line, with its number; and after the header's colon or words.
+_LEAD = re.compile(r"[ \t\xa0\ufeff]*(?:[*_#>][ \t]*|</?\w{1,6}>[ \t]*)*")
+_NUMBERED = re.compile(_LEAD.pattern + r"(?:\d{1,2}[.)][ \t]*)?[*_]*")
+_TRAIL = re.compile(r"[ \t]*(?:\*\*|__|</\w{1,6}>)")
 # Headers that need no colon: dividers in capitals, the two sections alone on a line or before a dash, a signature.
 _BARE = re.compile(
     r"(?m)(?:^|(?<=\s))(?P<divider>FINAL REPORT|FINAL ADDENDUM|WET READ)\b"
     r"|^[ \t]*(?P<addendum>ADDENDUM)(?=[ \t]*$|[ \t]{2,}|[ \t]+#?\d)"
-    r"|^[ \t]*(?P<alone>(?i:findings?(?: and |[ ]?/[ ]?)impressions?|findings?|impressions?|conclusions?))[ \t]*$"
+    r"|^[ \t*#_]*(?P<alone>(?i:findings?(?: and |[ ]?/[ ]?)impressions?|findings?|impressions?|conclusions?))[ \t*#_]*$"
     r"|^[ \t]*(?P<dash>(?:FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|Findings|Impression|Conclusion)[ \t]*[-–—])(?=\s)"
     r"|(?:^[ \t]*|(?<=[.!?]\s))(?P<signed>(?:Electronically signed|Dictated by|Transcribed by|Signed by|Read by"
     r"|Approved by|Reviewed by|Interpreted by|ELECTRONICALLY SIGNED|DICTATED BY|SIGNED BY)\b)"
@@ -31,7 +35,7 @@ _BARE = re.compile(
 _SENTENCE_END = re.compile(r"[.!?)\]][\s\"']+")
 # Capitals, three at least, that are no redaction ("XXXX:").
 _UNKNOWN = re.compile(r"(?![X\s_]+\Z)(?=.{3})(?!.*[a-z])[A-Z]")
-_WORD_START = re.compile(r"(?<![^\s.!?)\]])[A-Za-z]")
+_WORD_START = re.compile(r"(?<![^\s.!?)\]*>])[A-Za-z]")
 _AFTER_SENTENCE = re.compile(r"[.!?)\]][\s\"']*\Z")
 _RULE = re.compile(r"[_=*-]{8,}")
 
@@ -60,8 +64,11 @@ def parse(report: str) -> list[Section]:
     Any text is taken: one without headers is one section, "preamble".
     """
     found = [Section(name="preamble", start=0, body=0, end=0)]
-    for name, start, body in _headers(report):
+    loud = not any(letter.islower() for letter in report)
+    for name, start, body in _headers(report, loud=loud):
         before = found[-1]
+        if loud and name == before.name:
+            continue  # "... THE FOLLOWING FINDINGS: ...": no second section that takes the first one's place
         if before.name in (*WANTED, BOTH, "film") and _continues(name, report[before.body : start]):
             continue
         found.append(Section(name=name, start=start, body=body, end=body))
@@ -94,19 +101,20 @@ def clean(text: str) -> str:
     return " ".join(_RULE.sub(" ", text).split())
 
 
-def _headers(report: str) -> Iterator[tuple[str, int, int]]:
+def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:
     """Name, start and end of each header, in order, none overlapping another."""
     found, reached = [], 0
     for colon in _COLON.finditer(report):
         line = max(report.rfind("\n", 0, colon.start()), report.rfind("\r", 0, colon.start())) + 1
         begin = max(line, reached)
-        if header := _before_colon(report[begin : colon.start()], at_line_start=begin == line):
-            found.append((begin + header[1], colon.end(), header[0]))
+        if header := _before_colon(report[begin : colon.start()], at_line_start=begin == line, loud=loud):
+            start, trail = _with_lead(report, begin + header[1]), _TRAIL.match(report, colon.end())
+            found.append((start, trail.end() if trail else colon.end(), header[0]))
         reached = colon.end()
     for bare in _BARE.finditer(report):
         kind = str(bare.lastgroup)
         name = "signature" if kind == "signed" else str(canonical(bare[kind].rstrip("-–— \t"), near=False))
-        found.append((bare.start(kind), bare.end(), name))
+        found.append((_with_lead(report, bare.start(kind)), bare.end(), name))
     reached = 0
     # Of two that begin together the longer one is meant: "WET READ:" is found with its colon and without.
     for start, end, name in sorted(found, key=lambda header: (header[0], -header[1])):
@@ -115,20 +123,33 @@ def _headers(report: str) -> Iterator[tuple[str, int, int]]:
             reached = end
 
 
-def _before_colon(before: str, *, at_line_start: bool) -> tuple[str, int] | None:
-    """Name and start of the header that ends `before`: a line up to a colon, or what lies between two colons."""
-    text = before.rstrip()
-    words = text.lstrip(" \t\xa0\ufeff")
+def _with_lead(report: str, start: int) -> int:
+    """Where a header at `start` begins with the markup and the number before it on its line."""
+    line = max(report.rfind("\n", 0, start), report.rfind("\r", 0, start)) + 1
+    before = report[line:start]
+    return line + len(before) - len(before.lstrip()) if before.strip() and _NUMBERED.fullmatch(before) else start
+
+
+def _before_colon(before: str, *, at_line_start: bool, loud: bool) -> tuple[str, int] | None:
+    """Name and start of the header that ends `before`: a line up to a colon, or what lies between two colons.
+
+    Args:
+        loud: the whole report is in capitals.
+    """
+    text = re.sub(r"</\w{1,6}>\Z", "", before.rstrip()).rstrip("*_").rstrip()
+    lead = _LEAD.match(text)
+    words = text[lead.end() :] if lead else text
     if at_line_start and 0 < len(words) <= LONGEST and words[0].isalpha():
         name = canonical(words, near=words[0].isupper())
         if name is None and _UNKNOWN.match(words) and not _SENTENCE_END.search(words):
             name = _unknown(words)
+            name = None if loud and name not in (*WANTED, BOTH, "film") else name
         if name:
             return name, len(text) - len(words)
-    return _within_line(text)
+    return _within_line(text, loud=loud)
 
 
-def _within_line(text: str) -> tuple[str, int] | None:
+def _within_line(text: str, *, loud: bool) -> tuple[str, int] | None:
     """The longest known header at the end of `text`: in capitals, or after a sentence, or one of the two wanted."""
     for match in _WORD_START.finditer(text, max(len(text) - LONGEST, 0)):
         words = text[match.start() :]
@@ -137,7 +158,7 @@ def _within_line(text: str) -> tuple[str, int] | None:
             continue
         wanted = name in (*WANTED, BOTH) and words[0].isupper()
         free = wanted or _AFTER_SENTENCE.search(text, 0, match.start())
-        if words.isupper() or (free and " ".join(words.lower().split()) not in PLAIN):
+        if (words.isupper() and not loud) or (free and " ".join(words.lower().split()) not in PLAIN):
             return name, match.start()
     return None
 

@@ -1,7 +1,8 @@
 """Records to balanced, subject-disjoint train / val / test tables, compiled rather than sampled.
 
-1. A mixed-integer program over label patterns chooses how many images of each pattern to take: at least the quota of
-   every label, least worst overshoot first, then least total. Nothing is duplicated.
+1. Mixed-integer programs over label patterns choose how many images of each pattern to take: at least the quota of
+   every label, least worst overshoot first, then least total, then as near the natural mix as the counts by label
+   allow. Nothing is duplicated.
 2. Within a pattern, images are taken in the order of a hash of their id and the seed.
 3. Every eligible subject, chosen from or not, goes to the side that a hash of its id says; then a few subjects move,
    until each label's share of each side meets the ratios, among the chosen images and among all.
@@ -10,6 +11,7 @@ So the result does not depend on the order of rows, on workers or on PYTHONHASHS
 rows are added. Images that cannot be read are found when they are chosen, dropped, and the program is solved again.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ft.data.asked import NONE, UNITS, VIEWS, Asked, eligible, join_studies, positives
+from cxr_ft.data import natural
+from cxr_ft.data.asked import NONE, UNITS, VIEWS, Asked, eligible, join_studies, positives, refuse_outside
 from cxr_ft.data.balance import Selection, assign, kinds, share_out, solve
 from cxr_ft.data.records import IDS, OPTIONAL, SPLITS, Records, order_key
 from cxr_ft.data.reports import TEXTS, add_texts, mini_reports
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["NONE", "UNITS", "VIEWS", "Asked", "Check", "Compiled", "compile_splits", "positives"]
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 #: Paths -> reason code and detail for each one that cannot be read.
 Check = Callable[[Sequence[str]], dict[str, tuple[str, str]]]
@@ -42,13 +46,15 @@ class Compiled:
 
     `labels` says for each label what was asked, is available, is the target, was achieved, and the overshoot (a share
     of the target); `selection` the worst overshoot, the bound below which none can be, the gap of the total, and the
-    labels that bind: those with too few images, and those at the worst overshoot.
+    labels that bind: those with too few images, and those at the worst overshoot; `weights` for each weighted side the
+    share of its rows whose pattern has no chosen row, and how far off a weighted prevalence is at most.
     """
 
     tables: dict[str, "pd.DataFrame"]
     rejected: list[tuple[str, str, str]]
     labels: dict[str, dict[str, int]]
     selection: dict[str, Any]
+    weights: dict[str, dict[str, float]]
     counts: dict[str, int]
     notes: list[str] = field(default_factory=list)
 
@@ -68,6 +74,7 @@ def compile_splits(records: Records, asked: Asked, check: Check) -> Compiled:
         UsageError: where nothing is left to split, or too few subjects.
     """
     notes: list[str] = list(records.notes)
+    refuse_outside(records)
     table = eligible(records, asked, notes)
     table = add_texts(table, records, asked.text, notes)
     if asked.unit == "study":
@@ -77,7 +84,6 @@ def compile_splits(records: Records, asked: Asked, check: Check) -> Compiled:
         raise UsageError(f"{records.root}: no image is left after the filters (views {asked.views}, text {asked.text})")
     problem = _Problem(table.sort_values("dicom_id", ignore_index=True), records, asked)
     checked: set[str] = set()
-    refused: dict[str, tuple[str, str]] = {}
     while True:
         taken = problem.solve()
         new = [path for path in problem.paths(taken) if path not in checked]
@@ -85,20 +91,22 @@ def compile_splits(records: Records, asked: Asked, check: Check) -> Compiled:
         checked.update(new)
         if not bad:
             break
-        refused |= bad
-        problem.drop(set(bad))
+        problem.drop(bad)
+    refused = problem.refused
     out = problem.tables()
     if empty := [name for name in SPLITS if out[name].empty]:
         raise UsageError(
             f"--per-label {asked.per_label} leaves nothing for {', '.join(empty)}; ask for more, or other --ratios"
+            + (f" ({in_words(refused)})" if refused else "")
         )
     certificate = problem.certificate()
-    notes.append(_in_words(certificate))
+    notes += [_in_words(certificate), _in_mix(problem.mix)]
     return Compiled(
         tables=out,
         rejected=sorted((path, *why) for path, why in refused.items()),
         labels=problem.achieved(out),
         selection=certificate,
+        weights=problem.mix,
         counts={"records": len(records.table), "eligible": int(problem.readable.sum()), "rejected": len(refused)},
         notes=notes,
     )
@@ -110,6 +118,15 @@ def _in_words(certificate: dict[str, Any]) -> str:
     proof = "the least there can be" if worst == least else f"and no selection can do better than {least:.2f} %"
     binds = f", at {' and '.join(certificate['at_worst'])}" if certificate["at_worst"] else ""
     return f"the selection's worst overshoot over a target is {worst:.2f} %{binds}: {proof}; gap of the total {gap:g} %"
+
+
+def _in_mix(mix: dict[str, dict[str, float]]) -> str:
+    """What the weights restore, in one sentence."""
+    lost, off = (max(side[key] for side in mix.values()) for key in ("rows_without", "prevalence_error"))
+    return (
+        f"the weights give back each side's natural prevalences to within {100 * off:.2f} points; "
+        f"{100 * lost:.1f} % of a side's rows at most have a combination of labels of which no row was chosen"
+    )
 
 
 class _Problem:
@@ -132,6 +149,7 @@ class _Problem:
         self.rank = _keys(asked.seed, table["dicom_id"].to_numpy(dtype=object))
         self.official = self._official() if asked.official else None
         self.readable: Mask = np.ones(len(table), dtype=bool)
+        self.refused: dict[str, tuple[str, str]] = {}
 
     def solve(self) -> Mask:
         """Choose rows, give every subject a side, and say which rows are in any table."""
@@ -150,18 +168,17 @@ class _Problem:
         """The files of some rows."""
         return [path for row in self.table["path"][rows] for path in row.split("|")]
 
-    def drop(self, bad: set[str]) -> None:
+    def drop(self, bad: dict[str, tuple[str, str]]) -> None:
         """Take rows with an unreadable file out of the problem."""
-        self.readable &= [bad.isdisjoint(row.split("|")) for row in self.table["path"]]
+        self.refused |= bad
+        self.readable &= [bad.keys().isdisjoint(row.split("|")) for row in self.table["path"]]
 
     def tables(self) -> dict[str, "pd.DataFrame"]:
         """The CSVs' tables. `weight`: how many readable rows of its side a chosen row stands for."""
         out = {}
+        self.mix: dict[str, dict[str, float]] = {}
         for name, mask in self.chosen.items():
-            there = np.bincount(self.pattern[self._here(name)], minlength=len(self.patterns))
-            here = np.bincount(self.pattern[mask], minlength=len(self.patterns))
-            code = self.pattern[mask]
-            weight = 1.0 if name == "test_natural" else np.round(there[code] / here[code], 6)
+            weight = 1.0 if name == "test_natural" else self._weights(name, mask)[self.pattern[mask]]
             rows = self.table[mask].assign(split=name, weight=weight)
             if "mini_report" in TEXTS[self.asked.text]:
                 rows["mini_report"] = mini_reports(rows, self.card)
@@ -169,6 +186,17 @@ class _Problem:
             labels = list(self.card.labels) if self.card.multi_label else ["label"]
             out[name] = rows[list(dict.fromkeys([*first, *labels, *TEXTS[self.asked.text]]))].reset_index(drop=True)
         return out
+
+    def _weights(self, name: str, mask: Mask) -> Floats:
+        """The weight of a chosen row of each pattern [P], to six digits; what they miss is kept in `mix`."""
+        there = np.bincount(self.pattern[self._here(name)], minlength=len(self.patterns))
+        here = np.bincount(self.pattern[mask], minlength=len(self.patterns))
+        weight = np.array([float(f"{w:.6g}") for w in natural.weights(self.patterns, there, here)])
+        held = (weight * here) @ self.patterns / max(float(weight @ here), 1.0)
+        off = np.abs(held - there @ self.patterns / max(int(there.sum()), 1)).max()
+        lost = there[here == 0].sum() / max(int(there.sum()), 1)
+        self.mix[name] = {"rows_without": round(float(lost), 6), "prevalence_error": round(float(off), 6)}
+        return weight
 
     def achieved(self, out: dict[str, "pd.DataFrame"]) -> dict[str, dict[str, int]]:
         """For each label: asked, available, target, achieved, and each side's part of the target and rows."""
@@ -195,6 +223,8 @@ class _Problem:
             "worst_overshoot": round(self.selection.worst, 6),
             "least_possible": round(self.selection.bound, 6),
             "gap": round(self.selection.gap, 6),
+            "from_wished": round(self.spread.distance, 6),
+            "from_wished_gap": None if self.spread.gap is None else round(self.spread.gap, 6),
             "short": [name for i, name in enumerate(self.names) if self.quotas[i] < self.asked.per_label],
             "at_worst": [name for i, name in enumerate(self.names) if worst[i] and self.selection.worst > 0],
         }
@@ -212,15 +242,20 @@ class _Problem:
     def _choose(self, pool: Mask) -> Mask:
         """The rows of `pool` [N] that the program takes: of each pattern the first ones by their hash."""
         rows = np.flatnonzero(pool & self.held.any(axis=1))
+        if rows.size == 0 and self.refused:
+            raise UsageError(f"{self.root}: no image with a positive label is left: {in_words(self.refused)}")
         if rows.size == 0:
             raise UsageError(f"{self.root}: no image has a positive label; other --views or --uncertain are needed")
         code = self.pattern[rows]
-        self.selection: Selection = solve(self.patterns, np.bincount(code, minlength=len(self.patterns)), self.quotas)
-        self.got: Ints = self.selection.take @ self.patterns
+        there = np.bincount(code, minlength=len(self.patterns))
+        self.selection: Selection = solve(self.patterns, there, self.quotas)
+        self.spread = natural.spread(self.patterns, there, self.selection.take)
+        take = self.spread.take
+        self.got: Ints = take @ self.patterns
         order = np.lexsort((self.rank[rows], code))
         place = np.arange(len(rows)) - np.searchsorted(code[order], code[order])  # within its pattern
         chosen: Mask = np.zeros(len(pool), dtype=bool)
-        chosen[rows[order][place < self.selection.take[code[order]]]] = True
+        chosen[rows[order][place < take[code[order]]]] = True
         return chosen
 
     def _assigned(self, chosen: Mask) -> Ints:
@@ -243,6 +278,14 @@ class _Problem:
             last = np.sort(place)[min(max(least, NATURAL), len(rows)) - 1]
             taken[rows[place <= last]] = True
         return taken
+
+
+def in_words(refused: dict[str, tuple[str, str]]) -> str:
+    """How many images could not be read, why, and one of them."""
+    reasons = Counter(reason for reason, _ in refused.values())
+    counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    path, (reason, detail) = min(refused.items())
+    return f"{len(refused)} images could not be read ({counts}), for example {path}: {reason}, {detail}"
 
 
 def _keys(seed: int, names: Iterable[str]) -> NDArray[np.uint64]:

@@ -226,3 +226,54 @@ def test_a_root_without_the_images_is_said(tmp_path):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"none\.csv"):
         audit([tmp_path / "none.csv"])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "found"),
+    [
+        (["10000000", "2"], ["10000000.0", "3.0"], 1),
+        (["1"], ["00000001"], 1),
+        (["0", "10"], ["000", "100"], 1),
+        (["1", "x"], ["01", "y"], 0),
+        (["1", ""], ["01", ""], 1),
+        (["1.5"], ["1.50"], 0),
+    ],
+)
+def test_whole_numbers_are_the_same_however_written(tmp_path, left, right, found):
+    files = write(tmp_path, a={"subject_id": left}, b={"subject_id": right})
+    assert sum(leak.count for leak in audit(files).leaks) == found
+
+
+def test_each_file_is_compared_by_its_own_column(tmp_path):
+    files = write(
+        tmp_path,
+        a={"patient_id": ["7", "8"], "path": ["a.png", "b.png"]},
+        b={"subject_id": ["8", "9"], "path": ["c.png", "d.png"], "study_id": ["s", "t"]},
+    )
+    found = audit(files)
+    assert [(leak.what, leak.count) for leak in found.leaks] == [("subject", 1)]
+    assert any("a.csv: patient_id, b.csv: subject_id" in note for note in found.notes)
+    assert any("study is not compared: a.csv has no column" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_the_file_that_has_nothing_to_compare_is_named(tmp_path, bad):
+    files = write(tmp_path, a={"subject_id": [1]}, b={"subject_id": [2]})
+    files[bad].write_text("subject_id;path\n1;a.png\n")
+    with pytest.raises(UsageError, match=rf"{files[bad].name}: nothing to compare \(.*separated by ;") as caught:
+        audit(files)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_with_nothing_in_common_are_one_line(tmp_path):
+    with pytest.raises(UsageError, match=r"nothing to compare; subject is not compared: b\.csv"):
+        audit(write(tmp_path, a={"subject_id": [1]}, b={"study_id": [2]}))
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_parquet_is_read_too(tmp_path, index):
+    left, right = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    for file, ids in ((left, [1, 2]), (right, [2.0, np.nan])):
+        table = pd.DataFrame({"subject_id": ids, "x": "y"})
+        (table.set_index("subject_id") if index else table).to_parquet(file)
+    assert [(leak.what, leak.count) for leak in audit([left, right]).leaks] == [("subject", 1)]

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -266,3 +267,60 @@ def test_policies(uncertain, blank, expected):
 def test_unknown_policies_are_refused():
     with pytest.raises(UsageError, match="ignore, negative, positive"):
         targets(np.zeros((1, 1)), "maybe", "negative")
+
+
+@pytest.mark.parametrize(
+    ("report", "findings", "impression"),
+    [
+        (
+            "FINDINGS: PA AND LATERAL VIEWS OF THE CHEST.\nTHE FOLLOWING IS SEEN: EFFUSION.\nIMPRESSION: NONE.",
+            "PA AND LATERAL VIEWS OF THE CHEST. THE FOLLOWING IS SEEN: EFFUSION.",
+            "NONE.",
+        ),
+        (
+            "INDICATION: COUGH FINDINGS: LARGER THAN ON THE PRIOR STUDY: 3 CM. THE FOLLOWING FINDINGS: CYST.",
+            "LARGER THAN ON THE PRIOR STUDY: 3 CM. THE FOLLOWING FINDINGS: CYST.",
+            None,
+        ),
+        ("CHEST, TWO VIEWS:\nCLEAR.\nSIZE OF THE CYST: 3 CM.", "CLEAR. SIZE OF THE CYST: 3 CM.", None),
+        ("HISTORY: COUGH\n\nFINDINGS\nCLEAR.\n\nIMP: NORMAL.\nNOTE: CALLED.", "CLEAR.", "NORMAL."),
+    ],
+)
+def test_a_report_in_capitals_loses_no_text(report, findings, impression):
+    assert sections(report) == {"findings": findings, "impression": impression}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("**{}:**", "**{}**:", "**{}**", "## {}", "# {}:", "<b>{}:</b>", "<b>{}</b>:", "{};", "__{}:__", "- {} -"),
+        *("1. {}:", "2) {}:", "**1. {}:**", "> {}:", "{} :", "* {}:", "<h2>{}</h2>:", "1. **{}:**"),
+    ],
+)
+@pytest.mark.parametrize("case", [str.upper, str.title])
+def test_headers_with_markup_and_numbers(header, case):
+    heads = [header.format(case(name)) for name in ("findings", "impression")]
+    if header == "- {} -":
+        heads = [f"{case(name)} -" for name in ("findings", "impression")]
+    report = f"Cough for weeks.\n{heads[0]} The lungs are clear.\n{heads[1]} Normal film.\n"
+    if not any(mark in header for mark in ":;") and header != "- {} -":
+        report = f"Cough for weeks.\n{heads[0]}\nThe lungs are clear.\n{heads[1]}\nNormal film.\n"
+    assert sections(report) == {"findings": "The lungs are clear.", "impression": "Normal film."}
+
+
+def test_numbered_impressions_are_no_headers():
+    report = "FINDINGS: Clear.\nIMPRESSION:\n1. Heart: large.\n2. SUPPORT TUBE: in place.\n3. No effusion."
+    assert sections(report)["impression"] == "1. Heart: large. 2. SUPPORT TUBE: in place. 3. No effusion."
+
+
+@pytest.mark.parametrize("run", ["*", "_", " ", "<b>", "# ", "\xa0", "1. ", "*_"])
+def test_long_runs_of_markup_take_no_time(run):
+    report = run * 20_000 + "FINDINGS x: y\nFINDINGS: z " + run * 20_000
+    begin = time.perf_counter()
+    sections(report)
+    assert time.perf_counter() - begin < 5
+
+
+def test_labels_with_underscores_are_words():
+    assert mini_report({"Pleural_Thickening": 1.0}, None) == "There is pleural thickening."
+    assert mini_report_of_class("Lung_Opacity") == "The film shows lung opacity."

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records
-from cxr_ft.data.splits import NONE, Asked, compile_splits, positives
+from cxr_ft.data.splits import NONE, Asked, compile_splits
 from cxr_ft.errors import UsageError
 
 SIDES = ("train", "val", "test")
@@ -175,15 +175,43 @@ def test_shares_are_close_to_the_ratios():
         assert share == pytest.approx(0.60, abs=0.01), name
 
 
-def test_weights_give_back_the_side():
-    """Weights sum, pattern by pattern, to what the side holds of the patterns taken."""
+def test_weights_give_back_the_sides_prevalences():
+    """Weighted, the chosen rows of a side have the natural share of every label, and sum to the side's rows."""
+    records = toy(subjects=600)
+    out = compiled(records, views="all", per_label=100)
+    for side in SIDES:
+        table = out.tables[side]
+        assert (table["weight"] > 0).all() and len(table) < table["weight"].sum()
+        assert out.weights[side]["prevalence_error"] < 1e-4
+    total = pd.concat([out.tables[side] for side in SIDES])
+    assert total["weight"].sum() == pytest.approx(len(records.table), rel=1e-4)
+    for label in LABELS:
+        natural = (records.table[label] == 1).mean()
+        assert np.average(total[label] == 1, weights=total["weight"]) == pytest.approx(natural, abs=1e-4)
+    assert any("natural prevalences" in note for note in out.notes)
+
+
+def test_weights_of_one_class_data_are_rows_a_row():
     records = toy()
-    out = compiled(records, views="all")
+    table = records.table.drop(columns=list(LABELS)).assign(label=np.where(records.table["A"] == 1, "a", "b"))
+    card = DatasetCard(name="toy", labels=("a", "b"), multi_label=False)
+    out = compiled(Records(table=table, card=card, root="."), views="all")
     train = out.tables["train"]
-    held, _ = positives(train, records.card, Asked(per_label=1, text="none"))
-    for pattern in np.unique(held, axis=0):
-        weight = train["weight"][(held == pattern).all(axis=1)]
-        assert weight.nunique() == 1 and weight.sum() == pytest.approx(round(weight.sum()), abs=1e-3)
+    there = table[table["subject_id"].isin(set(train["subject_id"]))]
+    for label, rows in train.groupby("label"):
+        assert rows["weight"].nunique() == 1
+        assert rows["weight"].sum() >= (there["label"] == label).sum()
+
+
+def test_common_combinations_are_chosen():
+    """Every combination that would give several rows of those asked for has a row among the chosen ones."""
+    records = toy(subjects=2000)
+    out = compiled(records, views="all", per_label=300)
+    chosen = pd.concat([out.tables[side] for side in SIDES])
+    common = (records.table[list(LABELS)] == 1).value_counts(normalize=True)
+    there = set(map(tuple, (chosen[list(LABELS)] == 1).to_numpy()))
+    assert {pattern for pattern, share in common.items() if share > 0.01 and any(pattern)} <= there
+    assert all(side["rows_without"] < 0.1 for side in out.weights.values())
 
 
 def test_policies_decide_what_counts():
@@ -272,6 +300,29 @@ def test_no_positive_label_at_all_is_said():
     records.table[list(LABELS)] = 0.0
     with pytest.raises(UsageError, match="no image has a positive label"):
         compiled(records)
+
+
+def test_images_of_which_none_can_be_read_are_counted():
+    with pytest.raises(
+        UsageError, match=r"no image with a positive label is left: \d+ images .*\(truncated \d+\).*half"
+    ):
+        compiled(toy(), check=lambda paths: dict.fromkeys(paths, ("truncated", "half a file")))
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "a/../../b.png"])
+@pytest.mark.parametrize("column", ["path", "report"])
+@pytest.mark.parametrize("root", [".", "gs://bucket/folder"])
+def test_paths_out_of_the_root_are_refused(path, column, root):
+    table = toy().table
+    table.loc[3, column] = path
+    with pytest.raises(UsageError, match=f"{column} {path} leads out of it"):
+        compiled(Records(table=table, card=CARD, root=root))
+
+
+def test_paths_within_the_root_may_be_written_in_any_way(tmp_path):
+    table = toy().table
+    table.loc[0, "path"], table.loc[1, "path"] = str(tmp_path / "a..b.dcm"), "x/../b.dcm"
+    assert compiled(Records(table=table, card=CARD, root=str(tmp_path))).counts["records"] == len(table)
 
 
 def test_too_few_subjects_is_said():

@@ -16,6 +16,7 @@ SOURCE is the map, or the table with its map beside it: `labels.yaml` or `table.
 
 import dataclasses
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
+    from yaml import Node
 
 CARD = DatasetCard(
     name="table",
@@ -116,12 +118,19 @@ def _beside(folder: str, name: str) -> str:
 def _map(where: str) -> dict[str, Any]:
     import yaml
 
+    text = sources.read_text(where)
     try:
-        asked = yaml.safe_load(sources.read_text(where))
+        asked = yaml.safe_load(text)
+        twice = _twice(yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise UsageError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
+    if twice:
+        raise UsageError(f"{where} says {twice!r} twice in one map; say it once")
     if not isinstance(asked, dict) or not isinstance(asked.get("columns"), dict) or "path" not in asked["columns"]:
         raise UsageError(f"{where} must say at least `columns: {{path: ...}}`")
+    for keys in (asked, asked["columns"]):
+        if empty := [name for name, value in keys.items() if value is None or value == ""]:
+            raise UsageError(f"{where}: {empty[0]} has no value; fill it, or take the line out")
     for kind, given, known in (
         ("key", asked, KEYS),
         ("column", asked["columns"], COLUMNS),
@@ -136,16 +145,34 @@ def _map(where: str) -> dict[str, Any]:
     return asked
 
 
+def _twice(node: "Node | None") -> str:
+    """A key that a map of the YAML holds twice, of which the parser would take the last; "" where none does."""
+    from yaml import MappingNode
+
+    if not isinstance(node, MappingNode):
+        return ""
+    names = [str(key.value) for key, _ in node.value]
+    here = next((name for name in names if names.count(name) > 1), "")
+    return here or next(filter(None, (_twice(value) for _, value in node.value)), "")
+
+
 def _labels(asked: dict[str, Any], where: str) -> dict[str, str]:
     """The label columns: our names, theirs."""
     labels = asked.get("labels", {})
-    if isinstance(labels, list):
-        labels = dict(zip(labels, labels, strict=True))
-    if not isinstance(labels, dict):
-        raise UsageError(f"{where}: write labels as [Edema, Nodule] or {{Nodule: nodule_flag}}")
+    pairs = [(name, name) for name in labels] if isinstance(labels, list) else None
+    pairs = list(labels.items()) if isinstance(labels, dict) else pairs
+    if pairs is None or not all(_is_name(name) for pair in pairs for name in pair):
+        raise UsageError(f"{where}: write labels as [Edema, Nodule] or {{Nodule: nodule_flag}}, plain names each")
+    for side in zip(*pairs, strict=True):
+        if twice := [name for name, times in Counter(map(str, side)).items() if times > 1]:
+            raise UsageError(f"{where}: labels name {twice[0]!r} twice; name each once")
     if bool(labels) == ("label" in asked["columns"]):
         raise UsageError(f"{where} must say either labels (columns of 1, 0, -1) or columns: {{label: ...}} (one class)")
-    return {str(ours): str(theirs) for ours, theirs in labels.items()}
+    return {str(ours): str(theirs) for ours, theirs in pairs}
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and str(value) != ""
 
 
 def _names(theirs: Any) -> list[str]:
