@@ -72,7 +72,7 @@ def refuse_outside(records: Records) -> None:
     remote = is_url(records.root) or is_spec(records.root)
     root = None if remote else Path(os.path.normpath(Path(records.root).absolute()))
     for column in ("path", "report"):
-        for path in records.table[column]:
+        for path in records.table[column].tolist():
             if (path.startswith(os.sep) or ".." in path) and _outside(root, path):
                 raise UsageError(f"{records.root}: {column} {path} leads out of it; give paths below that folder")
 
