@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from real_data import REAL
 
 from cxr_ft.cli.split import main
 from cxr_ft.data import manifest
@@ -15,7 +16,7 @@ from cxr_ft.data.audit import audit
 from cxr_ft.data.splits import Asked
 from cxr_ft.errors import UsageError
 
-REAL = Path("/work/shared/data/real_cxr")
+FILMS = REAL / "real_cxr"
 LONG = (
     "Heart size is at the upper limit of normal with a tortuous aorta. A {} mm nodule projects over the third rib on "
     "the right. No pleural effusion."
@@ -191,9 +192,9 @@ def test_the_command_says_what_it_found_and_leaves_with_1(tmp_path, capsys):
     assert main([str(tmp_path), "--out", "x", "--root", "y"]) == 2
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real films are not here")
+@pytest.mark.skipif(not FILMS.exists(), reason="the real films are not here")
 def test_the_confound_of_the_real_films_is_found(tmp_path):
-    manifest.make(str(REAL), "folder", Asked(per_label=130), tmp_path / "out")
+    manifest.make(str(FILMS), "folder", Asked(per_label=130), tmp_path / "out")
     found = audit([tmp_path / "out" / f"{side}_split.csv" for side in ("train", "val", "test")])
     assert [leak for leak in found.leaks if leak.what != "pixels"] == []
     (label,) = found.confounds

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -14,15 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom import dcmread
+from real_data import REAL
 
 from cxr_ft.data import records as rec
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.layouts import chexpert, dicom, folder, mimic_cxr, mimic_cxr_jpg, nih, openi, table
 from cxr_ft.errors import UsageError
-
-#: A folder of real tables, for those who have one.
-REAL = Path(os.environ.get("CXR_FT_REAL_DATA", "no real data here"))
 
 
 def one_line(error, *parts):

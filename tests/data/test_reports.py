@@ -4,13 +4,13 @@ import re
 import textwrap
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from real_data import REAL
 
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
@@ -19,7 +19,7 @@ from cxr_ft.data.reports import add_texts, mini_report, mini_report_of_class
 from cxr_ft.data.sections import clean, exceptions, mimic_sections, parse, sections
 from cxr_ft.errors import UsageError
 
-OPENI = Path("/work/shared/data/openi_reports.csv")
+OPENI = REAL / "openi_reports.csv"
 
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
