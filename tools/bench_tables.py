@@ -8,6 +8,7 @@ The labels' frequencies are those MIMIC-CXR-JPG's tables are published with; whi
 """
 
 import argparse
+import dataclasses
 import tempfile
 import threading
 import time
@@ -23,7 +24,8 @@ from numpy.typing import NDArray
 from cxr_ft.data import manifest
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.layouts import mimic_cxr
-from cxr_ft.data.splits import Asked, compile_splits
+from cxr_ft.data.records import Records
+from cxr_ft.data.splits import Asked, Compiled, compile_splits
 
 IMAGES, STUDIES, SUBJECTS = 377_110, 227_835, 65_379
 #: The share of studies each label is positive in, in the order of CHEXPERT_14, about as in MIMIC-CXR.
@@ -56,6 +58,29 @@ def bench(folder: Path, asked: Asked) -> None:
     off = np.abs(shares / shares.sum(axis=1, keepdims=True) / goal - 1).max()
     print(f"rows: {made['rows']}; {compiled.notes[-1]}")
     print(f"worst share of a label on a side is {100 * off:.2f} % off its target")
+    stability(records, compiled, asked)
+
+
+def stability(records: Records, whole: Compiled, asked: Asked) -> None:
+    """Print how much changes when the last 1 % of the subjects come to an archive."""
+    subject = records.table["subject_id"]
+    late = subject.drop_duplicates().sample(frac=0.01, random_state=0)
+    early = records.table[~subject.isin(late)].reset_index(drop=True)
+    before = compile_splits(dataclasses.replace(records, table=early), asked, lambda paths: {})
+    images, subjects = ((sides(one, key) for one in (before, whole)) for key in ("dicom_id", "subject_id"))
+    stay, moved = (pd.concat(pair, axis=1, keys=["before", "after"]) for pair in (images, subjects))
+    chosen = stay.dropna(subset="before")
+    known = moved.dropna()
+    print(
+        f"with 1 % more subjects {100 * (chosen['before'] == chosen['after']).mean():.1f} % of the images stay on "
+        f"their side, {100 * (known['before'] != known['after']).mean():.1f} % of the subjects change theirs"
+    )
+
+
+def sides(compiled: Compiled, key: str) -> "pd.Series[str]":
+    """The side of each image or subject that was chosen, by its id."""
+    tables = [compiled.tables[side].assign(side=side) for side in ("train", "val", "test")]
+    return pd.concat(tables).drop_duplicates(key).set_index(key)["side"]
 
 
 @contextmanager
