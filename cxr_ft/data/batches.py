@@ -25,14 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """One row: image uint8 [S, S]; targets float [L] in [0, 1], NaN where masked; text, empty where none; weights
-    float [L] of the labels' parts of the loss, None where all are 1.
+    """One row.
+
+    Args:
+        image: uint8 [S, S]; [0, 0] where the row has text alone.
+        targets: float [L] in [0, 1], NaN where masked.
+        text: what is to be written, empty where nothing is.
+        weights: float [L] of the labels' parts of the loss, None where all are 1.
+        given, pair: text that is read, beside the image or instead of it, and the second text of a pair.
     """
 
     image: NDArray[np.uint8]
     targets: NDArray[np.float64]
     text: str
     weights: NDArray[np.float64] | None = None
+    given: str = ""
+    pair: str = ""
 
 
 class Draw(NamedTuple):

@@ -23,7 +23,15 @@ class Example(Protocol):
 
     @property
     def image(self) -> "NDArray[np.uint8]":
-        """uint8 [S, S]."""
+        """uint8 [S, S]; [0, 0] where the row has text alone."""
+
+    @property
+    def given(self) -> str:
+        """Text that is read, beside the image or instead of it; nothing where the image is all."""
+
+    @property
+    def pair(self) -> str:
+        """The second text that is read, where rows are pairs of texts."""
 
     @property
     def targets(self) -> "NDArray[np.float64]":
@@ -73,11 +81,11 @@ class Base(Protocol):
     def encoder(self, pool: str) -> "nn.Module":
         """The model without what `pooled` by `pool` never reads, so that all of it can be trained."""
 
-    def pixel_values(self, images: "NDArray[np.uint8]") -> "Tensor":
-        """Images uint8 [B, S, S] as the model wants them: float32 [B, 3, S, S], normalised."""
+    def inputs(self, examples: Sequence[Example]) -> Batch:
+        """What the model reads of the examples: pixel_values float32 [B, 3, S, S], normalised, or tokens of text."""
 
     def pooled(self, model: "nn.Module", batch: Batch, pool: str) -> "Tensor":
-        """One vector an example, [B, D], from `encoder(pool)` (adapted or not) on pixel_values."""
+        """One vector an example, [B, D], from `encoder(pool)` (adapted or not) on what `inputs` gave."""
 
     def blocks(self, model: "nn.Module") -> list[str]:
         """Names of the blocks in `model`, from input to output."""
@@ -105,16 +113,16 @@ class Writer(Base, Protocol):
         """`logits` at `at` [N, V] and `pooled` by the base's own way [B, D], from one reading."""
 
     def generate(
-        self, model: "nn.Module", pixel_values: "Tensor", prompt: Sequence[int], max_new_tokens: int, **search: Any
+        self, model: "nn.Module", batch: Batch, prompt: Sequence[int], max_new_tokens: int, **search: Any
     ) -> list[str]:
-        """Text that follows `prompt` for each image, without special tokens.
+        """Text that follows `prompt` for each row of `batch`, without special tokens.
 
         Args:
             search: beams, temperature (0: no chance), top_k, top_p, length_penalty; greedy where none is given.
         """
 
-    def likelihood(self, model: "nn.Module", pixel_values: "Tensor", sentences: Sequence[Sequence[int]]) -> "Tensor":
-        """Log-probability of each sentence (token ids after the start token) given each image, [B, K]."""
+    def likelihood(self, model: "nn.Module", batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
+        """Log-probability of each sentence (token ids after the start token) given each row, [B, K]."""
 
 
 class Predicted(NamedTuple):

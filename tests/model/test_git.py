@@ -102,7 +102,7 @@ def test_no_image_no_answer(base):
 def test_generation_is_greedy_decoding_without_cache(base):
     pixels = head_pixels = base.pixel_values(np.stack([e.image for e in examples(base)]))
     start = base.tokenizer.cls_token_id
-    texts = base.generate(base.lm, head_pixels, [start], max_new_tokens=6)
+    texts = base.generate(base.lm, {"pixel_values": head_pixels}, [start], max_new_tokens=6)
     for i in range(len(pixels)):
         ids = [start]
         while len(ids) < 7 and (len(ids) == 1 or ids[-1] != base.tokenizer.sep_token_id):
@@ -115,7 +115,7 @@ def test_likelihood_is_the_sum_of_log_probabilities(base):
     """The shared prefill against one plain forward a sentence and image."""
     sentences = [base.tokenizer(s, add_special_tokens=False).input_ids for s in ("edema.", "there is no edema.", "a")]
     pixels = base.pixel_values(np.stack([e.image for e in examples(base)]))
-    ours = base.likelihood(base.lm, pixels, sentences)
+    ours = base.likelihood(base.lm, {"pixel_values": pixels}, sentences)
     for i, image in enumerate(pixels):
         for j, sentence in enumerate(sentences):
             ids = torch.tensor([[base.tokenizer.cls_token_id, *sentence]])

@@ -57,7 +57,7 @@ def test_generation_at_another_size_is_transformers_own():
         eos_token_id=base.tokenizer.sep_token_id,
         pad_token_id=base.tokenizer.pad_token_id,
     )
-    assert base.generate(base.lm, pixels, [start], 6) == base.tokenizer.batch_decode(
+    assert base.generate(base.lm, {"pixel_values": pixels}, [start], 6) == base.tokenizer.batch_decode(
         theirs[:, 1:], skip_special_tokens=True
     )
 
@@ -145,5 +145,9 @@ def test_a_git_of_videos_reads_one_image(tmp_path):
         pad_token_id=base.tokenizer.pad_token_id,
     )
     written = base.tokenizer.batch_decode(theirs[:, 1:], skip_special_tokens=True)
-    assert base.generate(base.lm, pixels, [start], 6) == tiny.generate(tiny.lm, pixels, [start], 6) == written
+    assert (
+        base.generate(base.lm, {"pixel_values": pixels}, [start], 6)
+        == tiny.generate(tiny.lm, {"pixel_values": pixels}, [start], 6)
+        == written
+    )
     assert base.lm.config.num_image_with_embedding is None

@@ -43,7 +43,7 @@ def test_it_answers_otherwise_for_another_image_and_writes_text(base):
     pixels = base.pixel_values(images)
     with torch.no_grad():
         first, second = base.pooled(base.encoder(), {"pixel_values": pixels})
-        texts = base.generate(base.lm, pixels, [base.tokenizer.cls_token_id], max_new_tokens=3)
+        texts = base.generate(base.lm, {"pixel_values": pixels}, [base.tokenizer.cls_token_id], max_new_tokens=3)
     assert not torch.allclose(first, second, atol=1e-4)
     assert len(texts) == 2
 

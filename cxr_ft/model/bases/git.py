@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Batch, Roles
+from cxr_ft.model.protocols import Batch, Example, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -90,6 +90,10 @@ class Git:
         """Text positions of the decoder."""
         return int(self.lm.config.max_position_embeddings)
 
+    def inputs(self, examples: Sequence[Example]) -> Batch:
+        """pixel_values float32 [B, 3, S, S]."""
+        return {"pixel_values": self.pixel_values(np.stack([example.image for example in examples]))}
+
     def pixel_values(self, images: NDArray[np.uint8]) -> "Tensor":
         """uint8 [B, S, S] -> float32 [B, 3, S, S] with the processor's mean and deviation a channel."""
         import torch
@@ -152,7 +156,7 @@ class Git:
         return logits, states[starts]
 
     def generate(
-        self, model: Any, pixel_values: "Tensor", prompt: Sequence[int], max_new_tokens: int, **search: Any
+        self, model: Any, batch: Batch, prompt: Sequence[int], max_new_tokens: int, **search: Any
     ) -> list[str]:
         """Text behind `prompt`, greedily, stopped at [SEP].
 
@@ -167,17 +171,20 @@ class Git:
 
         end, pad = self.tokenizer.sep_token_id, self.tokenizer.pad_token_id
         how = Search(end=end, pad=pad, max_new_tokens=max_new_tokens, **search)
-        ids = torch.tensor([list(prompt)] * len(pixel_values), device=pixel_values.device)
+        start = torch.tensor(list(prompt))
         if walk.walkable(model):
             with torch.no_grad():
-                tokens = frozen.tokens_of(walk.git_of(model), {"pixel_values": pixel_values})
+                tokens = frozen.tokens_of(walk.git_of(model), batch)
+            ids = start.to(tokens.device).expand(len(tokens), -1)
             out = generation.generate(walk.unwrapped(model), tokens, ids, None, how)
         else:
-            out = _git_plain.generate(model, pixel_values, ids, torch.ones_like(ids), how)
+            pixels = batch["pixel_values"]
+            ids = start.to(pixels.device).expand(len(pixels), -1)
+            out = _git_plain.generate(model, pixels, ids, torch.ones_like(ids), how)
         texts: list[str] = self.tokenizer.batch_decode(out, skip_special_tokens=True)
         return texts
 
-    def likelihood(self, model: Any, pixel_values: "Tensor", sentences: Sequence[Sequence[int]]) -> "Tensor":
+    def likelihood(self, model: Any, batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
         """[B, K]. The image is read once; its keys and values are shared by the K sentences."""
         import torch
 
@@ -186,12 +193,12 @@ class Git:
 
         start = self.tokenizer.cls_token_id
         ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sentences], batch_first=True, padding_value=-1)
-        ids = ids.to(pixel_values.device)  # [K, T]
         if not walk.walkable(model):
-            return _git_plain.likelihood(model, pixel_values, start, ids)
+            pixels = batch["pixel_values"]
+            return _git_plain.likelihood(model, pixels, start, ids.to(pixels.device))
         with torch.no_grad():
-            tokens = frozen.tokens_of(walk.git_of(model), {"pixel_values": pixel_values})
-        return generation.log_probability(walk.unwrapped(model), tokens, start, ids)
+            tokens = frozen.tokens_of(walk.git_of(model), batch)
+        return generation.log_probability(walk.unwrapped(model), tokens, start, ids.to(tokens.device))  # ids [K, T]
 
     def blocks(self, model: "nn.Module") -> list[str]:
         """Vision blocks, then text blocks."""

@@ -7,6 +7,7 @@ hold the change.
 Upstream: timm (Wightman), and transformers/models/timm_wrapper.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Batch, Roles
+from cxr_ft.model.protocols import Batch, Example, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -101,6 +102,10 @@ class TimmVision:
         """The whole model: no layer for ImageNet's classes is ever made."""
         encoder: nn.Module = self.lm
         return encoder
+
+    def inputs(self, examples: Sequence[Example]) -> Batch:
+        """pixel_values float32 [B, 3, S, S]."""
+        return {"pixel_values": self.pixel_values(np.stack([example.image for example in examples]))}
 
     def pixel_values(self, images: NDArray[np.uint8]) -> "Tensor":
         """uint8 [B, S, S] -> float32 [B, 3, S, S] with the mean and deviation the weights were made with."""

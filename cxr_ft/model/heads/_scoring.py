@@ -71,7 +71,7 @@ class Scorer:
     def asked(self, model: Any, batch: Batch, sentences: list[list[int]]) -> "Tensor":
         """Logits [B, L] of zero_shot: how much likelier the stating sentence is than the denying one."""
         writer = writer_of(self.base, "zero_shot asks for sentences")
-        present, absent = writer.likelihood(model, batch["pixel_values"], sentences).chunk(2, dim=1)
+        present, absent = writer.likelihood(model, batch, sentences).chunk(2, dim=1)
         return present - absent
 
     def collate(self, examples: Sequence[Example]) -> Batch:

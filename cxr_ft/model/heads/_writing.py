@@ -124,5 +124,4 @@ class Text:
         with torch.random.fork_rng(enabled=self.config.temperature > 0):
             if self.config.temperature > 0:
                 torch.manual_seed(0)
-            pixels = batch["pixel_values"]
-            return self.base.generate(model, pixels, self.prompt, self.config.max_tokens, **self.config.search)
+            return self.base.generate(model, batch, self.prompt, self.config.max_tokens, **self.config.search)

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from cxr_ft.errors import UsageError
 from cxr_ft.model.heads._scoring import Scorer, ScoringConfig
 from cxr_ft.model.heads._writing import IGNORE, Text, WritingConfig
@@ -57,9 +55,8 @@ class Both:
             self.model.classifier = self.scorer.layer(next(iter(base.pools.values())))
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """pixel_values [B, 3, S, S]; the rest as `Text.collate` and `Scorer.collate` have it."""
-        images = self.base.pixel_values(np.stack([e.image for e in examples]))
-        return {"pixel_values": images, **self.text.collate(examples), **self.scorer.collate(examples)}
+        """What the base reads; the rest as `Text.collate` and `Scorer.collate` have it."""
+        return {**self.base.inputs(examples), **self.text.collate(examples), **self.scorer.collate(examples)}
 
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """The number of tokens that count, and that many times (tokens' mean loss + `weight` * labels' mean loss)."""

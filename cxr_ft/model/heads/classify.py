@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from cxr_ft.errors import unknown
 from cxr_ft.model.heads._scoring import Scorer, ScoringConfig
 from cxr_ft.model.protocols import Base, Batch, Example, Predicted
@@ -53,9 +51,8 @@ class Classify:
             self.model.classifier = self.scorer.layer(base.pools[self.pool])
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """pixel_values float [B, 3, S, S]; targets and weights as `Scorer.collate` has them."""
-        images = np.stack([example.image for example in examples])
-        return {"pixel_values": self.base.pixel_values(images), **self.scorer.collate(examples)}
+        """What the base reads; targets and weights as `Scorer.collate` has them."""
+        return {**self.base.inputs(examples), **self.scorer.collate(examples)}
 
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """Cross-entropy, weighted as asked, summed over unmasked labels or rows, and their number."""

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from cxr_ft.model.heads._writing import IGNORE, Text, WritingConfig
 from cxr_ft.model.protocols import Base, Batch, Example, Predicted
 
@@ -32,9 +30,8 @@ class Report:
         self.base, self.model = self.text.base, base.lm
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """pixel_values [B, 3, S, S]; input_ids, attention_mask, labels as `Text.collate` has them."""
-        images = self.base.pixel_values(np.stack([e.image for e in examples]))
-        return {"pixel_values": images, **self.text.collate(examples)}
+        """What the base reads; input_ids, attention_mask, labels as `Text.collate` has them."""
+        return {**self.base.inputs(examples), **self.text.collate(examples)}
 
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """Cross-entropy summed over the target's tokens (its end token too), and their number."""
