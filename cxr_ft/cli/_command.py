@@ -17,7 +17,9 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Defaults behind the help, where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+        # By identity: 0 is a default worth showing, and equals False.
+        unsaid = action.default is None or action.default is False or action.default == []
+        return action.help if unsaid else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
