@@ -1,0 +1,91 @@
+"""Main effects and interactions: differences of means in a full design, statsmodels elsewhere, else no number."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cxr_ft.score import effects
+
+
+def design(levels, seeds=1):
+    names = list(levels)
+    return [dict(zip(names, row, strict=True)) for row in itertools.product(*levels.values()) for _ in range(seeds)]
+
+
+def by_name(found):
+    return {(e.factor, e.level): e for e in found}
+
+
+def test_a_full_design_gives_differences_of_means():
+    runs = design({"q": [False, True], "v": [False, True]}, seeds=3)
+    rng = np.random.default_rng(0)
+    y = [0.6 + 0.05 * run["q"] + 0.02 * run["v"] + 0.04 * (run["q"] and run["v"]) + rng.normal(0, 0.01) for run in runs]
+    found = by_name(effects.estimate(runs, y))
+    mean = {
+        cell: np.mean([v for r, v in zip(runs, y, strict=True) if (r["q"], r["v"]) == cell])
+        for cell in itertools.product([False, True], repeat=2)
+    }
+    q = (mean[True, True] + mean[True, False] - mean[False, True] - mean[False, False]) / 2
+    assert found["q", "True"].effect == pytest.approx(q)
+    crossed = found["q x v", "True, True"]
+    assert crossed.effect == pytest.approx(
+        mean[True, True] - mean[True, False] - mean[False, True] + mean[False, False]
+    )
+    assert crossed.runs == 3 and found["q", "True"].runs == 6
+    assert found["q", "True"].low < 0.07 < found["q", "True"].high
+
+
+def test_three_levels_sum_to_nothing():
+    runs = design({"rank": [4, 8, 16]}, seeds=2)
+    found = effects.estimate(runs, [1.0, 1.0, 2.0, 2.0, 6.0, 6.0])
+    assert [(e.level, e.runs) for e in found] == [("4", 2), ("8", 2), ("16", 2)]
+    assert [e.effect for e in found] == pytest.approx([-2, -1, 3])
+    assert all(e.se == pytest.approx(0) for e in found)
+
+
+def test_what_always_goes_together_has_no_number():
+    runs = [{"q": True, "text": True}, {"q": False, "text": False}, {"q": True, "text": True}]
+    found = effects.estimate(runs, [1.0, 2.0, 3.0])
+    assert {(e.factor, e.effect, e.note) for e in found} == {
+        ("q", None, "not told from text"),
+        ("text", None, "not told from q"),
+        ("q x text", None, "not told from the others together"),
+    }
+
+
+def test_three_of_four_cells_have_main_effects_and_no_interaction():
+    runs = [{"q": True}, {"v": True}, {"q": True, "v": True}]
+    found = by_name(effects.estimate(runs, [1.0, 2.0, 4.0]))
+    assert found["q", "True"].effect == pytest.approx(2) and found["v", "True"].effect == pytest.approx(3)
+    assert found["q x v", "True, True"].effect is None
+
+
+def test_one_seed_has_no_interval():
+    (found,) = effects.estimate([{"q": True}, {"q": False}], [1.0, 2.0])
+    assert found.effect == pytest.approx(-1) and found.se is found.low is found.high is None
+
+
+def test_what_does_not_vary_is_left_out():
+    assert effects.estimate([{"q": True}] * 3, [1.0, 2.0, 3.0]) == []
+    assert effects.estimate([], []) == []
+
+
+def test_it_agrees_with_statsmodels():
+    smf = pytest.importorskip("statsmodels.formula.api")
+    import pandas as pd
+
+    rng = np.random.default_rng(1)
+    runs = design({"q": [False, True], "v": [False, True], "rank": [4, 8, 16]}, seeds=3)
+    runs = [run for run in runs if run["q"] or run["v"]]  # an unbalanced design
+    y = rng.normal(0, 1, len(runs))
+    table = pd.DataFrame(runs).assign(y=y, q=[r["q"] - 0.5 for r in runs], v=[r["v"] - 0.5 for r in runs])
+    fit = smf.ols("y ~ q + v + C(rank, Sum)", table).fit()
+    found = by_name(effects.estimate(runs, y))
+    assert found["q", "True"].effect == pytest.approx(fit.params["q"])
+    assert found["rank", "4"].effect == pytest.approx(fit.params["C(rank, Sum)[S.4]"])
+    # The error there is that of the whole fit, here that between seeds.
+    full = smf.ols("y ~ C(q) * C(v) * C(rank)", table).fit()
+    scale = np.sqrt(full.mse_resid / fit.mse_resid)
+    assert found["q", "True"].se == pytest.approx(fit.bse["q"] * scale)
+    assert found["rank", "16"].se == pytest.approx(found["rank", "4"].se)
