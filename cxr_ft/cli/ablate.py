@@ -21,7 +21,19 @@ def parser() -> Parser:
     p.add_argument("--targets", metavar='"q;v;q,v"', help="target lists, separated by semicolons")
     p.add_argument("--rank", metavar="4,8", help="ranks")
     p.add_argument("--seeds", metavar="0,1,2", help="seeds (default: 0)")
+    p.add_argument("--tries", type=int, metavar="N", help="learning rates tried for each method, on val (default: 1)")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the run folders go")
+    p.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one a CUDA device)")
+    p.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        default=argparse.SUPPRESS,
+        metavar="ADDRESS",
+        help="train the runs on a Ray cluster (default: this machine's, or a new one)",
+    )
+    p.add_argument("--suggest", action="store_true", help="find targets and ranks within --budget and try them")
+    p.add_argument("--budget", metavar="500k", help="with --suggest: trained parameters of the adapter")
     common(p)
     return p
 
@@ -34,23 +46,76 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     file = config.read_yaml(args.grid) if args.grid else {}
-    grid = {**_lists(file.pop("grid", {}) or {}, args.grid), **_from_flags(args)}
+    varied, tries = _grid(args, file.pop("grid", {}) or {})
     raw = config.merge(file, raw_config(args))
-    from cxr_ft.data import manifest
-    from cxr_ft.run import ablate
+    if not config.mapping(raw, "data").get("splits"):
+        from cxr_ft.data import manifest
 
-    cells = ablate.cells(raw, grid)
-    if not next(iter(cells.values())).data.splits:
         splits = manifest.default_splits()
         print(f"no --splits given: the phantom's, in {splits}")
-        cells = ablate.cells(config.merge(raw, {"data": {"splits": str(splits)}}), grid)
+        raw = config.merge(raw, {"data": {"splits": str(splits)}})
+    if args.suggest:
+        return _suggest(args, raw, varied)
+    from cxr_ft.run import ablate, grid
+
+    cells = grid.cells(raw, varied)
     print(f"{len(cells)} runs into {args.out}: {', '.join(cells)}")
-    done = ablate.run(cells, args.out)
+    done = ablate.run(cells, args.out, tries=tries, carry_out=_carry_out(args))
     failed = [result for result in done if result.status != "success"]
     print(f"{len(done) - len(failed)} of {len(done)} runs succeeded; {args.out / 'ablation.csv'}")
     for result in failed:
         print(f"  {result.status}: {result.variant}, seed {result.seed}: {result.error}")
     return FOUND if failed else DONE
+
+
+def _grid(args: argparse.Namespace, written: Any) -> tuple[dict[str, Any], int]:
+    """What is varied, and how many learning rates are tried."""
+    varied = {**_lists(written, args.grid), **_from_flags(args)}
+    tries = args.tries if args.tries is not None else varied.pop("tries", 1)
+    if not isinstance(tries, int) or isinstance(tries, bool) or tries < 1:
+        raise UsageError(f"tries: {tries!r}; give how many learning rates to try, 1 or more")
+    return {key: value for key, value in varied.items() if key != "tries"}, tries
+
+
+def _carry_out(args: argparse.Namespace) -> Any:
+    from cxr_ft.run import workers
+
+    if "ray" in args:
+        if args.jobs is not None:
+            raise UsageError("--jobs is for this machine; a Ray cluster decides itself how many runs it has room for")
+        return workers.on_ray(args.ray or None)
+    import torch
+
+    devices = torch.cuda.device_count()
+    jobs = args.jobs if args.jobs is not None else max(devices, 1)
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs}: give 1 or more")
+    return workers.in_turn if jobs == 1 else workers.side_by_side(jobs, devices)
+
+
+def _suggest(args: argparse.Namespace, raw: dict[str, Any], varied: dict[str, Any]) -> int:
+    from cxr_ft.run import suggest
+
+    if not args.budget:
+        raise UsageError("--suggest needs --budget, the adapter's parameters, as 500k")
+    if extra := sorted(varied.keys() - {"seeds"}):
+        raise UsageError(f"--suggest chooses {', '.join(extra)} itself; leave it out")
+    told = suggest.run(raw, _count(args.budget), varied.get("seeds", [0]), args.out, _carry_out(args))
+    for line in told:
+        print(line)
+    return DONE
+
+
+def _count(text: str) -> int:
+    """`500k`, `1.5M` or `147456` as a number of parameters."""
+    scale = {"k": 10**3, "m": 10**6}.get(text[-1:].lower(), 1)
+    try:
+        count = round(float(text[:-1] if scale > 1 else text) * scale)
+    except (ValueError, OverflowError):
+        count = 0
+    if count < 1:
+        raise UsageError(f"--budget {text}: give a number of parameters, as 147456, 500k or 1.5M")
+    return count
 
 
 def _from_flags(args: argparse.Namespace) -> dict[str, list[Any]]:
@@ -66,10 +131,13 @@ def _from_flags(args: argparse.Namespace) -> dict[str, list[Any]]:
     return grid
 
 
-def _lists(grid: Any, file: Path) -> dict[str, list[Any]]:
-    if not isinstance(grid, dict) or not all(isinstance(values, list) for values in grid.values()):
-        raise UsageError(f"{file}: grid must map names (method, targets, rank, seeds, ...) to lists")
-    return grid
+def _lists(grid: Any, file: Path | None) -> dict[str, Any]:
+    single = ("match", "tries")
+    if not isinstance(grid, dict) or not all(isinstance(v, list) or key in single for key, v in grid.items()):
+        raise UsageError(
+            f"{file}: grid must map names (method, targets, rank, seeds, ...) to lists, or match to a number"
+        )
+    return dict(grid)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Ray starts a task again whose process or node dies (`ray.remote`'s max_retries).
 folder under the same names, and have this package installed.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,22 +33,33 @@ def build_on_ray(splits: Path, size: int, address: str | None = None, root: str 
         UsageError: where Ray is not installed or not reached, the nodes do not share the cache folder, a task kept
             dying, or an image cannot be read.
     """
-    ray = _ray()
     shards = planned(splits, size, root)
-    own = not ray.is_initialized()
-    if own:
-        _connect(ray, address)
-    try:
+    with connected(address) as ray:
         counts = carry_out(shards, lambda order: _on_nodes(ray, order))
-    finally:
-        if own:
-            ray.shutdown()
     if lost := sum(not intact(shard) for shard in shards):
         raise UsageError(
             f"{shards[0].file.parent}: {lost} of {len(shards)} shards were made on nodes that do not share it; "
             "set CXR_FT_CACHE to a folder that all nodes see under the same name"
         )
     return report(shards, counts)
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected to `address` as `build_on_ray` takes it, or as it is connected already.
+
+    Raises:
+        UsageError: where Ray is not installed, or no cluster is reached.
+    """
+    ray = _ray()
+    own = not ray.is_initialized()
+    if own:
+        _connect(ray, address)
+    try:
+        yield ray
+    finally:
+        if own:
+            ray.shutdown()
 
 
 def _ray() -> Any:

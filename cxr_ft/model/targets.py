@@ -11,6 +11,7 @@ partly wrong list in silence: so each base says what a role is called in each to
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Roles
@@ -18,6 +19,29 @@ from cxr_ft.model.protocols import Roles
 _ATTENTION, _MLP = ("q", "k", "v", "o"), ("up", "gate", "down")
 GROUPS = {"attn": _ATTENTION, "mlp": _MLP, "all": (*_ATTENTION, *_MLP), "qkv": ("q", "k", "v")}
 _ITEM = re.compile(r"(?:(?P<tower>\w+)(?:\[(?P<first>\d+)(?:-(?P<last>\d+))?\])?\.)?(?P<role>\w+)")
+
+
+class Parts(NamedTuple):
+    """What an item says: its tower, or None for all; its blocks as written, or None for all; its roles one by one."""
+
+    tower: str | None
+    blocks: str | None
+    roles: tuple[str, ...]
+
+
+def parts(item: str) -> Parts:
+    """An item taken apart, whatever the model.
+
+    Raises:
+        UsageError: where it cannot be read.
+    """
+    match = _ITEM.fullmatch(item)
+    if match is None:
+        raise UsageError(f"cannot read target {item!r}; write q, text.q or vision[0-3].mlp")
+    first, last, role = match["first"], match["last"], match["role"]
+    blocks = first if last is None else f"{first}-{last}"
+    roles = tuple(word for group in GROUPS.get(role, (role,)) for word in GROUPS.get(group, (group,)))
+    return Parts(match["tower"], blocks, roles)
 
 
 def resolve(items: Sequence[str], names: Iterable[str], roles: Roles, family: str) -> list[str]:
@@ -44,6 +68,19 @@ def resolve(items: Sequence[str], names: Iterable[str], roles: Roles, family: st
             raise UsageError(f"target {item!r} hits no module of {family}; {_choices(family, roles)}")
         hits.update(found)
     return [name for name in names if name in hits]
+
+
+def narrowest(name: str, roles: Roles) -> str:
+    """The item that means the module `name` and nothing else, as `text[3].q`; of a fused matrix its first role.
+
+    Raises:
+        ValueError: where no role means it.
+    """
+    for tower, words in roles.items():
+        for role, pattern in words.items():
+            if match := re.fullmatch(pattern, name):
+                return f"{tower}[{match[1]}].{role}" if match.re.groups else f"{tower}.{role}"
+    raise ValueError(f"{name} has no role")
 
 
 def fused(items: Sequence[str], roles: Roles, family: str) -> list[str]:

@@ -37,6 +37,8 @@ class Result:
         cost: seconds, samples a second, parameters, bytes by kind, artefact bytes.
         history: one dict an epoch: epoch, step, seconds, train_loss, val_loss, val (the primary metric).
         metrics: by split: "train", "val", "test", "test_natural".
+        search: of an ablation that tried learning rates: `tries`, `rates`, what each reached on `val`, the one
+            `chosen`, and the cell it was tried `on`; empty where none were.
         error: one line, for a failed or cancelled run.
     """
 
@@ -49,6 +51,7 @@ class Result:
     cost: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
 
     def replace(self, **changes: Any) -> "Result":
@@ -83,6 +86,11 @@ class Result:
         rank = f"r{tuning['rank']}" if tuning.get("rank") else ""
         layers = f"n={tuning['layers']}" if tuning.get("layers") else ""
         return " ".join(part for part in (self.method, targets, rank, layers) if part)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The sum of what `cost.memory` tells apart, or None."""
+        return sum(value for value in self.cost.get("memory", {}).values() if value) or None
 
     def primary(self, split: str) -> float | None:
         """The primary metric on `split`, or None where it is undefined or missing."""

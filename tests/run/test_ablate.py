@@ -9,7 +9,7 @@ from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits import Asked
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run import ablate, elsewhere, evaluate, results, train
+from cxr_ft.run import ablate, elsewhere, evaluate, grid, results, train
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def raw(place):
 
 
 def test_cells_vary_what_each_method_has():
-    cells = ablate.cells(
+    cells = grid.cells(
         {}, {"method": ["lora", "full", "bitfit"], "targets": [["q"], ["q", "v"]], "rank": [4, 8], "seeds": [0, 1]}
     )
     assert len(cells) == 2 * (2 * 2) + 2 * 2 + 2
@@ -40,13 +40,13 @@ def test_cells_vary_what_each_method_has():
 
 
 def test_shared_options_stay_with_their_method():
-    cells = ablate.cells({"tuning": {"name": "lora", "lr": 0.5}}, {"method": ["lora", "full"]})
+    cells = grid.cells({"tuning": {"name": "lora", "lr": 0.5}}, {"method": ["lora", "full"]})
     assert {c.tuning.name: c.tuning.options.lr for c in cells.values()} == {"lora": 0.5, "full": 1e-4}
 
 
 def test_a_method_may_bring_options_of_its_own():
-    grid = {"method": ["zero_shot", {"name": "lora", "lr": 3e-3}, {"name": "full", "lr": 2e-4}], "rank": [2, 4]}
-    cells = ablate.cells({}, grid)
+    varied = {"method": ["zero_shot", {"name": "lora", "lr": 3e-3}, {"name": "full", "lr": 2e-4}], "rank": [2, 4]}
+    cells = grid.cells({}, varied)
     assert list(cells) == [
         "classify-zero_shot-s0",
         "classify-lora-rank2-s0",
@@ -54,16 +54,16 @@ def test_a_method_may_bring_options_of_its_own():
         "classify-full-s0",
     ]
     assert [getattr(c.tuning.options, "lr", None) for c in cells.values()] == [None, 3e-3, 3e-3, 2e-4]
-    twice = ablate.cells({}, {"method": [{"name": "last_layers", "layers": n} for n in (0, 1)]})
+    twice = grid.cells({}, {"method": [{"name": "last_layers", "layers": n} for n in (0, 1)]})
     assert list(twice) == ["classify-last_layers-layers0-s0", "classify-last_layers-layers1-s0"]
     with pytest.raises(UsageError, match="has no name; write lora"):
-        ablate.cells({}, {"method": [{"lr": 1}]})
+        grid.cells({}, {"method": [{"lr": 1}]})
     with pytest.raises(UsageError, match="unknown key 'rate'"):
-        ablate.cells({}, {"method": [{"name": "lora", "rate": 1}]})
+        grid.cells({}, {"method": [{"name": "lora", "rate": 1}]})
 
 
 def test_what_trains_nothing_has_one_seed():
-    assert list(ablate.cells({}, {"method": ["zero_shot", "full"], "seeds": [3, 4]})) == [
+    assert list(grid.cells({}, {"method": ["zero_shot", "full"], "seeds": [3, 4]})) == [
         "classify-zero_shot-s3",
         "classify-full-s3",
         "classify-full-s4",
@@ -71,23 +71,23 @@ def test_what_trains_nothing_has_one_seed():
 
 
 def test_the_configured_seed_holds_without_seeds():
-    (cell,) = ablate.cells({"train": {"seed": 5}}, {"method": ["full"]}).values()
+    (cell,) = grid.cells({"train": {"seed": 5}}, {"method": ["full"]}).values()
     assert cell.train.seed == 5
 
 
 def test_options_without_a_method_go_to_those_that_have_them():
-    cells = ablate.cells({"tuning": {"rank": 2}}, {"method": ["lora", "last_layers"]})
+    cells = grid.cells({"tuning": {"rank": 2}}, {"method": ["lora", "last_layers"]})
     assert {c.tuning.name: getattr(c.tuning.options, "rank", None) for c in cells.values()} == {
         "lora": 2,
         "last_layers": None,
     }
-    assert ablate.cells({"tuning": {"layers": 1}}, {"method": ["last_layers"]})
+    assert grid.cells({"tuning": {"layers": 1}}, {"method": ["last_layers"]})
     with pytest.raises(UsageError, match="'widht'"):
-        ablate.cells({"tuning": {"widht": 2}}, {"method": ["lora", "last_layers"]})
+        grid.cells({"tuning": {"widht": 2}}, {"method": ["lora", "last_layers"]})
 
 
 @pytest.mark.parametrize(
-    ("grid", "words"),
+    ("varied", "words"),
     [
         ({"method": ["full"], "rank": [4]}, "unknown grid key 'rank'"),
         ({"method": []}, "method has no values"),
@@ -95,20 +95,20 @@ def test_options_without_a_method_go_to_those_that_have_them():
         ({"method": ["lora"], "rank": [0]}, "tuning.rank: 0"),
     ],
 )
-def test_a_bad_grid_is_one_line(grid, words):
+def test_a_bad_grid_is_one_line(varied, words):
     with pytest.raises(UsageError, match=words):
-        ablate.cells({}, grid)
+        grid.cells({}, varied)
 
 
 def test_bad_targets_stop_the_grid_before_any_run(raw, tmp_path):
-    cells = ablate.cells(raw, {"method": ["lora"], "targets": [["q"], ["vv"]]})
+    cells = grid.cells(raw, {"method": ["lora"], "targets": [["q"], ["vv"]]})
     with pytest.raises(UsageError, match="no target 'vv'"):
         ablate.run(cells, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_cell_is_a_row_and_the_others_go_on(raw, tmp_path, monkeypatch):
-    cells = ablate.cells(raw, {"method": ["zero_shot", "lora", "last_layers"]})
+    cells = grid.cells(raw, {"method": ["zero_shot", "lora", "last_layers"]})
     right = train._train
 
     def broken(finish, *rest):

@@ -1,0 +1,147 @@
+"""Ranks matched in parameters, and learning rates tried alike for every method."""
+
+import json
+
+import pytest
+
+from cxr_ft.data import manifest
+from cxr_ft.data.layouts import folder
+from cxr_ft.data.splits import Asked
+from cxr_ft.errors import UsageError
+from cxr_ft.model.bases import git
+from cxr_ft.run import ablate, evaluate, grid, rates, results, train, workers
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    place = tmp_path_factory.mktemp("place")
+    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    tiny = git.tiny()
+    tiny.save(place / "tiny", tiny.lm)
+    return {
+        "data": {"splits": str(place / "splits")},
+        "model": str(place / "tiny"),
+        "train": {"epochs": 1, "batch_size": 8},
+    }
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Verified in this process, not in a fresh one: this is about something else."""
+    monkeypatch.setattr(evaluate, "verify_all", lambda runs: [evaluate.verify(run) for run in runs])
+
+
+def adapter(cell):
+    return train.plan(cell, ("a",), True)["parameters"]["adapter"]
+
+
+def test_ranks_are_matched_in_parameters():
+    cells = grid.cells(
+        {"model": "microsoft/git-base"},
+        {"method": ["lora", "full"], "targets": [["text.q", "text.v"], ["vision.q"], ["q", "v"]], "match": 147456},
+    )
+    counts = {name: adapter(cell) for name, cell in cells.items() if cell.tuning.name == "lora"}
+    assert counts == {
+        "classify-lora-text.q.text.v-rank8-s0": 147456,
+        "classify-lora-vision.q-rank8-s0": 147456,
+        "classify-lora-q.v-rank3-s0": 165888,
+    }
+    assert "classify-full-q.v-s0" in cells
+
+
+@pytest.mark.parametrize(
+    ("varied", "words"),
+    [
+        ({"match": 1000}, "in_|has 55,296 parameters at rank 1, the nearest to match 1,000"),
+        ({"match": "many"}, "match is 'many'; give a number"),
+        ({"match": 1000, "rank": [4]}, "match chooses the ranks; leave out rank"),
+    ],
+)
+def test_what_cannot_be_matched_is_one_line(varied, words):
+    with pytest.raises(UsageError, match=words):
+        grid.cells({"model": "microsoft/git-base"}, {"method": ["lora"], "targets": [["q", "v"]], **varied})
+
+
+def test_rates_lie_half_a_decade_apart_around_the_first():
+    assert rates.around(1e-3, 1) == [1e-3]
+    assert rates.around(1e-3, 3) == [3.2e-4, 1e-3, 3.2e-3]
+    assert rates.around(2e-4, 2) == [2e-4, 6.3e-4]
+
+
+def test_every_method_is_tried_alike_and_the_best_on_val_is_used(raw, tmp_path, here):
+    cells = grid.cells(
+        raw, {"method": ["zero_shot", "lora", "last_layers"], "targets": [["q"], ["v"]], "seeds": [0, 1]}
+    )
+    done = ablate.run(cells, tmp_path, tries=3)
+    assert all(result.status == "success" for result in done)
+    for result in done:
+        if result.method == "zero_shot":
+            assert result.search == {}
+            continue
+        search = result.search
+        assert search["tries"] == len(search["rates"]) == len(search["val"]) == 3
+        assert search["chosen"] == result.config["tuning"]["lr"]
+        assert search["val"][search["rates"].index(search["chosen"])] == max(search["val"])
+    # Tried on a method's first cell, never on test, and the best try is that cell.
+    tries = sorted(path.name for path in (tmp_path / "tries").iterdir())
+    assert len(tries) == 6 and all(name.startswith(("classify-lora-q-s0", "classify-last_layers-s0")) for name in tries)
+    for name in tries:
+        assert "test" not in results.read(tmp_path / "tries" / name).metrics
+    table = (tmp_path / "ablation.csv").read_text().splitlines()
+    assert "rates_tried" in table[0] and len(table) == 1 + len(cells)
+
+
+def test_a_grid_that_varies_the_rate_tries_none(raw, tmp_path):
+    cells = grid.cells(raw, {"method": ["lora"], "lr": [1e-3, 1e-2]})
+    with pytest.raises(UsageError, match="lr is varied already"):
+        ablate.run(cells, tmp_path, tries=2)
+
+
+def test_a_best_rate_at_the_end_is_noted():
+    entry = {"rates": [1.0, 2.0], "chosen": 2.0, "on": "a"}
+    assert rates.notes({"a": entry, "b": entry}) == [
+        "a: the best learning rate, 2, is the largest tried; the best may lie beyond"
+    ]
+
+
+def test_the_continued_studys_tables(raw, tmp_path, here):
+    import pandas as pd
+
+    cells = grid.cells(raw, {"method": ["lora", "full"], "targets": [["q"], ["q", "v"]]})
+    ablate.run(cells, tmp_path)
+    lora = pd.read_csv(tmp_path / "lora_target_modules_ablation_results.csv")
+    assert list(lora["target_modules"]) == ["q", "q,v"] and lora["test_loss"].notna().all()
+    assert (lora["trainable_parameters"] > 0).all() and lora["error"].isna().all()
+    for name, column in (("ffttrain", "train_loss"), ("fftTest", "test_loss")):
+        table = pd.read_csv(tmp_path / f"{name}_target_modules_ablation_results.csv")
+        assert list(table["experiment"]) == ["classify-full-q-s0", "classify-full-q.v-s0"]
+        assert table[column].notna().all()
+    effects = pd.read_csv(tmp_path / "effects.csv").set_index("factor")
+    # q is in every set: its effect is nobody's to know; v's is.
+    assert "q" not in effects.index and effects.loc["v", "runs"] == 2
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, here, jobs):
+    cells = grid.cells(raw, {"method": ["last_layers", "zero_shot"]})
+    alone = ablate.run(cells, tmp_path / "alone")
+    apart = ablate.run(cells, tmp_path / "apart", carry_out=workers.side_by_side(jobs))
+    assert [r.metrics for r in apart] == [r.metrics for r in alone]
+    assert [r.config_hash for r in apart] == [r.config_hash for r in alone]
+
+
+def test_a_process_that_dies_is_a_failed_row(raw, tmp_path, here, monkeypatch):
+    cells = grid.cells(raw, {"method": ["zero_shot"]})
+    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
+    (result,) = ablate.run(cells, tmp_path, carry_out=workers.side_by_side(1))
+    assert result.status == "failed" and result.error == "its process ended with code 1"
+    assert json.loads((tmp_path / "classify-zero_shot-s0" / "result.json").read_text())["status"] == "failed"
+
+
+def test_bad_input_of_a_process_is_one_line(raw, tmp_path):
+    cells = grid.cells(raw, {"method": ["zero_shot"]})
+    other = grid.cells({**raw, "train": {"epochs": 2}}, {"method": ["last_layers"]})
+    (first,) = cells
+    train.fit(next(iter(other.values())), tmp_path / first, verify=False)
+    with pytest.raises(UsageError, match="holds another run"):
+        workers.side_by_side(1)(cells, tmp_path)
