@@ -10,6 +10,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from cxr_ft.score import levels
+
 Array = npt.NDArray[np.floating]
 Interval = tuple[float, float]
 
@@ -97,6 +99,39 @@ def interval(replicates: npt.ArrayLike, level: float = 0.95) -> Interval | None:
     return float(low), float(high)
 
 
+def accuracy(truth: npt.ArrayLike, answer: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Array:
+    """The share of rows [N] whose answer is the truth, under weights [..., N]; a row whose truth is NaN has no say.
+
+    The cells of a multi-label table are rows too, if each keeps its subject.
+    """
+    known, right = correct(truth, answer)
+    table = np.ones(len(known)) if weights is None else np.asarray(weights, float)
+    return mean(right[known], table[..., known])
+
+
+def correct(truth: npt.ArrayLike, answer: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Array]:
+    """Which rows [N] have a truth, and which answers [..., N] equal it, 1 or 0."""
+    truth, answer = np.asarray(truth), np.asarray(answer)
+    # NaN alone differs from itself, whatever the type of the labels.
+    known = np.asarray(truth == truth, bool)  # noqa: PLR0124
+    return known, (answer == truth).astype(float)
+
+
+def shares(truth: npt.ArrayLike, answers: npt.ArrayLike, subjects: npt.ArrayLike) -> tuple[Array, Array | None]:
+    """The accuracy [M] of M runs with answers [M, N], and its covariance [M, M] over subjects (a ratio of sums).
+
+    The covariance is None where fewer than two subjects have a row with a truth; the accuracy NaN where none has.
+    """
+    known, right = correct(truth, answers)
+    right, group = right[:, known], np.unique(np.asarray(subjects)[known], return_inverse=True)[1]
+    many = int(group.max(initial=-1)) + 1
+    points = right.mean(axis=1) if many else np.full(len(right), np.nan)
+    if many < 2:
+        return points, None
+    errors = np.array([np.bincount(group, row, many) for row in right - points[:, None]])
+    return points, many / (many - 1) * (errors @ errors.T) / len(group) ** 2
+
+
 def difference(
     first: npt.ArrayLike,
     second: npt.ArrayLike,
@@ -106,9 +141,8 @@ def difference(
 ) -> Interval | None:
     """The interval of `first` minus `second`, each a mean over seeds, paired by subject.
 
-    Its variance is that of the paired difference over resampled subjects plus, where there are several seeds, that of
-    each mean over seeds; Student's t with the degrees of freedom of Welch and Satterthwaite (1946). With one seed it
-    covers the sampling of the test subjects only, and says nothing about another training.
+    The two levels, subjects and seeds, are those of `levels.spread`. With one seed it covers the sampling of the test
+    subjects only, and says nothing about another training.
 
     Args:
         first: [S1] the statistic of each seed; `second`: [S2].
@@ -118,21 +152,26 @@ def difference(
     Returns:
         Low and high; None where the statistic is undefined in a seed, or in more than a tenth of the replicates.
     """
-    from scipy.stats import t
-
-    points = [np.asarray(first, float), np.asarray(second, float)]
-    spread = np.asarray(first_replicates, float).mean(axis=0) - np.asarray(second_replicates, float).mean(axis=0)
-    defined = spread[~np.isnan(spread)]
-    gap = points[0].mean() - points[1].mean()
-    if np.isnan(gap) or len(defined) < max(2, 0.9 * len(spread)):
+    one, two = np.asarray(first, float), np.asarray(second, float)
+    draws = [np.asarray(first_replicates, float), np.asarray(second_replicates, float)]
+    if [len(table) for table in draws] != [len(one), len(two)]:
+        raise ValueError(f"{len(one)} and {len(two)} seeds, but replicates of {len(draws[0])} and {len(draws[1])}")
+    covariance = resampled(np.concatenate(draws))
+    if covariance is None or np.isnan(one).any() or np.isnan(two).any():
         return None
-    # Subjects are many, so the bootstrap's variance counts as known: without seeds t is the normal.
-    seeds = [(p.var(ddof=1) / len(p), len(p) - 1) for p in points if len(p) > 1]
-    variance = defined.var(ddof=1) + sum(part for part, _ in seeds)
-    noise = sum(part**2 / freedom for part, freedom in seeds)
-    freedom = variance**2 / noise if noise > 0 else np.inf
-    half = t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
-    return float(gap - half), float(gap + half)
+    variance, freedom = levels.spread(one, two, covariance).total(one, two)
+    gap = float(one.mean() - two.mean())
+    half = levels.half_width(variance, freedom, level)
+    return gap - half, gap + half
+
+
+def resampled(replicates: npt.ArrayLike) -> Array | None:
+    """The covariance [M, M] of M runs over replicates [M, R]; None where fewer than nine in ten are defined."""
+    table = np.asarray(replicates, float)
+    defined = table[:, ~np.isnan(table).any(axis=0)]
+    if not table.size or defined.shape[1] < max(2, 0.9 * table.shape[1]):
+        return None
+    return np.cov(defined).reshape(len(table), len(table))
 
 
 def tied(gap: Interval | None) -> bool:

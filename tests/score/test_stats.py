@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cxr_ft.score.stats import auroc, cluster_bootstrap, difference, interval, macro_auroc, mean, tied
+from cxr_ft.score.stats import (
+    accuracy,
+    auroc,
+    cluster_bootstrap,
+    difference,
+    interval,
+    macro_auroc,
+    mean,
+    resampled,
+    shares,
+    tied,
+)
 
 SUBJECTS = np.array(["a", "b", "a", "c", "b", "d"])
 
@@ -72,6 +83,36 @@ def test_mean_and_interval_of_closed_cases():
     assert interval([0.5] * 5 + [np.nan] * 5) is None
 
 
+def test_accuracy_leaves_out_rows_without_a_truth_and_takes_any_labels():
+    assert accuracy([1, 0, np.nan, 1], [1, 1, 1, 1]) == pytest.approx(2 / 3)
+    assert accuracy(np.array(["a", "b"]), np.array(["a", "c"]), [[3, 1], [0, 2]]) == pytest.approx(np.array([0.75, 0]))
+    assert np.isnan(accuracy([np.nan], [1]))
+
+
+def test_the_covariance_of_accuracies_is_that_of_a_clustered_regression():
+    sm = pytest.importorskip("statsmodels.api")
+    rng = np.random.default_rng(8)
+    groups, truth = rng.integers(0, 25, 120), rng.integers(0, 2, 120)
+    answers = rng.integers(0, 2, (2, 120))
+    points, covariance = shares(truth, answers, groups)
+    assert points == pytest.approx((answers == truth).mean(axis=1))
+    weights = np.array([1, -1])
+    gap = (answers[0] == truth).astype(float) - (answers[1] == truth)
+    fit = sm.OLS(gap, np.ones(120)).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    # The library's small-sample factor is K / (K - 1) * (N - 1) / (N - 1) for one parameter.
+    assert weights @ covariance @ weights == pytest.approx(float(fit.cov_params()[0, 0]))
+    assert shares(truth[:2], answers[:, :2], ["a", "a"])[1] is None
+
+
+def test_replicates_give_the_covariance_of_runs():
+    draws = np.random.default_rng(0).random((3, 40))
+    assert resampled(draws) == pytest.approx(np.cov(draws))
+    draws[0, :3] = np.nan
+    assert resampled(draws) == pytest.approx(np.cov(draws[:, 3:]))
+    draws[1, :8] = np.nan
+    assert resampled(draws) is None
+
+
 def some(found):
     assert found is not None
     return found
@@ -132,8 +173,10 @@ def test_pairing_finds_a_small_difference_on_the_same_subjects():
 
 def test_what_is_equal_or_unknown_is_tied():
     draws = np.random.default_rng(0).random((2, 50))
-    assert difference([0.5, 0.6], [0.5, 0.6], draws[:1], draws[:1]) == pytest.approx((-0.3042, 0.3042), abs=0.01)
-    assert tied(difference([0.5], [0.5], draws, draws))
-    assert difference([np.nan], [0.5], draws, draws) is None
-    assert difference([0.5], [0.5], np.full((1, 50), np.nan), draws) is None
+    assert difference([0.5, 0.6], [0.5, 0.6], draws, draws) == pytest.approx((-0.3042, 0.3042), abs=0.01)
+    assert tied(difference([0.5], [0.5], draws[:1], draws[:1]))
+    assert difference([np.nan], [0.5], draws[:1], draws[:1]) is None
+    assert difference([0.5], [0.5], np.full((1, 50), np.nan), draws[:1]) is None
+    with pytest.raises(ValueError, match="seeds"):
+        difference([0.5, 0.6], [0.5], draws[:1], draws[:1])
     assert tied(None)
