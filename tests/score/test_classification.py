@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from cxr_ft.errors import UsageError
 from cxr_ft.score.metrics.classification import best_thresholds, evaluate
@@ -74,9 +74,46 @@ def test_nothing_at_all_is_none_everywhere():
         assert result["macro"] == dict.fromkeys(("auroc", "ap", "f1", "precision", "recall", "accuracy")) | {
             "labels": 0
         }
-        assert set(result["undefined"]) == {"Edema", "Fracture", "macro", "micro"}
+        assert set(result["undefined"]) == {"Edema", "Fracture", "macro", "micro", "examples"}
         json.dumps(result, allow_nan=False)
     assert evaluate(np.empty((0, 2)), np.empty((0, 2)), LABELS, None, False)["accuracy"] is None
+
+
+def test_by_examples_it_agrees_with_scikit_learn_on_the_rows_that_have_a_value():
+    rng = np.random.default_rng(5)
+    truth = rng.integers(0, 2, (80, 6)).astype(float)
+    score = np.round(rng.random((80, 6)), 1)
+    truth[:3], score[:2] = 0, 0
+    both = (truth.any(axis=1)) & ~(truth.all(axis=1))
+    said = score >= 0.5
+    judged = evaluate(truth, score, list("abcdef"), None, True)["examples"]
+    assert judged["auroc"] == pytest.approx(roc_auc_score(truth[both], score[both], average="samples"))
+    assert judged["ap"] == pytest.approx(average_precision_score(truth[both], score[both], average="samples"))
+    for name, judge, rows in (
+        ("f1", f1_score, truth.any(axis=1) | said.any(axis=1)),
+        ("precision", precision_score, said.any(axis=1)),
+        ("recall", recall_score, truth.any(axis=1)),
+    ):
+        assert judged[name] == pytest.approx(judge(truth[rows], said[rows], average="samples", zero_division=0))
+    assert judged["accuracy"] == pytest.approx((truth == said).mean())
+    assert judged["exact"] == pytest.approx((truth == said).all(axis=1).mean())
+
+
+def test_by_examples_a_masked_cell_is_as_if_the_label_were_not_there():
+    rng = np.random.default_rng(6)
+    truth, score = rng.integers(0, 2, (30, 5)).astype(float), np.round(rng.random((30, 5)), 1)
+    truth[:, 3] = np.nan
+    names = list("abcde")
+    whole = evaluate(truth, score, names, None, True)
+    without = evaluate(truth[:, [0, 1, 2, 4]], score[:, [0, 1, 2, 4]], ["a", "b", "c", "e"], None, True)
+    assert whole["examples"] == pytest.approx(without["examples"])
+
+
+def test_by_examples_what_no_row_gives_is_none_with_its_reason():
+    result = evaluate(np.zeros((3, 2)), np.full((3, 2), 0.1), LABELS, None, True)
+    assert result["examples"]["f1"] is result["examples"]["auroc"] is None
+    assert result["examples"]["exact"] == 1.0
+    assert result["undefined"]["examples"] == "no row gives a value for auroc, ap, f1, precision, recall"
 
 
 def test_single_label_takes_the_largest_probability():

@@ -1,4 +1,4 @@
-"""Judging classification: AUROC, average precision, F1 and their kin by label, macro and micro; thresholds from val.
+"""Judging classification: AUROC, average precision, F1 and their kin by label, macro, micro and by examples.
 
 Shapes: N rows, L labels. Truth is 1, 0 or NaN (masked: the label is ignored in that row); scores lie in [0, 1]. A value
 that does not exist (one class only, nothing predicted) is None and its reason stands under "undefined": never NaN or 0.
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_ft.errors import UsageError
+from cxr_ft.score.metrics import examples
 
 Array = npt.NDArray[Any]
 
@@ -32,8 +33,10 @@ def evaluate(
         multi_label: whether a row may have several labels.
 
     Returns:
-        JSON-ready: "n"; "labels" by name; "macro" over the labels that have both classes ("labels" says how many);
-        "micro" over all known cells; "undefined" with a reason by name; single-label: "accuracy" (top-1).
+        JSON-ready: "n"; "labels" by name; "macro" over the labels that have both classes ("labels" says how many; a
+        label without a value, as the precision where nothing was predicted, is left out of that mean); "micro" over all
+        known cells; "examples" over rows, see `examples`; "undefined" with a reason by name; single-label: "accuracy"
+        (top-1).
 
     Raises:
         UsageError: where a score is not a number, which a diverged training leaves.
@@ -42,13 +45,9 @@ def evaluate(
     truth, score = np.asarray(truth, float), np.asarray(score, float)
     _check(truth, score, labels)
     known = ~np.isnan(truth)
-    if multi_label:
-        positive = np.greater_equal(score, 0.5 if thresholds is None else np.asarray(thresholds, float))
-    else:
+    if not multi_label:
         known[np.isnan(truth).any(axis=1)] = False
-        positive = np.zeros(score.shape, bool)
-        positive[np.arange(len(score)), score.argmax(axis=1)] = True
-
+    positive = predicted(score, thresholds, multi_label)
     by_label: dict[str, dict[str, Any]] = {}
     undefined: dict[str, str] = {}
     for column, name in enumerate(labels):
@@ -59,6 +58,9 @@ def evaluate(
     micro, reason = _judge(truth[known], score[known], positive[known])
     if reason:
         undefined["micro"] = reason
+    by_example, reason = examples.evaluate(truth, score, positive, known)
+    if reason:
+        undefined["examples"] = reason
     judged = [values for values in by_label.values() if values["auroc"] is not None]
     if not judged:
         undefined["macro"] = "no label has both classes"
@@ -67,12 +69,23 @@ def evaluate(
         "labels": by_label,
         "macro": {name: _mean(judged, name) for name in AVERAGED} | {"labels": len(judged)},
         "micro": micro,
+        "examples": by_example,
         "undefined": undefined,
     }
     if not multi_label:
         right = np.logical_and(positive, truth > 0.5)[known.all(axis=1)].any(axis=1)
         result["accuracy"] = float(np.mean(right)) if np.size(right) else None
     return result
+
+
+def predicted(score: Array, thresholds: Sequence[float] | None, multi_label: bool) -> npt.NDArray[np.bool_]:
+    """What scores [N, L] predict: those at or above their threshold (None: 0.5); single-label: the largest of a row."""
+    score = np.asarray(score, float)
+    if multi_label:
+        return np.greater_equal(score, 0.5 if thresholds is None else np.asarray(thresholds, float))
+    positive = np.zeros(score.shape, bool)
+    positive[np.arange(len(score)), score.argmax(axis=1)] = True
+    return positive
 
 
 def best_thresholds(truth: Array, score: Array) -> list[float]:

@@ -1,18 +1,19 @@
-"""Judging generated text against one reference each: BLEU, ROUGE-L, labels stated, distinct texts, a constant floor.
+"""Judging generated text against one reference each: BLEU, ROUGE-L, METEOR, CIDEr-D, labels stated, a constant floor.
 
-Scores are fractions in [0, 1]. BLEU is sacrebleu's, over the corpus (Papineni et al. 2002; Post 2018); ROUGE-L is
-rouge-score's F measure without stemming (Lin 2004). Case does not count: the tokenizers of GIT and BERT drop it. A pair
-whose reference is blank cannot be judged and is counted.
+Scores are fractions in [0, 1], but for CIDEr-D, which reaches 10. BLEU is sacrebleu's, over the corpus (Papineni et al.
+2002; Post 2018); ROUGE-L is rouge-score's F measure without stemming (Lin 2004). Case does not count: the tokenizers of
+GIT and BERT drop it. A pair whose reference is blank cannot be judged and is counted.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score.metrics import mentions
+from cxr_ft.score.metrics import cider, mentions, meteor
 
 Array = npt.NDArray[Any]
 
@@ -30,27 +31,40 @@ def evaluate(references: Sequence[str], generated: Sequence[str], labels: Sequen
         labels: names whose statement in the texts is judged too; see `mentions`.
 
     Returns:
-        JSON-ready: "bleu_1" to "bleu_4", "rouge_l", "exact" (share of texts that are the same but for case and
-        spacing), "distinct" (share of distinct generated texts), "label_f1" (mean over the labels that a reference
-        states), "label_f1_micro" and "label_f1_each" of labels stated, "n" (pairs judged), "blank_references" (pairs
-        left out), "signature", "undefined".
+        JSON-ready: "bleu_1" to "bleu_4", "rouge_l", "meteor", "cider_d", "exact" (share of texts that are the same
+        but for case and spacing), "distinct" (share of distinct generated texts), "label_f1" (mean over the labels that
+        a reference states), "label_f1_micro" and "label_f1_each" of labels stated, "n" (pairs judged),
+        "blank_references" (pairs left out), "signature", "undefined".
 
     Raises:
         ValueError: where the two differ in length.
     """
     pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
     names = [f"bleu_{order}" for order in range(1, ORDER + 1)]
-    result: dict[str, Any] = dict.fromkeys([*names, "rouge_l", "exact", "distinct", *_labels([], [], labels)])
+    result: dict[str, Any] = dict.fromkeys(
+        [*names, "rouge_l", "meteor", "cider_d", "exact", "distinct", *_labels([], [], labels)]
+    )
     result |= {"n": len(pairs), "blank_references": len(references) - len(pairs), "signature": _signature()}
     result["undefined"] = {} if pairs else {"all": "no reference has any text"}
     if pairs:
         counts = bleu_counts([r for r, _ in pairs], [g for _, g in pairs]).sum(axis=0)
         result |= {name: float(bleu(counts, order)) for order, name in enumerate(names, start=1)}
         result["rouge_l"] = _rouge_l(pairs)
+        result |= _weighted(pairs, result["undefined"])
         result["exact"] = sum(_plain(r) == _plain(g) for r, g in pairs) / len(pairs)
         result["distinct"] = len({g for _, g in pairs}) / len(pairs)
         result |= _labels([r for r, _ in pairs], [g for _, g in pairs], labels)
     return result
+
+
+def _weighted(pairs: Sequence[tuple[str, str]], undefined: dict[str, str]) -> dict[str, float | None]:
+    """METEOR and CIDEr-D; why the latter has no value goes to `undefined`."""
+    references, generated = [r for r, _ in pairs], [g for _, g in pairs]
+    consensus = cider.cider_d(references, generated)
+    if consensus is None:
+        undefined["cider_d"] = "the references do not differ, so that no n-gram of theirs has a weight"
+    mean = None if consensus is None else float(np.mean(consensus))
+    return {"meteor": float(np.mean(meteor.meteor(references, generated))), "cider_d": mean}
 
 
 def _labels(references: Sequence[str], generated: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -82,10 +96,27 @@ def constant_floor(
         "text", and its "bleu_4" and "rouge_l" on `references`; "label_text" and its "label_f1" and "label_f1_micro";
         None where there is nothing to choose or to judge.
     """
-    train = sorted(text for text in train_references if text.strip())
+    train = tuple(sorted(text for text in train_references if text.strip()))
     result: dict[str, Any] = dict.fromkeys(["text", "bleu_4", "rouge_l", "label_text", "label_f1", "label_f1_micro"])
     if not train:
         return result
+    best = constant_text(train)
+    judged = [text for text in references if text.strip()]
+    result["text"] = best
+    if judged:
+        result["bleu_4"] = float(bleu(bleu_counts(judged, [best] * len(judged)).sum(axis=0)))
+        result["rouge_l"] = _rouge_l([(text, best) for text in judged])
+    stated = mentions.stated(train, labels)
+    if stated.any():
+        most = train[mentions.best_constant(stated)]
+        f1 = _labels(judged, [most] * len(judged), labels)
+        result |= {"label_text": most, "label_f1": f1["label_f1"], "label_f1_micro": f1["label_f1_micro"]}
+    return result
+
+
+@lru_cache(maxsize=2)
+def constant_text(train: tuple[str, ...]) -> str:
+    """The text of `constant_floor`, of the sorted texts of train, at least one."""
     usual = float(np.median([len(text) for text in train]))
     frequency = Counter(train)
     candidates = sorted(frequency, key=lambda text: (-frequency[text], abs(len(text) - usual), text))[:_CANDIDATES]
@@ -94,15 +125,7 @@ def constant_floor(
     def quality(text: str) -> float:
         return float(bleu(bleu_counts(sample, [text] * len(sample)).sum(axis=0)))
 
-    best = max(candidates, key=quality)
-    judged = evaluate(references, [best] * len(references))
-    result |= {"text": best, "bleu_4": judged["bleu_4"], "rouge_l": judged["rouge_l"]}
-    stated = mentions.stated(train, labels)
-    if stated.any():
-        most = train[mentions.best_constant(stated)]
-        judged = evaluate(references, [most] * len(references), labels)
-        result |= {"label_text": most, "label_f1": judged["label_f1"], "label_f1_micro": judged["label_f1_micro"]}
-    return result
+    return max(candidates, key=quality)
 
 
 def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Array:
@@ -151,4 +174,9 @@ def _signature() -> dict[str, str]:
 
     judge = BLEU(max_ngram_order=ORDER, lowercase=True)
     judge.corpus_score(["a"], [["a"]])
-    return {"bleu": str(judge.get_signature()), "rouge": f"rouge-score {version('rouge-score')} rougeL, no stemming"}
+    return {
+        "bleu": str(judge.get_signature()),
+        "rouge": f"rouge-score {version('rouge-score')} rougeL, no stemming",
+        "meteor": meteor.signature(),
+        "cider_d": cider.signature(),
+    }

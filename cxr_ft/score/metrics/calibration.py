@@ -1,0 +1,232 @@
+"""Whether scores can be read as probabilities: raw, after temperature scaling, after correction to another prevalence.
+
+Shapes: N rows, L labels. Truth is 1, 0 or NaN (masked); scores lie in [0, 1]. Multi-label: each label is judged as a
+probability of its own. Single-label: the largest score is, as in Guo et al. 2017, and each class beside it; a row that
+is masked anywhere is left out. Errors are over 15 bins of equal width (Naeini et al. 2015; Guo et al. 2017).
+
+On few rows the expected calibration error of a perfect model is well above 0: compare it between equal numbers of rows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+BINS = 15
+#: Temperatures searched; one at an end means that none is best.
+RANGE = (0.02, 50.0)
+#: Scores are kept so far from 0 and 1, so that each has finite log odds.
+_EDGE = 1e-12
+
+
+def evaluate(
+    truth: Array,
+    score: Array,
+    labels: Sequence[str],
+    multi_label: bool,
+    *,
+    temperature: float | None = None,
+    shift: Sequence[float | None] | None = None,
+    why: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Judge scores [N, L] as probabilities, as they are and corrected.
+
+    Args:
+        truth: [N, L]; score: [N, L].
+        temperature: fitted on val by `fit_temperature`; None: nothing is scaled.
+        shift: of each label's log odds, by `prior_shift`; None: nothing is shifted. Single-label data needs all.
+        why: the reasons for what is None, under "temperature" and "prior".
+
+    Returns:
+        JSON-ready: "temperature"; "shift" by label, None for one that has none; "raw", "scaled" (by the temperature),
+        "corrected" (scaled where there is a temperature, then shifted; labels without a shift are left out), each as
+        `judge` says or None; "undefined" with reasons.
+    """
+    why = why or {}
+    undefined: dict[str, str] = {}
+    scaled = None if temperature is None else scale(score, temperature, multi_label)
+    if scaled is None:
+        undefined["scaled"] = why.get("temperature", "no temperature was fitted")
+    shifts: list[float | None] = [None] * len(labels) if shift is None else list(shift)
+    usable = any(s is not None for s in shifts) and (multi_label or None not in shifts)
+    corrected = None
+    if usable:
+        known = [i for i, s in enumerate(shifts) if s is not None]
+        moved = shifted(score if scaled is None else scaled, [s or 0.0 for s in shifts], multi_label)
+        corrected = judge(truth[:, known], moved[:, known], [labels[i] for i in known], multi_label)
+        if len(known) < len(labels):
+            names = ", ".join(name for i, name in enumerate(labels) if i not in known)
+            undefined["corrected, some labels"] = f"left out, their prevalence here or in train is not known: {names}"
+    else:
+        undefined["corrected"] = why.get("prior", "no label's prevalence is known here and in train")
+    return {
+        "temperature": temperature,
+        "shift": dict(zip(labels, shifts, strict=True)),
+        "raw": judge(truth, score, labels, multi_label),
+        "scaled": None if scaled is None else judge(truth, scaled, labels, multi_label),
+        "corrected": corrected,
+        "undefined": undefined,
+    }
+
+
+def judge(truth: Array, score: Array, labels: Sequence[str], multi_label: bool) -> dict[str, Any]:
+    """How far scores [N, L] are from the frequencies they promise.
+
+    Returns:
+        "ece": multi-label: the mean over labels of the expected calibration error; single-label: that of the largest
+        score. "brier": the mean squared distance of score and truth, over labels; single-label: summed over the classes
+        (Brier 1950). "log_loss": the mean -log of the probability of what is true, over labels or rows, in nats.
+        "labels": the three by label. "reliability": the bins behind the error, see `reliability`, of all cells
+        together; single-label: of the largest score. None, all of them, where nothing is known.
+    """
+    truth, score = np.asarray(truth, float), np.asarray(score, float)
+    known = ~np.isnan(truth)
+    if not multi_label:
+        known[~known.all(axis=1)] = False
+    by_label = {
+        name: _binary(truth[rows, i], score[rows, i])
+        for i, (name, rows) in enumerate(zip(labels, known.T, strict=True))
+    }
+    if multi_label:
+        cells = reliability(truth[known], score[known])
+        return {**_means(list(by_label.values())), "labels": by_label, "reliability": cells}
+    rows = known.all(axis=1)
+    truth, score = truth[rows], score[rows]
+    if not len(truth):
+        return {**_binary(truth.ravel(), score.ravel()), "labels": by_label, "reliability": []}
+    largest = score.argmax(axis=1)[:, None]
+    hit, sure = np.take_along_axis(truth, largest, 1)[:, 0], np.take_along_axis(score, largest, 1)[:, 0]
+    return {
+        "ece": ece(hit, sure),
+        "brier": float(((score - truth) ** 2).sum(axis=1).mean()),
+        "log_loss": float(-(truth * np.log(np.clip(score, _EDGE, 1))).sum(axis=1).mean()),
+        "labels": by_label,
+        "reliability": reliability(hit, sure),
+    }
+
+
+def ece(truth: Array, score: Array) -> float | None:
+    """The expected calibration error of probabilities [n] of 1 against truth [n]; None where there are none."""
+    bins = reliability(truth, score)
+    total = sum(b["n"] for b in bins)
+    return sum(b["n"] * abs(b["score"] - b["positive"]) for b in bins) / total if total else None
+
+
+def reliability(truth: Array, score: Array) -> list[dict[str, Any]]:
+    """The bins of a reliability diagram that hold anything, in order: "from", "to", "n", "score" (mean), "positive"."""
+    place = bins(score)
+    count = np.bincount(place, minlength=BINS)
+    scores, positives = (np.bincount(place, weights=values, minlength=BINS) for values in (score, truth))
+    return [
+        {
+            "from": b / BINS,
+            "to": (b + 1) / BINS,
+            "n": int(count[b]),
+            "score": float(scores[b] / count[b]),
+            "positive": float(positives[b] / count[b]),
+        }
+        for b in np.flatnonzero(count).tolist()
+    ]
+
+
+def bins(score: Array) -> npt.NDArray[np.int64]:
+    """The bin of each score, 0 to BINS - 1; a score on a boundary belongs to the bin above, 1 to the last."""
+    place: npt.NDArray[np.int64] = np.minimum((np.asarray(score, float) * BINS).astype(np.int64), BINS - 1)
+    return place
+
+
+def fit_temperature(truth: Array, score: Array, multi_label: bool) -> tuple[float | None, str]:
+    """The temperature with the least log loss (Guo et al. 2017), one for all labels; fit it on val.
+
+    Returns:
+        The temperature; or None, and why there is none: no truth, or a loss that falls towards 0 or infinity.
+    """
+    from scipy.optimize import minimize_scalar
+
+    truth, score = np.asarray(truth, float), np.asarray(score, float)
+    known = ~np.isnan(truth) if multi_label else np.isfinite(truth).all(axis=1)
+    truth, score = truth[known], score[known]
+    if not truth.size:
+        return None, "val has nothing to fit a temperature on"
+
+    def loss(log_temperature: float) -> float:
+        p = np.clip(scale(score, float(np.exp(log_temperature)), multi_label), _EDGE, 1 - _EDGE)
+        each = truth * np.log(p) + (1 - truth) * np.log1p(-p) if multi_label else truth * np.log(p)
+        return float(-each.sum() / len(truth))
+
+    low, high = np.log(RANGE)
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    if found.x < low + 1e-3:
+        return None, "the scores of val separate its classes: the lower the temperature, the better"
+    if found.x > high - 1e-3:
+        return None, "the scores say nothing about val: the higher the temperature, the better"
+    return float(np.exp(found.x)), ""
+
+
+def scale(score: Array, temperature: float, multi_label: bool) -> Array:
+    """Scores [..., L] with their log odds, or the logarithms of a single-label row, divided by `temperature`."""
+    if multi_label:
+        return _sigmoid(_log_odds(score) / temperature)
+    return _softmax(np.log(np.clip(score, _EDGE, 1)) / temperature)
+
+
+def prior_shift(train: float | None, natural: float | None) -> float | None:
+    """What to add to a label's log odds so that a model trained at one prevalence fits another.
+
+    Elkan 2001, theorem 2; Saerens, Latinne and Decaestecker 2002, equation 2.4: it assumes that positives look alike
+    at both prevalences, and negatives too. None where a prevalence is unknown, 0 or 1.
+    """
+    if train is None or natural is None or not (0 < train < 1 and 0 < natural < 1):
+        return None
+    return float(np.log(natural / (1 - natural)) - np.log(train / (1 - train)))
+
+
+def class_shift(train: float | None, natural: float | None) -> float | None:
+    """The same for a class of single-label data, added to the logarithm of its score before the row is normalised."""
+    if train is None or natural is None or train <= 0 or natural <= 0:
+        return None
+    return float(np.log(natural / train))
+
+
+def shifted(score: Array, shift: Sequence[float], multi_label: bool) -> Array:
+    """Scores [N, L] with `shift` [L] added to their log odds; single-label: to their logarithms."""
+    if multi_label:
+        return _sigmoid(_log_odds(score) + np.asarray(shift, float))
+    return _softmax(np.log(np.clip(score, _EDGE, 1)) + np.asarray(shift, float))
+
+
+def _binary(truth: Array, score: Array) -> dict[str, float | None]:
+    if not len(truth):
+        return dict.fromkeys(("ece", "brier", "log_loss"))
+    p = np.clip(score, _EDGE, 1 - _EDGE)
+    return {
+        "ece": ece(truth, score),
+        "brier": float(((score - truth) ** 2).mean()),
+        "log_loss": float(-(truth * np.log(p) + (1 - truth) * np.log1p(-p)).mean()),
+    }
+
+
+def _means(rows: list[dict[str, float | None]]) -> dict[str, float | None]:
+    values = {name: [row[name] for row in rows if row[name] is not None] for name in ("ece", "brier", "log_loss")}
+    return {name: float(np.mean(np.array(found))) if found else None for name, found in values.items()}
+
+
+def _log_odds(score: Array) -> Array:
+    p = np.clip(np.asarray(score, float), _EDGE, 1 - _EDGE)
+    odds: Array = np.log(p) - np.log1p(-p)
+    return odds
+
+
+def _sigmoid(log_odds: Array) -> Array:
+    from scipy.special import expit
+
+    return np.asarray(expit(log_odds))
+
+
+def _softmax(logits: Array) -> Array:
+    from scipy.special import softmax
+
+    return np.asarray(softmax(logits, axis=-1))

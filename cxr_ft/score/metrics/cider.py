@@ -1,0 +1,72 @@
+"""CIDEr-D (Vedantam, Zitnick and Parikh 2015) with one reference each.
+
+n-grams of 1 to 4 words weighted by how rare they are among the references judged; clipped counts; a Gaussian penalty of
+the difference in length (sigma 6); scaled by 10, as the common implementation does. It needs references that differ: an
+n-gram that all of them hold weighs nothing.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from cxr_ft.score.metrics.words import CASE, TOKENIZER, words
+
+ORDER, SIGMA, SCALE = 4, 6.0, 10.0
+
+_Gram = tuple[str, ...]
+_Vectors = list[dict[_Gram, float]]
+
+
+def cider_d(references: Sequence[str], generated: Sequence[str]) -> list[float] | None:
+    """CIDEr-D of each pair [N], from 0 to 10; the corpus has their mean. None where no n-gram of the references weighs
+    anything: one pair only, or all references alike.
+
+    Raises:
+        ValueError: where the two differ in length.
+    """
+    wanted, said = [_counts(words(text)) for text in references], [_counts(words(text)) for text in generated]
+    seen = Counter(gram for counts in wanted for gram in counts)
+    rarity = {gram: math.log(len(wanted) / times) for gram, times in seen.items()}
+    if not any(rarity.values()):
+        return None
+    unseen = math.log(len(wanted))
+    pairs = zip(references, generated, wanted, said, strict=True)
+    known: dict[tuple[str, str], float] = {}
+    values = []
+    for reference, text, its, ours in pairs:
+        if (reference, text) not in known:
+            known[reference, text] = _similarity(_weighted(its, rarity, unseen), _weighted(ours, rarity, unseen))
+        values.append(known[reference, text])
+    return values
+
+
+def signature() -> str:
+    """What the value depends on."""
+    return (
+        f"CIDEr-D|n:1-{ORDER}|sigma:{SIGMA:g}|scale:{SCALE:g}|frequencies:references judged|refs:1|case:{CASE}|"
+        f"tok:{TOKENIZER}|mean over pairs"
+    )
+
+
+def _counts(tokens: Sequence[str]) -> Counter[_Gram]:
+    return Counter(tuple(tokens[i : i + n]) for n in range(1, ORDER + 1) for i in range(len(tokens) - n + 1))
+
+
+def _weighted(counts: Counter[_Gram], rarity: dict[_Gram, float], unseen: float) -> tuple[_Vectors, int]:
+    """The weights of the n-grams of each order, and the number of words."""
+    vectors: _Vectors = [{} for _ in range(ORDER)]
+    for gram, times in counts.items():
+        vectors[len(gram) - 1][gram] = times * rarity.get(gram, unseen)
+    return vectors, sum(times for gram, times in counts.items() if len(gram) == 1)
+
+
+def _similarity(reference: tuple[_Vectors, int], text: tuple[_Vectors, int]) -> float:
+    (its, its_length), (ours, our_length) = reference, text
+    penalty = math.exp(-((our_length - its_length) ** 2) / (2 * SIGMA**2))
+    total = 0.0
+    for a, b in zip(its, ours, strict=True):
+        norms = math.sqrt(sum(v * v for v in a.values()) * sum(v * v for v in b.values()))
+        # Clipped: what a text repeats more often than the reference earns nothing.
+        shared = sum(min(value, a[gram]) * a[gram] for gram, value in b.items() if gram in a)
+        total += shared / norms if norms else 0.0
+    return SCALE * penalty * total / ORDER

@@ -1,0 +1,92 @@
+"""Clinical F1: whether a generated report states the findings of its reference, both read by the rule-based `labeler`.
+
+Published values differ by convention, so all are given: 14 labels or CheXpert's 5, what is in doubt counted as stated
+or as not. Denied and not mentioned count as not stated. Both texts pass the same labeler: its errors touch both.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_ft.score.metrics import labeler
+
+Mask = npt.NDArray[np.bool_]
+
+#: The labels on which CheXpert's competition is judged (Irvin et al. 2019).
+FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+SETS = {"14": labeler.LABELS, "5": FIVE}
+#: What -1 counts as.
+DOUBT = {"positive": True, "negative": False}
+SIGNATURE = "rule-based labeler of cxr_ft 1|labels:14,5|uncertain:positive,negative|blank:negative|macro:labels stated"
+
+
+def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, Any]:
+    """Judge what N reports state against their references; pairs with a blank reference are left out.
+
+    Returns:
+        JSON-ready: for each convention ("14_positive", "14_negative", "5_positive", "5_negative": labels, and what
+        doubt counts as) "macro" (over the labels that a reference states: "labels" says how many), "micro", "examples"
+        (over the reports that state anything), each with "f1", "precision", "recall"; "labels": the three and "stated"
+        by label for both meanings of doubt; "n"; "signature"; "undefined".
+
+    Raises:
+        ValueError: where the two differ in length.
+    """
+    pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
+    truth, said = labeler.table([r for r, _ in pairs]), labeler.table([g for _, g in pairs])
+    result: dict[str, Any] = {"n": len(pairs), "signature": SIGNATURE}
+    undefined: dict[str, str] = {}
+    by_label: dict[str, dict[str, Any]] = {name: {} for name in labeler.LABELS}
+    for doubt, counts in DOUBT.items():
+        true, told = stated(truth, counts), stated(said, counts)
+        for i, name in enumerate(labeler.LABELS):
+            by_label[name][doubt] = {**_scores(true[:, i], told[:, i]), "stated": int(true[:, i].sum())}
+        for size, names in SETS.items():
+            columns = [labeler.LABELS.index(name) for name in names]
+            rows = [by_label[name][doubt] for name in names]
+            result[f"{size}_{doubt}"] = _convention(true[:, columns], told[:, columns], rows)
+            if not true[:, columns].any():
+                undefined[f"{size}_{doubt}"] = "no reference states any of these labels"
+    return {**result, "labels": by_label, "undefined": undefined}
+
+
+def stated(table: npt.NDArray[np.float64], doubt: bool) -> Mask:
+    """Which labels a table [N, L] of 1, 0, -1, NaN states; `doubt`: -1 counts as stated."""
+    out: Mask = (table == labeler.POSITIVE) | ((table == labeler.UNCERTAIN) & doubt)
+    return out
+
+
+def _convention(true: Mask, told: Mask, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    there = [row for row in rows if row["stated"]]
+    return {
+        "macro": {name: _mean([row[name] for row in there]) for name in ("f1", "precision", "recall")}
+        | {"labels": len(there)},
+        "micro": _scores(true.ravel(), told.ravel()),
+        "examples": _examples(true, told),
+    }
+
+
+def _scores(true: Mask, told: Mask) -> dict[str, float | None]:
+    """F1, precision and recall; None where their denominators are 0, and F1 where nothing is true."""
+    hits, trues, tolds = int((true & told).sum()), int(true.sum()), int(told.sum())
+    return {
+        "f1": 2 * hits / (trues + tolds) if trues else None,
+        "precision": hits / tolds if tolds else None,
+        "recall": hits / trues if trues else None,
+    }
+
+
+def _examples(true: Mask, told: Mask) -> dict[str, float | None]:
+    hits, trues, tolds = (cells.sum(axis=1) for cells in (true & told, true, told))
+
+    def mean(part: Any, whole: Any) -> float | None:
+        return float((part[whole > 0] / whole[whole > 0]).mean()) if (whole > 0).any() else None
+
+    return {"f1": mean(2 * hits, trues + tolds), "precision": mean(hits, tolds), "recall": mean(hits, trues)}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,166 @@
+"""What a report says of the 14 CheXpert labels, by rules: mention, then negation, doubt or neither, within a sentence.
+
+The task is that of the CheXpert labeler (Irvin et al. 2019) in the manner of NegEx (Chapman et al. 2001); the rules and
+words are our own, so its labels are not those of any published labeler. `tools/labeler_error.py` measures its errors.
+Give it findings and impression, not the indication: what is asked there is not meant as a finding.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_ft.score.metrics import _vocabulary as words
+
+#: The labels, in CheXpert's order.
+LABELS = (
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
+    "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
+)  # fmt: skip
+NO_FINDING, LESION, DEVICES = LABELS[0], LABELS[4], LABELS[-1]
+POSITIVE, NEGATIVE, UNCERTAIN = 1, 0, -1
+#: Of several mentions the strongest counts.
+_STRENGTH = {NEGATIVE: 0, UNCERTAIN: 1, POSITIVE: 2}
+
+_NOT = re.compile(r"\bnot(?: \w+ly)? $")
+_ENDS = re.compile(r"\.(?=\s|$)|(?<=[?!])\s|\n\s*\n")
+_ABBREVIATED = re.compile(r"\b(vs|dr|e\.g|i\.e|approx)\.")
+
+
+class Mention(NamedTuple):
+    """A finding that a sentence speaks of: its label, 1, 0 or -1, and where its words begin and end."""
+
+    label: str
+    value: int
+    start: int
+    end: int
+
+
+def label(text: str) -> dict[str, int]:
+    """The labels a report speaks of: 1 stated, 0 denied, -1 in doubt. What it does not mention is left out.
+
+    "No Finding" is 1 where no other label but devices is 1 or -1, as in CheXpert; a blank text has no label.
+    """
+    found: dict[str, int] = {}
+    for sentence in sentences(text):
+        for mention in mentions(sentence):
+            before = found.get(mention.label, NEGATIVE)
+            found[mention.label] = max(before, mention.value, key=_STRENGTH.__getitem__)
+    if text.strip() and not any(value for name, value in found.items() if name != DEVICES):
+        found[NO_FINDING] = POSITIVE
+    return {name: found[name] for name in LABELS if name in found}
+
+
+def table(texts: Sequence[str]) -> NDArray[np.float64]:
+    """The labels of N reports, [N, 14] in the order of LABELS: 1, 0, -1, NaN where not mentioned."""
+    rows: dict[str, list[float]] = {}
+    for text in texts:
+        if text not in rows:
+            said = label(text)
+            rows[text] = [said.get(name, np.nan) for name in LABELS]
+    return np.array([rows[text] for text in texts], dtype=np.float64).reshape(len(texts), len(LABELS))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text in lower case with single spaces, without their full stops."""
+    plain = _ABBREVIATED.sub(r"\1", text.lower())
+    return [" ".join(part.split()) for part in _ENDS.split(plain) if part.strip()]
+
+
+@lru_cache(maxsize=1 << 16)
+def mentions(sentence: str) -> tuple[Mention, ...]:
+    """The findings a sentence (lower case, single spaces) speaks of, in its order."""
+    found = [*_findings(sentence), *_structures(sentence)]
+    found = _either(sorted(found, key=lambda mention: mention.start), sentence)
+    if any(mention.label == LESION and mention.value == UNCERTAIN for mention in found):
+        # "A nodular opacity may represent a nodule": what only looks like one is in doubt with it.
+        found = [m._replace(value=UNCERTAIN) if (m.label, m.value) == (LESION, POSITIVE) else m for m in found]
+    return tuple(found)
+
+
+def clause(sentence: str, start: int, end: int) -> tuple[int, int]:
+    """Where the part of a sentence around `start` to `end` begins and stops, that denial and doubt reach within."""
+    breaks = list(words.BREAK.finditer(sentence))
+    first = max((b.end() for b in breaks if b.end() <= start), default=0)
+    last = min((b.start() for b in breaks if b.start() >= end), default=len(sentence))
+    return first, last
+
+
+def _findings(sentence: str) -> Iterator[Mention]:
+    for name, pattern in words.FINDINGS.items():
+        for match in pattern.finditer(sentence):
+            value = _value(sentence, match.start(), match.end())
+            if value is not None:
+                yield Mention(name, value, match.start(), match.end())
+
+
+def _value(sentence: str, start: int, end: int) -> int | None:
+    """What a sentence says of its words from `start` to `end`; None where it states nothing of this film."""
+    first, last = clause(sentence, start, end)
+    before, after = sentence[first:start], sentence[end:last]
+    if words.ASIDE_BEFORE.search(before) and not words.NOT_EXCLUDED_BEFORE.search(before):
+        return None
+    if words.NOT_EXCLUDED_BEFORE.search(before) or _reaches(words.DOUBTED_AFTER, after):
+        return UNCERTAIN
+    if words.DENIED_BEFORE.search(words.NO_CHANGE.sub("", before)) or _reaches(words.DENIED_AFTER, after):
+        return NEGATIVE
+    return UNCERTAIN if words.DOUBTED_BEFORE.search(before) else POSITIVE
+
+
+def _reaches(cue: re.Pattern[str], after: str) -> bool:
+    """Whether a cue behind a finding speaks of it: no new statement begins in between."""
+    found = cue.search(after)
+    return found is not None and not words.VERB.search(after[: found.start()])
+
+
+def _structures(sentence: str) -> Iterator[Mention]:
+    """Heart and mediastinum with the word of size that goes with each."""
+    sizes = list(words.SIZE.finditer(sentence))
+    places = [(name, match) for name, pattern in words.STRUCTURES.items() for match in pattern.finditer(sentence)]
+    adjective = {size: place for size in sizes for _, place in places if _joined(sentence, size, place)}
+    for name, place in places:
+        own = next((size for size, owner in adjective.items() if owner is place), None)
+        size = own or _behind(sentence, place, [size for size in sizes if size not in adjective])
+        size = size or next((s for s in reversed(list(adjective)) if s.end() <= place.start()), None)
+        if size is not None and (own or _together(sentence, place, size)):
+            value = _size(sentence, size)
+            if value is not None:
+                yield Mention(name, value, place.start(), place.end())
+
+
+def _joined(sentence: str, size: re.Match[str], place: re.Match[str]) -> bool:
+    return size.end() <= place.start() and bool(words.JOINED.fullmatch(sentence[size.end() : place.start()]))
+
+
+def _behind(sentence: str, place: re.Match[str], sizes: list[re.Match[str]]) -> re.Match[str] | None:
+    """The first word of size after a structure, unless another statement begins in between."""
+    size = next((size for size in sizes if size.start() >= place.end()), None)
+    return size if size is not None and _together(sentence, place, size) else None
+
+
+def _together(sentence: str, place: re.Match[str], size: re.Match[str]) -> bool:
+    between = sentence[min(place.end(), size.end()) : max(place.start(), size.start())]
+    return not words.BREAK.search(between) and len(words.VERB.findall(between)) <= 1
+
+
+def _size(sentence: str, size: re.Match[str]) -> int | None:
+    if size["normal"]:
+        return POSITIVE if _NOT.search(sentence[: size.start()]) else NEGATIVE
+    value = _value(sentence, size.start(), size.end())
+    if value == POSITIVE and size.group().startswith("borderline"):
+        return UNCERTAIN
+    return value
+
+
+def _either(found: list[Mention], sentence: str) -> list[Mention]:
+    """Two findings stated with "or" between them are both in doubt."""
+    out = list(found)
+    for i, (one, other) in enumerate(itertools.pairwise(found)):
+        between = sentence[one.end : other.start]
+        if one.value == other.value == POSITIVE and one.label != other.label and words.OR.fullmatch(between):
+            out[i], out[i + 1] = one._replace(value=UNCERTAIN), other._replace(value=UNCERTAIN)
+    return out

@@ -1,0 +1,66 @@
+"""METEOR with its exact and its stem stage, without WordNet, downloads or Java.
+
+Alignment, penalty and constants are nltk's (Lavie and Agarwal 2007: alpha 0.9, beta 3, gamma 0.5; Banerjee and Lavie
+2005), with Porter's stemmer as nltk extends it. The Java program (METEOR 1.5, Denkowski and Lavie 2014) weighs function
+words, knows synonyms and paraphrases and has other constants: its values are not comparable with these.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from cxr_ft.score.metrics.words import CASE, TOKENIZER, words
+
+
+def meteor(references: Sequence[str], generated: Sequence[str]) -> list[float]:
+    """METEOR of each pair [N], in [0, 1]; 0 where no word matches. The corpus has their mean.
+
+    Raises:
+        ValueError: where the two differ in length.
+    """
+    from nltk.translate.meteor_score import single_meteor_score  # type: ignore[import-untyped]
+
+    stemmer, known = _Stemmer(), dict[tuple[str, str], float]()
+    for pair in zip(references, generated, strict=True):
+        if pair not in known:
+            reference, hypothesis = words(pair[0]), words(pair[1])
+            known[pair] = float(
+                single_meteor_score(reference, hypothesis, stemmer=stemmer, wordnet=_NoSynonyms(), preprocess=str)
+            )
+    return [known[pair] for pair in zip(references, generated, strict=True)]
+
+
+def signature() -> str:
+    """What the value depends on."""
+    from importlib.metadata import version
+
+    return (
+        f"nltk {version('nltk')} METEOR|alpha:0.9|beta:3|gamma:0.5|stages:exact,porter|synonyms:no|paraphrases:no|"
+        f"case:{CASE}|tok:{TOKENIZER}|mean over pairs"
+    )
+
+
+@cache
+def _stem(word: str) -> str:
+    return str(_porter().stem(word))
+
+
+@cache
+def _porter() -> Any:
+    from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
+
+    return PorterStemmer()
+
+
+class _Stemmer:
+    """Porter's, with a memory: reports repeat their words."""
+
+    stem = staticmethod(_stem)
+
+
+class _NoSynonyms:
+    """Stands where nltk asks WordNet: no word has a synonym."""
+
+    def synsets(self, word: str) -> tuple[()]:
+        """None."""
+        return ()

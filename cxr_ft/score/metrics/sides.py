@@ -1,0 +1,73 @@
+"""Left and right: of the findings that reference and generated report both state with a side, how many agree.
+
+A finding's side is the nearest word of side in its part of the sentence, its own phrase before others. Heart and
+mediastinum have none.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cxr_ft.score.metrics import labeler
+
+Side = frozenset[str]
+
+SIGNATURE = "rule-based labeler of cxr_ft 1|sides of findings stated or in doubt|both = left and right"
+_WORDS = re.compile(
+    r"\b(?:(?P<both>bilateral(?:ly)?|both|bibasilar|bibasal|biapical|bihilar)|(?P<left>left)|(?P<right>right))\b"
+)
+#: Between two phrases, each of which may have a side.
+_NEXT = re.compile(r",|\b(?:and|or|with)\b")
+_NOT_SIDED = {labeler.NO_FINDING, "Cardiomegaly", "Enlarged Cardiomediastinum"}
+
+
+def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, Any]:
+    """Judge the sides of findings.
+
+    Returns:
+        JSON-ready: "accuracy" (of the findings that both give a side, the share with the same), "judged" (how many
+        these are), "given" (how many the references give), "signature", "undefined".
+
+    Raises:
+        ValueError: where the two differ in length.
+    """
+    given = judged = right = 0
+    for reference, text in zip(references, generated, strict=True):
+        wanted, told = sides(reference), sides(text)
+        shared = wanted.keys() & told.keys()
+        given, judged = given + len(wanted), judged + len(shared)
+        right += sum(wanted[label] == told[label] for label in shared)
+    why = "no reference gives a side" if not given else "no finding has a side in both texts"
+    return {
+        "accuracy": right / judged if judged else None,
+        "judged": judged,
+        "given": given,
+        "signature": SIGNATURE,
+        "undefined": {} if judged else {"accuracy": why},
+    }
+
+
+def sides(text: str) -> dict[str, Side]:
+    """The sides a report gives to each finding that it states or suspects: {"left"}, {"right"} or both."""
+    found: dict[str, Side] = {}
+    for sentence in labeler.sentences(text):
+        for mention in labeler.mentions(sentence):
+            if mention.value != labeler.NEGATIVE and mention.label not in _NOT_SIDED:
+                side = _side(sentence, mention)
+                if side:
+                    found[mention.label] = found.get(mention.label, frozenset()) | side
+    return found
+
+
+def _far(sentence: str, mention: labeler.Mention, word: re.Match[str]) -> tuple[bool, int]:
+    """How far a word of side is from a finding: first by whether another phrase lies between, then in characters."""
+    between = sentence[min(mention.end, word.end()) : max(mention.start, word.start())]
+    return bool(_NEXT.search(between)), len(between)
+
+
+def _side(sentence: str, mention: labeler.Mention) -> Side:
+    first, last = labeler.clause(sentence, mention.start, mention.end)
+    word = min(_WORDS.finditer(sentence, first, last), key=lambda word: _far(sentence, mention, word), default=None)
+    if word is None:
+        return frozenset()
+    return frozenset(("left", "right")) if word["both"] else frozenset((word.group(),))

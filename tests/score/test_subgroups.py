@@ -1,0 +1,85 @@
+"""Subgroups: planted differences are found, intervals cover, small groups and undefined values are said."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cxr_ft.score.metrics import calibration, subgroups
+
+
+def drawn(rng, n, noise):
+    truth = (rng.random((n, 2)) < 0.4).astype(float)
+    return truth, np.clip(0.5 + 0.25 * (truth - 0.5) + noise * rng.normal(size=(n, 2)), 0, 1)
+
+
+def test_a_group_that_is_judged_worse_is_found():
+    rng = np.random.default_rng(0)
+    parts = [drawn(rng, 400, 0.05), drawn(rng, 400, 0.6)]
+    truth, score = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    sex = ["F"] * 400 + ["M"] * 400
+    judged = subgroups.evaluate(
+        truth, score, score >= 0.5, ["a", "b"], groups={"sex": sex}, subjects=[f"s{i // 2}" for i in range(800)]
+    )["sex"]
+    good, bad = judged["groups"]["F"], judged["groups"]["M"]
+    assert good["auroc"]["low"] > bad["auroc"]["high"] and good["recall"]["low"] > bad["recall"]["high"]
+    assert (good["n"], good["subjects"]) == (400, 200)
+    wanted = np.mean([roc_auc_score(truth[:400, i], score[:400, i]) for i in (0, 1)])
+    assert good["auroc"]["value"] == pytest.approx(wanted)
+    assert good["recall"]["value"] == pytest.approx(np.mean((score[:400] >= 0.5)[truth[:400] == 1]))
+    assert good["ece"]["value"] == pytest.approx(calibration.ece(truth[:400].ravel(), score[:400].ravel()), abs=1e-6)
+    assert judged["undefined"] == {}
+    json.dumps(judged, allow_nan=False)
+
+
+def test_groups_are_compared_on_labels_that_all_of_them_have():
+    rng = np.random.default_rng(1)
+    truth, score = drawn(rng, 60, 0.2)
+    truth[:30, 1] = 0
+    groups = {"view": ["AP"] * 30 + ["PA"] * 30}
+    judged = subgroups.evaluate(
+        truth, score, score > 0.5, ["a", "b"], groups=groups, subjects=list(map(str, range(60)))
+    )
+    assert judged["view"]["labels"] == ["a"]
+    assert judged["view"]["groups"]["PA"]["auroc"]["value"] == pytest.approx(
+        roc_auc_score(truth[30:, 0], score[30:, 0])
+    )
+    truth[30:, 0] = 1
+    judged = subgroups.evaluate(
+        truth, score, score > 0.5, ["a", "b"], groups=groups, subjects=list(map(str, range(60)))
+    )
+    assert judged["view"]["groups"]["AP"]["auroc"] is None
+    assert judged["view"]["undefined"]["auroc"] == "no label has both classes in every group"
+
+
+def test_a_group_of_few_subjects_is_counted_and_not_judged():
+    rng = np.random.default_rng(2)
+    truth, score = drawn(rng, 50, 0.2)
+    people = [f"s{i}" for i in range(40)] + ["t"] * 10
+    judged = subgroups.evaluate(
+        truth, score, score > 0.5, ["a", "b"], groups={"sex": ["F"] * 40 + ["M"] * 10}, subjects=people
+    )
+    few = judged["sex"]["groups"]["M"]
+    assert (few["n"], few["subjects"], few["auroc"]) == (10, 1, None)
+    assert "1 subjects, fewer than 10" in judged["sex"]["undefined"]["M"]
+
+
+def test_no_positive_and_nothing_known_are_said():
+    truth = np.zeros((20, 1))
+    judged = subgroups.evaluate(
+        truth, truth + 0.2, truth > 1, ["a"], groups={"sex": ["F"] * 20}, subjects=list(map(str, range(20)))
+    )["sex"]
+    assert judged["groups"]["F"]["recall"] is None and "no label is positive" in judged["undefined"]["F: recall"]
+    truth[:] = np.nan
+    judged = subgroups.evaluate(
+        truth, np.zeros((20, 1)), truth > 1, ["a"], groups={"sex": ["F"] * 20}, subjects=list(map(str, range(20)))
+    )["sex"]
+    assert judged["groups"]["F"]["ece"] is None
+    json.dumps(judged, allow_nan=False)
+
+
+def test_ages_as_numbers_and_as_bands():
+    ages = ["58", "50-59", "90+", "", "unknown", "0", "19", "20", "79"]
+    bands = ["40-59", "40-59", "80+", "unknown", "unknown", "0-19", "0-19", "20-39", "60-79"]
+    assert subgroups.age_bands(ages) == bands
