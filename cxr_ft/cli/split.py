@@ -19,7 +19,10 @@ def parser() -> Parser:
     """The command's flags."""
     p = Parser("cxr-split", "Turn an archive into balanced, subject-disjoint train / val / test CSVs with a manifest.")
     p.add_argument(
-        "source", nargs="?", default=argparse.SUPPRESS, help="the archive's folder, a table, or phantom:subjects=1000"
+        "source",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        help="the archive's folder, a table, a database, or phantom:subjects=1000",
     )
     p.add_argument(
         "--layout",
@@ -50,7 +53,13 @@ def parser() -> Parser:
         "--root",
         default=argparse.SUPPRESS,
         metavar="DIR",
-        help="with --audit: the folder of the images (default: what the manifest says, or the CSV's own folder)",
+        help="where the images lie: of a database; with --audit (default: what the manifest says, or the CSV's folder)",
+    )
+    p.add_argument(
+        "--bigquery-endpoint",
+        default=argparse.SUPPRESS,
+        metavar="URL",
+        help="ask this server, an emulator's say, for bigquery:// tables, without credentials",
     )
     return p
 
@@ -71,24 +80,26 @@ def _uninterrupted(argv: Sequence[str] | None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
+    if "audit" in args and "bigquery_endpoint" in args:
+        raise UsageError("--bigquery-endpoint goes with SOURCE; --audit reads files")
     if "audit" in args:
         return _audit(args.audit, getattr(args, "root", None))
-    if "root" in args:
-        raise UsageError("--root goes with --audit; the images of SOURCE are found by its layout")
     if "source" not in args or "out" not in args:
         raise UsageError("give SOURCE and --out DIR, or --audit CSV... (see cxr-split --help)")
     try:
         ratios = tuple(float(part) for part in args.ratios.split("/"))
     except ValueError:
         raise UsageError(f"--ratios {args.ratios}: write three numbers with sum 100, as 70/15/15") from None
-    from cxr_ft.data import labels, manifest, splits
+    from cxr_ft.data import labels, manifest, sources, splits
 
     for flag, value, known in (("uncertain", args.uncertain, labels.UNCERTAIN), ("blank", args.blank, labels.BLANK)):
         if value not in known:
             raise UsageError(f"--{flag} {value}: choose from {', '.join(known)}")
     names = ("per_label", "seed", "views", "uncertain", "blank", "unit", "official", "text")
     asked = splits.Asked(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
-    made = manifest.make(args.source, args.layout, asked, args.out, _draw)
+    source = sources.with_images(args.source, args.root) if "root" in args else args.source
+    with sources.bigquery_endpoint(getattr(args, "bigquery_endpoint", None)):
+        made = manifest.make(source, args.layout, asked, args.out, _draw)
     _say(made, args.out)
     return DONE
 

@@ -1,290 +1,183 @@
-"""Tables and images, local or by URL: gs://, s3://, https:// and whatever else fsspec knows.
+"""Tables by URL, and what `cxr_ft.data.places` knows of files and folders: the one door to both.
 
-Nothing is fetched, and no socket opened, unless a URL was given. Tables are read where they are. Images and reports are
-fetched when they are first needed, to a folder of the user's cache folder that only the user can read
-(`remote/gs/bucket/...`), as they are; delete it when done. A remote file is taken never to change.
+    labels.csv, .csv.gz, .tsv, .tsv.gz, .parquet     a path, or a URL (gs://, s3://, https://)
+    duckdb:///archive.db?table=labels                DuckDB's file, or ?sql=SELECT ...; no server
+    bigquery://project/dataset.table                 Google BigQuery, or bigquery://project?sql=SELECT ...
 
-Buckets whose reader pays: set CXR_FT_REQUESTER_PAYS to the Google Cloud project to bill (gs://) or to 1 (s3://). gs://
-needs the package gcsfs, s3:// s3fs; who you are is told to them in their own ways (`gcloud auth application-default
-login`, `aws configure`).
+A database without a table is a folder of tables (`names`, `join`); the images of its rows lie where `root=DIR` behind
+its question mark says. The wanted columns alone are read, and the wanted rows alone are sent; all the way in Arrow.
 """
 
-import logging
-import os
-import re
-import shutil
-import sys
-import zlib
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
+from cxr_ft.data.places import (
+    at_hand,
+    exists,
+    files,
+    is_url,
+    join,
+    local,
+    mirror,
+    names,
+    one_line,
+    place,
+    read_text,
+    split,
+    url_of,
+)
+from cxr_ft.data.source_kinds import address, kind_of
+from cxr_ft.data.source_kinds.address import is_database
 from cxr_ft.errors import UsageError
-from cxr_ft.files import atomic, cache_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = [
+    "TABLES",
+    "at_hand",
+    "bigquery_endpoint",
+    "exists",
+    "files",
+    "images",
+    "is_database",
+    "is_table",
+    "is_url",
+    "join",
+    "local",
+    "mirror",
+    "names",
+    "place",
+    "read_table",
+    "read_text",
+    "split",
+    "table",
+    "tables",
+    "url_of",
+    "with_images",
+]
 #: How the name of a table may end.
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
-_NO_TYPES: Mapping[str, str] = MappingProxyType({})
-#: What fsspec needs for a protocol, beside itself.
-_PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp", "abfs": "adlfs"}
-#: Errors of the packages behind fsspec that are no OSError: looked up only where the package is loaded.
-_THEIRS = (
-    ("aiohttp", "ClientError"),
-    ("gcsfs.retry", "HttpError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-    ("botocore.exceptions", "BotoCoreError"),
-)
-#: Remote files looked for before images are said to be absent.
-_PROBES = 4
-
-
-def is_url(source: str) -> bool:
-    """Whether a source lies elsewhere; file:// does not."""
-    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source)) and not source.lower().startswith("file://")
-
-
-def place(source: str) -> str:
-    """A source in the one way in which it is written from here on: an URL, or a path, without a slash at the end."""
-    if is_url(source):
-        return source.rstrip("/")
-    if source.lower().startswith("file://"):
-        source = unquote(urlsplit(source).path)
-    return str(Path(source).expanduser())
-
-
-def join(folder: str, name: str) -> str:
-    """The place of `name` in a folder."""
-    return f"{folder}/{name}" if is_url(folder) else str(Path(folder, name))
-
-
-def split(where: str) -> tuple[str, str]:
-    """A place's folder and name."""
-    if not is_url(where):
-        return str(Path(where).parent), Path(where).name
-    folder, _, name = where.rpartition("/")
-    return folder, name
-
-
-def exists(where: str) -> bool:
-    """Whether there is a file or a folder.
-
-    Raises:
-        UsageError: where the remote place cannot be asked.
-    """
-    if not is_url(where):
-        return Path(where).exists()
-    with _one_line(where):
-        system, path = _remote(where)
-        return bool(system.exists(path))
-
-
-def names(folder: str) -> list[str]:
-    """The names in a folder, sorted. A file has none, nor has what a web server shows, which knows no folders.
-
-    Raises:
-        UsageError: where a local folder does not exist, or a remote one cannot be listed.
-    """
-    if folder.lower().startswith(("http://", "https://")):
-        return []
-    if not is_url(folder):
-        if not Path(folder).exists():
-            raise UsageError(f"{folder} does not exist: give a folder, a table, or a URL")
-        return sorted(entry.name for entry in os.scandir(folder)) if Path(folder).is_dir() else []
-    with _one_line(folder):
-        system, path = _remote(folder)
-        found = system.ls(path, detail=False) if system.isdir(path) else []
-        return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
-
-
-def files(folder: str) -> list[str]:
-    """All files below a folder, relative to it, sorted; hidden ones and those in hidden folders are passed over."""
-    if is_url(folder):
-        with _one_line(folder):
-            system, path = _remote(folder)
-            found = [str(name).removeprefix(path).lstrip("/") for name in system.find(path)]
-    else:
-        found = [str(Path(at, name).relative_to(folder)) for at, _, inside in os.walk(folder) for name in inside]
-    slashed = (name.replace(os.sep, "/") for name in found)
-    return sorted(name for name in slashed if not name.startswith(".") and "/." not in name)
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def is_table(name: str) -> bool:
-    """Whether a name is that of a table."""
-    return name.lower().endswith(TABLES)
+    """Whether a name, or a place, is that of a table."""
+    return address.parse(name).is_table if is_database(name) else name.lower().endswith(TABLES)
 
 
-def read_text(where: str) -> str:
-    """A small UTF-8 file.
+def tables(folder: str) -> list[str]:
+    """The names of the tables in a folder or a database, sorted.
 
     Raises:
-        UsageError: where it cannot be read.
+        UsageError: where it does not exist or cannot be asked.
     """
-    with _one_line(where):
-        if not is_url(where):
-            return Path(where).read_text(encoding="utf-8-sig")
-        system, path = _remote(where)
-        return str(system.cat_file(path).decode("utf-8-sig"))
+    there = names(folder)
+    return there if is_database(folder) else [name for name in there if is_table(name)]
+
+
+def images(where: str) -> str:
+    """What the paths in a table, or in a folder's tables, are relative to: that folder, or a database's `root`.
+
+    Where that says nothing it is the database itself, which holds no images.
+    """
+    if not is_database(where):
+        return split(where)[0] if is_table(where) else where
+    whole = address.parse(where)
+    return place(whole.options["root"]) if "root" in whole.options else whole.bare
+
+
+def with_images(where: str, root: str) -> str:
+    """A database, or a table in one, whose images lie below `root`.
+
+    Raises:
+        UsageError: for a source that is no database, whose images lie beside its tables.
+    """
+    if not is_database(where):
+        raise UsageError("--root goes with --audit, or with a database; the images of SOURCE are found by its layout")
+    return str(address.parse(where).with_options(root=root))
+
+
+def bigquery_endpoint(url: str | None) -> AbstractContextManager[None]:
+    """Inside, BigQuery is asked at `url` (an emulator's, say) without credentials; None: at Google's own."""
+    from cxr_ft.data.source_kinds import endpoint
+
+    return endpoint.at(url)
+
+
+def table(
+    source: str,
+    columns: Sequence[str] | None = None,
+    where: Mapping[str, object] = _NOTHING,
+    optional: Sequence[str] = (),
+) -> Any:
+    """A table as pyarrow.Table, each column of the type that its source has.
+
+    Args:
+        columns: those that must be there; None reads all. A name is also found as databases write it ("No Finding" as
+            no_finding), and comes back as it was asked. The table's own order is kept.
+        where: rows wanted, by column: a value, or several of which the row has one; None is a missing value.
+        optional: columns that are read where they are.
+
+    Raises:
+        UsageError: where it cannot be read, or lacks a column.
+    """
+    if not is_table(source):
+        raise UsageError(
+            f"{source} is no table: its name must end with {', '.join(TABLES)}, or be like "
+            f"{' or '.join(address.FORMS.values())}"
+        )
+    shown = address.parse(source).shown if is_database(source) else source
+    with one_line(shown):
+        return _table(source, shown, columns, where, optional)
+
+
+def _table(
+    source: str, shown: str, columns: Sequence[str] | None, where: Mapping[str, object], optional: Sequence[str]
+) -> Any:
+    from cxr_ft.data.source_kinds import select
+
+    kind = kind_of(source)
+    there = kind.fields()
+    asked = list(there) if columns is None else [*columns, *optional]
+    ours: dict[str, str] = {}
+    for name in asked:
+        if (own := select.find(there, name)) is not None and ours.get(own) != own:
+            ours[own] = name
+    if missing := [name for name in columns or () if name not in ours.values()]:
+        raise UsageError(f"{shown} has no column {', '.join(missing)}; it has {', '.join(list(there)[:20])}")
+    wanted = [name for name in there if name in ours]
+    return kind.read(wanted, select.filters(where, there, shown)).rename_columns([ours[name] for name in wanted])
 
 
 def read_table(
-    where: str,
+    source: str,
     columns: Sequence[str] | None = None,
-    optional: Sequence[str] = (),
-    dtypes: Mapping[str, str] = _NO_TYPES,
+    optional: Iterable[str] = (),
+    dtypes: Mapping[str, str] = _NOTHING,
+    where: Mapping[str, object] = _NOTHING,
 ) -> "pd.DataFrame":
-    """A CSV, TSV (either may be gzipped) or Parquet table. Only an empty cell is missing: a class may be called None.
+    """A table as text, the same whatever its source: `table` in the form of `cxr_ft.data.source_kinds.text`.
 
     Args:
-        columns: those that must be there; None reads all. `optional` ones are read where they are.
-        dtypes: of columns that are not text.
+        dtypes: of columns that are numbers: "float64".
 
     Raises:
-        UsageError: where it cannot be read, lacks a column, or its rows have more cells than its header.
+        UsageError: as `table`; for a column that no CSV could hold; for a number that is none.
     """
-    if not is_table(where):
-        raise UsageError(f"{where} is no table: its name must end with {', '.join(TABLES)}")
-    wanted = None if columns is None else {*columns, *optional}
-    with _one_line(where):
-        table = _read_table(where, wanted, dtypes)
-        if missing := [name for name in columns or () if name not in table]:
-            there = _read_table(where, None, dtypes).columns
-            raise UsageError(f"{where} has no column {', '.join(missing)}; it has {', '.join(map(str, there[:20]))}")
-    return table
-
-
-def _read_table(where: str, wanted: set[str] | None, dtypes: Mapping[str, str]) -> "pd.DataFrame":
     import pandas as pd
 
-    options = _options(where) if is_url(where) and not where.lower().startswith("http") else None
-    if where.lower().endswith(".parquet"):
-        table = pd.read_parquet(where, storage_options=options, dtype_backend="numpy_nullable")
-        table = table[[name for name in table.columns if wanted is None or name in wanted]]
-        return table.astype({name: dtypes.get(name, "string") for name in table.columns})
-    table = pd.read_csv(
-        where,
-        sep="\t" if ".tsv" in where.lower()[-7:] else ",",
-        usecols=None if wanted is None else lambda name: name in wanted,
-        dtype=defaultdict(lambda: "string", dtypes),
-        keep_default_na=False,
-        na_values=[""],
-        encoding="utf-8-sig",
-        storage_options=options,
+    from cxr_ft.data.source_kinds import text
+
+    found = text.as_text(table(source, columns, where, tuple(optional)), source)
+    frame: pd.DataFrame = found.to_pandas(
+        types_mapper=lambda kind: pd.StringDtype() if kind == found.schema.types[0] else None
     )
-    if not isinstance(table.index, pd.RangeIndex):
-        # pandas would take the first column for the rows' names, and every name for its neighbour's values.
-        raise UsageError(f"{where}: its rows have more cells than its header has names")
-    return table
-
-
-def mirror(root: str) -> Path:
-    """The local folder in which a remote root's files are kept once they were fetched."""
-    scheme, _, rest = root.partition("://")
-    if ".." in rest.split("/"):
-        raise UsageError(f"{root}: write the URL without ..")
-    return cache_folder() / "remote" / scheme.lower() / rest.strip("/")
-
-
-def local(root: Path, path: str) -> Path:
-    """The file `path` below `root`; where `root` is a URL's mirror, it is fetched on first use.
-
-    A remote file that is not there gives a path that does not exist, as a local one does.
-
-    Raises:
-        UsageError: where the remote place cannot be reached, or the path leads out of the root.
-    """
-    file = root / path
-    url = url_of(root)
-    if url is None:
-        return file
-    if ".." in Path(path).parts or Path(path).is_absolute():
-        raise UsageError(f"{url}: {path} leads out of it")
-    if file.exists():
-        return file
-    source = f"{url}/{path}"
-    with _one_line(source):
-        system, remote = _remote(source)
-        if system.isfile(remote):
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (cache_folder() / "remote").chmod(0o700)
-            with atomic(file) as temporary, system.open(remote, "rb") as stream, temporary.open("wb") as out:
-                shutil.copyfileobj(stream, out, 2**20)
-    return file
-
-
-def at_hand(root: Path, paths: Sequence[str]) -> bool:
-    """Whether images lie below a root, by looking for some of them."""
-    url = url_of(root)
-    if url is None:
-        return root.is_dir() and any((root / path).exists() for path in paths[:1000])
-    return any(exists(f"{url}/{path}") for path in paths[:_PROBES])
-
-
-def url_of(root: Path) -> str | None:
-    """The URL whose mirror `root` is, or None."""
-    base = cache_folder() / "remote"
-    if not root.is_relative_to(base) or root == base:
-        return None
-    scheme, *rest = root.relative_to(base).parts
-    return f"{scheme}://{'/'.join(rest)}"
-
-
-def _options(where: str) -> dict[str, Any]:
-    payer = os.environ.get("CXR_FT_REQUESTER_PAYS", "")
-    scheme = where.partition("://")[0].lower()
-    if not payer or scheme not in {"gs", "gcs", "s3"}:
-        return {}
-    return {"requester_pays": True if scheme == "s3" else payer}
-
-
-def _remote(where: str) -> tuple[Any, str]:
-    """fsspec's file system and the path on it."""
-    from fsspec.core import url_to_fs
-
-    system, path = url_to_fs(where, **_options(where))
-    return system, str(path)
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What reading from afar may raise, beside a missing package."""
-    loaded = [getattr(sys.modules[module], name) for module, name in _THEIRS if module in sys.modules]
-    return (OSError, ValueError, EOFError, zlib.error, *loaded)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The packages behind fsspec log their failures with traceback; what went wrong is said once, by us."""
-    loggers = [logging.getLogger(name) for name in ("gcsfs", "s3fs", "fsspec")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _one_line(where: str) -> Iterator[None]:
-    try:
-        with _quiet():
-            yield
-    except ImportError as error:
-        package = _PACKAGES.get(where.partition("://")[0].lower(), "")
-        need = f"needs the package {package}: pip install {package}" if package else str(error).splitlines()[0]
-        raise UsageError(f"{where} {need}") from error
-    except FileNotFoundError as error:
-        raise UsageError(f"{where} does not exist") from error
-    except _failures() as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        payer = (
-            "; is it a bucket whose reader pays? Then set CXR_FT_REQUESTER_PAYS" if "requester" in why.lower() else ""
-        )
-        raise UsageError(f"{where} cannot be read: {why}{payer}") from error
+    for name in frame.columns.intersection(list(dtypes)):
+        try:
+            frame[name] = pd.to_numeric(frame[name]).astype(pd.api.types.pandas_dtype(dtypes[name]))
+        except ValueError:
+            raise UsageError(f"{source} cannot be read: column {name} holds what is no number") from None
+    return frame

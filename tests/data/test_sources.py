@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_ft.data import sources
+from cxr_ft.data import places, sources
 from cxr_ft.data.layouts import chexpert, folder, mimic_cxr, mimic_cxr_jpg, nih, openi, table
 from cxr_ft.data.records import root_folder
 from cxr_ft.errors import UsageError
@@ -57,7 +57,7 @@ def test_an_image_is_fetched_once_and_for_its_user_alone(memory, monkeypatch):
     file = sources.local(root, "x/1.png")
     assert file.read_bytes() == b"pixels" and file.is_relative_to(cache_folder() / "remote")
     assert stat.S_IMODE((cache_folder() / "remote").stat().st_mode) == 0o700
-    monkeypatch.setattr(sources, "_remote", None)
+    monkeypatch.setattr(places, "remote", None)
     assert sources.local(root, "x/1.png") == file
 
 
@@ -131,8 +131,8 @@ def test_whole_numbers_of_parquet_stay_whole(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("t.csv", b"a,b\n1,2,3\n4,5,6\n", "more cells than its header"),
-        ("t.csv", b"a,b\n1,2\n4,5,6\n", "cannot be read"),
+        ("t.csv", b"a,b\n1,2,3\n4,5,6\n", "row 2 has 3 cells, its header 2"),
+        ("t.csv", b"a,b\n1,2\n4,5,6\n", "row 3 has 3 cells, its header 2"),
         ("t.csv", b"", "cannot be read"),
         ("t.csv", b"a\n\xff\xfe\n", "cannot be read"),
         ("t.csv.gz", b"not gzip", "cannot be read"),
@@ -179,7 +179,7 @@ def test_a_missing_package_is_named(monkeypatch, scheme, package):
     def lacking(where):
         raise ImportError("a module is missing\nas it is")
 
-    monkeypatch.setattr(sources, "_remote", lacking)
+    monkeypatch.setattr(places, "remote", lacking)
     with pytest.raises(UsageError, match=f"{scheme}://b/x needs the package {package}: pip install {package}"):
         sources.exists(f"{scheme}://b/x")
 
@@ -189,7 +189,7 @@ def test_the_packages_behind_log_nothing(monkeypatch, caplog):
         logging.getLogger("gcsfs.retry").error("a traceback")
         raise OSError("no network")
 
-    monkeypatch.setattr(sources, "_remote", failing)
+    monkeypatch.setattr(places, "remote", failing)
     with pytest.raises(UsageError, match="no network"):
         sources.exists("gs://b/x")
     assert not caplog.records and logging.getLogger("gcsfs").level == logging.NOTSET
@@ -197,18 +197,18 @@ def test_the_packages_behind_log_nothing(monkeypatch, caplog):
 
 def test_who_pays(monkeypatch):
     """As gcsfs and s3fs want to be told."""
-    assert sources._options("gs://b") == sources._options("memory://b") == {}
+    assert places._options("gs://b") == places._options("memory://b") == {}
     monkeypatch.setenv("CXR_FT_REQUESTER_PAYS", "my-project")
-    assert sources._options("gs://b") == {"requester_pays": "my-project"}
-    assert sources._options("s3://b") == {"requester_pays": True}
-    assert sources._options("memory://b") == {}
+    assert places._options("gs://b") == {"requester_pays": "my-project"}
+    assert places._options("s3://b") == {"requester_pays": True}
+    assert places._options("memory://b") == {}
 
 
 def test_two_at_once_get_a_whole_file(tmp_path, monkeypatch):
     (tmp_path / "1.png").write_bytes(bytes(3_000_000))
     local = fsspec.filesystem("file")
     # A file in memory has one place for all its readers, so this bucket is on disk.
-    monkeypatch.setattr(sources, "_remote", lambda where: (local, where.replace("gs://b", str(tmp_path))))
+    monkeypatch.setattr(places, "remote", lambda where: (local, where.replace("gs://b", str(tmp_path))))
     root = sources.mirror("gs://b")
     sizes = []
     threads = [

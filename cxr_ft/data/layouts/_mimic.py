@@ -4,17 +4,24 @@
     mimic-cxr-2.0.0-{metadata,chexpert,negbio,split}.csv.gz    published with MIMIC-CXR-JPG
     patients.csv.gz                                            optional: MIMIC-IV's hosp/patients, for sex and age
 
-Only `metadata` and one of the label tables must be there.
+Only `metadata` and one of the label tables must be there. A database (`cxr_ft.data.sources`) holds the same tables by
+names like `metadata`, `chexpert`, `record_list`, `patients`, and the reports' texts as `reports` (study_id, text). What
+PhysioNet's own data set in BigQuery, physionet-data.mimic_cxr, holds was taken from public code that reads it
+(`record_list`, `chexpert`, `dicom_metadata_string`); nobody has tried it here.
 """
 
+import re
 from typing import TYPE_CHECKING
 
 from cxr_ft.data import phantom, sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.layouts import _patients
-from cxr_ft.data.records import Records, root_folder, views
+from cxr_ft.data.records import REPORT_TEXTS, Records, root_folder, views
+from cxr_ft.data.reports import contexts
+from cxr_ft.data.sections import mimic_sections, sections
 from cxr_ft.errors import UsageError
+from cxr_ft.progress import track
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +46,11 @@ PHANTOM_CARD = DatasetCard(
 )
 #: Subjects of the phantom archive; MIMIC's own are below 20000000.
 PHANTOM_SUBJECTS = 90_000_000
+#: PhysioNet's table of DICOM headers in BigQuery, which stands in for `metadata`: its names for our columns.
+HEADERS = "dicom_metadata_string"
+OF_HEADERS = {"dicom_id": "dicom", "subject_id": "PatientID", "study_id": "StudyID"}
+#: How the column of a report's text may be called.
+TEXT = ("text", "report", "report_text")
 SPLIT_NAMES = {"train": "train", "validate": "val", "test": "test"}
 
 
@@ -46,14 +58,14 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     """The records of a tree whose images' names end with `end`.
 
     Args:
-        source: its folder, a URL of it, or a phantom's specification.
+        source: its folder, a URL of it, a database of its tables, or a phantom's specification.
 
     Raises:
         UsageError: where a table is missing, lacks a column, or the tables do not belong together.
     """
     root = str(root_folder(source)) if phantom.is_spec(source) else sources.place(source)
-    if not sources.is_url(root) and not root_folder(root).is_dir():
-        raise UsageError(f"{source} is a file: give the folder that holds files/ and the tables")
+    if sources.is_table(root) or not (sources.is_url(root) or root_folder(root).is_dir()):
+        raise UsageError(f"{source} is one file or table: give the folder, or the database, that holds all tables")
     there = frozenset(sources.names(root))
     notes: list[str] = []
     table = _table(root, there, "metadata", ["dicom_id", "subject_id", "study_id", "ViewPosition"], ["StudyDate"])
@@ -65,11 +77,13 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     table["report"] = table["path"].str.rsplit("/", n=1).str[0] + ".txt"
     years = table.pop("StudyDate").str[:4] if "StudyDate" in table else None
     table = _patients.add(table, root, notes, years)
-    if "files" not in there:
-        notes.append(f"no folder files/ in {root}: images are not at hand and were not checked")
+    images = sources.images(root)
+    if "files" not in sources.names(images):
+        notes.append(f"no folder files/ in {images}: images are not at hand and were not checked")
     if _is_phantom(table):
         card = PHANTOM_CARD
-    kept = source if phantom.is_spec(source) else root
+    table = _with_reports(table, root, there, card)
+    kept = source if phantom.is_spec(source) else images
     return Records(table=table, card=card, root=kept, notes=tuple(notes))
 
 
@@ -80,8 +94,12 @@ def _is_phantom(table: "pd.DataFrame") -> bool:
 
 
 def _find(there: frozenset[str], name: str) -> str | None:
+    """The table of that name: a file as published, or a database's table, which knows no dots and few prefixes."""
     stem = name if name.startswith("cxr-") else f"mimic-cxr-2.0.0-{name}"
-    return next((file for file in (f"{stem}.csv.gz", f"{stem}.csv") if file in there), None)
+    plain = re.sub(r"\W", "_", name)
+    in_database = (re.sub(r"\W", "_", stem), plain, plain.removeprefix("cxr_"))
+    headers = (HEADERS,) if name == "metadata" else ()
+    return next((n for n in (f"{stem}.csv.gz", f"{stem}.csv", *in_database, *headers) if n in there), None)
 
 
 def _table(
@@ -89,11 +107,33 @@ def _table(
 ) -> "pd.DataFrame":
     file = _find(there, name)
     if file is None:
-        raise UsageError(
-            f"{root} has no mimic-cxr-2.0.0-{name}.csv.gz; it comes with MIMIC-CXR-JPG: put it beside files/"
-        )
+        wanted = f"table {name}" if sources.is_database(root) else f"mimic-cxr-2.0.0-{name}.csv.gz"
+        raise UsageError(f"{root} has no {wanted}; it comes with MIMIC-CXR-JPG: put it beside the others")
+    theirs = OF_HEADERS if file == HEADERS else {}
     numbers = dict.fromkeys(CHEXPERT_14, "float64")
-    return sources.read_table(sources.join(root, file), columns, optional or (), numbers)
+    asked = [theirs.get(column, column) for column in columns]
+    table = sources.read_table(sources.join(root, file), asked, optional or (), numbers)
+    return table.rename(columns={own: ours for ours, own in theirs.items()})
+
+
+def _with_reports(table: "pd.DataFrame", root: str, there: frozenset[str], card: DatasetCard) -> "pd.DataFrame":
+    """The table with the sections of its reports, where they stand in a database."""
+    if not sources.is_database(root) or "reports" not in there:
+        return table
+    where = sources.join(root, "reports")
+    raw = sources.read_table(where, ["study_id"], TEXT)
+    text = next((name for name in TEXT if name in raw), None)
+    if text is None:
+        raise UsageError(f"{where} has no column {' or '.join(TEXT)}, the text of a report")
+    texts = raw.dropna().sort_values(["study_id", text]).drop_duplicates("study_id").set_index("study_id")[text]
+    mimic = card.name.startswith("MIMIC-CXR")
+    found = {}
+    studies = [study for study in table["study_id"].unique() if study in texts.index]
+    for study in track(studies, "reading reports", len(studies)):
+        report = texts[study]
+        found[study] = {**(mimic_sections(study, report) if mimic else sections(report)), **contexts(report)}
+    columns = {name: [found.get(study, {}).get(name) or "" for study in table["study_id"]] for name in REPORT_TEXTS}
+    return table.assign(**{name: texts for name, texts in columns.items() if any(texts)})
 
 
 def _labelled(table: "pd.DataFrame", root: str, there: frozenset[str], notes: list[str]) -> "pd.DataFrame":
@@ -121,7 +161,7 @@ def _official(table: "pd.DataFrame", root: str, there: frozenset[str]) -> "pd.Se
     if _find(there, "split") is None:
         return pd.Series("", index=table.index)
     split = _table(root, there, "split", ["dicom_id", "split"])
-    names = split.drop_duplicates("dicom_id").set_index("dicom_id")["split"]
+    names = split.sort_values(["dicom_id", "split"]).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
     return table["dicom_id"].map(names).map(SPLIT_NAMES).fillna("")
 
 
@@ -131,6 +171,7 @@ def _listed(table: "pd.DataFrame", root: str, there: frozenset[str], end: str) -
 
     if _find(there, "cxr-record-list") is None:
         return pd.Series(None, index=table.index, dtype="string")
-    listed = _table(root, there, "cxr-record-list", ["dicom_id", "path"]).drop_duplicates("dicom_id")
+    listed = _table(root, there, "cxr-record-list", ["dicom_id", "path"])
+    listed = listed.sort_values(["dicom_id", "path"]).drop_duplicates("dicom_id")
     paths = listed.set_index("dicom_id")["path"].str.removesuffix(".dcm") + end
     return table["dicom_id"].map(paths)

@@ -1,7 +1,8 @@
 """The optional patients' table beside an archive: sex and age of its subjects.
 
 `patients.csv.gz` as MIMIC-IV's hosp/patients (subject_id, gender, anchor_age, anchor_year), or one's own with the
-columns subject_id and sex or gender, age or anchor_age; .csv, .tsv and .parquet will do as well.
+columns subject_id and sex or gender, age or anchor_age; .csv, .tsv and .parquet will do as well, and a database's table
+`patients`.
 """
 
 from typing import TYPE_CHECKING
@@ -25,12 +26,14 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
     Raises:
         UsageError: where the patients' table cannot be read, or says neither sex nor age.
     """
-    name = next((name for name in sources.names(folder) if name in {f"patients{end}" for end in sources.TABLES}), None)
+    known = {f"patients{end}" for end in ("", *sources.TABLES)}
+    name = next((name for name in sources.tables(folder) if name in known), None)
     if name is None or any(column in table for column in OPTIONAL):
         return table
     where = sources.join(folder, name)
     people = sources.read_table(where, ["subject_id"], optional=[*SEX, *AGE, YEAR])
-    people = people.drop_duplicates("subject_id").set_index("subject_id")
+    # Of rows that differ the same one is taken, in whatever order a database gives them.
+    people = people.sort_values(people.columns.tolist()).drop_duplicates("subject_id").set_index("subject_id")
     sex, age = (next((column for column in known if column in people), None) for known in (SEX, AGE))
     if sex is None and age is None:
         raise UsageError(f"{where} has no column {', '.join((*SEX, *AGE))}: it says neither sex nor age")

@@ -15,14 +15,30 @@ SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": 
 UNKNOWN = "subjects unknown: each file is taken for its own subject; two films of one patient may stand on two sides"
 #: An age that is a band already.
 BAND = r"^\s*(?:\d+\s*-\s*\d+|\d+\+)\s*$"
+#: How tables write truth, in small letters.
+BOOLEANS = {"true": "1", "false": "0"}
 #: What a table may say of an image beside its labels.
 KNOWN = (*IDS, "path", "view", "split", "report", *OPTIONAL, *REPORT_TEXTS)
 
 
-def assemble(table: "pd.DataFrame", root: str, card: DatasetCard, labels: tuple[str, ...], notes: list[str]) -> Records:
+def assemble(
+    table: "pd.DataFrame",
+    root: str,
+    card: DatasetCard,
+    labels: tuple[str, ...],
+    notes: list[str],
+    *,
+    beside: str | None = None,
+) -> Records:
     """Records of a table with `path`, any of KNOWN, and either the columns `labels` or one column `label`.
 
-    Without subject_id each file is its own subject, and a note says so.
+    Without subject_id each file is its own subject, and a note says so. Ids, and labels of one class, that are whole
+    numbers are written without a point, and labels that are true or false as 1 and 0, so that they do not depend on the
+    type that a database or a data frame gave them.
+
+    Args:
+        root: what paths are relative to.
+        beside: the folder or database in which a patients' table may stand; the root where it is not said.
 
     Raises:
         UsageError: for labels that are no labels, and for what `Records` refuses.
@@ -48,7 +64,7 @@ def assemble(table: "pd.DataFrame", root: str, card: DatasetCard, labels: tuple[
         out, card = _single(out, table["label"], card, root, notes)
     if card.normal and card.normal not in card.labels:
         raise unknown("normal label", card.normal, card.labels, root)
-    out = _patients.add(out.reset_index(drop=True), root, notes)
+    out = _patients.add(out.reset_index(drop=True), root if beside is None else beside, notes)
     return Records(table=out, card=card, root=root, notes=tuple(notes))
 
 
@@ -58,21 +74,41 @@ def _identified(table: "pd.DataFrame") -> "pd.DataFrame":
 
     stem = table["path"].str.replace(r"\.[^./]+$", "", regex=True)
     unique = stem if not stem.duplicated().any() else table["path"]
-    return pd.DataFrame({name: table.get(name, unique) for name in IDS}, dtype="string")
+    ids = {name: whole(table[name]) if name in table else unique for name in IDS}
+    return pd.DataFrame(ids, dtype="string")
+
+
+def whole(column: "pd.Series[str]") -> "pd.Series[str]":
+    """A column of whole numbers without their point and zeros; any other as it is."""
+    if column.dropna().str.fullmatch(r"-?\d+\.0+").any() and column.dropna().str.fullmatch(r"-?\d+(\.0+)?").all():
+        return column.str.partition(".")[0]
+    return column
+
+
+def numbers(column: "pd.Series[str]") -> "pd.Series[float]":
+    """A column as numbers, true and false as 1 and 0; missing where it is neither."""
+    import pandas as pd
+
+    plain = column.str.strip()
+    return pd.to_numeric(plain.str.lower().map(BOOLEANS).fillna(plain), errors="coerce").astype("float64")
+
+
+def classes(column: "pd.Series[str]") -> "pd.Series[str]":
+    """A column of classes: `whole` numbers; 1 and 0 where all are true or false."""
+    there = column.dropna().str.lower()
+    return column.str.lower().map(BOOLEANS).astype("string") if there.isin(BOOLEANS).all() else whole(column)
 
 
 def _multi(
     out: "pd.DataFrame", table: "pd.DataFrame", card: DatasetCard, labels: tuple[str, ...], root: str
 ) -> "tuple[pd.DataFrame, DatasetCard]":
-    import pandas as pd
-
     if clash := sorted({*out.columns, "label", "split", "weight"}.intersection(labels)):
         raise UsageError(f"{root}: label {clash[0]!r} has the name of a column of the split files; rename it")
     for name in labels:
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        if len(words := table[name][numbers.isna() & table[name].notna()]):
+        values = numbers(table[name])
+        if len(words := table[name][values.isna() & table[name].notna()]):
             raise UsageError(f"{root}: label {name!r} is {words.iloc[0]!r} in a row; 1, 0, -1 and nothing are known")
-        out[name] = numbers.astype("float64")
+        out[name] = values
     normal = card.normal or ("No Finding" if "No Finding" in labels else None)
     return out, dataclasses.replace(card, labels=labels, normal=normal)
 
@@ -82,7 +118,7 @@ def _single(
 ) -> "tuple[pd.DataFrame, DatasetCard]":
     if blank := int(label.isna().sum()):
         notes.append(f"{blank} images without a label are left out")
-    out = out[label.notna()].assign(label=label)
+    out = out[label.notna()].assign(label=classes(label))
     card = dataclasses.replace(card, labels=tuple(sorted(set(out["label"]))))
     if len(card.labels) < 2:
         raise UsageError(f"{root}: all images have one class ({', '.join(card.labels)}); two or more are needed")

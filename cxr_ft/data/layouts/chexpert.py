@@ -79,12 +79,12 @@ def demo(folder: Path) -> str:
 def _files(where: str) -> tuple[str, list[str]]:
     """The archive's folder, and the tables to read."""
     if sources.is_table(where):
-        return sources.split(where)[0], [where]
-    there = set(sources.names(where))
-    known = [f"{name}{end}" for name in TABLES for end in (".csv", ".csv.gz")]
+        return sources.images(where), [where]
+    there = set(sources.tables(where))
+    known = [f"{name}{end}" for name in TABLES for end in (".csv", ".csv.gz", "")]
     if not (found := [sources.join(where, name) for name in known if name in there]):
         raise UsageError(f"{where} has no train.csv or valid.csv: give the folder CheXpert-v1.0-small, or a table")
-    return where, found
+    return sources.images(where), found
 
 
 def _identified(table: "pd.DataFrame", where: str) -> "pd.DataFrame":

@@ -7,7 +7,7 @@
 A column `subject_id` says which images must stay together (`patient_id` and the like are taken as well); without one
 each file is its own subject, and the manifest says "subjects unknown". Optional: `study_id`, `dicom_id`, `view`,
 `split`, `sex`, `age`, and beside it a patients' table (`patients.csv`: subject_id, sex, age). Folder and table may be
-URLs.
+URLs; a table may stand in a database, with its images' folder behind `root=`.
 """
 
 from pathlib import Path
@@ -65,7 +65,7 @@ def only_table(folder: str) -> str | None:
     """The table in a folder, a patients' table aside; None without one, UsageError with several."""
     if not sources.is_url(folder) and Path(folder).is_file():
         raise UsageError(f"{folder} is no folder and no table ({', '.join(sources.TABLES)})")
-    tables = [n for n in sources.names(folder) if sources.is_table(n) and not n.startswith(("patients.", "."))]
+    tables = [n for n in sources.tables(folder) if n.partition(".")[0] not in {"patients", ""}]
     if len(tables) > 1:
         shown = ", ".join(tables[:5])
         raise UsageError(f"{folder} holds {len(tables)} tables ({shown}): give the one to read as SOURCE")
@@ -88,7 +88,7 @@ def _from_folders(root: str) -> Records:
 
 
 def _from_table(where: str) -> Records:
-    root, _ = sources.split(where)
+    root = sources.images(where)
     table = sources.read_table(where)
     if "path" not in table:
         raise UsageError(f"{where} has no column path; it has {', '.join(table.columns[:20])}")
@@ -109,16 +109,16 @@ def _from_table(where: str) -> Records:
         [f"columns taken for no label, since they hold more than 1, 0, -1: {', '.join(unused[:20])}"] if unused else []
     )
     subject = next((name for name in SUBJECT_NAMES if name in table), "subject_id")
-    return _rows.assemble(table.rename(columns={subject: "subject_id"}), root, CARD, labels, notes)
+    table = table.rename(columns={subject: "subject_id"})
+    return _rows.assemble(table, root, CARD, labels, notes, beside=sources.split(where)[0])
 
 
 def label_columns(table: "pd.DataFrame") -> tuple[str, ...]:
     """The columns that hold only 1, 0, -1 or nothing, and are not something else by their name."""
-    import pandas as pd
 
     def is_label(name: str) -> bool:
         values = table[name].dropna()
-        return len(values) > 0 and bool(pd.to_numeric(values, errors="coerce").isin([1, 0, -1]).all())
+        return len(values) > 0 and bool(_rows.numbers(values).isin([1, 0, -1]).all())
 
     reserved = {*_rows.KNOWN, *SUBJECT_NAMES}
     return tuple(name for name in table.columns if name not in reserved and is_label(name))

@@ -58,7 +58,7 @@ def records(source: str) -> Records:
     """
     where = sources.place(source)
     file = where if sources.is_table(where) else _table(where)
-    root, _ = sources.split(file)
+    root = sources.images(file)
     raw = sources.read_table(file, NEEDED, OPTIONAL)
     table = _labelled(raw, file)
     table["path"] = _paths(raw["Image Index"], root)
@@ -90,7 +90,7 @@ def demo(folder: Path) -> str:
 
 
 def _table(folder: str) -> str:
-    found = [name for name in sources.names(folder) if name.startswith("Data_Entry_2017") and sources.is_table(name)]
+    found = [name for name in sources.tables(folder) if name.startswith("Data_Entry_2017")]
     if not found:
         raise UsageError(
             f"{folder} has no Data_Entry_2017.csv: give the folder that holds it and images/, or the table"

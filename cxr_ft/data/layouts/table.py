@@ -1,9 +1,10 @@
-"""Any CSV, TSV or Parquet table, with a map of its columns in YAML. Tables and images may be URLs.
+"""Any CSV, TSV, Parquet or database table, with a map of its columns in YAML. Tables and images may be URLs.
 
 SOURCE is the map, or the table with its map beside it: `labels.yaml` or `table.yaml` beside `labels.csv`.
 
     table: labels.csv            # beside the map, or a URL; not needed where SOURCE is the table
     root: images                 # what paths are relative to; the table's folder where it is not said
+    where: {Site: [A, B]}        # rows wanted: a column's value, or some of which it has one; the others are not read
     columns:                     # ours: theirs. Only path is needed
       path: "{Exam}/{File}.png"  # a column, or a pattern of columns
       subject_id: Patient        # without it each file is its own subject
@@ -17,8 +18,9 @@ SOURCE is the map, or the table with its map beside it: `labels.yaml` or `table.
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
@@ -37,7 +39,7 @@ CARD = DatasetCard(
     source="the user's own table",
     terms="unknown, so treated as credentialed: images and texts stay out of pages and trackers unless asked",
 )
-KEYS = ("table", "root", "columns", "labels", "values", "card")
+KEYS = ("table", "root", "where", "columns", "labels", "values", "card")
 COLUMNS = (*_rows.KNOWN, "label")
 OF_CARD = ("name", "normal", "sensitivity", "source", "terms", "citation")
 SENSITIVITIES = ("synthetic", "public", "credentialed")
@@ -49,23 +51,51 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where the map or the table cannot be read, or the map names what is not there.
     """
-    map_file, file = _files(sources.place(source))
-    asked = _map(map_file)
+    found = mapped(*_files(sources.place(source)))
+    if len(nowhere := found.rows["path"][found.rows["path"].isna()]):
+        raise UsageError(f"{found.file}: {len(nowhere)} of {len(found.rows)} rows have a path missing; fill it")
+    root = found.root or sources.images(found.file)
+    beside = sources.split(found.file)[0] if sources.is_database(found.file) else root
+    return _rows.assemble(found.rows, root, found.card, found.labels, [], beside=beside)
+
+
+class Mapped(NamedTuple):
+    """What a map gives: the table's rows by our names, its label columns, its card, where it is, the root if said."""
+
+    rows: "pd.DataFrame"
+    labels: tuple[str, ...]
+    card: DatasetCard
+    file: str
+    root: str
+
+
+def mapped(
+    map_file: str, file: str = "", needed: str = "path", known: Sequence[str] = COLUMNS, card: DatasetCard = CARD
+) -> Mapped:
+    """The table that a map is of.
+
+    Args:
+        file: the table where it was given itself.
+        needed: the column that the map must name, of those `known`.
+        card: what the map's card changes.
+
+    Raises:
+        UsageError: where the map or the table cannot be read, or the map names what is not there.
+    """
+    asked = _map(map_file, needed, known)
     folder = sources.split(map_file)[0]
     file = file or _beside(folder, str(asked.get("table", "")))
     if not file:
         raise UsageError(f"{map_file} names no table: give it `table: labels.csv`")
     columns, labels = asked["columns"], _labels(asked, map_file)
-    needed = {name for theirs in columns.values() for name in _names(theirs)} | set(labels.values())
-    raw = sources.read_table(file, sorted(needed))
-    table = raw[[]].assign(**{ours: _column(raw, theirs) for ours, theirs in columns.items()})
+    wanted = {name for theirs in columns.values() for name in _names(theirs)} | set(labels.values())
+    raw = sources.read_table(file, sorted(wanted), where=asked.get("where", {}))
+    rows = raw[[]].assign(**{ours: _column(raw, theirs) for ours, theirs in columns.items()})
     words = {str(word): str(number) for word, number in asked.get("values", {}).items()}
     for ours, theirs in labels.items():
-        table[ours] = raw[theirs].str.strip().replace(words)
-    if len(nowhere := table["path"][table["path"].isna()]):
-        raise UsageError(f"{file}: {len(nowhere)} of {len(table)} rows have a path missing; fill it")
-    root = _beside(folder, str(asked["root"])) if "root" in asked else sources.split(file)[0]
-    return _rows.assemble(table, root, _card(asked, map_file), tuple(labels), [])
+        rows[ours] = raw[theirs].str.strip().replace(words)
+    root = _beside(folder, str(asked["root"])) if "root" in asked else ""
+    return Mapped(rows, tuple(labels), _card(asked, map_file, card), file, root)
 
 
 def demo(folder: Path) -> str:
@@ -96,6 +126,8 @@ def _files(where: str) -> tuple[str, str]:
     """The map, and the table where it was given itself."""
     if where.lower().endswith((".yaml", ".yml")):
         return where, ""
+    if sources.is_database(where):
+        raise UsageError(f"{where} has no map of its columns: write `table: URL` into one, and give the map as SOURCE")
     if not sources.is_table(where):
         raise UsageError(f"{where} is neither a map (.yaml) nor a table ({', '.join(sources.TABLES)})")
     folder, name = sources.split(where)
@@ -115,7 +147,7 @@ def _beside(folder: str, name: str) -> str:
     return path if Path(path).is_absolute() else sources.join(folder, path)
 
 
-def _map(where: str) -> dict[str, Any]:
+def _map(where: str, needed: str, columns: Sequence[str]) -> dict[str, Any]:
     import yaml
 
     text = sources.read_text(where)
@@ -126,20 +158,22 @@ def _map(where: str) -> dict[str, Any]:
         raise UsageError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
     if twice:
         raise UsageError(f"{where} says {twice!r} twice in one map; say it once")
-    if not isinstance(asked, dict) or not isinstance(asked.get("columns"), dict) or "path" not in asked["columns"]:
-        raise UsageError(f"{where} must say at least `columns: {{path: ...}}`")
+    if not isinstance(asked, dict) or not isinstance(asked.get("columns"), dict) or needed not in asked["columns"]:
+        raise UsageError(f"{where} must say at least `columns: {{{needed}: ...}}`")
     for keys in (asked, asked["columns"]):
         if empty := [name for name, value in keys.items() if value is None or value == ""]:
             raise UsageError(f"{where}: {empty[0]} has no value; fill it, or take the line out")
     for kind, given, known in (
         ("key", asked, KEYS),
-        ("column", asked["columns"], COLUMNS),
+        ("column", asked["columns"], columns),
         ("key of card", asked.get("card", {}), OF_CARD),
     ):
         if not isinstance(given, dict):
             raise UsageError(f"{where}: {kind.split()[-1]} must be a map of names")
         if other := [name for name in given if name not in known]:
             raise unknown(kind, other[0], known, where)
+    if not isinstance(asked.get("where", {}), dict):
+        raise UsageError(f"{where}: write where as {{Site: [A, B]}}, a column and the values wanted")
     if not isinstance(words := asked.get("values", {}), dict) or any(isinstance(word, bool) for word in words):
         raise UsageError(f'{where}: write values as {{"yes": 1, "no": 0}}, in quotes: YAML takes a bare yes for true')
     return asked
@@ -193,8 +227,8 @@ def _column(raw: "pd.DataFrame", theirs: Any) -> "pd.Series[str]":
     return out
 
 
-def _card(asked: dict[str, Any], where: str) -> DatasetCard:
+def _card(asked: dict[str, Any], where: str, card: DatasetCard) -> DatasetCard:
     said = {name: str(value) for name, value in asked.get("card", {}).items() if value is not None}
     if (how := said.get("sensitivity", "credentialed")) not in SENSITIVITIES:
         raise unknown("sensitivity", how, SENSITIVITIES, where)
-    return dataclasses.replace(CARD, **said)  # type: ignore[arg-type]  # sensitivity was checked
+    return dataclasses.replace(card, **said)  # type: ignore[arg-type]  # sensitivity was checked
