@@ -1,77 +1,168 @@
-"""Texts that stand on two sides, the same or nearly."""
+"""Texts that are the same or nearly: groups that must stay on one side of a split, and what stands on two sides."""
 
-import re
 from collections import defaultdict
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_ft.data._pieces import SENTENCE, Alike
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Texts whose shared pairs of words make up at least this share of all their pairs (Jaccard) are nearly the same.
-NEAR = 0.7
-#: Hashes of a text's pieces: they find nearly all pairs at NEAR, and each is then looked at exactly.
-HASHES, LOOSER = 128, 0.55
-
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
-#: A text's pairs of words: all of them, and those of its own sentences.
-Pieces = tuple[set[bytes], set[bytes]]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+#: A side's texts, and who each is about (None: not known).
 Side = tuple["pd.Series[str]", "pd.Series[str] | None"]
+#: Rows of a table, two by two.
+Rows = Sequence[tuple[int, int]]
+#: A sentence that more subjects have than the two a text could be shared by is stock ("Lungs are clear.").
+SHARED = 2
 
 
-def near(left: Side, right: Side) -> dict[str, set[str]]:
-    """The texts of the right side that stand on the left as well: "text" the same ones, "near-identical text" the rest.
+def normal(text: str) -> str:
+    """A text without case and odd spaces: what is compared."""
+    return " ".join(text.split()).lower()
+
+
+def groups(texts: Sequence[str], owners: Sequence[str] | None = None, together: Rows = ()) -> Ints:
+    """The group of each text [N]: the same and nearly the same texts share one, and so do those alike to one of them.
 
     Args:
-        left, right: texts, and who each is about (None: not known). Where it is known, stock sentences ("Lungs are
-            clear.") are passed over: those that more subjects have than the two a text could be shared by.
+        texts: as they are.
+        owners: who each text is about. Then a group is of owners: all texts of one stay together, and two owners are
+            joined by texts that are alike in what is not stock. Without, every two texts that are alike are joined.
+        together: two rows each that must stay together whatever they say.
+
+    Returns:
+        Numbers in no order. Which texts share a group does not depend on the order of the texts.
     """
-    mine, theirs = (dict.fromkeys(text for text in texts.tolist() if text) for texts, _ in (left, right))
-    stock = _stock(left, right)
-    pieces = {text: (_pieces(text, set()), _pieces(text, stock)) for text in {**mine, **theirs}}
-    partners = _partners(*({text: pieces[text] for text in side if pieces[text][1]} for side in (mine, theirs)))
+    import pandas as pd
+
+    code, distinct = pd.factorize(np.array([normal(text) for text in texts], dtype=object))
+    known = distinct.tolist()
+    stock = stock_sentences((known[c] for c in code), owners) if owners is not None else set[str]()
+    alike = Alike(known, stock)
+    sets = _Sets(len(known))
+    sets.join(*code[np.array([*together], dtype=np.int64).reshape(-1, 2)].T)
+    for left, right in alike.pairs(lambda a, b: sets.of(a) != sets.of(b), sets.of):
+        sets.join(left, right)
+    if owners is None:
+        return sets.of(code)
+    people, names = pd.factorize(np.array(owners, dtype=object))
+    whole = _Sets(len(known) + len(names))
+    whole.join(np.arange(len(known)), sets.of(np.arange(len(known))))
+    told = alike.told[code]
+    whole.join(code[told], people[told] + len(known))
+    return whole.of(people + len(known))
+
+
+def group_names(texts: Sequence[str], owners: Sequence[str] | None = None, together: Rows = ()) -> list[str]:
+    """`groups` by names that follow from their members alone, so that other texts that come or go change none.
+
+    A group of owners has the name of its first one, in order of letters; one of texts a hash of one of them.
+    """
+    import pandas as pd
+
+    names = owners if owners is not None else [_hashed(normal(text)) for text in texts]
+    named = pd.DataFrame({"group": groups(texts, owners, together), "name": pd.array(names, dtype="string")})
+    return [str(name) for name in named.groupby("group")["name"].transform("min")]
+
+
+def _hashed(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def on_two_sides(
+    sides: Mapping[str, Side], pairs: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], dict[str, set[str]]]:
+    """For pairs of sides the texts of the second that stand in the first too: the same ones, and those alike to one.
+
+    Args:
+        sides: texts without case and odd spaces. Where all sides know who they are about, stock sentences are passed
+            over: a text that says nothing else is no leak.
+
+    Returns:
+        By pair: "text" the same ones, "near-identical text" the rest.
+    """
+    known: dict[str, int] = {}
+    for texts, _ in sides.values():
+        for text in texts.tolist():
+            if text:
+                known.setdefault(text, len(known))
+    stock: set[str] = set()
+    if all(owners is not None for _, owners in sides.values()):
+        every = [(text, str(who)) for texts, owners in sides.values() for text, who in zip(texts, owners, strict=True)]  # type: ignore[arg-type]  # none is None here
+        stock = stock_sentences((text for text, _ in every), [who for _, who in every])
+    alike = Alike(list(known), stock)
+    here = {name: _marked(texts, known) & alike.told for name, (texts, _) in sides.items()}
+    found = {(left, right): here[left] & here[right] for left, right in pairs}
+    same = {pair: mask.copy() for pair, mask in found.items()}
+
+    def directions(a: Ints, b: Ints) -> Iterator[tuple[Mask, Mask, Ints]]:
+        """Which pairs say something new of which side's texts."""
+        for (left, right), done in found.items():
+            for one, other in ((a, b), (b, a)):
+                yield here[left][one] & here[right][other] & ~done[other], done, other
+
+    def wanted(a: Ints, b: Ints) -> Mask:
+        new: Mask = np.any([new for new, _, _ in directions(a, b)], axis=0)
+        return new
+
+    def settled(which: Ints) -> Ints:
+        """0 where nothing is to be learnt of a text any more: of no second side, or found."""
+        unknown = np.any([here[right][which] & ~done[which] for (_, right), done in found.items()], axis=0)
+        return np.where(unknown, which + 1, 0)
+
+    for a, b in alike.pairs(wanted, settled):
+        for new, done, other in directions(a, b):
+            done[other[new]] = True
+    names = np.array(list(known), dtype=object)
     return {
-        "text": {text for text in partners if text in mine},
-        "near-identical text": {text for text in partners if text not in mine},
+        pair: {"text": set(names[same[pair]]), "near-identical text": set(names[found[pair] & ~same[pair]])}
+        for pair in found
     }
 
 
-def _stock(left: Side, right: Side) -> set[str]:
-    """The sentences that three subjects or more have; none where subjects are not known."""
-    owners: dict[str, set[str]] = defaultdict(set)
-    for texts, subjects in (left, right):
-        if subjects is None:
-            return set()
-        for text, subject in set(zip(texts.tolist(), subjects.tolist(), strict=True)):
-            for sentence in _SENTENCE.split(text):
-                owners[sentence].add(subject)
-    return {sentence for sentence, those in owners.items() if len(those) > 2}
+def stock_sentences(texts: Iterable[str], owners: Sequence[str]) -> set[str]:
+    """The sentences that more than SHARED owners have."""
+    having: dict[str, set[str]] = defaultdict(set)
+    for text, owner in set(zip(texts, owners, strict=True)):
+        for sentence in SENTENCE.split(text):
+            having[sentence].add(owner)
+    return {sentence for sentence, those in having.items() if len(those) > SHARED}
 
 
-def _partners(left: dict[str, Pieces], right: dict[str, Pieces]) -> set[str]:
-    """The texts of the right side that have a like on the left."""
-    from datasketch import MinHash, MinHashLSH
-
-    index = MinHashLSH(threshold=LOOSER, num_perm=HASHES)
-    mine, theirs = (MinHash.generator((whole for whole, _ in side.values()), num_perm=HASHES) for side in (left, right))
-    for text, hashed in zip(left, mine, strict=True):
-        index.insert(text, hashed, check_duplication=False)
-    return {
-        text
-        for text, hashed in zip(right, theirs, strict=True)
-        if text in left or any(_alike(left[other], right[text]) for other in index.query(hashed))
-    }
+def _marked(texts: "pd.Series[str]", known: Mapping[str, int]) -> Mask:
+    mask: Mask = np.zeros(len(known), dtype=bool)
+    mask[[known[text] for text in set(texts.tolist()) if text]] = True
+    return mask
 
 
-def _pieces(text: str, stock: set[str]) -> set[bytes]:
-    """Pairs of neighbouring words of all but the stock sentences, without punctuation; a single word is a piece."""
-    pieces = set()
-    for sentence in _SENTENCE.split(text):
-        words = re.findall(r"\w+", sentence) if sentence not in stock else []
-        pieces |= {" ".join(pair).encode() for pair in pairwise(words)} or {word.encode() for word in words}
-    return pieces
+class _Sets:
+    """Sets of the numbers below `count`, joined two by two."""
 
+    def __init__(self, count: int) -> None:
+        self.parent: Ints = np.arange(count)
 
-def _alike(a: Pieces, b: Pieces) -> bool:
-    """Alike as a whole, and in what no others have."""
-    return all(len(x & y) >= NEAR * len(x | y) for x, y in zip(a, b, strict=True))
+    def of(self, which: Ints) -> Ints:
+        """The least member of each one's set."""
+        root = self.parent[which]
+        while not np.array_equal(up := self.parent[root], root):
+            root = up
+        self.parent[which] = root
+        return root
+
+    def join(self, left: Ints, right: Ints) -> None:
+        """Make one set of those of each two."""
+        for a, b in zip(left.tolist(), right.tolist(), strict=True):
+            low, high = sorted((self._root(a), self._root(b)))
+            self.parent[high] = low
+
+    def _root(self, one: int) -> int:
+        while (up := int(self.parent[one])) != one:
+            self.parent[one] = one = int(self.parent[up])
+        return one

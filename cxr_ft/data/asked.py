@@ -37,7 +37,7 @@ class Asked:
         uncertain, blank: policies of `cxr_ft.data.labels`.
         unit: what a row is; "study" joins the images of a study.
         official: keep the data's own split; quotas hold for train only.
-        text: the text columns, one of `cxr_ft.data.reports.TEXTS`.
+        text: the text columns, one of `cxr_ft.data.reports.TEXTS`; for texts about a report the section that is read.
     """
 
     per_label: int
@@ -89,7 +89,7 @@ def _outside(root: Path | None, path: str) -> bool:
 def eligible(records: Records, asked: Asked, notes: list[str]) -> "pd.DataFrame":
     """The rows of the views asked for; data without any view is taken whole, and says so."""
     table = records.table
-    if asked.views == "all":
+    if asked.views == "all" or records.card.unit == "text":
         return table
     if (table["view"] == "").all():
         if asked.views != "frontal":

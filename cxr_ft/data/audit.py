@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft.data import acquisition, confound, sources
-from cxr_ft.data._near_texts import near
+from cxr_ft.data._near_texts import normal, on_two_sides
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ KEYS = {
     "study": ("study_id",),
     "image": ("dicom_id", "image_id", "Image Index"),
     "path": ("path", "Path", "image_path", "filename"),
-    "text": ("text", "findings", "report", "impression", "report_text", "caption", "Resume"),
+    "text": (
+        *("text", "findings", "report", "impression", "report_text", "caption", "Resume"),
+        *("sentence", "review", "tweet", "premise", "sentence1"),
+    ),
 }
 #: Ids that may be numbers, and what a whole number may look like: 7, 007, 7.0.
 NUMBERED = ("subject", "study", "image")
@@ -129,12 +132,11 @@ def compare(sides: dict[str, "pd.DataFrame"]) -> tuple[list[str], list[Leak]]:
     leaks = []
     for what, column in compared.items():
         values = {name: _values(table[column], several=what in SEVERAL) for name, table in sides.items()}
+        if what == "text":
+            owners = {name: table[columns["subject"]] if columns["subject"] else None for name, table in sides.items()}
+            texts = on_two_sides({name: (values[name], owners[name]) for name in sides}, pairs)
         for left, right in pairs:
-            if what == "text":
-                owners = [sides[name][columns["subject"]] if columns["subject"] else None for name in (left, right)]
-                found = near((values[left], owners[0]), (values[right], owners[1]))
-            else:
-                found = {what: (set(values[left]) & set(values[right])) - {""}}
+            found = texts[left, right] if what == "text" else {what: (set(values[left]) & set(values[right])) - {""}}
             for kind, both in found.items():
                 rows = values[right].index[values[right].isin(both)].nunique()
                 if both:
@@ -146,7 +148,7 @@ def _values(column: "pd.Series[str]", *, several: bool) -> "pd.Series[Any]":
     """The values without case and odd spaces, indexed by row; a row of `several` joined by | has as many."""
     import pandas as pd
 
-    found = [" ".join(value.split()).lower() for value in column.astype("string").fillna("").tolist()]
+    found = [normal(value) for value in column.astype("string").fillna("").tolist()]
     clean = pd.Series(found, dtype=object)  # Python's own strings: sets of them are made many times faster
     return clean.str.split("|").explode() if several and any("|" in value for value in found) else clean
 
@@ -158,9 +160,10 @@ def _measured(
     import pandas as pd
 
     nothing = pd.DataFrame(columns=["pixels"])
-    if path is None:
+    rows = [row for table in sides.values() for row in table[path].unique()] if path else []
+    paths = sorted({one for row in rows for one in row.split("|")} - {""})
+    if not paths:
         return nothing, ["the tables name no files: pixels, sizes and headers were not looked at"]
-    paths = sorted({one for table in sides.values() for row in table[path].unique() for one in row.split("|")} - {""})
     folder = _root(root, beside)
     if not any((folder / one).is_file() for one in paths[:1000]):
         if root is not None:

@@ -8,11 +8,12 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft import plugins
-from cxr_ft.data import audit, phantom, pixels, sources
+from cxr_ft.data import audit, given, phantom, pixels, sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import IDS, SPLITS, Records, root_folder
 from cxr_ft.data.splits import Asked, Compiled, compile_splits
@@ -61,6 +62,8 @@ def write(
     tables[f"sampled_{asked.per_label}_per_label.csv"] = whole
     tables["rejected.csv"] = pd.DataFrame(compiled.rejected, columns=["path", "reason", "detail"])
     reasons = pd.Series([reason for _, reason, _ in compiled.rejected], dtype="string").value_counts()
+    texts = given.counted(records, compiled.tables) if records.card.unit == "text" else None
+    said = [] if texts is None else [given.in_words(texts, records.card.group)]
     manifest: dict[str, Any] = {
         "version": 1,
         "layout": layout,
@@ -75,8 +78,9 @@ def write(
         "worst_overshoot": round(compiled.worst_overshoot, 6),
         "selection": compiled.selection,
         "weights": compiled.weights,
-        "leaks": (leaks := _certified(compiled, asked)),
-        "notes": [*compiled.notes, *([OFFICIAL_LEAKS] if any(leaks.values()) else [])],
+        **({} if texts is None else {"texts": texts}),
+        "leaks": (leaks := _certified(compiled, records.card, asked)),
+        "notes": [*compiled.notes, *said, *([OFFICIAL_LEAKS] if any(leaks.values()) else [])],
     }
     with staged(out, last="manifest.json") as folder:
         for name, table in tables.items():
@@ -91,16 +95,20 @@ def write(
     return manifest
 
 
-def _certified(compiled: Compiled, asked: Asked) -> dict[str, int]:
+def _certified(compiled: Compiled, card: DatasetCard, asked: Asked) -> dict[str, int]:
     """What stands on two sides, counted by the audit's own code: nothing, or the splits are not written.
 
     The data's own split is taken as it is: its leaks are counted, not refused.
     """
-    ids = {name: table[[*IDS, "path"]] for name, table in compiled.tables.items()}
-    compared, leaks = audit.compare(ids)
+    kinds = [[*IDS, "path"]] if card.unit != "text" else [list(IDS)]
+    # By themselves: beside a column of subjects the audit would pass over what several of them have.
+    kinds += [["text"]] if card.group == "near-duplicate" else []
+    parts = [audit.compare({name: table[kind] for name, table in compiled.tables.items()}) for kind in kinds]
+    compared, leaks = (list(chain.from_iterable(part)) for part in zip(*parts, strict=True))
+    said = [*compared, *(leak.what for leak in leaks)]
     if leaks and not asked.official:
         raise AssertionError(f"compiled splits leak: {leaks[0]}")
-    return {what: sum(leak.count for leak in leaks if leak.what == what) for what in compared}
+    return {what: sum(leak.count for leak in leaks if leak.what == what) for what in dict.fromkeys(said)}
 
 
 def read(folder: Path) -> Splits:
@@ -169,6 +177,10 @@ def make(source: str, layout: str, asked: Asked, out: Path, draw: Draw | None = 
     """
     check_writable(out)
     records = plugins.load(plugins.LAYOUTS, layout).records(source)
+    if records.card.unit == "text":
+        records, asked = given.about(dataclasses.replace(records, root=_resolved(records.root)), asked)
+        compiled = compile_splits(records, asked, lambda _: {})
+        return write(out, records, layout, asked, compiled, draw=draw)
     root = root_folder(records.root)
     at_hand = sources.at_hand(root, list(records.table["path"].head(1000)))
 
@@ -178,9 +190,13 @@ def make(source: str, layout: str, asked: Asked, out: Path, draw: Draw | None = 
     compiled = compile_splits(records, asked, check)
     if not at_hand:
         compiled.notes.append(f"no image of {records.root} is at hand: none was checked")
-    if not phantom.is_spec(records.root) and not sources.is_url(records.root):
-        records = dataclasses.replace(records, root=str(root.resolve()))
+    records = dataclasses.replace(records, root=_resolved(records.root))
     return write(out, records, layout, asked, compiled, draw=draw)
+
+
+def _resolved(root: str) -> str:
+    """A local root as it is found from anywhere."""
+    return root if phantom.is_spec(root) or sources.is_url(root) else str(root_folder(root).resolve())
 
 
 #: The embedded default: `data_splits/phantom` in a checkout, else made in the user's cache folder.

@@ -1,7 +1,7 @@
 """Record and the records table: the one row type of the package.
 
-A layout gives a table with the columns below, one row an image. Whatever the archive looks like, everything after the
-layout (splits, batches, pages) sees only this.
+A layout gives a table with the columns below, one row an image, or one row a text. Whatever the archive looks like,
+everything after the layout (splits, batches, pages) sees only this.
 """
 
 import hashlib
@@ -27,7 +27,10 @@ COLUMNS = (*IDS, "path", "view", "official", "report")
 #: Columns a layout may give. `sex`: M, F, O or missing. `age`: whole years, a band ("50-59", "90+"), or missing.
 OPTIONAL = ("sex", "age")
 #: Text columns a layout may give where its reports are not files: used in place of `report`, "" where there is none.
-REPORT_TEXTS = ("findings", "impression")
+REPORT_TEXTS = ("findings", "impression", "indication", "history")
+#: What is read where the unit is a text: `text`, and `text_pair` where it goes with a second one. path, view, report
+#: are empty then, and subject_id is what must not be split: a subject, or a group of texts that are nearly the same.
+GIVEN = ("text", "text_pair")
 FRONTAL = ("PA", "AP")
 LATERALS = {"LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL"}
 SPLITS = ("train", "val", "test")
@@ -38,8 +41,8 @@ class Records:
     """What a layout found.
 
     Args:
-        table: COLUMNS, some of OPTIONAL and REPORT_TEXTS, then the labels: float columns under the card's names (1, 0,
-            -1, NaN) for multi-label data, one string column `label` else.
+        table: COLUMNS, some of OPTIONAL and REPORT_TEXTS, for texts GIVEN, then the labels: float columns under the
+            card's names (1, 0, -1, NaN) for multi-label data, one string column `label` else.
         card: the layout's card, with the label vocabulary filled in.
         root: the folder or URL that paths are relative to, or a phantom's specification ("phantom:subjects=200").
         notes: what a user should know: one sentence each.
@@ -52,9 +55,11 @@ class Records:
 
     def __post_init__(self) -> None:
         wanted = [*COLUMNS, *(self.card.labels if self.card.multi_label else ("label",))]
+        if self.card.unit == "text":
+            wanted.append("text")
         if missing := [column for column in wanted if column not in self.table]:
             raise ValueError(f"layout {self.card.name} gave no column {', '.join(missing)}")
-        taken = {*COLUMNS, *OPTIONAL, *REPORT_TEXTS, "split", "weight", "label", "mini_report"}
+        taken = {*COLUMNS, *OPTIONAL, *REPORT_TEXTS, *GIVEN, "split", "weight", "label", "mini_report"}
         if clash := sorted(taken.intersection(self.card.labels)) if self.card.multi_label else []:
             raise UsageError(f"{self.root}: label {clash[0]!r} has the name of a column of the split files; rename it")
         self._check_ids()
@@ -62,16 +67,16 @@ class Records:
 
     def _check_ids(self) -> None:
         """Raise UsageError where an id or path is missing, an image stands twice, or a study has two subjects."""
-        table = self.table
+        table, is_text = self.table, self.card.unit == "text"
         if table.empty:
             raise UsageError(f"{self.root}: no rows")
-        for column in (*IDS, "path"):
+        for column in (*IDS, "text" if is_text else "path"):
             if missing := int((table[column].isna() | (table[column] == "")).sum()):
                 raise UsageError(f"{self.root}: {missing} rows have no {column}; fill it or take them out")
-        for column, what in (("dicom_id", "image id"), ("path", "file")):
+        for column, what in (("dicom_id", "text id"),) if is_text else (("dicom_id", "image id"), ("path", "file")):
             if (twice := table[column].duplicated()).any():
                 one = table.loc[twice, column].iloc[0]
-                raise UsageError(f"{self.root}: {what} {one} stands in two rows; each image must be listed once")
+                raise UsageError(f"{self.root}: {what} {one} stands in two rows; each must be listed once")
         if (joined := table["path"].str.contains("|", regex=False)).any():
             one = table.loc[joined, "path"].iloc[0]
             raise UsageError(

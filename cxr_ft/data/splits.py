@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ft.data import natural
+from cxr_ft.data import given, natural, official
 from cxr_ft.data.asked import NONE, UNITS, VIEWS, Asked, eligible, join_studies, positives, refuse_outside
 from cxr_ft.data.balance import Selection, assign, kinds, share_out, solve
-from cxr_ft.data.records import IDS, OPTIONAL, SPLITS, Records, order_key
-from cxr_ft.data.reports import TEXTS, add_texts, mini_reports
+from cxr_ft.data.records import GIVEN, IDS, OPTIONAL, SPLITS, Records, order_key
+from cxr_ft.data.reports import add_texts, columns, mini_reports
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,15 +73,17 @@ def compile_splits(records: Records, asked: Asked, check: Check) -> Compiled:
     Raises:
         UsageError: where nothing is left to split, or too few subjects.
     """
+    if is_text := records.card.unit == "text":
+        records, asked = given.about(records, asked)
     notes: list[str] = list(records.notes)
     refuse_outside(records)
     table = eligible(records, asked, notes)
-    table = add_texts(table, records, asked.text, notes)
+    table = table if is_text else add_texts(table, records, asked.text, notes)
     if asked.unit == "study":
         table = join_studies(table)
-        notes.append("a row is a study: its first image, PA before AP before LATERAL, is the one trained on")
+        notes.append("a row is a study: its first image, PA before AP before LATERAL; data.views=2 reads two of them")
     if table.empty:
-        raise UsageError(f"{records.root}: no image is left after the filters (views {asked.views}, text {asked.text})")
+        raise UsageError(f"{records.root}: no row is left after the filters (views {asked.views}, text {asked.text})")
     problem = _Problem(table.sort_values("dicom_id", ignore_index=True), records, asked)
     checked: set[str] = set()
     while True:
@@ -100,7 +102,7 @@ def compile_splits(records: Records, asked: Asked, check: Check) -> Compiled:
             + (f" ({in_words(refused)})" if refused else "")
         )
     certificate = problem.certificate()
-    notes += [_in_words(certificate), _in_mix(problem.mix)]
+    notes += [*problem.notes, _in_words(certificate), _in_mix(problem.mix)]
     return Compiled(
         tables=out,
         rejected=sorted((path, *why) for path, why in refused.items()),
@@ -136,6 +138,7 @@ class _Problem:
         import pandas as pd
 
         self.table, self.card, self.root, self.asked = table, records.card, records.root, asked
+        self.notes: list[str] = []
         self.held, self.names = positives(table, self.card, asked)
         first, self.pattern = kinds(self.held)
         self.patterns: Mask = self.held[first]
@@ -147,7 +150,8 @@ class _Problem:
             )
         self.draw = _keys(asked.seed, subjects) / 2.0**64
         self.rank = _keys(asked.seed, table["dicom_id"].to_numpy(dtype=object))
-        self.official = self._official() if asked.official else None
+        draws = self.draw[self.subject]
+        self.official = official.sides(table, draws, asked.ratios, self.notes) if asked.official else None
         self.readable: Mask = np.ones(len(table), dtype=bool)
         self.refused: dict[str, tuple[str, str]] = {}
 
@@ -166,7 +170,7 @@ class _Problem:
 
     def paths(self, rows: Mask) -> list[str]:
         """The files of some rows."""
-        return [path for row in self.table["path"][rows] for path in row.split("|")]
+        return [path for row in self.table["path"][rows] for path in row.split("|") if path]
 
     def drop(self, bad: dict[str, tuple[str, str]]) -> None:
         """Take rows with an unreadable file out of the problem."""
@@ -180,11 +184,12 @@ class _Problem:
         for name, mask in self.chosen.items():
             weight = 1.0 if name == "test_natural" else self._weights(name, mask)[self.pattern[mask]]
             rows = self.table[mask].assign(split=name, weight=weight)
-            if "mini_report" in TEXTS[self.asked.text]:
+            texts = [n for n in GIVEN if n in rows] if self.card.unit == "text" else columns(self.asked.text, rows)
+            if "mini_report" in texts:
                 rows["mini_report"] = mini_reports(rows, self.card)
             first = [*IDS, "path", "view", "split", "weight", *(column for column in OPTIONAL if column in rows)]
             labels = list(self.card.labels) if self.card.multi_label else ["label"]
-            out[name] = rows[list(dict.fromkeys([*first, *labels, *TEXTS[self.asked.text]]))].reset_index(drop=True)
+            out[name] = rows[list(dict.fromkeys([*first, *labels, *texts]))].reset_index(drop=True)
         return out
 
     def _weights(self, name: str, mask: Mask) -> Floats:
@@ -232,12 +237,6 @@ class _Problem:
     def _here(self, name: str) -> Mask:
         here: Mask = (self.side == SPLITS.index(name.removesuffix("_natural"))) & self.readable
         return here
-
-    def _official(self) -> Ints:
-        side = self.table["official"].map({name: i for i, name in enumerate(SPLITS)}).fillna(-1)
-        if missing := [name for i, name in enumerate(SPLITS) if not (side == i).any()]:
-            raise UsageError(f"--official: the data's own split has no eligible image for {', '.join(missing)}")
-        return np.asarray(side, dtype=np.int64)
 
     def _choose(self, pool: Mask) -> Mask:
         """The rows of `pool` [N] that the program takes: of each pattern the first ones by their hash."""

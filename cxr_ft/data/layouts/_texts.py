@@ -1,0 +1,218 @@
+"""What the layouts of texts share: finding their tables, naming their labels, and records of one row a text.
+
+Ids follow from what a row says, so a folder, a CSV and a database that say the same give the same records. subject_id
+is the group that must not be split: texts that are the same or nearly (`cxr_ft.data._near_texts`), or a known subject.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from cxr_ft.data import _near_texts, sources
+from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.layouts import _releases, _rows
+from cxr_ft.data.records import COLUMNS, GIVEN, IDS, OPTIONAL, REPORT_TEXTS, Records, ages, sexes
+from cxr_ft.data.source_kinds import address
+from cxr_ft.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: How releases call their splits. What is judged on comes last: a second validation set is a test set.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "validation_matched", "dev_matched"), "val"),
+    **dict.fromkeys(("test", "testing", "validation_mismatched", "dev_mismatched"), "test"),
+}
+#: Labels that say that there is none, as in test sets whose labels are kept back.
+NO_LABEL = ("", "-1", "-")
+#: Our columns, and the names that theirs may have, the likeliest first.
+Names = Mapping[str, tuple[str, ...]]
+
+
+def read(where: str, names: Names, release: "Callable[[str], pd.DataFrame | None] | None" = None) -> "pd.DataFrame":
+    """The rows of a release in its own format, a table, a database, a folder of tables by split, or a hub data set.
+
+    Args:
+        where: a place as `sources.place` gives it.
+        names: the columns wanted; `text` and `label` must be there.
+        release: reads the release's own format, in our columns; None where the place does not hold it.
+
+    Returns:
+        `text`, `label`, whichever else of `names` there is, and `split` where it is known.
+
+    Raises:
+        UsageError: where nothing can be read, or text or label is missing.
+    """
+    found = release(where) if release and not (where.startswith(_releases.HUB) or sources.is_table(where)) else None
+    if found is not None:
+        return found
+    return _renamed(anything(where, [name for known in names.values() for name in known]), names, where)
+
+
+def anything(where: str, wanted: Sequence[str] | None = None) -> "pd.DataFrame":
+    """A table, several by split, or a hub data set, as it is, with a column `split` where that is known.
+
+    Args:
+        wanted: columns that are read where they are; None: all.
+    """
+    if where.startswith(_releases.HUB):
+        return _releases.hub(where)
+    return _table(where, wanted) if sources.is_table(where) else _by_split(where, wanted)
+
+
+def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
+    """The tables in a folder or database: one, or those whose names begin with their split's."""
+    import pandas as pd
+
+    inside = sources.tables(where) if sources.is_database(where) else filter(sources.is_table, sources.files(where))
+    there = {name: _split_of(name) for name in inside}
+    if len(there) > 1 and not all(there.values()):
+        shown = ", ".join(list(there)[:5])
+        raise UsageError(
+            f"{where} holds {len(there)} tables, not named by their splits ({shown}): give the one to read"
+        )
+    if not there:
+        raise UsageError(f"{where} holds no table and no file of this data set: give its folder, archive or table")
+    parts = [
+        part
+        if "split" in (part := _table(sources.join(where, name), wanted)) or not split
+        else part.assign(split=split)
+        for name, split in there.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _split_of(name: str) -> str:
+    """The split that a table's name begins with, or ""."""
+    stem = name.rpartition("/")[2].lower()
+    words = re.match(r"[a-z]+(_(mis)?matched)?", stem)
+    return words[0] if words and words[0] in SPLIT_NAMES else ""
+
+
+def _table(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
+    return sources.read_table(where) if wanted is None else sources.read_table(where, [], [*wanted, "split"])
+
+
+def _renamed(raw: "pd.DataFrame", names: Names, where: str) -> "pd.DataFrame":
+    own = {ours: next((name for name in known if name in raw), None) for ours, known in names.items()}
+    for ours in ("text", "label"):
+        if ours in own and own[ours] is None:
+            raise UsageError(
+                f"{shown(where)} has no column of the {ours}: {' or '.join(names[ours])}; rename it, or use SQL"
+            )
+    table = raw[[]].assign(**{ours: raw[name] for ours, name in own.items() if name is not None})
+    return table.assign(split=raw["split"]) if "split" in raw else table
+
+
+def named(raw: "pd.Series[str]", names: Mapping[str, str], where: str) -> "pd.Series[str]":
+    """Labels by the names the data set gives them, whatever their case; missing where there is none.
+
+    Raises:
+        UsageError: for a label that is none of them.
+    """
+    plain = raw.fillna("").str.strip().str.lower().str.removesuffix(".0")
+    known = {**names, **{name.lower(): name for name in names.values()}}
+    if len(other := plain[~plain.isin([*known, *NO_LABEL])]):
+        raise unknown("label", other.iloc[0], known, shown(where))
+    return plain.map(known).astype("string")
+
+
+def assemble(
+    table: "pd.DataFrame",
+    root: str,
+    card: DatasetCard,
+    notes: list[str],
+    together: Callable[[list[str]], _near_texts.Rows] = lambda _: (),
+) -> Records:
+    """Records of one row a text.
+
+    Args:
+        table: `text`, `label` or the card's labels, and any of text_pair, split, IDS, OPTIONAL, REPORT_TEXTS.
+        root: where it was read, for messages and the manifest.
+        together: the rows of some texts that must stay together beside those that are alike.
+
+    Raises:
+        UsageError: where no row has text and label, or only one class is there.
+    """
+    root = shown(root)
+    for name in (name for name in IDS if name in table):
+        if missing := int((table[name].isna() | (table[name] == "")).sum()):
+            raise UsageError(f"{root}: {missing} of {len(table)} rows have no {name}; fill it or take them out")
+    table = table.assign(**{name: table[name].fillna("").map(_clean) for name in GIVEN if name in table})
+    labels = list(card.labels) if card.multi_label else ["label"]
+    table = _kept(table, table["text"].str.strip() != "", "have no text", notes)
+    table = _kept(table, table[labels].notna().any(axis=1), "have no label, as in test sets that keep theirs", notes)
+    if table.empty:
+        raise UsageError(f"{root}: no row has both a text and a label")
+    if not card.multi_label:
+        found = set(table["label"].tolist())
+        card = dataclasses.replace(card, labels=tuple(n for n in card.labels if n in found) or tuple(sorted(found)))
+        if len(found) < 2:
+            raise UsageError(f"{root}: all texts have one class ({', '.join(found)}); two or more are needed")
+    card = dataclasses.replace(card, unit="text", group="subject" if "subject_id" in table else "near-duplicate")
+    out = _identified(table, labels, together).assign(path="", view="", report="", official=_official(table, notes))
+    for name, kind in (("sex", sexes), ("age", _age)):
+        if name in table:
+            table = table.assign(**{name: kind(table[name].astype("string"))})
+    extra = [name for name in (*OPTIONAL, *REPORT_TEXTS, *GIVEN, *labels) if name in table]
+    out = out[[*COLUMNS]].assign(**{name: table[name] for name in extra})
+    strings = {name: "string" for name in (*COLUMNS, *GIVEN, *REPORT_TEXTS) if name in out}
+    return Records(table=out.astype(strings).reset_index(drop=True), card=card, root=root, notes=tuple(notes))
+
+
+def shown(where: str) -> str:
+    """A place for messages and the manifest: SQL may name a patient, so it is not repeated."""
+    return address.parse(where).shown if sources.is_database(where) else where
+
+
+def _age(raw: "pd.Series[str]") -> "pd.Series[str]":
+    return raw if raw.str.contains(_rows.BAND, regex=True).any() else ages(raw)
+
+
+def _clean(text: str) -> str:
+    """A text as every CSV can hold it: a line feed ends its lines, and no NUL or half character stands in it."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\0", " ").encode("utf-8", "replace").decode()
+
+
+def _kept(table: "pd.DataFrame", keep: "pd.Series[bool]", why: str, notes: list[str]) -> "pd.DataFrame":
+    if dropped := int((~keep).sum()):
+        notes.append(f"{dropped} of {len(table)} rows {why}; they are left out")
+    return table[keep].reset_index(drop=True)
+
+
+def _identified(
+    table: "pd.DataFrame", labels: list[str], together: Callable[[list[str]], _near_texts.Rows]
+) -> "pd.DataFrame":
+    """The table with its ids: those it lacks are hashes of what a row says, numbered where several say the same."""
+    said = [name for name in (*GIVEN, *labels, "split") if name in table]
+    rows = zip(*(table[name].astype("string").fillna("").tolist() for name in said), strict=True)
+    digests = (blake2b("\0".join(row).encode(), digest_size=8).hexdigest() for row in rows)
+    hashed = table[[]].assign(id=[f"t{digest}" for digest in digests])
+    again = hashed.groupby("id").cumcount()
+    own = hashed["id"].where(again == 0, hashed["id"] + "-" + (again + 1).astype(str))
+    owners = table["subject_id"].tolist() if "subject_id" in table else None
+    texts = table["text"].tolist()
+    tied = [*together(texts)]
+    if "study_id" in table and owners is None:
+        rows_of = table.groupby("study_id").indices.values()
+        tied += [pair for rows in rows_of for pair in pairwise(int(row) for row in rows)]
+    groups = _near_texts.group_names(texts, owners, tied)
+    one = table.get("dicom_id", own)
+    return table.assign(subject_id=groups, study_id=table.get("study_id", one), dicom_id=one)
+
+
+def _official(table: "pd.DataFrame", notes: list[str]) -> "pd.Series[str]":
+    """The release's own split; where no test set has labels, its validation set is what is judged on."""
+    if "split" not in table:
+        return table["text"].map(lambda _: "").astype("string")
+    side = table["split"].fillna("").str.strip().str.lower().map(SPLIT_NAMES).fillna("").astype("string")
+    if not (side == "test").any() and (side == "val").any():
+        notes.append("the release's test set has no labels: its validation set is the test set of --official")
+        side = side.replace("val", "test")
+    return side
