@@ -1,17 +1,31 @@
-"""Make the folder of `git-tiny-random`: GIT's architecture at 128 pixels with a small WordPiece vocabulary, no weights.
+"""Make the folders of `git-tiny-random`, `bert-tiny-random` and `llama-tiny-random`: small models without weights.
 
-    python tools/make_tiny_base.py
+    python tools/make_tiny_base.py [git] [bert] [llama]
 
-The vocabulary is learnt from phantom reports and mini-reports; every printable ASCII character is in it, alone and as a
-continuation, so that it can spell any English text. The weights are drawn from a seed when the model is loaded.
+GIT's architecture at 128 pixels, BERT's and Llama's. The vocabulary of all is GIT's: WordPiece, learnt
+from phantom reports and mini-reports; every printable ASCII character is in it, alone and as a continuation, so that it
+can spell any English text. The weights are drawn from a seed when the model is loaded.
 """
 
 import string
+import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import BertWordPieceTokenizer
-from transformers import BertTokenizer, CLIPImageProcessor, GitConfig, GitProcessor
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    BertConfig,
+    BertTokenizer,
+    CLIPImageProcessor,
+    GitConfig,
+    GitProcessor,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.phantom import make_archive
@@ -41,9 +55,14 @@ def vocabulary(texts: list[str], size: int) -> dict[str, int]:
     return {piece: i for i, piece in enumerate(wanted)}
 
 
-def main() -> None:
-    """Write the folder."""
-    vocab = vocabulary(corpus(), size=1500)
+def saved_vocabulary(folder: Path) -> dict[str, int]:
+    """Word pieces of a folder's tokenizer."""
+    vocab: dict[str, int] = BertTokenizer.from_pretrained(folder).get_vocab()
+    return dict(sorted(vocab.items(), key=lambda item: item[1]))
+
+
+def git(vocab: dict[str, int]) -> tuple[PretrainedConfig, GitProcessor]:
+    """GIT at 128 pixels."""
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     processor = GitProcessor(
         CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=size),
@@ -61,11 +80,49 @@ def main() -> None:
         vision_config={**shape, "num_hidden_layers": 4, "image_size": IMAGE_SIZE, "patch_size": 16},
         **{SEED_KEY: 0},
     )
-    folder = SHIPPED / "git-tiny-random"
-    config.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    print(f"{folder.name}: {len(vocab)} word pieces, {sum(p.stat().st_size for p in folder.iterdir())} bytes")
+    return config, processor
+
+
+def bert(vocab: dict[str, int]) -> tuple[PretrainedConfig, BertTokenizer]:
+    """An encoder."""
+    shape = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 4}
+    config = BertConfig(**shape, vocab_size=len(vocab), pad_token_id=vocab["[PAD]"], **{SEED_KEY: 0})
+    return config, BertTokenizer(vocab=vocab, model_input_names=["input_ids", "attention_mask"])
+
+
+def llama(vocab: dict[str, int]) -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """A decoder: [CLS] begins a text and [SEP] ends it, which the tokenizer leaves to whoever writes one."""
+    tokenizer = BertTokenizer(vocab=vocab).backend_tokenizer
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", vocab["[CLS]"])])
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]", unk_token="[UNK]"
+    )
+    shape = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4}
+    config = LlamaConfig(
+        **shape,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(vocab),
+        max_position_embeddings=512,
+        bos_token_id=vocab["[CLS]"],
+        eos_token_id=vocab["[SEP]"],
+        pad_token_id=vocab["[PAD]"],
+        **{SEED_KEY: 0},
+    )
+    return config, wrapped
+
+
+def main(names: Sequence[str]) -> None:
+    """Write the folders of the names given; of all where there are none."""
+    makers: dict[str, Callable[[dict[str, int]], Any]] = {"git": git, "bert": bert, "llama": llama}
+    for name in names or makers:
+        folders = {maker: SHIPPED / f"{maker}-tiny-random" for maker in makers}
+        vocab = vocabulary(corpus(), size=1500) if name == "git" else saved_vocabulary(folders["git"])
+        for part in makers[name](vocab):
+            part.save_pretrained(folders[name])
+        size = sum(path.stat().st_size for path in folders[name].iterdir())
+        print(f"{folders[name].name}: {len(vocab)} word pieces, {size} bytes")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

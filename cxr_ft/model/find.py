@@ -13,7 +13,7 @@ from cxr_ft.errors import UsageError, unknown
 if TYPE_CHECKING:
     from torch import nn
 
-    from cxr_ft.model.protocols import Base, Head
+    from cxr_ft.model.protocols import Base, Head, Several
 
 #: Models that ship with the package, one folder each.
 SHIPPED = Path(__file__).parent / "weights"
@@ -105,14 +105,32 @@ def assemble(base: "Base", config: Any, labels: tuple[str, ...], multi_label: bo
     """Attach the head to a loaded base and put `apply` (a method's, or what reloads one) on it."""
     import torch
 
+    from cxr_ft.model.protocols import Reader
+
     if config.data.image_size is not None:
         base.resize(config.data.image_size)
+    if config.data.views > 1:
+        _several(base).read_several(config.data.views)
     tuning = plugins.load(plugins.TUNING, config.tuning.name)
     attach = plugins.load(plugins.HEADS, config.head.name).attach
     with torch.device("meta" if next(base.lm.parameters()).is_meta else "cpu"):
         head = attach(base, config.head.options, labels, multi_label, tuning.NEW_PARAMETERS)
+    if config.data.context and head.output != "text" and not isinstance(base, Reader):
+        raise UsageError(
+            f"data.context: {config.head.name} reads images alone; use --task report or both, whose texts read it"
+        )
+    if config.data.views > 1 and tuning.NEW_PARAMETERS:
+        head.new_modules = (*head.new_modules, *_several(base).new_modules(head.model))
     model = apply(head.model, base, config.tuning.options, head.new_modules)
     return Parts(base=base, head=head, model=model, tuning=config.tuning)
+
+
+def _several(base: "Base") -> "Several":
+    from cxr_ft.model.protocols import Several
+
+    if not isinstance(base, Several):
+        raise UsageError(f"data.views: {base.name} ({base.family}) reads one image a row; use data.views=1, or a GIT")
+    return base
 
 
 def quiet() -> None:

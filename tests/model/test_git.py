@@ -190,7 +190,7 @@ def test_a_folder_without_a_model_is_one_line(tmp_path):
 
     with pytest.raises(UsageError, match=r"config\.json"):
         family(str(tmp_path))
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(UsageError, match="no base reads"):
         family(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "git"}')

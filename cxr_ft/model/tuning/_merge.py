@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 def merge(model: "nn.Module", answers: Callable[["nn.Module"], "Tensor"]) -> tuple["nn.Module", float]:
     """The model without any wrapper, and its drift: the largest difference in `answers` before and after.
 
-    A quantised base is merged at the precision it is computed in, not rounded to four or eight bits again: the merged
-    model is as large as the base was before.
-
     Args:
         answers: some of the model's answers, in evaluation mode; without rounding they would not change.
 
@@ -25,16 +22,41 @@ def merge(model: "nn.Module", answers: Callable[["nn.Module"], "Tensor"]) -> tup
     """
     import torch
 
-    model.eval()
     with torch.no_grad():
-        before = answers(model)
-        plain = _peft(model) if hasattr(model, "peft_config") else _own(model)
+        before = answers(model.eval())
+        plain = merged(model)
         return plain, float((answers(plain) - before).abs().max())
 
 
+def merged(model: "nn.Module") -> "nn.Module":
+    """The model without any wrapper; `model` itself is of no use afterwards.
+
+    A quantised base is merged at the precision it is computed in, not rounded to four or eight bits again: the merged
+    model is as large as the base was before.
+
+    Raises:
+        UsageError: for what no weight of the base can take up, a learnt prompt or a bottleneck.
+    """
+    import torch
+
+    if reason := obstacle(model):
+        raise UsageError(reason)
+    with torch.no_grad():
+        return _peft(model.eval()) if hasattr(model, "peft_config") else _own(model.eval())
+
+
+def obstacle(model: Any) -> str | None:
+    """Why no weight of the base can take up what was added to `model`, in one line; None where it can."""
+    from cxr_ft.model.tuning._bottleneck import Bottleneck
+
+    if any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values()):
+        return "a learnt prompt is read beside the text and is in no weight: it cannot be merged; export the adapter"
+    if any(isinstance(module, Bottleneck) for module in model.modules()):
+        return "a bottleneck adapter is no linear function of its layer: it cannot be merged; lora can"
+    return None
+
+
 def _peft(model: Any) -> "nn.Module":
-    if any(config.is_prompt_learning for config in model.peft_config.values()):
-        raise UsageError("a learnt prompt is read beside the text and is in no weight: it cannot be merged")
     inner = model.get_base_model()
     for name, module in list(inner.named_modules()):
         if hasattr(module, "get_delta_weight") and _quantised.is_quantised(module.base_layer):
@@ -47,19 +69,19 @@ def _peft(model: Any) -> "nn.Module":
 
 
 def _full(adapted: Any) -> "nn.Module":
-    layer = _quantised.dequantised(adapted.base_layer)
+    layer: Any = _quantised.dequantised(adapted.base_layer)
+    turned = not hasattr(layer, "in_features")  # Conv1D: PEFT's own shape is that of the quantised layer
     for adapter in adapted.active_adapters:
-        layer.weight += adapted.get_delta_weight(adapter)
-    return layer
+        delta = adapted.get_delta_weight(adapter)
+        layer.weight += delta.T if turned else delta
+    plain: nn.Module = layer
+    return plain
 
 
 def _own(model: "nn.Module") -> "nn.Module":
-    from cxr_ft.model.tuning._bottleneck import Bottleneck
     from cxr_ft.model.tuning._low_rank import LowRank
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, Bottleneck):
-            raise UsageError("an adapter is no linear function of its layer: it cannot be merged; lora can")
         if isinstance(module, LowRank):
             replace(model, name, LowRank.merged)
     return model

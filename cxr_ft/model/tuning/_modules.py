@@ -54,6 +54,8 @@ def adapted(model: "nn.Module", config: Any, names: Sequence[str]) -> "nn.Module
     """`model` with the PEFT method of `config`, a `peft.PeftConfig` for the modules `names`, on exactly these."""
     from peft import get_peft_model
 
+    if hasattr(config, "fan_in_fan_out"):
+        config.fan_in_fan_out = all(is_transposed(model.get_submodule(name)) for name in names)
     peft_model: Any = get_peft_model(model, config)
     hit = sorted(peft_model.base_model.targeted_module_names)
     # PEFT matches by suffix; full names match themselves alone, unless a model nests one in another.
@@ -61,6 +63,13 @@ def adapted(model: "nn.Module", config: Any, names: Sequence[str]) -> "nn.Module
         raise RuntimeError(f"PEFT adapted {len(hit)} modules where {len(names)} were meant: {set(hit) ^ set(names)}")
     out: nn.Module = peft_model
     return out
+
+
+def is_transposed(layer: "nn.Module") -> bool:
+    """Whether its matrix is stored the other way round, as GPT-2's are."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(layer, Conv1D)
 
 
 def is_matrix(layer: "nn.Module") -> bool:

@@ -18,6 +18,9 @@ BLOCK = 64
 #: Above it an activation of int8 is a product in 16 bits, as in the paper and in transformers.
 OUTLIER = 6.0
 
+#: Set on a quantised layer whose own weight is [in, out], as that of GPT-2's Conv1D.
+_TURNED = "cxr_ft_turned"
+
 
 def need_bitsandbytes(method: str) -> None:
     """Refuse `method` by name where bitsandbytes is not installed."""
@@ -50,8 +53,8 @@ def quantise(model: Any, names: Iterable[str], kind: str) -> None:
     setattr(model, "is_loaded_in_4bit" if kind == "nf4" else "is_loaded_in_8bit", True)
 
 
-def dequantised(layer: Any) -> "nn.Linear":
-    """A quantised layer as an ordinary one that holds the numbers it computes with."""
+def dequantised(layer: Any) -> "nn.Module":
+    """A quantised layer as an ordinary one, of the kind that was quantised, with the numbers it computes with."""
     import bitsandbytes
     import torch
     from torch import nn
@@ -62,10 +65,18 @@ def dequantised(layer: Any) -> "nn.Linear":
     else:
         scales = layer.state.SCB if layer.state.SCB is not None else weight.SCB
         numbers = bitsandbytes.functional.int8_vectorwise_dequant(weight.data, scales)
-    plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
-    plain.weight = nn.Parameter(numbers.to(torch.float32), requires_grad=False)
+    numbers = numbers.to(torch.float32)
+    if getattr(layer, _TURNED, False):
+        from transformers.pytorch_utils import Conv1D
+
+        plain: Any = Conv1D(layer.out_features, layer.in_features)
+        numbers = numbers.T.contiguous()
+    else:
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+    plain.weight = nn.Parameter(numbers, requires_grad=False)
     plain.bias = layer.bias
-    return plain
+    module: nn.Module = plain
+    return module
 
 
 def is_quantised(layer: "nn.Module") -> bool:
@@ -83,6 +94,7 @@ def _nf4(layer: "nn.Module") -> "nn.Module":
     weight = _weight(layer)
     new.weight = Params4bit(weight, compress_statistics=True, quant_type="nf4", module=new).to(weight.device)
     new.bias = layer.bias
+    setattr(new, _TURNED, not hasattr(layer, "in_features"))
     # In evaluation it would pack its weight for a kernel without gradients, and keep it packed: training would go on
     # without them, and without an error.
     new.support_avx512bf16_for_cpu = False
@@ -98,6 +110,7 @@ def _int8(layer: "nn.Module") -> "nn.Module":
     weight = _weight(layer)
     new.weight = Int8Params(weight, requires_grad=False).to(weight.device)
     new.bias = layer.bias
+    setattr(new, _TURNED, not hasattr(layer, "in_features"))
     new.register_forward_pre_hook(_in_float32)
     frozen: nn.Module = new.requires_grad_(False)
     return frozen

@@ -29,6 +29,8 @@ class Config(LowRank):
         orthogonal: weight of the penalty on vectors that are not orthogonal.
     """
 
+    # Above LoRA's: three factors that are all small at first have to grow for their product to.
+    lr: float = field(default=5e-3, metadata={"help": "peak learning rate; above LoRA's"})
     start: int | None = field(default=None, metadata={"help": "rank at the beginning (default: 1.5 * rank)"})
     orthogonal: float = field(default=0.1, metadata={"help": "weight of the penalty on vectors not orthogonal"})
 

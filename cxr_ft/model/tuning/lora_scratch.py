@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.model.protocols import Base, trainable
 from cxr_ft.model.tuning import _options
-from cxr_ft.model.tuning._modules import matrices_of, replace
+from cxr_ft.model.tuning._modules import is_transposed, matrices_of, replace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,11 +46,13 @@ def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...])
 
     from cxr_ft.model.tuning._low_rank import LowRank
 
+    products = {name: module for name, module in model.named_modules() if isinstance(module, LowRank)}
     LoraConfig(
         r=config.rank,
         lora_alpha=config.numerator,
         lora_dropout=config.dropout,
-        target_modules=[name for name, module in model.named_modules() if isinstance(module, LowRank)],
+        target_modules=list(products),
+        fan_in_fan_out=all(is_transposed(product.base_layer) for product in products.values()),
         modules_to_save=list(new) or None,
         inference_mode=True,
     ).save_pretrained(folder)

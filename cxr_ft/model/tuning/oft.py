@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
-from cxr_ft.model.tuning._modules import adapted, matrices_of, widths
+from cxr_ft.model.tuning._modules import adapted, is_transposed, matrices_of, widths
 from cxr_ft.model.tuning._options import at_least_one
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
 
     names = matrices_of(model, base, config.targets, "oft")
     for name in names:
-        inputs, _ = widths(model.get_submodule(name))
+        layer = model.get_submodule(name)
+        if is_transposed(layer):
+            raise UsageError(f"oft turns no {type(layer).__name__} ({name} of {base.name}); use lora, vera or adapter")
+        inputs, _ = widths(layer)
         if inputs % config.block:
             raise UsageError(f"tuning.block: {config.block} does not divide the {inputs} inputs of {name}")
     oft = OFTConfig(

@@ -4,10 +4,12 @@ Without the paper's reparametrisation; they begin at zero.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.model.protocols import Base
-from cxr_ft.model.tuning._prompts import check_tokens, prompted
+from cxr_ft.errors import UsageError
+from cxr_ft.model.protocols import Base, Reader
+from cxr_ft.model.tuning._prompts import check_tokens, prompted, reloaded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,10 +37,21 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     """`model` with learnt keys and values in the text tower's layers; the head is trained too.
 
     Raises:
-        UsageError: where the model reads no text.
+        UsageError: where the model reads no text, or takes no keys and values from outside.
     """
+    import inspect
+
     from peft import PrefixTuningConfig
+
+    if "past_key_values" not in inspect.signature(model.forward).parameters and isinstance(base, Reader):
+        kind = type(model).__name__
+        raise UsageError(f"prefix: a {kind} ({base.name}) takes no learnt keys and values; use prompt, lora or adapter")
 
     return prompted(
         model, base, PrefixTuningConfig(num_virtual_tokens=config.tokens, init_weights="zero"), new, "prefix"
     )
+
+
+def reload(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...], folder: Path) -> "nn.Module":
+    """`model` with what PEFT wrote."""
+    return reloaded(model, base, config.tokens, folder)

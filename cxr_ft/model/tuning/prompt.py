@@ -1,10 +1,11 @@
 """Prompt tuning (Lester et al., arXiv 2104.08691) by PEFT: learnt word vectors in front of the text."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft.model.protocols import Base
-from cxr_ft.model.tuning._prompts import check_tokens, prompted
+from cxr_ft.model.tuning._prompts import check_tokens, prompted, reloaded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,3 +44,8 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
         new,
         "prompt",
     )
+
+
+def reload(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...], folder: Path) -> "nn.Module":
+    """`model` with what PEFT wrote."""
+    return reloaded(model, base, config.tokens, folder)
