@@ -37,6 +37,9 @@ class DataConfig:
             say, as val and test always do.
         curriculum: in so many first epochs training goes from the shortest report to the longest.
         image_size: side in pixels; the base's positions are interpolated. None: the base's own.
+        views: how many images of a study are read, the first frontal and the first lateral one before others. Splits
+            by study (--unit study) have several; a row with fewer shows those it has.
+        context: text columns that are read before the report is written (indication, history), in this order.
     """
 
     splits: str = ""
@@ -46,6 +49,8 @@ class DataConfig:
     uncertain: float | None = None
     curriculum: int = 0
     image_size: int | None = None
+    views: int = 1
+    context: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.augment not in ("none", "mild"):
@@ -56,6 +61,8 @@ class DataConfig:
             raise UsageError(f"data.image_size: {self.image_size} pixels; give 1 or more")
         if self.curriculum < 0:
             raise UsageError(f"data.curriculum: {self.curriculum} epochs; give 0 or more")
+        if self.views < 1:
+            raise UsageError(f"data.views: {self.views} images a study; give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +80,8 @@ class TrainConfig:
         warmup: share of the steps over which the learning rate rises; it then falls as a cosine to zero.
         clip: largest norm of the gradient.
         precision: "no" (fp32), "bf16" or "fp16".
+        store_features: "auto": what frozen weights make of the images is computed once and kept in the cache folder,
+            wherever that saves work; "never": it is computed in each step, to the same numbers.
     """
 
     seed: int = 0
@@ -84,6 +93,7 @@ class TrainConfig:
     warmup: float = 0.1
     clip: float = 1.0
     precision: str = "no"
+    store_features: str = "auto"
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -104,6 +114,8 @@ class TrainConfig:
             raise UsageError(f"train.clip: {self.clip}; give a number above 0")
         if self.precision not in ("no", "bf16", "fp16"):
             raise unknown("precision", self.precision, ("no", "bf16", "fp16"), "train.precision")
+        if self.store_features not in ("auto", "never"):
+            raise unknown("choice", self.store_features, ("auto", "never"), "train.store_features")
 
 
 @dataclass(frozen=True)
@@ -144,6 +156,7 @@ class RunConfig:
         """SHA-256 of what decides the numbers: the configuration (wherever the data lies) and the splits' hashes."""
         raw = self.to_json()
         raw["data"] = {**hashes, **{key: raw["data"][key] for key in raw["data"].keys() - {"splits", "root"}}}
+        del raw["train"]["store_features"]  # which changes no number
         return hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
 
 

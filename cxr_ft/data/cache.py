@@ -132,9 +132,28 @@ def first(table: "pd.DataFrame") -> list[str]:
     return [str(path).split("|")[0] for path in table["path"]]
 
 
+def several(table: "pd.DataFrame", views: int) -> list[list[str]]:
+    """The images that each row shows, `views` at most: a frontal and a lateral one first, then further ones of either.
+
+    So of PA, AP and LATERAL two are PA and LATERAL. The first is that of `first`.
+    """
+    names = table["view"] if "view" in table else table["path"].map(lambda _: "")
+    return [_mixed(str(p).split("|"), str(v).split("|"))[:views] for p, v in zip(table["path"], names, strict=True)]
+
+
+def _mixed(paths: list[str], views: list[str]) -> list[str]:
+    if len(views) != len(paths):  # some other tool's table
+        return paths
+    lateral = [view == "LATERAL" for view in views]
+    turn = [lateral[:i].count(kind) for i, kind in enumerate(lateral)]
+    return [paths[i] for i in sorted(range(len(paths)), key=lambda i: (turn[i], i))]
+
+
 def shown(splits: manifest.Splits) -> list[str]:
-    """Every image that a row of `splits` shows, once: what their cache holds."""
-    return list(dict.fromkeys(path for table in splits.tables.values() for path in first(table)))
+    """Every image that a row of `splits` lists, once: what their cache holds, however many are trained on."""
+    return list(
+        dict.fromkeys(p for table in splits.tables.values() for row in table["path"] for p in str(row).split("|"))
+    )
 
 
 def plan(root: Path, paths: Sequence[str], size: int) -> list[Shard]:

@@ -13,7 +13,7 @@ from cxr_ft.data import sources
 from cxr_ft.data.balance import kinds
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records, raw_labels, root_folder
-from cxr_ft.data.sections import clean, mimic_sections, sections
+from cxr_ft.data.sections import clean, mimic_sections, parse, sections
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
@@ -30,9 +30,16 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "impression": ("impression",),
     "all": ("mini_report", "findings", "impression"),
 }
+#: Sections that stand beside a report's text and may be read before it is written; `--text all` keeps those there are.
+CONTEXTS = ("indication", "history")
 #: The mini-report's sentences: one a label that is stated, by its value; one for a normal film; one for a single class.
 SENTENCES = {1.0: "There is {}.", 0.0: "No {}.", -1.0: "Possible {}."}
 NORMAL, ONE_CLASS = "No acute finding.", "The film shows {}."
+
+
+def columns(text: str, table: "pd.DataFrame") -> list[str]:
+    """The text columns that `--text` gives: those asked for, and the sections beside them that `table` has."""
+    return [*TEXTS[text], *(name for name in CONTEXTS if text == "all" and name in table)]
 
 
 def mini_report(values: Mapping[str, float], normal: str | None) -> str:
@@ -66,11 +73,12 @@ def add_texts(table: "pd.DataFrame", records: Records, text: str, notes: list[st
     parts = [name for name in TEXTS[text] if name != "mini_report"]
     if not parts:
         return table
+    wanted = [*parts, *(CONTEXTS if text == "all" else ())]
     if all(name in table for name in parts):
-        columns = {name: [clean(value) for value in table[name].fillna("")] for name in parts}
+        columns = {name: [clean(value) for value in table[name].fillna("")] for name in wanted if name in table}
     else:
-        columns = _from_files(table, records, text, parts)
-    table = table.assign(**columns)
+        columns = _from_files(table, records, text, wanted)
+    table = table.assign(**{name: texts for name, texts in columns.items() if name in parts or any(texts)})
     there = (table[parts] != "").any(axis=1)
     if not there.any():
         raise UsageError(
@@ -103,7 +111,16 @@ def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
         report = file.read_text(encoding="latin-1")  # older archives; every byte is a character in it
     except FileNotFoundError:
         return {}
-    return mimic_sections(mimic_study, report) if mimic_study else sections(report)
+    return {**(mimic_sections(mimic_study, report) if mimic_study else sections(report)), **contexts(report)}
+
+
+def contexts(report: str) -> dict[str, str]:
+    """What a report gives for each of CONTEXTS, white space collapsed; the last of that name wins, "" where none is."""
+    found = dict.fromkeys(CONTEXTS, "")
+    for section in parse(report):
+        if section.name in found and not section.aside:
+            found[section.name] = clean(report[section.body : section.end]) or found[section.name]
+    return found
 
 
 def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:

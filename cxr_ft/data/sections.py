@@ -22,7 +22,7 @@ _COLON = re.compile(r":(?!//)|(?:(?<=FINDINGS)|(?<=IMPRESSION)|(?<=Findings)|(?<
 # Markup before a header at the start of its line, with its number; and after the header's colon or words.
 _LEAD = re.compile(r"[ \t\xa0\ufeff]*(?:[*_#>][ \t]*|</?\w{1,6}>[ \t]*)*")
 _NUMBERED = re.compile(_LEAD.pattern + r"(?:\d{1,2}[.)][ \t]*)?[*_]*")
-_TRAIL = re.compile(r"[ \t]*(?:\*\*|__|</\w{1,6}>)")
+_TRAIL = re.compile(r"[ \t]*(?:\*\*|__(?!_)|</\w{1,6}>)")  # three underscores are a redaction
 # Headers that need no colon: dividers in capitals, the two sections alone on a line or before a dash, a signature.
 _BARE = re.compile(
     r"(?m)(?:^|(?<=\s))(?P<divider>FINAL REPORT|FINAL ADDENDUM|WET READ)\b"

@@ -4,7 +4,7 @@ Shapes: B batch, S image side in pixels, T text tokens, N positions asked for, V
 K sentences.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Any]
 Roles = Mapping[str, Mapping[str, str]]
+#: Where images stand in a batch, and what a stored `Prefix` takes the place of.
+PIXELS = "pixel_values"
 
 
 class Example(Protocol):
@@ -32,6 +34,10 @@ class Example(Protocol):
     @property
     def pair(self) -> str:
         """The second text that is read, where rows are pairs of texts."""
+
+    @property
+    def further(self) -> "tuple[NDArray[np.uint8], ...]":
+        """The study's other images, each like `image`, for a base that is told to read several."""
 
     @property
     def targets(self) -> "NDArray[np.float64]":
@@ -52,7 +58,6 @@ class Base(Protocol):
 
     MODEL_TYPES: the `model_type`s of config.json it reads.
     PUBLISHED: hub names whose shape is known without a network -> keyword arguments of the configuration.
-    TARGETS: tower -> role -> pattern of full module names with one group, the block's number.
     load(name, weights=True) -> Base: `weights=False` builds it on the meta device, without weights and tokenizer.
     restore(folder, name) -> Base: what `save` wrote.
     tiny() -> Base: the real architecture, tiny, random, offline; for tests.
@@ -60,12 +65,13 @@ class Base(Protocol):
 
     family: str
     name: str
+    #: Tower -> role -> pattern of full module names with one group, the block's number.
     targets: Roles
     lm: "nn.Module"
 
     @property
     def image_size(self) -> int:
-        """S, the side of the images it reads, in pixels."""
+        """S, the side of the images it reads, in pixels; 0: it reads none."""
 
     def resize(self, size: int) -> None:
         """Read images of `size` pixels from now on, positions interpolated.
@@ -95,10 +101,37 @@ class Base(Protocol):
 
 
 @runtime_checkable
+class Reader(Base, Protocol):
+    """A base that reads the text that is given, `Example.given` and `Example.pair`, and no image."""
+
+    @property
+    def limit(self) -> int:
+        """How many tokens of a text are read, special ones counted; what follows is left out."""
+
+    def cut(self, tokens: int) -> None:
+        """Read at most `tokens` tokens from now on.
+
+        Raises:
+            UsageError: where the model has fewer positions, or no text would be left.
+        """
+
+    def leave_room(self, tokens: int) -> None:
+        """Leave the positions of so many tokens to others, learnt or written, from now on.
+
+        Raises:
+            UsageError: where no text would be left.
+        """
+
+
+@runtime_checkable
 class Writer(Base, Protocol):
     """A base that writes text too. What a report head, and zero_shot, need."""
 
     tokenizer: Any
+
+    #: Ids of the token that what is written begins with, and of the one that ends it; -1 on the meta device.
+    start: int
+    end: int
 
     @property
     def longest(self) -> int:
@@ -113,16 +146,63 @@ class Writer(Base, Protocol):
         """`logits` at `at` [N, V] and `pooled` by the base's own way [B, D], from one reading."""
 
     def generate(
-        self, model: "nn.Module", batch: Batch, prompt: Sequence[int], max_new_tokens: int, **search: Any
+        self,
+        model: "nn.Module",
+        batch: Batch,
+        prompt: Sequence[int] | Sequence[Sequence[int]],
+        max_new_tokens: int,
+        **search: Any,
     ) -> list[str]:
-        """Text that follows `prompt` for each row of `batch`, without special tokens.
+        """Text that follows the prompt of each row of `batch`, without special tokens.
 
         Args:
+            prompt: token ids, the same for all rows; or a list a row.
             search: beams, temperature (0: no chance), top_k, top_p, length_penalty; greedy where none is given.
         """
 
     def likelihood(self, model: "nn.Module", batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
         """Log-probability of each sentence (token ids after the start token) given each row, [B, K]."""
+
+
+@runtime_checkable
+class Processed(Base, Protocol):
+    """A base of images whose settings `save` writes beside a run's weights: reloaded, the run goes by its own."""
+
+    def take_processor(self, folder: Path) -> None:
+        """Prepare images from now on as `folder` says."""
+
+
+@runtime_checkable
+class Several(Base, Protocol):
+    """A base that can read several images of a study. What data.views needs."""
+
+    def read_several(self, views: int) -> None:
+        """Read up to `views` images a row from now on: `inputs` gives them, and everything else takes what it gives."""
+
+    def new_modules(self, model: "nn.Module") -> tuple[str, ...]:
+        """Names in `model` of the modules that reading several has added; methods train and save them as a head."""
+
+
+class Prefix(NamedTuple):
+    """The part of a model that frozen weights make a constant of the image, so that it is computed once and stored.
+
+    key: the place of its output in a batch, where it stands instead of PIXELS. compute: that output [B, ...] for
+    PIXELS, whatever the other rows are. weights: parameters and buffers that determine it, by name.
+    """
+
+    key: str
+    compute: "Callable[[Tensor], Tensor]"
+    weights: "dict[str, Tensor]"
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """A base whose frozen part can be computed apart. One without reads pixels in every step."""
+
+    def prefix(self, model: "nn.Module") -> Prefix | None:
+        """The longest stretch of `model`, from the image on, that training does not change; None where there is none,
+        or where it is random. Everything else of the base takes `Prefix.key` in a batch for PIXELS.
+        """
 
 
 class Predicted(NamedTuple):
@@ -193,3 +273,9 @@ class Tuning(Protocol):
 def trainable(model: "nn.Module") -> "dict[str, torch.nn.Parameter]":
     """The parameters that are trained, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def owner(parameter: str) -> str:
+    """The module that a parameter belongs to, by name, without PEFT's wrapping: an adapter's is the adapted one."""
+    plain = parameter.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
+    return plain.split(".lora_")[0] if ".lora_" in plain else plain.rpartition(".")[0]

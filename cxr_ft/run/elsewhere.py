@@ -14,7 +14,7 @@ from cxr_ft.data.batches import Example
 from cxr_ft.data.dicom import DicomError
 from cxr_ft.errors import UsageError
 from cxr_ft.files import write_json
-from cxr_ft.run import artefact, evaluate, results
+from cxr_ft.run import artefact, evaluate, judging, results
 
 SIDES = ("test", "test_natural")
 
@@ -40,12 +40,13 @@ def evaluate_elsewhere(run: Path, folder: Path, out: Path, root: str | None = No
     data = evaluate.data_of(config, splits, parts.base.image_size)
     notes = [f"the splits do not have {', '.join(missing)}: not judged"] if missing else []
     metrics, tables = {}, []
+    tested = judging.Tested(data["train"], data["val"], splits)
     for side in SIDES:
         if splits.card.multi_label:
             # What the data does not have is masked: its blanks say nothing, whatever the policy for blanks.
             data[side].targets[:, [saved["labels"].index(name) for name in missing]] = np.nan
         answers = evaluate.answer(parts, data[side], config.train.batch_size, side)
-        metrics[side] = evaluate.judge(parts, data[side], answers, saved, data["train"].texts)
+        metrics[side] = evaluate.judge(parts, data[side], answers, saved, data["train"].texts, side=side, tested=tested)
         tables.append(evaluate.table(parts, side, data[side], answers, saved))
     write_json(
         out / "metrics.json",

@@ -15,7 +15,7 @@ from real_data import REAL
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
 from cxr_ft.data.records import Records
-from cxr_ft.data.reports import add_texts, mini_report, mini_report_of_class
+from cxr_ft.data.reports import add_texts, contexts, mini_report, mini_report_of_class
 from cxr_ft.data.sections import clean, exceptions, mimic_sections, parse, sections
 from cxr_ft.errors import UsageError
 
@@ -324,3 +324,18 @@ def test_long_runs_of_markup_take_no_time(run):
 def test_labels_with_underscores_are_words():
     assert mini_report({"Pleural_Thickening": 1.0}, None) == "There is pleural thickening."
     assert mini_report_of_class("Lung_Opacity") == "The film shows lung opacity."
+
+
+@pytest.mark.parametrize(
+    ("report", "indication", "history"),
+    [
+        ("INDICATION: Cough.\n\nFINDINGS: Clear.", "Cough.", ""),
+        ("REASON FOR EXAM:  ___F with\n fall // fracture?\n\nFINDINGS: Clear.", "___F with fall // fracture?", ""),
+        ("CLINICAL HISTORY: Smoker.\nINDICATION: Pain.\nIMPRESSION: Clear.", "Pain.", "Smoker."),
+        ("WET READ: x\nINDICATION: Early.\nFINAL REPORT\nINDICATION: Late.\nFINDINGS: Clear.", "Late.", ""),
+        ("FINDINGS: Clear.", "", ""),
+        ("", "", ""),
+    ],
+)
+def test_what_stands_beside_the_report(report, indication, history):
+    assert contexts(report) == {"indication": indication, "history": history}

@@ -5,7 +5,7 @@ By transformers' own forward of the towers, which nothing of `cxr_ft.model.fast`
 
 from typing import TYPE_CHECKING, Any
 
-from cxr_ft.model.fast import walk
+from cxr_ft.model.fast import vision, walk
 from cxr_ft.model.protocols import Batch
 
 if TYPE_CHECKING:
@@ -15,23 +15,28 @@ if TYPE_CHECKING:
 UNREAD: dict[str, tuple[str, ...]] = {
     "query": (),
     "mean": ("embeddings",),
-    "cls": ("embeddings", "encoder", "visual_projection"),
+    "cls": ("embeddings", "encoder", "visual_projection", "img_temporal_embedding"),
 }
 
 
 def trimmed(git: Any, pool: str) -> "nn.Module":
     """`git` without the modules that `pool` never reads; names and the other modules stay as they are."""
     for name in UNREAD[pool]:
-        delattr(git, name)
+        if hasattr(git, name):
+            delattr(git, name)
     out: nn.Module = git
     return out
 
 
 def image_vector(model: Any, batch: Batch, pool: str) -> "Tensor":
-    """ "mean": of all image tokens as the decoder leaves them [B, D]; "cls": the vision tower's class token [B, Dv]."""
-    git = walk.git_of(model)
-    states: Tensor = git.image_encoder(batch["pixel_values"]).last_hidden_state  # [B, I, Dv]
+    """ "mean": of all image tokens as the decoder leaves them [B, D]; "cls": the vision tower's class token [B, Dv].
+
+    Of several images, pixels [B, V, 3, S, S], the mean of their class tokens.
+    """
+    git, pixels = walk.git_of(model), batch["pixel_values"]
+    states: Tensor = git.image_encoder(pixels.flatten(0, -4)).last_hidden_state  # [B V, I, Dv]
+    states = states.view(*pixels.shape[:-3], *states.shape[1:])
     if pool == "cls":
-        return states[:, 0]
-    tokens: Tensor = git.encoder(git.visual_projection(states)).last_hidden_state
+        return states[:, 0] if states.ndim == 3 else states[:, :, 0].mean(1)
+    tokens: Tensor = git.encoder(git.visual_projection(vision.placed(git, states))).last_hidden_state
     return tokens.mean(1)

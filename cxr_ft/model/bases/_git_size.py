@@ -1,4 +1,4 @@
-"""A GIT for images of another size, or for one image where it was pretrained on several: changed once, when loaded.
+"""A GIT for images of another size: changed once, when loaded.
 
 So every part of transformers that counts image tokens by the configuration counts right, and what is saved says so.
 """
@@ -33,22 +33,10 @@ def resize(lm: Any, size: int) -> None:
     embeddings.num_patches, embeddings.num_positions = new * new, len(positions)
     embeddings.position_ids = torch.arange(len(positions), device=positions.device)[None]
     embeddings.image_size = shape.image_size = size
-    _count(lm, new * new + 1)
+    count_tokens(lm.git, new * new + 1)
 
 
-def for_one_image(lm: Any) -> Any:
-    """`lm` without the embeddings of moments that a GIT of videos (git-base-vatex, git-base-msrvtt-qa) has.
-
-    One image reads none of them: trained, they would get no gradient.
-    """
-    if lm.config.num_image_with_embedding is not None:
-        del lm.git.img_temporal_embedding
-        _count(lm, lm.git.encoder.layer[0].attention.self.image_patch_tokens // lm.config.num_image_with_embedding)
-        lm.config.num_image_with_embedding = None
-    return lm
-
-
-def _count(lm: Any, tokens: int) -> None:
-    """Say how many tokens an image has, where transformers keeps a copy of it."""
-    for layer in lm.git.encoder.layer:
+def count_tokens(git: Any, tokens: int) -> None:
+    """Say how many image tokens stand before a text, where transformers keeps a copy of it in a `GitModel`."""
+    for layer in git.encoder.layer:
         layer.attention.self.image_patch_tokens = tokens

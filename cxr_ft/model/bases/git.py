@@ -57,9 +57,15 @@ class Git:
     family = "git"
     targets = TARGETS
 
-    def __init__(self, lm: Any, processor: Any, name: str) -> None:
+    def __init__(self, lm: Any, processor: Any, name: str, places: "Tensor | None" = None) -> None:
         self.lm, self.processor, self.name = lm, processor, name
         self.tokenizer: Any = processor.tokenizer if processor is not None else None
+        #: [CLS], which each text begins with, and [SEP]; on the meta device there is no tokenizer to ask.
+        self.start, self.end = (-1, -1)
+        if self.tokenizer is not None:
+            self.start, self.end = int(self.tokenizer.cls_token_id), int(self.tokenizer.sep_token_id)
+        #: Images of a row that are read, and the embeddings [F, Dv] of their places that came with the weights.
+        self.views, self.places = 1, places
 
     @property
     def image_size(self) -> int:
@@ -90,18 +96,49 @@ class Git:
         """Text positions of the decoder."""
         return int(self.lm.config.max_position_embeddings)
 
-    def inputs(self, examples: Sequence[Example]) -> Batch:
-        """pixel_values float32 [B, 3, S, S]."""
-        return {"pixel_values": self.pixel_values(np.stack([example.image for example in examples]))}
+    def read_several(self, views: int) -> None:
+        """Read up to `views` images a row from now on, each with an embedding of its place among them."""
+        from cxr_ft.model.bases import _git_views
 
-    def pixel_values(self, images: NDArray[np.uint8]) -> "Tensor":
-        """uint8 [B, S, S] -> float32 [B, 3, S, S] with the processor's mean and deviation a channel."""
+        _git_views.read_several(self.lm, views, self.places)
+        self.views = views
+
+    def new_modules(self, model: "nn.Module") -> tuple[str, ...]:
+        """Names in `model` of what `read_several` added: it is trained and saved as a head is."""
+        from cxr_ft.model.bases import _git_views
+
+        return _git_views.new_modules(model)
+
+    def inputs(self, examples: Sequence[Example]) -> Batch:
+        """pixel_values float32 [B, 3, S, S]; of several images [B, V, 3, S, S], `views` [B] says how many are there."""
+        if self.views == 1:
+            return {"pixel_values": self.pixel_values(np.stack([example.image for example in examples]))}
         import torch
 
-        settings = self.processor.image_processor
-        x = torch.from_numpy(images).float()[:, None] * float(settings.rescale_factor)
-        mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (settings.image_mean, settings.image_std))
-        return (x - mean) / deviation
+        shown = [(e.image, *e.further)[: self.views] for e in examples]
+        counts = torch.tensor([len(of_row) for of_row in shown])
+        pixels = self.pixel_values(np.stack([image for of_row in shown for image in of_row]))
+        out = pixels.new_zeros(len(shown), self.views, *pixels.shape[1:])
+        out[torch.arange(self.views) < counts[:, None]] = pixels
+        return {"pixel_values": out, "views": counts}
+
+    def pixel_values(self, images: NDArray[np.uint8]) -> "Tensor":
+        """uint8 [..., S, S] -> float32 [..., 3, S, S] with the processor's mean and deviation a channel.
+
+        Raises:
+            ValueError: for images of another dtype or size.
+        """
+        from cxr_ft.model.bases._pixels import normalised
+
+        how = self.processor.image_processor
+        return normalised(images, self.image_size, how.image_mean, how.image_std, float(how.rescale_factor))
+
+    def take_processor(self, folder: Path) -> None:
+        """Prepare images and texts from now on as the processor says that `save` wrote into `folder`."""
+        from transformers import GitProcessor
+
+        self.processor = GitProcessor.from_pretrained(folder)
+        self.tokenizer = self.processor.tokenizer
 
     def prefix(self, model: "nn.Module") -> "Prefix | None":
         """What may be stored of each image, since frozen weights make it constant; see `cxr_ft.model.fast.frozen`."""
@@ -111,94 +148,49 @@ class Git:
 
     def pooled(self, model: "nn.Module", batch: Batch, pool: str = "query") -> "Tensor":
         """[B, D]: the decoder's state at the start token, which attends to every image token; or `image_vector`."""
-        import torch
+        from cxr_ft.model.bases import _git_read
 
-        from cxr_ft.model.bases import _git_plain, _git_pool
-        from cxr_ft.model.fast import decoder, frozen, walk
-
-        if pool != "query":
-            return _git_pool.image_vector(model, batch, pool)
-        start = self.tokenizer.cls_token_id
-        if not walk.walkable(model):
-            return _git_plain.pooled(model, batch, start)
-        git = walk.git_of(model)
-        tokens = frozen.tokens_of(git, batch)
-        ids = torch.full((len(tokens), 1), start, device=tokens.device)
-        return decoder.text_states(git, tokens, ids)[:, 0]
+        return _git_read.pooled(model, batch, self.views, pool, self.start)
 
     def logits(self, model: "nn.Module", batch: Batch, at: "Tensor | None" = None) -> "Tensor":
         """[B, T, V] at the text positions; with `at`, bool [B, T], only where it is true: [N, V], in row order."""
-        from cxr_ft.model.bases import _git_plain
-        from cxr_ft.model.fast import decoder, frozen, walk
-        from cxr_ft.model.fast.linear import linears, lowered
+        from cxr_ft.model.bases import _git_read
 
-        if not walk.walkable(model):
-            return _git_plain.logits(model, batch, at)
-        git = walk.git_of(model)
-        tokens = frozen.tokens_of(git, batch)
-        states = decoder.text_states(git, tokens, batch["input_ids"], batch["attention_mask"], at=at)
-        return linears((walk.unwrapped(model).output,), lowered(states))[0]
+        return _git_read.logits(model, batch, self.views, at)
 
     def logits_and_pooled(self, model: "nn.Module", batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
         """`logits` at `at`, and the states [B, D] at each row's start token, which reads the image and no text."""
-        from cxr_ft.model.bases import _git_plain
-        from cxr_ft.model.fast import decoder, frozen, walk
-        from cxr_ft.model.fast.linear import linears, lowered
+        from cxr_ft.model.bases import _git_read
 
-        if not walk.walkable(model):
-            return _git_plain.logits(model, batch, at), _git_plain.pooled_of_lm(model, batch)
-        git, wanted = walk.git_of(model), at.clone()
-        wanted[:, 0] = True
-        tokens = frozen.tokens_of(git, batch)
-        states = decoder.text_states(git, tokens, batch["input_ids"], batch["attention_mask"], at=wanted)
-        starts = wanted.nonzero()[:, 1] == 0  # [N + those of B that `at` leaves out]
-        logits = linears((walk.unwrapped(model).output,), lowered(states[at[wanted]]))[0]
-        return logits, states[starts]
+        return _git_read.logits_and_pooled(model, batch, self.views, at)
 
     def generate(
-        self, model: Any, batch: Batch, prompt: Sequence[int], max_new_tokens: int, **search: Any
+        self,
+        model: Any,
+        batch: Batch,
+        prompt: Sequence[int] | Sequence[Sequence[int]],
+        max_new_tokens: int,
+        **search: Any,
     ) -> list[str]:
-        """Text behind `prompt`, greedily, stopped at [SEP].
+        """Text behind each row's prompt, greedily, stopped at [SEP].
 
         Args:
+            prompt: token ids, the same for all rows; or a list a row.
             search: beams, temperature, top_k, top_p, length_penalty of `cxr_ft.model.fast.beams.Search`.
         """
-        import torch
-
-        from cxr_ft.model.bases import _git_plain
-        from cxr_ft.model.fast import frozen, generation, walk
+        from cxr_ft.model.bases import _git_read
         from cxr_ft.model.fast.beams import Search
 
-        end, pad = self.tokenizer.sep_token_id, self.tokenizer.pad_token_id
-        how = Search(end=end, pad=pad, max_new_tokens=max_new_tokens, **search)
-        start = torch.tensor(list(prompt))
-        if walk.walkable(model):
-            with torch.no_grad():
-                tokens = frozen.tokens_of(walk.git_of(model), batch)
-            ids = start.to(tokens.device).expand(len(tokens), -1)
-            out = generation.generate(walk.unwrapped(model), tokens, ids, None, how)
-        else:
-            pixels = batch["pixel_values"]
-            ids = start.to(pixels.device).expand(len(pixels), -1)
-            out = _git_plain.generate(model, pixels, ids, torch.ones_like(ids), how)
-        texts: list[str] = self.tokenizer.batch_decode(out, skip_special_tokens=True)
+        how = Search(end=self.end, pad=self.tokenizer.pad_token_id, max_new_tokens=max_new_tokens, **search)
+        ids = _git_read.generate(model, batch, self.views, prompt, how)
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return texts
 
     def likelihood(self, model: Any, batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
         """[B, K]. The image is read once; its keys and values are shared by the K sentences."""
-        import torch
+        from cxr_ft.model.bases import _git_read
 
-        from cxr_ft.model.bases import _git_plain
-        from cxr_ft.model.fast import frozen, generation, walk
-
-        start = self.tokenizer.cls_token_id
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sentences], batch_first=True, padding_value=-1)
-        if not walk.walkable(model):
-            pixels = batch["pixel_values"]
-            return _git_plain.likelihood(model, pixels, start, ids.to(pixels.device))
-        with torch.no_grad():
-            tokens = frozen.tokens_of(walk.git_of(model), batch)
-        return generation.log_probability(walk.unwrapped(model), tokens, start, ids.to(tokens.device))  # ids [K, T]
+        return _git_read.likelihood(model, batch, self.views, self.start, sentences)
 
     def blocks(self, model: "nn.Module") -> list[str]:
         """Vision blocks, then text blocks."""
@@ -209,9 +201,13 @@ class Git:
 
     def save(self, folder: Path, model: Any) -> None:
         """A transformers folder: processor and tokenizer, and the model where one is given."""
+        how, size = self.processor.image_processor, self.image_size
+        how.size, how.crop_size = {"shortest_edge": size}, {"height": size, "width": size}
         self.processor.save_pretrained(folder)
         if model is not None:
-            model.save_pretrained(folder, safe_serialization=True)
+            from cxr_ft.model.bases import _git_views
+
+            model.save_pretrained(folder, state_dict=_git_views.plain_state(model), safe_serialization=True)
 
 
 def load(name: str, weights: bool = True) -> Git:
@@ -223,7 +219,6 @@ def load(name: str, weights: bool = True) -> Git:
     import torch
     from transformers import GitConfig, GitForCausalLM, GitProcessor
 
-    from cxr_ft.model.bases._git_size import for_one_image
     from cxr_ft.model.find import cannot_fetch, location
 
     folder = location(name)
@@ -235,15 +230,15 @@ def load(name: str, weights: bool = True) -> Git:
             config = GitConfig.from_pretrained(where)
         if not weights:
             with torch.device("meta"):
-                return Git(for_one_image(GitForCausalLM(config)), None, name)
+                return _of_one_image(GitForCausalLM(config), None, name)
         processor = GitProcessor.from_pretrained(where)
         seed = getattr(config, SEED_KEY, None)
         if seed is not None and not (folder is not None and (folder / "model.safetensors").exists()):
-            return Git(for_one_image(_random(config, int(seed))), processor, name)
+            return _of_one_image(_random(config, int(seed)), processor, name)
         model = GitForCausalLM.from_pretrained(
             where, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
         )
-        return Git(for_one_image(model), processor, name)
+        return _of_one_image(model, processor, name)
     except (OSError, ValueError) as error:
         if folder is None:
             raise cannot_fetch(name, error) from error
@@ -262,6 +257,12 @@ def tiny() -> Git:
     shape = GitConfig.from_pretrained(folder).to_dict()
     config = GitConfig(**{**shape, **small, "vision_config": {**shape["vision_config"], **vision}})
     return Git(_random(config, seed=0), GitProcessor.from_pretrained(folder), "git-tiny-test")
+
+
+def _of_one_image(lm: Any, processor: Any, name: str) -> Git:
+    from cxr_ft.model.bases import _git_views
+
+    return Git(lm, processor, name, places=_git_views.taken_out(lm))
 
 
 def _random(config: Any, seed: int) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Batch, Example, Roles
+from cxr_ft.model.protocols import Batch, Example, Prefix, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -103,26 +103,48 @@ class TimmVision:
         encoder: nn.Module = self.lm
         return encoder
 
+    def take_processor(self, folder: Path) -> None:
+        """Prepare images from now on as the config.json says that `save` wrote into `folder`."""
+        from transformers import TimmWrapperConfig
+
+        given = TimmWrapperConfig.from_pretrained(folder).pretrained_cfg
+        if given:
+            self.mean, self.std = given["mean"], given["std"]
+
     def inputs(self, examples: Sequence[Example]) -> Batch:
         """pixel_values float32 [B, 3, S, S]."""
         return {"pixel_values": self.pixel_values(np.stack([example.image for example in examples]))}
 
     def pixel_values(self, images: NDArray[np.uint8]) -> "Tensor":
-        """uint8 [B, S, S] -> float32 [B, 3, S, S] with the mean and deviation the weights were made with."""
-        import torch
+        """uint8 [B, S, S] -> float32 [B, 3, S, S] with the mean and deviation the weights were made with.
 
-        x = torch.from_numpy(images).float()[:, None] / 255
-        mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (self.mean, self.std))
-        return (x - mean) / deviation
+        Raises:
+            ValueError: for images of another dtype or size.
+        """
+        from cxr_ft.model.bases._pixels import normalised
+
+        return normalised(images, self.image_size, self.mean, self.std)
 
     def pooled(self, model: "nn.Module", batch: Batch, pool: str) -> "Tensor":
         """[B, D]: by the model's own pooling, or the mean of a ViT's patches, after its last norm."""
-        out = model(pixel_values=batch["pixel_values"])
+        from cxr_ft.model.bases import _timm_prefix
+
+        own: Tensor
+        if _timm_prefix.STATES in batch:
+            last, own = _timm_prefix.rest(model, batch[_timm_prefix.STATES])
+        else:
+            out = model(pixel_values=batch["pixel_values"])
+            last, own = out.last_hidden_state, out.pooler_output
         if pool == next(iter(self.pools)):
-            own: Tensor = out.pooler_output
             return own
-        patches: Tensor = out.last_hidden_state[:, self.lm.timm_model.num_prefix_tokens :]
+        patches: Tensor = last[:, self.lm.timm_model.num_prefix_tokens :]
         return patches.mean(1)
+
+    def prefix(self, model: "nn.Module") -> Prefix | None:
+        """A ViT's blocks below the first trained one: what they say of an image may be stored."""
+        from cxr_ft.model.bases import _timm_prefix
+
+        return _timm_prefix.prefix(model)
 
     def blocks(self, model: "nn.Module") -> list[str]:
         """A ViT's and a ConvNeXt's blocks, a DenseNet's dense layers."""

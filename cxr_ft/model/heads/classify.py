@@ -24,10 +24,13 @@ class Config(ScoringConfig):
 
     Args:
         pool: what of the base the layer reads: "query", the state of the token that the text starts with, which reads
-            the whole image; "mean" of the image tokens; "cls", the vision tower's class token. Empty: the base's own.
+            the whole image; "mean" of the image tokens; "cls", the vision tower's class token; of a text "cls", its
+            first token, "last", its last one, or "mean". Empty: the base's own.
     """
 
-    pool: str = field(default="", metadata={"help": "what the layer reads: query, mean or cls (default: the base's)"})
+    pool: str = field(
+        default="", metadata={"help": "what the layer reads: query, mean, cls or last (default: the base's)"}
+    )
 
 
 class Classify:
