@@ -1,52 +1,22 @@
-"""One function a chart: it takes results and returns a figure; none, one or many, and those without some value, do.
+"""One function a chart: it takes results and returns a figure; none, one or many, and those without some value, do."""
 
-The colours are Okabe and Ito's (2008), which colour-blind eyes tell apart. Text is mid-grey on nothing, so that a
-figure can stand on a light or a dark page. No text is ever read as mathematics: names come from data.
-"""
-
-import io
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from cxr_ft.files import atomic, write_text
 from cxr_ft.run.results import Result
-from cxr_ft.show import words
-from cxr_ft.show.runs import names, number, peak_bytes
+from cxr_ft.show import charts_cost, charts_design, charts_scores, words
+from cxr_ft.show.figures import INK, PALETTE, STYLE, blank, legend, log_axis, looks_of, svg, write
+from cxr_ft.show.runs import Run, names, number, peak_bytes
 
-INK = "#767676"
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#8C6D31")
-MARKERS = "osD^vP*X"
-STYLE: Any = {
-    "text.parse_math": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "cxr_ft",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "savefig.transparent": True,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
-    ),
-}
-WIDTH = 4.8  # inches: on a phone's page its letters are still of reading size
+__all__ = ["CHARTS", "FOLDERS", "INK", "PALETTE", "STYLE", "distribution", "svg", "write"]
 
 #: What quality is set against: axis label, number of a result, how it is written.
 COSTS: dict[str, tuple[str, Callable[[Result], float | None], Callable[[float | None], str]]] = {
@@ -60,26 +30,30 @@ _BARS = 6
 
 
 def learning_curves(runs: Sequence[Result]) -> Figure:
-    """The primary metric on val, and the losses of train (dashed) and val, by epoch; one line a run."""
+    """The primary metric on val, where it was measured, and the losses of train (dashed) and val, by epoch."""
     with mpl.rc_context(STYLE):
         drawn = [(name, run) for name, run in zip(names(runs), runs, strict=True) if run.history]
-        figure, axes = _figure("Learning curves", 5.2, drawn, rows=2)
-        looks = _looks(runs)
+        measured = any(step.get("val") is not None for _, run in drawn for step in run.history)
+        figure, axes = blank("Learning curves", 5.2 if measured else 3.2, drawn, rows=2 if measured else 1)
+        looks, losses = looks_of(runs), axes[-1]
         for name, run in drawn:
             look = {**looks[name], "markersize": 4, "alpha": 0.85}
-            for axis, key, line in ((axes[0], "val", "-"), (axes[1], "val_loss", "-"), (axes[1], "train_loss", "--")):
+            lines = ((losses, "val_loss", "-"), (losses, "train_loss", "--"))
+            for axis, key, line in (*lines, (axes[0], "val", "-")) if measured else lines:
                 points = [(step["epoch"], step[key]) for step in run.history if step.get(key) is not None]
                 axis.plot(*zip(*points, strict=True), linestyle=line, **look) if points else None
         if drawn:
-            axes[0].set_ylabel(f"{words.metric(drawn[0][1].output)}, val")
-            axes[1].set(xlabel="Epoch", ylabel="Loss (dashed: train)")
-            axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
-            _legend(figure, [name for name, _ in drawn], looks)
+            if measured:
+                axes[0].set_ylabel(f"{words.metric(drawn[0][1].output)}, val")
+            losses.set(xlabel="Epoch", ylabel="Loss (dashed: train)")
+            losses.xaxis.set_major_locator(MaxNLocator(integer=True))
+            legend(figure, [name for name, _ in drawn], looks)
         return figure
 
 
 def quality_vs(cost: str, runs: Sequence[Result]) -> Figure:
-    """The primary metric on test against what it cost, on a log axis; one point a run.
+    """The primary metric on test against what it cost, on a log axis; one point a run. The line is the front of the
+    variants' means over seeds: nothing as cheap is better.
 
     Args:
         cost: a key of `COSTS`. A cost of 0, which no log axis shows, is a dashed line across.
@@ -89,8 +63,9 @@ def quality_vs(cost: str, runs: Sequence[Result]) -> Figure:
     with mpl.rc_context(STYLE):
         known = [(name, measure(run), run.primary("test")) for name, run in zip(names(runs), runs, strict=True)]
         drawn = [(name, x, y) for name, x, y in known if x is not None and y is not None]
-        figure, (axis,) = _figure(f"Quality against {label[0].lower()}{label[1:]}", 3.4, drawn)
-        looks = _looks(runs)
+        figure, (axis,) = blank(f"Quality against {label[0].lower()}{label[1:]}", 3.4, drawn)
+        looks = looks_of(runs)
+        _front(axis, drawn)
         for name, x, y in drawn:
             if x > 0:
                 axis.plot([x], [y], linestyle="", markersize=8, alpha=0.85, **looks[name])
@@ -100,9 +75,27 @@ def quality_vs(cost: str, runs: Sequence[Result]) -> Figure:
             none = " (dashed line: none)" if any(x == 0 for _, x, _ in drawn) else ""
             axis.set(xlabel=label + none, ylabel=f"{words.metric(runs[0].output)}, test")
             axis.margins(0.12)
-            _log(axis, [x for _, x, _ in drawn if x > 0], written)
-            _legend(figure, [name for name, _, _ in drawn], looks)
+            log_axis(axis, [x for _, x, _ in drawn if x > 0], written)
+            legend(figure, [name for name, _, _ in drawn], looks)
         return figure
+
+
+def _front(axis: Axes, drawn: Sequence[tuple[str, float, float]]) -> None:
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for name, x, y in drawn:
+        points[name].append((x, y))
+    means = [np.mean(seeds, axis=0).tolist() for seeds in points.values()]
+    front = [(x, y) for x, y in pareto(means) if x > 0]
+    axis.step([x for x, _ in front], [y for _, y in front], where="post", color=INK, linewidth=1, label="front")
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, quality) those that nothing cheaper, or as cheap, beats or equals; from cheap to dear."""
+    front: list[tuple[float, float]] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or quality > front[-1][1]:
+            front.append((cost, quality))
+    return front
 
 
 def per_label_bars(runs: Sequence[Result]) -> Figure:
@@ -116,8 +109,8 @@ def per_label_bars(runs: Sequence[Result]) -> Figure:
         best = sorted(grouped, key=lambda name: -max(run.primary("val") or 0 for run in grouped[name]))[:_BARS]
         shown = [name for name in grouped if name in best]
         labels = list(dict.fromkeys(label for name in shown for run in grouped[name] for label in _labels(run)))
-        figure, (axis,) = _figure(title, 1.3 + len(labels) * (0.16 + 0.13 * len(shown)), labels)
-        looks = _looks(runs)
+        figure, (axis,) = blank(title, 1.3 + len(labels) * (0.16 + 0.13 * len(shown)), labels)
+        looks = looks_of(runs)
         height = 0.8 / max(1, len(shown))
         for i, name in enumerate(shown):
             for row, label in enumerate(labels):
@@ -132,7 +125,7 @@ def per_label_bars(runs: Sequence[Result]) -> Figure:
             )
             axis.axvline(0.5, color=INK, linewidth=1)
             axis.grid(visible=False, axis="y")
-            _legend(figure, shown, looks, bars=True)
+            legend(figure, shown, looks, bars=True)
         return figure
 
 
@@ -145,7 +138,7 @@ def distribution(manifest: Mapping[str, Any]) -> Figure:
     labels = manifest.get("labels", {})
     target = manifest.get("asked", {}).get("per_label")
     with mpl.rc_context(STYLE):
-        figure, (axis,) = _figure("Positive rows by label", 1.4 + 0.3 * len(labels), labels)
+        figure, (axis,) = blank("Positive rows by label", 1.4 + 0.3 * len(labels), labels)
         if not labels:
             return figure
         chosen = [sum(row[side] for side in ("train", "val", "test")) for row in labels.values()]
@@ -172,68 +165,25 @@ CHARTS: dict[str, Callable[[Sequence[Result]], Figure]] = {
     "quality_vs_parameters": partial(quality_vs, "parameters"),
     "quality_vs_time": partial(quality_vs, "time"),
     "quality_vs_memory": partial(quality_vs, "memory"),
+    "memory_by_kind": charts_cost.memory_by_kind,
     "learning_curves": learning_curves,
     "per_label": per_label_bars,
+    "calibration": charts_scores.calibration,
+    "modules": charts_design.modules,
 }
 
+#: Those that need more of a run's folder than its result, or of the folder around it.
+FOLDERS: dict[str, Callable[[Sequence[Run]], Figure]] = {
+    "system": charts_cost.system,
+    "main_effects": charts_design.main_effects,
+    "roc_curves": charts_scores.roc,
+}
 
-def svg(figure: Figure, salt: str) -> str:
-    """The figure as an `<svg>` element, to stand inside a page; `salt` keeps its ids apart from those of others."""
-    text = io.StringIO()
-    with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+#: Those that are left out where they have nothing to show.
+OPTIONAL = ("calibration", "modules")
 
-
-def write(figure: Figure, folder: Path, name: str) -> str:
-    """Write `name.svg` and `name.png` (150 dots an inch) into `folder`; returns the `<svg>` element."""
-    element = svg(figure, salt=name)
-    write_text(folder / f"{name}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{element}')
-    with atomic(folder / f"{name}.png") as temporary, mpl.rc_context(STYLE):
-        figure.savefig(temporary, dpi=150)
-    return element
-
-
-def _figure(title: str, height: float, content: object, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height if content else 1.6), layout="constrained")
-    axes = list(figure.subplots(rows, 1, sharex=True, squeeze=False).ravel())
-    axes[0].set_title(title)
-    if not content:
-        for axis in axes:
-            axis.set_axis_off()
-        axes[-1].text(0.5, 0.4, "There are no values to show.", ha="center", transform=axes[-1].transAxes)
-    return figure, axes
-
-
-def _looks(runs: Sequence[Result]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each variant; the same in every chart of the same runs."""
-    order = dict.fromkeys(names(runs))
-    return {
-        name: {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]} for i, name in enumerate(order)
-    }
-
-
-def _legend(figure: Figure, shown: Sequence[str], looks: Mapping[str, dict[str, Any]], bars: bool = False) -> None:
-    order = [name for name in looks if name in shown]
-    size = {"linewidth": 6} if bars else {"linewidth": 1.6, "markersize": 6}
-    handles = [Line2D([], [], **({**looks[name], "marker": ""} if bars else looks[name]), **size) for name in order]
-    columns = 2 if max(map(len, order)) < 28 else 1
-    figure.legend(handles, order, loc="outside lower center", ncols=columns, handlelength=1.4, fontsize=9)
-    figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(order) // columns))
-
-
-def _log(axis: Axes, values: Sequence[float], written: Callable[[float | None], str]) -> None:
-    """A log axis whose ticks are written in plain words; at least a decade wide, so that a tick or two stand on it."""
-    if not values:
-        axis.xaxis.set_ticks([])
-        return
-    axis.set_xscale("log")
-    middle, half = np.sqrt(min(values) * max(values)), max(np.sqrt(max(values) / min(values)) * 1.5, 3.5)
-    axis.set_xlim(middle / half, middle * half)
-    decades = np.log10(half) * 2
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3) if decades < 2.5 else (1,), numticks=6))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+#: Charts that only some kinds of output have.
+SCORES = ("per_label", "calibration", "roc_curves")
 
 
 def _bar(axis: Axes, at: float, height: float, colour: str, values: Sequence[float]) -> None:

@@ -4,29 +4,21 @@ Runs share a table where task and test split are the same.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cxr_ft.errors import UsageError
-from cxr_ft.run import results
-from cxr_ft.score import stats
-from cxr_ft.score.metrics import text
-from cxr_ft.show.runs import Run, digest, names, number, test_split
+from cxr_ft.score import conditions, fairness, many, pairs, stats
+from cxr_ft.show.predictions import Array, Book
+from cxr_ft.show.runs import Run, names, number, record, test_split
 
-Array = npt.NDArray[Any]
-Statistic = Callable[[Array], Array]
+#: The error of all pairs of a table together.
+ERROR = 0.05
 
-#: Bootstrap replicates of every interval on the page, and the seed of their draws.
-REPLICATES, DRAWS = 1000, 0
-
-#: How far the primary metric of the predictions may lie from the recorded one.
-_TOLERANCE = 1e-3
-_KEYS = ["subject_id", "study_id", "dicom_id"]
+#: What other methods are held against, where it is there.
+REFERENCE = "full"
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class Variant:
     @cached_property
     def points(self) -> list[float]:
         """The primary test metric of each seed that has one."""
-        return [value for run in self.runs if (value := run.result.primary("test")) is not None]
+        return self.primaries("test")
 
     @property
     def value(self) -> float | None:
@@ -61,9 +53,18 @@ class Variant:
         return None if self.replicates is None else stats.interval(self.replicates.mean(axis=0))
 
     @property
+    def fixed(self) -> bool:
+        """Whether nothing was trained, so that another seed could change nothing."""
+        return self.average("cost", "parameters", "trainable") == 0
+
+    @property
     def settled(self) -> bool:
-        """Whether another seed is there to judge by, or could change nothing, since nothing was trained."""
-        return len(self.points) > 1 or self.average("cost", "parameters", "trainable") == 0
+        """Whether another seed is there to judge by, or could change nothing."""
+        return len(self.points) > 1 or self.fixed
+
+    def primaries(self, side: str) -> list[float]:
+        """The primary metric on a side of each seed that has one."""
+        return [value for run in self.runs if (value := run.result.primary(side)) is not None]
 
     def average(self, *path: str) -> float | None:
         """The mean over seeds of a number in the record, e.g. `average("cost", "train_seconds")`."""
@@ -72,14 +73,44 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """A pair of variants, the first minus the second, and its p-value beside all others of the table (Holm)."""
+
+    first: Variant
+    second: Variant
+    pair: pairs.Pair
+    adjusted: float | None
+
+    @property
+    def apart(self) -> bool:
+        """Whether the two are told apart, at an error of 5 % over all pairs together."""
+        return self.adjusted is not None and self.adjusted <= ERROR
+
+    @property
+    def turned(self) -> "Tested":
+        """The second minus the first."""
+        pair = self.pair
+        ends = None if pair.interval is None else (-pair.interval[1], -pair.interval[0])
+        gap = None if pair.gap is None else -pair.gap
+        turned = pair._replace(gap=gap, interval=ends, fixed=pair.fixed[::-1])
+        return Tested(self.second, self.first, turned, self.adjusted)
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """What stands in one table: one task, one test split."""
+    """What stands in one table: one task, one test split.
+
+    Args:
+        tested: pairs by the names of their variants, in the page's order; those that cannot be paired are missing.
+        subjects, rows: of the test split; None where no predictions say.
+    """
 
     task: str
     split: str
     variants: list[Variant]
     subjects: int | None
     rows: int | None
+    tested: Mapping[tuple[str, str], Tested] = field(default_factory=dict)
 
     @property
     def output(self) -> str:
@@ -97,24 +128,55 @@ class Comparison:
         defined = [variant for variant in self.variants if variant.value is not None]
         return max(defined, key=lambda variant: variant.value or 0.0, default=None)
 
+    @cached_property
+    def reference(self) -> Variant | None:
+        """Full fine-tuning, of everything; of several such variants the best on val."""
+        tunings = [(variant, variant.runs[0].result.config["tuning"]) for variant in self.variants if variant.points]
+        found = [variant for variant, how in tunings if how["name"] == REFERENCE and not how.get("targets")]
+        return max(found, key=lambda variant: max(variant.primaries("val"), default=0.0), default=None)
+
     @property
     def ranked(self) -> bool:
         """Whether an order may be spoken of: every variant that was trained has two seeds or more."""
         trained = any(len(variant.points) > 1 for variant in self.variants)
         return trained and all(variant.settled for variant in self.variants)
 
-    def gap(self, variant: Variant) -> stats.Interval | None:
-        """The interval of `variant` minus the best, paired by subject; None where the two cannot be paired.
+    @cached_property
+    def findings(self) -> list[fairness.Finding]:
+        """What differs between the runs besides the method."""
+        return _findings(*self.variants)
 
-        Its level holds for all comparisons with the best together (Bonferroni).
-        """
-        best = self.best
-        if best is None or variant is best or variant.rows != best.rows:
-            return None
-        if variant.replicates is None or best.replicates is None:
-            return None
-        level = 1 - 0.05 / max(1, len(self.variants) - 1)
-        return stats.difference(variant.points, best.points, variant.replicates, best.replicates, level)
+    @cached_property
+    def letters(self) -> dict[str, str]:
+        """Of variants that may be compared in quality: two share a letter exactly when they are not told apart."""
+        known = {name for names in self.tested for name in names}
+        equal: list[Variant] = []
+        # The best first: who may not be compared with it has no letter.
+        for variant in sorted(self.variants, key=lambda variant: variant is not self.best):
+            if variant.name in known and not any(self.unequal(variant, other) for other in equal):
+                equal.append(variant)
+        order = [variant.name for variant in self.variants if any(variant is one for one in equal)]
+        apart = [
+            (order.index(a), order.index(b))
+            for (a, b), tested in self.tested.items()
+            if tested.apart and a in order and b in order
+        ]
+        return dict(zip(order, many.letters(len(order), apart), strict=True))
+
+    def pair(self, first: Variant, second: Variant) -> Tested | None:
+        """`first` minus `second` on the same subjects; None where the two cannot be paired."""
+        if (found := self.tested.get((first.name, second.name))) is not None:
+            return found
+        found = self.tested.get((second.name, first.name))
+        return None if found is None else found.turned
+
+    def unequal(self, first: Variant, second: Variant) -> list[fairness.Finding]:
+        """What differs between the runs of two variants besides the method, and bears on quality."""
+        return fairness.barring(self.between(first, second), conditions.QUALITY)
+
+    def between(self, first: Variant, second: Variant) -> list[fairness.Finding]:
+        """What differs between the runs of two variants besides the method."""
+        return _findings(first, second)
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
@@ -125,70 +187,43 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     return [_comparison(task, split, tables[task, split]) for task, split in sorted(tables)]
 
 
+def _findings(*variants: Variant) -> list[fairness.Finding]:
+    runs = [(variant.name, run) for variant in variants for run in variant.runs]
+    return fairness.comparable([record(run.result) for _, run in runs], [name for name, _ in runs])
+
+
 def _comparison(task: str, split: str, runs: list[Run]) -> Comparison:
     grouped: dict[str, list[Run]] = defaultdict(list)
     for name, run in zip(names([run.result for run in runs]), runs, strict=True):
         grouped[name].append(run)
-    judge = _Judge()
-    variants = []
+    book, variants, answers = Book(), [], {}
     for name, members in grouped.items():
         members.sort(key=lambda run: run.result.seed)
-        variants.append(Variant(name, members, *judge.replicates(members)))
+        found = book.of(members)
+        if found is None:
+            variants.append(Variant(name, members, None, None))
+        else:
+            answers[name] = found[1]
+            variants.append(Variant(name, members, found[0], book.replicates(*found)))
     # By cost, not by score: an order by score would read as a ranking.
     variants.sort(key=lambda variant: (variant.average("cost", "parameters", "trainable") or 0, variant.name))
-    return Comparison(task, split, variants, judge.subjects, judge.rows)
+    first = next(iter(book.rows.values()), None)
+    subjects, rows = (None, None) if first is None else (len(set(first.subjects)), len(first.subjects))
+    return Comparison(task, split, variants, subjects, rows, _tested(variants, answers, book))
 
 
-class _Judge:
-    """Replicates of the primary metric; one set of draws serves all runs over the same rows."""
-
-    def __init__(self) -> None:
-        self.draws: dict[str, Array] = {}
-        self.subjects: int | None = None
-        self.rows: int | None = None
-
-    def replicates(self, runs: Sequence[Run]) -> tuple[str | None, Array | None]:
-        """The digest of the test rows and the replicates [S, R] of a variant's runs, where all have both."""
-        found = [self._of(run) for run in runs]
-        rows = {name for name, _ in found}
-        values = [value for _, value in found if value is not None]
-        if len(rows) != 1 or len(values) != len(runs):
-            return None, None
-        return rows.pop(), np.array(values)
-
-    def _of(self, run: Run) -> tuple[str | None, Array | None]:
-        recorded = run.result.primary("test")
-        if recorded is None or not (run.folder / "predictions.parquet").exists():
-            return None, None
-        try:
-            rows, subjects, statistic = _predictions(run)
-        except (OSError, ValueError, KeyError) as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UsageError(f"{run.folder / 'predictions.parquet'} is not what cxr-train writes: {line}") from error
-        if not len(subjects) or not abs(float(statistic(np.ones(len(subjects)))) - recorded) <= _TOLERANCE:
-            return None, None
-        if rows not in self.draws:
-            self.draws[rows] = stats.cluster_bootstrap(subjects, REPLICATES, DRAWS)
-        if self.subjects is None:
-            self.subjects, self.rows = len(set(subjects)), len(subjects)
-        return rows, statistic(self.draws[rows])
-
-
-def _predictions(run: Run) -> tuple[str, Array, Statistic]:
-    """The test rows' digest, their subjects [N], and the primary metric as a function of row weights [..., N]."""
-    table = results.read_predictions(run.folder)
-    table = table[table["split"] == "test"]
-    table = table.assign(**{key: table[key].astype(str) for key in _KEYS})
-    if run.result.output == "text":
-        table = table[table["reference"].fillna("").str.strip() != ""].sort_values(_KEYS)
-        counts = text.bleu_counts(table["reference"].tolist(), table["generated"].fillna("").tolist())
-        return (
-            digest(table[_KEYS].to_numpy().tolist()),
-            table["subject_id"].to_numpy(),
-            lambda weights: text.bleu(weights @ counts),
+def _tested(variants: Sequence[Variant], answers: Mapping[str, Array], book: Book) -> dict[tuple[str, str], Tested]:
+    """Every pair of variants that were judged on the same rows."""
+    found: list[tuple[Variant, Variant, pairs.Pair]] = []
+    for name, rows in book.rows.items():
+        same = [variant for variant in variants if variant.rows == name]
+        judged = pairs.compare_all(
+            rows.truth,
+            [answers[variant.name] for variant in same],
+            rows.subjects,
+            rows.statistic,
+            fixed=[variant.fixed for variant in same],
         )
-    wide = table.set_index([*_KEYS, "label"])[["truth", "score"]].unstack("label")
-    truth, score = wide["truth"].to_numpy(float), wide["score"].to_numpy(float)
-    rows = [list(wide.index), list(wide["truth"].columns)]
-    subjects = wide.index.get_level_values("subject_id").to_numpy()
-    return digest(rows), subjects, lambda weights: stats.macro_auroc(truth, score, weights)
+        found += [(same[i], same[j], pair) for (i, j), pair in judged.items()]
+    adjusted = many.holm([pair.p for *_, pair in found])
+    return {(a.name, b.name): Tested(a, b, pair, p) for (a, b, pair), p in zip(found, adjusted, strict=True)}

@@ -1,6 +1,7 @@
-"""Example images of the test split: what is true, and what each variant said of the same image."""
+"""Examples of the test split: what is true, what each variant said of the same row, and where it looked."""
 
 import base64
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +16,34 @@ from cxr_ft.show.words import DASH, decimal
 #: At most so many images of a comparison, and bytes of all its thumbnails.
 IMAGES, BYTES = 12, 1_500_000
 
+#: At most so many variants show where they looked, in pictures of so many pixels a side, so strong at most.
+LOOKS, SIDE, STRENGTH = 6, 96, 0.75
+_ORANGE = (230, 159, 0)
+
 #: At most so many labels of a prediction, the likeliest first.
 LIKELIEST = 3
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 
 
 @dataclass(frozen=True)
-class Example:
-    """One image: its data URI, the truth, and (variant, prediction) for each variant."""
+class Look:
+    """Where a variant looked: a picture as data URI, and the label that it asked about; "" for a text."""
 
     image: str
     name: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: its image as data URI or the text that was given, the truth, and (variant, prediction) for each."""
+
+    image: str
+    given: str
+    name: str
     truth: str
     predictions: list[tuple[str, str]]
+    looks: list[Look]
 
 
 def open_data(run: Run) -> bool:
@@ -54,12 +70,17 @@ def examples(comparison: Comparison, include_data: bool = False) -> list[Example
     for image in ids[:IMAGES]:
         owner = next(name for name, items in told.items() if image in items)
         item = told[owner][image]
-        uri = _data_uri(folders[owner], item["file"])
-        room -= len(uri)
+        uri = _data_uri(folders[owner], item["file"]) if item["file"] else ""
+        looks = [
+            _look(folders[name] / item["file"], name, items[image]["looked"])
+            for name, items in told.items()
+            if image in items and item["file"] and items[image].get("looked")
+        ][:LOOKS]
+        room -= len(uri) + sum(len(look.image) for look in looks)
         if room < 0:
             break
         said = [(name, _said(items[image]["predicted"]) if image in items else DASH) for name, items in told.items()]
-        found.append(Example(uri, image, _truth(item["truth"]), said))
+        found.append(Example(uri, str(item.get("given", "")), image, _truth(item["truth"]), said, looks))
     return found
 
 
@@ -69,7 +90,8 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
         return []
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return [{key: entry[key] for key in ("file", "dicom_id", "truth", "predicted")} for entry in entries]
+        needed = ("file", "dicom_id", "truth", "predicted")
+        return [{**entry, **{key: entry[key] for key in needed}} for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no gallery of cxr-train: {error!r}") from error
 
@@ -87,6 +109,31 @@ def _data_uri(folder: Path, name: object) -> str:
     if kind is None:
         raise UsageError(f"{path} is neither PNG nor JPEG")
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+
+
+def _look(path: Path, name: str, looked: Mapping[str, Any]) -> Look:
+    """The image in small, orange where covering it took most from the answer."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            grey = np.asarray(picture.convert("L").resize((SIDE, SIDE)), float)[..., None]
+        table = np.asarray(looked["map"], float)
+        at = str(looked["at"])
+        if table.ndim != 2 or not table.size:
+            raise ValueError(f"a map of shape {table.shape}")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path.parent / 'gallery.json'} is no gallery of cxr-train: {error!r}") from error
+    most = table.max(initial=0.0)
+    share = np.clip(table, 0, None) / most if most > 0 else np.zeros_like(table)
+    # Cells are shown as they were asked about: nothing finer is known.
+    size = [np.arange(SIDE) * cells // SIDE for cells in share.shape]
+    alpha = STRENGTH * share[np.ix_(*size)][..., None]
+    mixed = Image.fromarray(np.asarray((1 - alpha) * grey + alpha * np.array(_ORANGE), np.uint8))
+    raw = io.BytesIO()
+    mixed.save(raw, "JPEG", quality=80)
+    return Look(f"data:image/jpeg;base64,{base64.b64encode(raw.getvalue()).decode()}", name, at)
 
 
 def _truth(value: str | Sequence[str]) -> str:

@@ -3,20 +3,25 @@
 All text that comes from data is escaped; nothing is fetched from anywhere.
 """
 
+import base64
+import hashlib
 import logging
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from cxr_ft import files
 from cxr_ft.errors import UsageError
-from cxr_ft.show import charts, gallery, tables, words
+from cxr_ft.score import conditions, fairness
+from cxr_ft.score.published import Published
+from cxr_ft.show import audit, charts, figures, gallery, groups, judged, tables, words
 from cxr_ft.show.compare import Comparison, compare
 from cxr_ft.show.runs import Run, load
 
@@ -27,6 +32,30 @@ HIDDEN = (
 )
 
 
+#: How much worse than full fine-tuning is still as good, in the primary metric, unless said otherwise: one point.
+MARGIN = 0.01
+
+#: How much bytes charts may take of the page; those beyond stand beside it in `charts/`.
+CHART_BYTES = 3_000_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a page is made.
+
+    Args:
+        include_data: show images and texts of data that is neither synthetic nor public.
+        margin: how much worse than full fine-tuning is still as good, in the primary metric.
+        published: numbers of others, to stand beside.
+        asked: the runs and folders as they were named on the command line, to say it again; empty: the runs' folders.
+    """
+
+    include_data: bool = False
+    margin: float = MARGIN
+    published: Sequence[Published] = ()
+    asked: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class Section:
     """What the template shows of one comparison."""
@@ -34,22 +63,31 @@ class Section:
     title: str
     lead: str
     answer: str
-    unfair: list[tuple[str, str]]
+    unfair: list[fairness.Finding]
+    listed: list[fairness.Finding]
+    memory: list[str]
     main: tables.Table
     undefined: list[str]
-    charts: list[tuple[str, Markup]]
+    margin: tables.Table | None
+    pairs: tables.Table | None
+    charts: list[tuple[str, Markup, str]]
     natural: tables.Table | None
+    calibration: tables.Table | None
+    gaps: list[str]
+    subgroups: list[tables.Table]
     examples: list[gallery.Example]
     hidden: str
+    audit: tables.Table
+    leaks: str
 
 
-def write_page(folders: Sequence[Path], out: Path, include_data: bool = False) -> list[Path]:
-    """Compare runs: write `comparison.html`, `.pdf` (where WeasyPrint works), `.csv` and `charts/` into `out`.
+def write_page(folders: Sequence[Path], out: Path, options: Options | None = None) -> list[Path]:
+    """Compare runs: write `comparison.html`, `.pdf` (where WeasyPrint works), `.csv`, `pairs.csv` and `charts/`.
 
     Args:
         folders: of runs, as `results.find` lists them.
-        out: made if it is missing.
-        include_data: show images and texts of data that is neither synthetic nor public.
+        out: the folder they go to; made if it is missing.
+        options: None: the defaults.
 
     Returns:
         The files written, the page first.
@@ -57,6 +95,7 @@ def write_page(folders: Sequence[Path], out: Path, include_data: bool = False) -
     Raises:
         UsageError: where no run succeeded, a file of a run is broken, or `out` cannot be written.
     """
+    options = options or Options()
     good, other = load(folders)
     if not good:
         found = Counter(run.result.status for run, _ in other)
@@ -66,57 +105,91 @@ def write_page(folders: Sequence[Path], out: Path, include_data: bool = False) -
         )
     comparisons = compare(good)
     # Whatever can be wrong with the runs comes to light before the first file is written.
-    examples = [gallery.examples(comparison, include_data) for comparison in comparisons]
+    examples = [gallery.examples(comparison, options.include_data) for comparison in comparisons]
     files.make_folder(out)
     drawn: list[Path] = []
     sections = []
     for comparison, shown in zip(comparisons, examples, strict=True):
         prefix = f"{comparison.task}-{comparison.split[:8]}-" if len(comparisons) > 1 else ""
-        inline, paths = _charts(comparison, out / "charts", prefix)
+        inline, paths = _charts(comparison, out / "charts", prefix, CHART_BYTES // len(comparisons))
         drawn += paths
-        sections.append(_section(comparison, inline, shown, include_data))
-    html = _render(sections, good, other)
-    written = [out / "comparison.html", out / "comparison.csv"]
+        sections.append(_section(comparison, inline, shown, options))
+    html = _render(sections, good, other, options)
+    written = [out / name for name in ("comparison.html", "comparison.csv", "pairs.csv")]
     files.write_text(written[0], html)
     files.write_text(written[1], tables.as_csv([*good, *(run for run, _ in other)]))
+    files.write_text(written[2], judged.pairs_csv(comparisons))
     return [*written, *_pdf(html, out / "comparison.pdf"), *drawn]
 
 
 def _section(
-    comparison: Comparison, inline: list[tuple[str, Markup]], examples: list[gallery.Example], include_data: bool
+    comparison: Comparison, inline: list[tuple[str, Markup, str]], examples: list[gallery.Example], options: Options
 ) -> Section:
-    hidden = not include_data and not all(gallery.open_data(run) for run in comparison.runs)
+    hidden = not options.include_data and not all(gallery.open_data(run) for run in comparison.runs)
+    table, leaks = audit.splits(comparison)
     return Section(
         title=f"{words.task(comparison.task).capitalize()}, test split {comparison.split[:8]}",
         lead=words.lead(comparison),
-        answer=words.answer(comparison),
-        unfair=tables.unfair(comparison),
+        answer=words.answer(comparison, options.margin),
+        unfair=[finding for finding in comparison.findings if finding.concerns],
+        listed=[finding for finding in comparison.findings if not finding.concerns],
+        memory=judged.memory(comparison),
         main=tables.main(comparison),
         undefined=tables.undefined(comparison),
+        margin=judged.margin_table(comparison, options.margin),
+        pairs=judged.pair_table(comparison),
         charts=inline,
         natural=tables.natural(comparison),
+        calibration=groups.calibration(comparison),
+        gaps=groups.gaps(comparison),
+        subgroups=groups.subgroups(comparison),
         examples=examples,
         hidden=HIDDEN if hidden else "",
+        audit=table,
+        leaks=leaks,
     )
 
 
-def _charts(comparison: Comparison, folder: Path, prefix: str) -> tuple[list[tuple[str, Markup]], list[Path]]:
-    """Each chart as an element that takes the page's text colour, and its files."""
-    found = [run.result for run in comparison.runs]
-    inline: list[tuple[str, Markup]] = []
+def _charts(
+    comparison: Comparison, folder: Path, prefix: str, room: int
+) -> tuple[list[tuple[str, Markup, str]], list[Path]]:
+    """Each chart as an element that takes the page's text colour, while there is room, with what to know of it; and the
+    files of all.
+    """
+    inline: list[tuple[str, Markup, str]] = []
     paths: list[Path] = []
-    for name, draw in charts.CHARTS.items():
-        if name == "per_label" and comparison.output != "scores":
-            continue
-        element = charts.write(draw(found), folder, prefix + name)
+    for name, figure in _figures(comparison):
+        element = charts.write(figure, folder, prefix + name)
         paths += [folder / f"{prefix}{name}.{kind}" for kind in ("svg", "png")]
         # Safe to mark: matplotlib escapes what it writes into an SVG.
         coloured = Markup(element.replace(f": {charts.INK}", ": currentColor"))
-        inline.append((name.replace("_", " "), coloured))
+        room -= len(element)
+        beside = Markup('<p class="note">Too large for the page: charts/{}.svg</p>').format(prefix + name)
+        inline.append((name.replace("_", " "), coloured if room > 0 else beside, _caution(comparison, name)))
     return inline, paths
 
 
-def _render(sections: list[Section], good: list[Run], other: list[tuple[Run, str]]) -> str:
+def _caution(comparison: Comparison, chart: str) -> str:
+    """What differs between the runs and bars the claim that a chart of cost would make."""
+    claim = next((claim for claim in (conditions.TIME, conditions.MEMORY) if claim in chart), None)
+    found = [] if claim is None else fairness.barring(comparison.findings, claim)
+    return f"Not comparable: the runs differ in {words.listed([one.name for one in found])}." if found else ""
+
+
+def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+    found = [run.result for run in comparison.runs]
+    for name, draw in charts.CHARTS.items():
+        if name not in charts.SCORES or comparison.output == "scores":
+            figure = draw(found)
+            if name not in charts.OPTIONAL or figure.get_label() != figures.EMPTY:
+                yield name, figure
+    for name, draw_runs in charts.FOLDERS.items():
+        figure = draw_runs(comparison.runs)
+        if figure.get_label() != figures.EMPTY:
+            yield name, figure
+
+
+def _render(sections: list[Section], good: list[Run], other: list[tuple[Run, str]], options: Options) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -125,13 +198,32 @@ def _render(sections: list[Section], good: list[Run], other: list[tuple[Run, str
         undefined=StrictUndefined,
     )
     table, shared = tables.provenance(good)
+    environment.filters["digest"] = _digest
     return environment.get_template("page.html").render(
         sections=sections,
+        splits=len({run.result.task for run in good}) < len(sections),
+        published=judged.published_table(options.published),
+        margin=words.decimal(options.margin),
         provenance=table,
         shared=shared,
         commands=[f"cxr-train --config {shlex.quote(str(run.folder / 'result.json'))}" for run in good],
+        again=_command(good, options),
         other=[(run.result.variant, run.result, str(run.folder), reason) for run, reason in other],
     )
+
+
+def _digest(script: str) -> str:
+    """What a content security policy names a script by: the browser runs this one and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def _command(runs: Sequence[Run], options: Options) -> str:
+    """The command that makes the page of these runs again; where the page goes is open."""
+    flags = [f"--margin {options.margin:g}"] if options.margin != MARGIN else []
+    flags += ["--include-data"] if options.include_data else []
+    flags += ["--published CSV"] if options.published else []
+    places = options.asked or [str(run.folder) for run in runs]
+    return " ".join(["cxr-compare", *map(shlex.quote, places), *flags, "--out DIR"])
 
 
 def _pdf(html: str, path: Path) -> list[Path]:

@@ -1,8 +1,10 @@
 """Runs as found: which may be compared, what numbers they record, what to call them.
 
-A variant is what its runs have in common: everything but the seed of training and the place of the data.
+A variant is what its runs have in common: everything but the seed of training and the place of the data. How the data
+is read (augmentation, views, size) is part of it.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter, defaultdict
@@ -16,7 +18,10 @@ from cxr_ft.run.results import Result
 from cxr_ft.score.fairness import differences
 
 #: The kinds of memory that make up the peak; a record may hold an allocator's counters besides.
-MEMORY = ("weights", "gradients", "optimizer", "activations")
+MEMORY = ("weights", "gradients", "optimizer", "activations", "workspace")
+
+#: Where the data lies, among its options.
+PLACES = ("splits", "root")
 
 #: A setting longer than this is shown by its beginning.
 _LONG = 40
@@ -70,9 +75,9 @@ def load(folders: Sequence[Path]) -> tuple[list[Run], list[tuple[Run, str]]]:
     return good, other
 
 
-def setting(result: Result) -> dict[str, Any]:
-    """Everything that should be equal in a fair comparison: configuration, split hashes, environment."""
-    return {**_config(result), "environment": result.environment}
+def record(result: Result) -> dict[str, Any]:
+    """A result as the nested dicts that `score.fairness` reads."""
+    return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
 
 
 def names(found: Sequence[Result]) -> list[str]:
@@ -101,7 +106,8 @@ def _without_seed(result: Result) -> str:
 
 def _config(result: Result) -> dict[str, Any]:
     """The configuration, with what the data is in place of where it lies."""
-    return {**result.config, "data": result.data.get("sha256", {})}
+    options = {key: value for key, value in result.config["data"].items() if key not in PLACES}
+    return {**result.config, "data": {**options, **result.data.get("sha256", {})}}
 
 
 def _told_apart(name: str, group: Mapping[str, Result]) -> dict[str, str]:

@@ -2,24 +2,30 @@
 
 import csv
 import io
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_ft.score.fairness import differences, flatten
+from cxr_ft.score.fairness import flatten
 from cxr_ft.show import words
 from cxr_ft.show.compare import Comparison, Variant
-from cxr_ft.show.runs import Run, names, number, peak_bytes, setting, short
+from cxr_ft.show.runs import Run, names, number, peak_bytes
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, smaller notes below it, and for an interval where its bar stands (shares of the width)."""
+    """A cell.
+
+    Args:
+        text: what it says; `notes`: smaller lines below.
+        bar: for an interval, where its bar stands (shares of the width).
+        key: what its column is sorted by, where that is not the text.
+    """
 
     text: str
     notes: tuple[str, ...] = ()
     bar: tuple[float, float, float] | None = None
+    key: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,27 @@ class Table:
 
 #: Columns of a kind of output after the primary metric: title, path in the test metrics. A path is tried after another.
 QUALITY: dict[str, list[tuple[str, list[tuple[str, ...]]]]] = {
-    "scores": [("F1", [("macro", "f1")]), ("Accuracy", [("accuracy",), ("micro", "accuracy")])],
-    "text": [("Label F1", [("label_f1",)]), ("ROUGE-L", [("rouge_l",)]), ("Distinct", [("distinct",)])],
+    "scores": [
+        ("Accuracy", [("accuracy",), ("micro", "accuracy")]),
+        ("F1", [("macro", "f1")]),
+        ("Precision", [("macro", "precision")]),
+        ("Recall", [("macro", "recall")]),
+    ],
+    "text": [
+        ("Clinical F1", [("clinical", "14_positive", "macro", "f1")]),
+        ("Label F1", [("label_f1",)]),
+        ("ROUGE-L", [("rouge_l",)]),
+        ("Distinct", [("distinct",)]),
+    ],
 }
 
-#: A value that more variants share is not followed by their names.
-_NAMED = 2
+#: Floors of generated reports, by their key in the metrics: who says it, and how it is chosen.
+FLOORS = {
+    "constant": ("one report for all", "the best BLEU-4 on train"),
+    "constant_clinical": ("one report for all", "the best clinical F1 on train"),
+    "random": ("a report of train at random", "a floor"),
+    "nearest": ("the report of the train image that looks most alike", "a floor"),
+}
 
 
 def main(comparison: Comparison) -> Table:
@@ -53,7 +74,7 @@ def main(comparison: Comparison) -> Table:
     output = comparison.output
     quality = QUALITY[output]
     primary = words.metric(output)[0].upper() + words.metric(output)[1:]
-    head = ["Variant", f"{primary}, test", "Minus the best", f"{primary}, val"]
+    head = ["Variant", f"{primary}, test", "Letters", "Minus the best", f"{primary}, val"]
     head += [title for title, _ in quality]
     head += ["Trainable", "Training", "Peak memory", "Artefact"]
     scale = _scale(comparison)
@@ -71,25 +92,9 @@ def natural(comparison: Comparison) -> Table | None:
         if found:
             mean = sum(found) / len(found)
             gap = None if variant.value is None else mean - variant.value
-            cells = [variant.name, *(words.decimal(value) for value in (variant.value, mean, gap))]
-            rows.append(Row([Cell(text) for text in cells]))
+            cells = [Cell(words.decimal(value), key=value) for value in (variant.value, mean, gap)]
+            rows.append(Row([Cell(variant.name), *cells]))
     return Table(["Variant", "Balanced", "Natural", "Difference"], rows) if rows else None
-
-
-def unfair(comparison: Comparison) -> list[tuple[str, str]]:
-    """What differs besides the method: the setting, and its values with the variants that have them."""
-    runs = [run.result for run in comparison.runs]
-    found = []
-    for path, values in differences([setting(run) for run in runs]):
-        having: dict[str, dict[str, None]] = defaultdict(dict)
-        for value, name in zip(values, names(runs), strict=True):
-            having[short(value)][name] = None
-        # The rarest first: what stands out is the news, the most common value needs no list of names.
-        told = [(value, list(who)) for value, who in sorted(having.items(), key=lambda item: len(item[1]))]
-        common = f"otherwise {told[-1][0]}" if len(told[-1][1]) > _NAMED else ""
-        named = [f"{value} ({words.listed(who)})" for value, who in (told[:-1] if common else told)]
-        found.append((path, "; ".join([*named, common] if common else named)))
-    return found
 
 
 def undefined(comparison: Comparison) -> list[str]:
@@ -153,20 +158,27 @@ def _cells(comparison: Comparison, variant: Variant, scale: tuple[float, float])
         next((value for path in paths if (value := variant.average("metrics", "test", *path)) is not None), None)
         for _, paths in QUALITY[comparison.output]
     ]
-    vals = [value for run in variant.runs if (value := run.result.primary("val")) is not None]
     peaks = [value for run in variant.runs if (value := peak_bytes(run.result)) is not None]
     gap, verdict = words.difference(comparison, variant)
+    tested = None if comparison.best in (None, variant) else comparison.pair(variant, comparison.best or variant)
+    spent = [
+        (variant.average("cost", "train_seconds"), words.seconds),
+        (_mean(peaks), words.size),
+        (variant.average("cost", "artefact_bytes"), words.size),
+    ]
     return [
         Cell(variant.name, (f"seed{'s' if len(variant.runs) > 1 else ''} {seeds}",)),
-        Cell(words.decimal(variant.value), _uncertainty(variant), _bar(variant, *scale)),
-        Cell(gap, (verdict,) if verdict else ()),
-        Cell(words.decimal(_mean(vals))),
-        *(Cell(words.decimal(value)) for value in quality),
-        Cell(words.count(trainable), (words.percent(trainable, total),)),
-        Cell(words.seconds(variant.average("cost", "train_seconds"))),
-        Cell(words.size(_mean(peaks))),
-        Cell(words.size(variant.average("cost", "artefact_bytes"))),
+        Cell(words.decimal(variant.value), _uncertainty(variant), _bar(variant, *scale), variant.value),
+        Cell(comparison.letters.get(variant.name, words.DASH)),
+        Cell(gap, (verdict,) if verdict else (), key=0.0 if tested is None else tested.pair.gap),
+        *(_number(value) for value in (_mean(variant.primaries("val")), *quality)),
+        Cell(words.count(trainable), (words.percent(trainable, total),), key=trainable),
+        *(Cell(written(value), key=value) for value, written in spent),
     ]
+
+
+def _number(value: float | None) -> Cell:
+    return Cell(words.decimal(value), key=value)
 
 
 def _uncertainty(variant: Variant) -> tuple[str, ...]:
@@ -184,17 +196,25 @@ def _bar(variant: Variant, low: float, high: float) -> tuple[float, float, float
 
 
 def _floors(comparison: Comparison, width: int) -> list[list[Cell]]:
-    """A row for each distinct constant floor; there is one, unless the train splits differ."""
-    found = {
-        tuple(number(run.result, "metrics", "test", "floor", key) for key in ("bleu_4", "label_f1", "rouge_l"))
-        for run in comparison.runs
-    }
+    """What reports score that are not written from the image; a row for each that differs."""
+    keys = ("bleu_4", "clinical_f1_14_positive", "label_f1", "rouge_l")
+    found: dict[tuple[str, tuple[float | None, ...]], None] = {}
+    for run in comparison.runs:
+        told = run.result.metrics.get("test", {}).get("floors") or {"constant": None}
+        for name in [name for name in FLOORS if name in told]:
+            places = (("floors", name), ("floor",)) if name == "constant" else (("floors", name),)
+            found[name, tuple(_first(run, places, key) for key in keys)] = None
     rows = []
-    for bleu, *others in sorted(found, key=str):
-        cells = [Cell("constant report", ("chosen on train: the floor",)), Cell(words.decimal(bleu))]
-        cells += [Cell(words.DASH)] * 2 + [Cell(words.decimal(value)) for value in others]
+    for name, (bleu, *others) in found:
+        who, how = FLOORS[name]
+        cells = [Cell(who, (how,)), _number(bleu), *[Cell(words.DASH)] * 3, *map(_number, others)]
         rows += [cells + [Cell(words.DASH)] * (width - len(cells))] if bleu is not None else []
     return rows
+
+
+def _first(run: Run, places: Sequence[tuple[str, ...]], key: str) -> float | None:
+    found = (number(run.result, "metrics", "test", *place, key) for place in places)
+    return next((value for value in found if value is not None), None)
 
 
 def _scale(comparison: Comparison) -> tuple[float, float]:

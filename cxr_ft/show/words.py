@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from cxr_ft.score.stats import Interval, tied
-from cxr_ft.show.compare import Comparison, Variant
+from cxr_ft.score import conditions, fairness, pairs, power
+from cxr_ft.score.stats import Interval
+from cxr_ft.show.compare import Comparison, Tested, Variant
 from cxr_ft.show.runs import number
 
 DASH = "–"
@@ -85,9 +86,10 @@ def lead(comparison: Comparison) -> str:
     return f"{start}: {best.name}, {name} {decimal(best.value)}{certain}."
 
 
-def answer(comparison: Comparison) -> str:
+def answer(comparison: Comparison, margin: float) -> str:
     """What cannot be told apart from the best, what was compared, and what cannot be said; from the numbers alone."""
-    return " ".join([*_floor(comparison), *_verdicts(comparison), _reach(comparison), _question(comparison)])
+    parts = [*_floor(comparison), *_verdicts(comparison), *_margins(comparison, margin), *_barred(comparison)]
+    return " ".join([*parts, _reach(comparison), _question(comparison)])
 
 
 def _question(comparison: Comparison) -> str:
@@ -115,20 +117,89 @@ def _floor(comparison: Comparison) -> list[str]:
 
 
 def _verdicts(comparison: Comparison) -> list[str]:
-    others = [v for v in comparison.variants if v is not comparison.best and v.value is not None]
-    if comparison.best is None or not others:
+    best = comparison.best
+    others = [v for v in comparison.variants if v is not best and v.value is not None]
+    if best is None or not others:
         return []
-    gaps = {variant.name: comparison.gap(variant) for variant in others}
-    equal = [name for name, gap in gaps.items() if gap is not None and tied(gap)]
-    apart = [name for name, gap in gaps.items() if gap is not None and not tied(gap)]
-    unknown = [name for name, gap in gaps.items() if gap is None]
     lower = "Lower" if comparison.ranked else "Lower on these test subjects"
-    sentences = [
-        (equal, f"Cannot be told apart from it: {listed(equal)}." if equal else ""),
-        (apart, f"{lower}: {listed(apart)}." if apart else ""),
-        (unknown, f"Not comparable subject by subject: {listed(unknown)}." if unknown else ""),
+    said: dict[str, list[str]] = {}
+    for variant in others:
+        tested = comparison.pair(variant, best)
+        if unequal(comparison, variant, best):
+            said.setdefault("Differ from it in more than the method, so that quality is not comparable", [])
+            said["Differ from it in more than the method, so that quality is not comparable"].append(variant.name)
+        elif tested is None or tested.pair.p is None:
+            said.setdefault("Not comparable subject by subject", []).append(variant.name)
+        else:
+            said.setdefault(lower if tested.apart else "Cannot be told apart from it", []).append(variant.name)
+    order = sorted(said, key=lambda key: (key == lower) + 2 * key.startswith(("Not", "Differ")))
+    return [f"{key}: {listed(said[key])}." for key in order]
+
+
+def unequal(comparison: Comparison, first: Variant, second: Variant) -> str:
+    """The names of what differs between two variants besides the method and bears on quality; else nothing."""
+    return listed([finding.name for finding in comparison.unequal(first, second)])
+
+
+def unlike(comparison: Comparison, first: Variant, second: Variant, claim: str) -> str | None:
+    """By name and value why a claim about two variants ("quality", "time", "memory") cannot be made."""
+    return fairness.verdict(comparison.between(first, second), claim)
+
+
+def margins(comparison: Comparison, margin: float) -> dict[str, tuple[str, str]]:
+    """Whether each variant is worse than the reference by less than `margin`: outcome, and the words for it."""
+    reference = comparison.reference
+    found = {}
+    for variant in comparison.variants:
+        tested = None if reference in (None, variant) or reference is None else comparison.pair(variant, reference)
+        if tested is None or reference is None or variant.runs[0].result.method == reference.runs[0].result.method:
+            continue
+        if what := unequal(comparison, variant, reference):
+            found[variant.name] = ("not comparable", f"differs in {what}")
+            continue
+        judged = pairs.non_inferior(tested.pair, margin)
+        found[variant.name] = (judged.outcome, _why(tested, judged))
+    return found
+
+
+def _why(tested: Tested, judged: pairs.Margin) -> str:
+    if tested.pair.interval is None:
+        return tested.pair.reason or ""
+    low, high = tested.pair.interval
+    worse = judged.outcome == "worse by more than the margin"
+    sure = f"one-sided {100 * judged.level:g} %"
+    return (
+        f"the gap is {'below' if worse else 'above'} {decimal(high if worse else low)} ({sure}; {tested.pair.covers})"
+    )
+
+
+def _margins(comparison: Comparison, margin: float) -> list[str]:
+    reference, judged = comparison.reference, margins(comparison, margin)
+    if reference is None or not judged:
+        return []
+    said = f"{decimal(margin)} ({metric(comparison.output)}) of {reference.name}"
+    out = []
+    for outcome, start in (
+        ("within margin", f"Within {said}"),
+        ("worse by more than the margin", f"Not within {said}"),
+    ):
+        if names := [name for name, (found, _) in judged.items() if found == outcome]:
+            out.append(f"{start}: {listed(names)}.")
+    if names := [name for name, (found, _) in judged.items() if found == "open"]:
+        out.append(f"Open whether within {said}: {listed(names)}.")
+    return out
+
+
+def _barred(comparison: Comparison) -> list[str]:
+    """Which claims of cost the runs do not bear, and what differs."""
+    by_reason: dict[str, list[str]] = {}
+    for claim in (conditions.TIME, conditions.MEMORY):
+        if found := fairness.barring(comparison.findings, claim):
+            by_reason.setdefault(listed([finding.name for finding in found]), []).append(claim)
+    return [
+        f"{listed(claims).capitalize()}: not comparable, since the runs differ in {what}."
+        for what, claims in by_reason.items()
     ]
-    return [sentence for names, sentence in sentences if names]
 
 
 def _reach(comparison: Comparison) -> str:
@@ -147,11 +218,37 @@ def difference(comparison: Comparison, variant: Variant) -> tuple[str, str]:
         return DASH, ""
     if variant is comparison.best:
         return "best", "by point estimate"
-    gap = comparison.gap(variant)
-    if gap is None:
+    best = comparison.best
+    tested = None if best is None else comparison.pair(variant, best)
+    if best is None or tested is None or tested.pair.interval is None:
         return DASH, "not paired" if variant.value is not None else ""
-    verdict = "cannot be told apart" if tied(gap) else "lower" if comparison.ranked else "apart, one seed"
-    return span(gap), verdict
+    if what := unequal(comparison, variant, best):
+        return span(tested.pair.interval), f"not comparable: {what}"
+    return span(tested.pair.interval), verdict(comparison, tested)
+
+
+def verdict(comparison: Comparison, tested: Tested) -> str:
+    """Of the first against the second, at the error of all pairs together."""
+    if tested.adjusted is None:
+        return "not tested"
+    if not tested.apart:
+        return "cannot be told apart"
+    return ("lower" if (tested.pair.gap or 0) < 0 else "higher") if comparison.ranked else "apart, one seed"
+
+
+def needed(tested: Tested) -> tuple[str, str]:
+    """How many subjects, and how many seeds of each, would show the gap that was seen; or why none would."""
+    if tested.apart:
+        return DASH, DASH
+    found = power.needed(tested.pair)
+    subjects = (found.why_subjects or DASH) if found.subjects is None else f"{found.subjects:,}"
+    seeds = (found.why_seeds or DASH) if found.seeds is None else f"{found.seeds:,}"
+    return subjects, seeds
+
+
+def p_value(value: float | None) -> str:
+    """0.032; below a thousandth, so."""
+    return DASH if value is None else "below 0.001" if value < 0.001 else decimal(value)
 
 
 def _scaled(value: float, step: int, units: Sequence[str]) -> str:

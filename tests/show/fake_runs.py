@@ -9,7 +9,7 @@ from PIL import Image
 
 from cxr_ft.run import results
 from cxr_ft.run.results import Result
-from cxr_ft.score.metrics import classification, text
+from cxr_ft.score.metrics import calibration, classification, subgroups, text
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = ("Cardiomegaly", "Pleural Effusion", "Edema", "Fracture")
@@ -34,11 +34,22 @@ def classify_run(folder, method="lora", seed=0, quality=1.0, labels=LABELS, **ch
     """A successful classification run; `quality` shifts the scores of positives."""
     truth, score, subjects = _scores(seed, quality, len(labels), changes.get("split", "a"))
     metrics = classification.evaluate(truth, score, labels, None, multi_label=True) | {"loss": 0.4}
+    metrics |= {"calibration": calibration.evaluate(truth, score, labels, True, temperature=1.3)}
+    people = subjects.astype(str).tolist()
+    # Of the second group the positives are missed as the bias says, whatever the image shows.
+    sex = np.where(subjects % 2, "F", "M")
+    missed = (sex == "F")[:, None] & (np.random.default_rng(3).random(truth.shape) < changes.get("bias", 0.0))
+    metrics |= {
+        "subgroups": subgroups.evaluate(
+            truth, score, (score >= 0.5) & ~missed, labels, groups={"sex": sex.tolist()}, subjects=people
+        )
+    }
     natural = metrics | {"macro": metrics["macro"] | {"auroc": metrics["macro"]["auroc"] - 0.03}}
     result = _result(
         "classify", method, seed, labels, {"val": metrics, "test": metrics, "test_natural": natural}, changes
     )
     results.write(folder, result)
+    (folder / "system.jsonl").write_text('{"seconds": 5.0, "cpu_percent": 80.0, "memory_bytes": 900000000}\n{"sec')
     rows = [
         ("test", str(subject), f"s{subject}", f"d{i}", label, truth[i, j], score[i, j])
         for i, subject in enumerate(subjects)
@@ -87,12 +98,18 @@ def _scores(seed, quality, columns, split):
 
 
 def _result(task, method, seed, labels, metrics, changes):
-    train = {"seed": seed, "epochs": 4, "batch_size": changes.get("batch_size", 16), "precision": "no"}
+    train = {
+        "seed": seed,
+        "epochs": 4,
+        "batch_size": changes.get("batch_size", 16),
+        "precision": "no",
+        **changes.get("train", {}),
+    }
     config = {
-        "data": {"splits": f"/somewhere/{method}", "root": None},
+        "data": {"splits": f"/somewhere/{method}", "root": None, **changes.get("data", {})},
         "model": "git-tiny",
         "head": {"name": task},
-        "tuning": TUNING[method],
+        "tuning": TUNING[method] | changes.get("tuning", {}),
         "train": train,
     }
     split = changes.get("split", "a")
@@ -112,7 +129,10 @@ def _result(task, method, seed, labels, metrics, changes):
             "rows": {"train": 560, "val": 120, "test": 120, "test_natural": 120},
             "card": {"name": "phantom", "sensitivity": changes.get("sensitivity", "synthetic"), "labels": list(labels)},
         },
-        plan={"output": changes.get("output", "text" if task == "report" else "scores")},
+        plan={
+            "output": changes.get("output", "text" if task == "report" else "scores"),
+            "modules": [f"encoder.layer.{i}.attention.self.{word}" for i in range(2) for word in changes.get("at", ())],
+        },
         cost={
             "train_seconds": 20.0 + trainable / 1e5,
             "parameters": {"trainable": trainable, "total": 22_900_000},
@@ -140,5 +160,7 @@ def _gallery(folder, truth, predicted):
     for i in range(4):
         shade = np.linspace(20 + 40 * i, 200, 96).astype(np.uint8)
         Image.fromarray(np.add.outer(shade // 2, shade // 2)).save(folder / "gallery" / f"{i}.png")
-        entries.append({"file": f"{i}.png", "dicom_id": f"d{i}", "truth": truth[i], "predicted": predicted[i]})
+        looked = {"at": HOSTILE, "map": [[0.0, -1.0], [i, 0.5]]}
+        entry = {"file": f"{i}.png", "dicom_id": f"d{i}", "truth": truth[i], "predicted": predicted[i]}
+        entries.append(entry | {"looked": looked})
     (folder / "gallery" / "gallery.json").write_text(json.dumps(entries))

@@ -2,11 +2,14 @@
 
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from fake_runs import HOSTILE, LABELS, TUNING, classify_run, failed_run, report_run
 
+from cxr_ft.errors import UsageError
 from cxr_ft.run import results
-from cxr_ft.show import charts
+from cxr_ft.show import charts, words
+from cxr_ft.show.runs import Run, names, peak_bytes
 
 MANIFEST = {
     "asked": {"per_label": 50},
@@ -30,7 +33,7 @@ def runs(tmp_path_factory):
     return [results.read(classify_run(root / f"{m}{s}", m, s, 0.5 + s)) for m in TUNING for s in (0, 1)]
 
 
-@pytest.mark.parametrize("name", charts.CHARTS)
+@pytest.mark.parametrize("name", [name for name in charts.CHARTS if name != "modules"])
 def test_every_chart_takes_none_one_and_many_runs(name, runs):
     assert "There are no values to show." in words_of(charts.CHARTS[name]([]))
     for some in (runs[2:3], runs):
@@ -57,6 +60,85 @@ def test_reports_have_charts_too(tmp_path):
     run = results.read(report_run(tmp_path / "r"))
     assert "BLEU-4, test" in words_of(charts.quality_vs("time", [run]))
     assert "There are no values" in words_of(charts.per_label_bars([run]))
+
+
+def test_a_text_run_without_a_metric_by_epoch_has_its_losses(tmp_path):
+    run = results.read(report_run(tmp_path / "r"))
+    bare = run.replace(history=[{**step, "val": None} for step in run.history])
+    (axis,) = charts.CHARTS["learning_curves"]([bare]).axes
+    assert axis.get_ylabel().startswith("Loss")
+    assert [len(line.get_xdata()) for line in axis.lines] == [4, 4]
+
+
+def test_the_front_holds_what_nothing_cheaper_equals():
+    points = [(3, 0.9), (1, 0.5), (2, 0.5), (2, 0.7), (4, 0.9), (5, 0.95), (1, 0.4)]
+    front = charts.pareto(points)
+    assert front == [(1, 0.5), (2, 0.7), (3, 0.9), (5, 0.95)]
+    for cost, quality in points:
+        assert any(c <= cost and q >= quality for c, q in front)
+    assert charts.pareto([]) == []
+
+
+def test_the_front_is_of_means_not_of_lucky_seeds(runs):
+    (axis,) = charts.CHARTS["quality_vs_parameters"](runs).axes
+    (front,) = [line for line in axis.lines if line.get_label() == "front"]
+    means = {}
+    for name, run in zip(names(runs), runs, strict=True):
+        means.setdefault(name, []).append((run.cost["parameters"]["trainable"], run.primary("test")))
+    known = [tuple(np.mean(points, axis=0)) for points in means.values()]
+    assert {tuple(point) for point in front.get_xydata()} <= set(known)
+
+
+def test_memory_by_kind_adds_up_to_the_peak(runs):
+    (axis,) = charts.CHARTS["memory_by_kind"](runs).axes
+    ends = {text.get_text() for text in axis.texts}
+    assert ends == {f" {words.size(peak_bytes(run))}" for run in runs}
+
+
+def test_the_map_of_modules_holds_the_mean_of_the_runs_that_train_them(tmp_path):
+    found = []
+    for i, at in enumerate((["query"], ["query", "value"])):
+        changes = {"tuning": {"targets": [word[0] for word in at]}, "at": at}
+        found.append(results.read(classify_run(tmp_path / str(i), quality=0.5 + i, **changes)))
+    figure = charts.CHARTS["modules"](found)
+    (table,) = [image.get_array() for image in figure.axes[0].images]
+    values = [run.primary("test") for run in found]
+    assert np.asarray(table) == pytest.approx(np.array([[sum(values) / 2] * 2, [values[1]] * 2]))
+    assert "text attention.self.query" in words_of(figure)
+    assert "There are no values" in words_of(charts.CHARTS["modules"](found[:1]))
+
+
+def test_the_effects_beside_the_runs_are_drawn(tmp_path):
+    runs = [Run(folder, results.read(folder)) for folder in (classify_run(tmp_path / m, m) for m in ("lora", "full"))]
+    assert charts.FOLDERS["main_effects"](runs).get_label() == "empty"
+    head = "factor,level,effect,se,low,high,runs,note\n"
+    lines = f"rank,8,0.02,0.01,-0.01,0.05,4,\n{HOSTILE},True,-0.1,,,,2,\nq,True,,,,,2,not told from v\n"
+    (tmp_path / "effects.csv").write_text(head + lines)
+    figure = charts.FOLDERS["main_effects"](runs)
+    told = words_of(figure)
+    assert "rank (8)" in told and f"{HOSTILE} (True)" in told and "q (True)" not in told
+    assert [0.02] in [line.get_xdata().tolist() for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+
+
+def test_another_file_of_that_name_is_refused(tmp_path):
+    folder = classify_run(tmp_path / "r")
+    (tmp_path / "effects.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match=r"effects\.csv is not what cxr-ablate writes: it lacks effect, factor"):
+        charts.FOLDERS["main_effects"]([Run(folder, results.read(folder))])
+
+
+def test_the_machine_and_the_curves_come_from_the_folder(tmp_path):
+    folder = classify_run(tmp_path / "r")
+    run = Run(folder, results.read(folder))
+    told = words_of(charts.FOLDERS["system"]([run]))
+    assert "CPU, %" in told and "Process, GB" in told and "GPU, %" not in told
+    (axis,) = charts.FOLDERS["roc_curves"]([run]).axes
+    curve = axis.lines[-1]
+    area = np.trapezoid(curve.get_ydata(), curve.get_xdata())
+    assert area == pytest.approx(run.result.primary("test"), abs=0.01)
+    bare = Run(tmp_path / "nowhere", run.result)
+    for draw in charts.FOLDERS.values():
+        assert draw([bare]).get_label() == "empty"
 
 
 def test_a_point_stands_where_the_record_says(runs):

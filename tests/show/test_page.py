@@ -1,6 +1,8 @@
 """The page as a whole: escaped, self-contained, honest about what is missing; and the command."""
 
+import base64
 import csv
+import hashlib
 import json
 import re
 import subprocess
@@ -13,8 +15,10 @@ from fake_runs import HOSTILE, LABELS, classify_run, failed_run, report_run
 from cxr_ft.cli.compare import main
 from cxr_ft.errors import UsageError
 from cxr_ft.run import results
-from cxr_ft.show import page
-from cxr_ft.show.page import write_page
+from cxr_ft.show import audit, charts, page
+from cxr_ft.show.compare import compare
+from cxr_ft.show.page import Options, write_page
+from cxr_ft.show.runs import load
 
 
 class Seen(HTMLParser):
@@ -57,11 +61,16 @@ def folder(tmp_path_factory):
 def test_the_page_needs_nothing_else_and_runs_nothing(folder):
     seen = Seen(read(folder))
     names = {tag for tag, _ in seen.tags}
-    assert not names & {"script", "link", "iframe", "object", "embed", "base"}
+    assert not names & {"link", "iframe", "object", "embed", "base"}
+    assert [tag for tag, _ in seen.tags if tag == "script"] == ["script"]  # ours, which the policy names by its digest
+    (policy,) = [a["content"] for _, a in seen.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    script = read(folder).partition("<script>")[2].partition("</script>")[0]
+    assert policy.endswith(f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'")
+    assert "default-src 'none'" in policy
     for _, attributes in seen.tags:
         assert not [name for name in attributes if name.startswith("on")]
         for key in ("src", "href", "xlink:href"):
-            assert (attributes.get(key) or "#").startswith(("#", "data:image/png;base64,"))
+            assert (attributes.get(key) or "#").startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,"))
     assert not re.search(r"url\((?!#)|@import", read(folder))
     assert (folder / "comparison.html").stat().st_size < 5_000_000
 
@@ -71,7 +80,7 @@ def test_text_from_data_stays_text(folder):
     assert f"out of memory {HOSTILE}" in seen.text
     assert "f & <i>" in seen.text
     assert seen.text.count(HOSTILE) > 4  # in the chart, the examples, the failed run
-    assert "<script" not in read(folder)
+    assert read(folder).count("<script") == 1
 
 
 def test_ids_are_unique_in_spite_of_several_charts(folder):
@@ -111,7 +120,9 @@ def test_the_csv_has_one_row_a_run_with_the_recorded_numbers(folder):
 def test_charts_stand_beside_the_page_for_each_task(folder):
     names = {path.name.split("-", 1)[0] for path in (folder / "charts").iterdir()}
     assert names == {"classify", "report"}
-    assert len(list((folder / "charts").glob("*.svg"))) == len(list((folder / "charts").glob("*.png"))) == 9
+    assert len(list((folder / "charts").glob("*.svg"))) == len(list((folder / "charts").glob("*.png"))) == 14
+    classify = {path.stem.split("-", 2)[2] for path in (folder / "charts").glob("classify*")}
+    assert classify == {*charts.CHARTS, *charts.FOLDERS} - {"modules", "main_effects"}
 
 
 @pytest.mark.usefixtures("no_pdf")
@@ -150,10 +161,10 @@ def test_images_and_texts_of_credentialed_data_stay_out_unless_asked(tmp_path):
     assert "data:image" not in read(tmp_path / "out")
     assert secret not in read(tmp_path / "out")
     assert "--include-data" in read(tmp_path / "out")
-    write_page([run], tmp_path / "asked", include_data=True)
+    write_page([run], tmp_path / "asked", Options(include_data=True))
     assert "data:image/png;base64," in read(tmp_path / "asked")
     assert secret in read(tmp_path / "asked")
-    assert "--include-data" not in read(tmp_path / "asked")
+    assert page.HIDDEN not in Seen(read(tmp_path / "asked")).text
 
 
 @pytest.mark.usefixtures("no_pdf")
@@ -212,3 +223,121 @@ def test_making_a_page_loads_no_torch():
     code = "import sys, cxr_ft.show.page; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_what_others_published_stands_apart_escaped_and_unranked(tmp_path):
+    table = tmp_path / "others.csv"
+    head = "source,method,targets,base,data,metric,value,n,protocol,url"
+    row = f"{HOSTILE},lora,q,GIT,MIMIC,AUROC,0.999,,one seed,https://example.org/?a=1&b=2"
+    table.write_text(f"{head}\n{row}\n")
+    classify_run(tmp_path / "runs" / "a")
+    command = [str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--published", str(table), "--margin", "0.02"]
+    assert main(command) == 0
+    text = Seen(read(tmp_path / "out")).text
+    assert text.index("Published by others") > text.index("Splits")
+    assert HOSTILE in text and "0.999" in text and "one seed" in text
+    assert "Best by point estimate" not in text.partition("Published by others")[2]
+    assert f"cxr-compare {tmp_path}/runs --margin 0.02 --published CSV --out DIR" in text
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_a_margin_or_a_table_that_cannot_be_is_refused_before_anything_is_written(tmp_path, capsys):
+    run = classify_run(tmp_path / "a")
+    for margin in ("0", "-0.1", "1", "nan"):
+        assert main([str(run), "--out", str(tmp_path / "out"), "--margin", margin]) == 2
+        assert "--margin" in capsys.readouterr().err
+    assert main([str(run), "--out", str(tmp_path / "out"), "--published", str(tmp_path / "no.csv")]) == 2
+    assert "no.csv" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_sort_by_numbers_and_stand_without_a_script(folder):
+    html = read(folder)
+    assert 'class="sortable"' in html
+    keys = re.findall(r'data-key="([^"]*)"', html)
+    assert keys and all(key == "" or float(key) == float(key) for key in keys)
+    assert "<button" not in html.partition("<script>")[0]  # they are the script's own: without it there is none
+    assert "aria-sort" in html.partition("<script>")[2]
+
+
+def test_the_splits_are_told_with_what_stands_on_two_sides(tmp_path):
+    splits = tmp_path / "splits"
+    splits.mkdir()
+    run = classify_run(tmp_path / "a")
+    record = results.read(run)
+    results.write(run, record.replace(data={**record.data, "splits": str(splits), "subjects": {"train": 279}}))
+    told = {}
+    for name, files, leaks in (
+        ("clean", record.data["sha256"], {"subject": 0, "study": 0}),
+        ("leaky", record.data["sha256"], {"subject": 3, "study": 0}),
+        ("other", dict.fromkeys(record.data["sha256"], "0"), {"subject": 0}),
+    ):
+        (splits / "manifest.json").write_text(json.dumps({"files": files, "leaks": leaks}))
+        (comparison,) = compare(load([run])[0])
+        table, told[name] = audit.splits(comparison)
+    assert told["clean"].startswith("No subject and study stands on two sides")
+    assert "3 of subject" in told["leaky"]
+    assert told["other"] == audit.ABSENT
+    (train,) = [row for row in table.rows if row.cells[0].text == "train"]
+    assert [cell.text for cell in train.cells[1:3]] == ["560", "279"]
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_where_the_model_looked_stands_beside_its_answer(tmp_path):
+    runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
+    write_page(runs, tmp_path / "out")
+    assert read(tmp_path / "out").count("data:image/jpeg") == 8
+    assert f"full: {HOSTILE}" in Seen(read(tmp_path / "out")).text
+    path = runs[0] / "gallery" / "gallery.json"
+    entries = json.loads(path.read_text())
+    for looked in ({"at": "Edema"}, {"at": "", "map": []}, {"at": "", "map": [[1], [1, 2]]}, {"at": "", "map": "x"}):
+        path.write_text(json.dumps([{**entries[0], "looked": looked}]))
+        with pytest.raises(UsageError, match=r"gallery\.json is no gallery"):
+            write_page(runs, tmp_path / "broken")
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_a_row_of_text_has_no_image_and_shows_its_text(tmp_path):
+    run = classify_run(tmp_path / "r")
+    entry = {
+        "file": None,
+        "dicom_id": "t1",
+        "given": f"a film {HOSTILE}",
+        "truth": ["Edema"],
+        "predicted": {"Edema": 1},
+    }
+    (run / "gallery" / "gallery.json").write_text(json.dumps([entry]))
+    write_page([run], tmp_path / "out")
+    assert f"a film {HOSTILE}" in Seen(read(tmp_path / "out")).text
+    assert "data:image" not in read(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("no_pdf")
+def test_charts_of_cost_say_what_makes_runs_not_comparable(tmp_path):
+    full = classify_run(tmp_path / "f", "full", batch_size=4, train={"gradient_checkpointing": True})
+    lora = classify_run(tmp_path / "l", "lora", batch_size=16, train={"gradient_checkpointing": False})
+    write_page([full, lora], tmp_path / "out")
+    notes = re.findall(r'aria-label="([^"]*)">.*?</svg>\s*</div>(.*?)</figure>', read(tmp_path / "out"), re.DOTALL)
+    told = {name: note for name, note in notes if "Not comparable" in note}
+    assert set(told) == {"quality vs time", "quality vs memory", "memory by kind"}
+    assert "the runs differ in rows at a time and gradient checkpointing." in told["memory by kind"]
+    write_page([full], tmp_path / "alone")
+    assert "Not comparable" not in read(tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_pdf")
+def test_a_page_of_54_runs_stays_below_5_mb(tmp_path):
+    labels = tuple(f"Label {i} of fourteen" for i in range(14))
+    ranks = range(1, 19)
+    runs = [
+        classify_run(tmp_path / f"{rank}-{seed}", "lora", seed, 0.4 + 0.05 * rank, labels, tuning={"rank": rank})
+        for rank in ranks
+        for seed in (0, 1, 2)
+    ]
+    written = write_page(runs, tmp_path / "out")
+    assert written[0].stat().st_size < 5_000_000
+    lines = list(csv.DictReader((tmp_path / "out" / "pairs.csv").open(newline="")))
+    assert len(lines) == 18 * 17 // 2
+    assert read(tmp_path / "out").count("lora q,v r18") > 4
