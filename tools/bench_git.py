@@ -191,6 +191,22 @@ def measure(case: str, rounds: int, peaks: dict[bool, float]) -> Iterator[str]:
         over = [f"{statistics.median(r):5.2f} [{min(r):.2f}, {max(r):.2f}]" for r in ratios]
         share = counted[name] / min(times) / peaks[name.endswith(("autocast", "bfloat16"))]
         yield f"  {name:18} {statistics.median(times):7.3f} s  {over[0]:19}  {over[1]:19}  {share:4.0%} of peak"
+    if case == "lora":
+        yield study(lm, {name: statistics.median(times) for name, times in taken.items()})
+
+
+def study(lm: Any, taken: dict[str, float], runs: int = 24, epochs: int = 5) -> str:
+    """An ablation whose runs share one store, computed from the medians of a step: every image is looked at once."""
+    pixels = batch()["pixel_values"]
+    with torch.no_grad(), precision(True):
+        look = min(seconds(lambda: frozen.tokens_of(lm.git, {"pixel_values": pixels})) for _ in range(3))
+    passes = runs * epochs
+    ours = passes * taken["ours bfloat16"] + look
+    over = [passes * taken[f"notebook {low}"] / ours for low in ("float32", "autocast")]
+    return (
+        f"  {runs} runs of {epochs} epochs, computed: {over[0]:.2f} x float32, {over[1]:.2f} x autocast; training "
+        f"alone, storing an image taken as {look / len(pixels) * 1e3:.0f} ms"
+    )
 
 
 def kernels() -> Iterator[str]:

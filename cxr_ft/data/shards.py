@@ -62,7 +62,10 @@ class Images:
 
     def __init__(self, files: Sequence[Path], places: NDArray[np.int64], size: int) -> None:
         self._files, self._places, self._size = tuple(files), places, size
-        self._shards = [_image_column(read(file)) for file in files]
+        batches = [read(file) for file in files]
+        self._shards = [_image_column(batch) for batch in batches]
+        recorded = [(batch.schema.metadata or {}).get(SHA256) for batch in batches]
+        self._checksums = [had or _checksum(images) for had, images in zip(recorded, self._shards, strict=True)]
 
     def __reduce__(self) -> tuple[type["Images"], tuple[tuple[Path, ...], NDArray[np.int64], int]]:
         # Another process maps the same files, instead of getting the pixels through a pipe.
@@ -72,6 +75,13 @@ class Images:
     def shape(self) -> tuple[int, int, int]:
         """(N, S, S)."""
         return len(self._places), self._size, self._size
+
+    @property
+    def digest(self) -> str:
+        """A hash of the N images in their order, from the checksums that were taken when they were decoded."""
+        digest = hashlib.sha256(f"{self._size}|{PER_SHARD}|".encode() + b"".join(self._checksums))
+        digest.update(np.ascontiguousarray(self._places, dtype="<i8").tobytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._places)

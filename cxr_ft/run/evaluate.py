@@ -6,6 +6,7 @@ is that process: it reloads each trained run, holds its val predictions against 
 then touches test. One process serves a whole ablation.
 """
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -24,9 +25,11 @@ from cxr_ft.data.augment import Augmentation
 from cxr_ft.data.learning import Learning
 from cxr_ft.errors import UsageError
 from cxr_ft.model.find import Parts
-from cxr_ft.progress import track
-from cxr_ft.run import artefact, gallery, results
-from cxr_ft.score.metrics import classification, text
+from cxr_ft.model.protocols import Predicted
+from cxr_ft.progress import bar
+from cxr_ft.run import artefact, features, gallery, judging, results
+from cxr_ft.run.stop import TrainingError, out_of_memory
+from cxr_ft.score.metrics import text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +63,14 @@ def data_of(config: RunConfig, splits: manifest.Splits, size: int) -> dict[str, 
     column = batches.text_column(splits, head.text) if hasattr(head, "text") else None
     return {
         side: batches.rows(
-            splits, side, size, config.data.root, column, learning=_learning(config) if side == "train" else None
+            splits,
+            side,
+            size,
+            config.data.root,
+            column,
+            learning=_learning(config) if side == "train" else None,
+            views=config.data.views,
+            context=config.data.context,
         )
         for side in splits.tables
     }
@@ -78,43 +88,102 @@ def _learning(config: RunConfig) -> Learning:
     )
 
 
-def answer(parts: Parts, rows: batches.Rows, batch_size: int, what: str, *, texts: bool = True) -> Answers:
-    """The model's answers on `rows`, in order, in fp32; where `texts` is off a text head gives its loss alone.
+def answer(
+    parts: Parts,
+    rows: batches.Rows,
+    batch_size: int,
+    what: str,
+    *,
+    texts: bool = True,
+    among: Sequence[int] | None = None,
+    store: features.Store | None = None,
+) -> Answers:
+    """The model's answers on `rows`, in order, in fp32; out of memory, with half the rows at a time from there on.
 
-    A progress bar says `what`; none where it is empty.
+    Args:
+        what: said by the progress bar; none where it is empty.
+        texts: off, a text head gives its loss alone.
+        among: the rows to answer; None: all.
+        store: where the frozen part's output may lie; None: it is computed.
+
+    Raises:
+        TrainingError: where memory does not take one row.
     """
-    out, total, count = Answers(), 0.0, 0
-    loader = batches.loader(rows, parts.head.collate, batch_size)
-    device = next(parts.model.parameters()).device
+    places = range(len(rows)) if among is None else among
+    frozen = (store or features.Store(parts, keep=False)).frozen(rows)
+    out, total, start = Answers(), 0.0, 0
     was_training = parts.model.training
     parts.model.eval()
-    with torch.no_grad():
-        for batch in track(loader, what, len(loader)) if what else loader:
-            here = {key: value.to(device) for key, value in batch.items()}
-            if parts.head.output == "text" and not texts:
-                loss, n = parts.head.loss(parts.model, here)
-                total, count = total + float(loss), count + n
+    with torch.no_grad(), bar(what, len(places)) if what else contextlib.nullcontext() as progress:
+        while start < len(places):
+            chosen = places[start : start + batch_size]
+            try:
+                one = _predicted(parts, rows, chosen, frozen, texts=texts)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                batch_size = _fewer(len(chosen), what)
                 continue
-            predicted = parts.head.predict(parts.model, here)
-            out.values.extend(predicted.answers)
-            out.scored.extend(() if predicted.scores is None else predicted.scores)
-            total, count = total + predicted.loss, count + predicted.counted
+            out.values.extend(one.answers)
+            out.scored.extend(() if one.scores is None else one.scores)
+            total, out.counted = total + one.loss, out.counted + one.counted
+            start += len(chosen)
+            if progress is not None:
+                progress.advance(len(chosen))
     parts.model.train(was_training)
-    out.loss, out.counted = total / max(count, 1), count
+    out.loss = total / max(out.counted, 1)
     return out
 
 
+def _predicted(
+    parts: Parts, rows: batches.Rows, chosen: Sequence[int], frozen: features.Frozen | None, *, texts: bool
+) -> Predicted:
+    batch = parts.head.collate([rows[row] for row in chosen])
+    device = next(parts.model.parameters()).device
+    if frozen is None:
+        batch = {key: value.to(device) for key, value in batch.items()}
+    else:
+        batch = frozen.put(batch, chosen, device)
+    if texts or parts.head.output != "text":
+        return parts.head.predict(parts.model, batch)
+    loss, counted = parts.head.loss(parts.model, batch)
+    return Predicted([], float(loss), counted)
+
+
+def _fewer(rows: int, what: str) -> int:
+    """Half of `rows`, said."""
+    if rows == 1:
+        raise TrainingError(f"out of memory on one row{f' of {what}' if what else ''}; take a smaller model")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    fewer = -(-rows // 2)
+    place = f" judging {what}" if what else " judging"
+    print(f"out of memory{place} with {rows} rows at a time: going on with {fewer}", file=sys.stderr)
+    return fewer
+
+
 def judge(
-    parts: Parts, rows: batches.Rows, answers: Answers, saved: dict[str, Any], train: Sequence[str] = ()
+    parts: Parts,
+    rows: batches.Rows,
+    answers: Answers,
+    saved: dict[str, Any],
+    train: Sequence[str] = (),
+    *,
+    side: str = "",
+    tested: judging.Tested | None = None,
 ) -> dict[str, Any]:
-    """The metrics of `answers`: of scores by label, of texts beside the best constant report of `train`; or of both."""
+    """The metrics of `answers`: of scores by label, of texts beside the best constant report of `train`; or of both.
+
+    Args:
+        side: "test_natural" is also judged as corrected to the natural prevalences.
+        tested: of a test side, where subgroups, all floors and probes are judged too.
+    """
     metrics: dict[str, Any] = {"loss": answers.loss}
     if answers.scored:
-        names, thresholds = saved["labels"], saved["thresholds"]
-        metrics |= classification.evaluate(rows.targets, answers.scores, names, thresholds, saved["multi_label"])
+        metrics |= judging.of_scores(rows, answers.scores, saved, side, tested)
     if parts.head.output == "text" and answers.values:
         undefined = metrics.get("undefined", {})
-        metrics |= text.evaluate(rows.texts, answers.values, saved["labels"])
+        metrics |= judging.of_texts(parts, rows, answers.values, saved, tested)
         metrics["undefined"] = undefined | metrics["undefined"]
         if train:
             metrics["floor"] = text.constant_floor(list(train), rows.texts, saved["labels"])
@@ -138,8 +207,11 @@ def table(parts: Parts, side: str, rows: batches.Rows, answers: Answers, saved: 
     return pd.concat(tables, ignore_index=True)
 
 
-def verify(run: Path) -> results.Result:
+def verify(run: Path, *, shared: bool = False) -> results.Result:
     """Reload a trained run, hold it against its val predictions, then judge it on test: the one touch.
+
+    Args:
+        shared: other runs are verified after it, which may use what is stored now.
 
     Raises:
         RuntimeError: where the reloaded model answers otherwise than the trained one.
@@ -157,15 +229,18 @@ def verify(run: Path) -> results.Result:
     data = data_of(config, splits, parts.base.image_size)
     # So many rows at a time as fitted into memory while it was trained.
     size = result.cost.get("micro_batch") or config.train.batch_size
-    again = table(parts, "val", data["val"], answer(parts, data["val"], size, "reloaded, val"), saved)
+    features.as_trained(parts.model, result.plan["modules"])
+    store = features.Store(parts, keep=config.train.store_features == "auto", shared=shared)
+    again = table(parts, "val", data["val"], answer(parts, data["val"], size, "reloaded, val", store=store), saved)
     _same(again, results.read_predictions(run))
     tables, metrics = [again], dict(result.metrics)
+    tested = judging.Tested(data["train"], data["val"], splits)
     for side in ("test", "test_natural"):
-        answers = answer(parts, data[side], size, side)
-        metrics[side] = judge(parts, data[side], answers, saved, data["train"].texts)
+        answers = answer(parts, data[side], size, side, store=store)
+        metrics[side] = judge(parts, data[side], answers, saved, data["train"].texts, side=side, tested=tested)
         tables.append(table(parts, side, data[side], answers, saved))
         if side == "test":
-            gallery.write(run, data[side], answers.values, saved, parts.head.output)
+            gallery.write(run, data[side], answers.values, saved, parts, batch_size=size)
     results.write_predictions(run, pd.concat(tables, ignore_index=True))
     cost = {**result.cost, "test_seconds": round(time.perf_counter() - start, 3)}
     result = result.replace(status="success", metrics=metrics, cost=cost)
@@ -203,7 +278,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in arguments:
         run = Path(name)
         try:
-            verify(run)
+            verify(run, shared=len(arguments) > 1)
         # Whatever goes wrong belongs in the run's record; the other runs go on.
         except Exception as error:  # noqa: BLE001
             failed = True

@@ -11,7 +11,7 @@ from cxr_ft.config import RunConfig
 from cxr_ft.data import batches
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.model.find import Parts
-from cxr_ft.run import artefact, checkpoint, cost, evaluate, results
+from cxr_ft.run import artefact, checkpoint, cost, evaluate, export, features, judging, model_card, results
 from cxr_ft.score.metrics.classification import best_thresholds
 
 
@@ -26,13 +26,13 @@ class Finish:
     start: results.Result
     began: float
 
-    def __call__(self, parts: Parts, state: checkpoint.State) -> results.Result:
+    def __call__(self, parts: Parts, state: checkpoint.State, store: features.Store) -> results.Result:
         """Take the best weights, choose thresholds on val, save the artefact, and record the run as trained."""
         with torch.no_grad():
             for name, tensor in checkpoint.changing(parts.model).items():
                 if name in state.best:
                     tensor.copy_(state.best[name])
-        val = evaluate.answer(parts, self.data["val"], state.micro, "val")
+        val = evaluate.answer(parts, self.data["val"], state.micro, "val", store=store)
         saved: dict[str, Any] = {
             "task": self.config.head.name,
             "labels": list(self.card.labels),
@@ -40,12 +40,19 @@ class Finish:
             "image_size": parts.base.image_size,
             "thresholds": best_thresholds(self.data["val"].targets, val.scores) if parts.head.scored else [],
         }
-        train = evaluate.answer(parts, self.data["train"], state.micro, "train", texts=False)
+        if parts.head.scored:
+            val_rows, multi_label = self.data["val"], self.card.multi_label
+            saved["calibration"] = judging.fitted(
+                parts.tuning.name, self.data["train"], val_rows, val.scores, multi_label
+            )
+        train = evaluate.answer(parts, self.data["train"], state.micro, "train", texts=False, store=store)
         metrics = {
             "train": evaluate.judge(parts, self.data["train"], train, saved),
             "val": evaluate.judge(parts, self.data["val"], val, saved, self.data["train"].texts),
         }
-        size = artefact.save(self.out, parts, saved)
+        told = self.start.replace(metrics=metrics)
+        card = model_card.text(told, parts, saved, export.kind(parts, self.config))
+        size = artefact.save(self.out, parts, saved, card)
         results.write_predictions(self.out, evaluate.table(parts, "val", self.data["val"], val, saved))
         spent = self._cost(state, size)
         done = self.start.replace(status="trained", cost=spent, history=state.history, metrics=metrics)

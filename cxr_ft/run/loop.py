@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Subset
 
 from cxr_ft import plugins
 from cxr_ft.config import RunConfig
@@ -20,7 +19,7 @@ from cxr_ft.files import write_text
 from cxr_ft.model.find import Parts
 from cxr_ft.model.protocols import trainable
 from cxr_ft.progress import Bar, bar
-from cxr_ft.run import checkpoint, cost, evaluate, processes, states
+from cxr_ft.run import checkpoint, cost, evaluate, features, processes, states
 from cxr_ft.run.step import Learner, Stepper
 from cxr_ft.run.stop import TrainingError, last_good
 from cxr_ft.score.stats import macro_auroc
@@ -30,12 +29,16 @@ __all__ = ["Loop", "TrainingError", "warmup_cosine"]
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """What a training needs; `out` takes checkpoint and history.jsonl, `fingerprint` says whose checkpoint it is."""
+    """What a training needs; `out` takes checkpoint and history.jsonl, `fingerprint` says whose checkpoint it is.
+
+    store: what is stored of the frozen part of the model.
+    """
 
     config: RunConfig
     parts: Parts
     data: dict[str, batches.Rows]
     accelerator: Any
+    store: features.Store
     out: Path
     fingerprint: str
 
@@ -46,12 +49,18 @@ class Loop:
         """
         train, rows = self.config.train, self.data["train"]
         steps = self._steps() * train.epochs
+        clock = time.perf_counter()
+        with self.accelerator.local_main_process_first():  # the others then find what the first one stored
+            frozen = self.store.for_training(rows, train.precision, train.epochs)
+            self.store.frozen(self.data["val"], reads=train.epochs + 1)  # each epoch, and once it is trained
+        preparing = time.perf_counter() - clock
         trained = self._prepared(steps)
         found = checkpoint.read(self.out, self.fingerprint)
         share = -(-train.batch_size // self.accelerator.num_processes)
         state = checkpoint.State(micro=min(train.micro_batch or share, share)) if found is None else found["state"]
         if found is not None:
             trained.put_back(found)
+        state.cost["feature_seconds"] = state.cost.get("feature_seconds", 0.0) + preparing
         tuning = plugins.load(plugins.TUNING, self.config.tuning.name)
         stepper = Stepper(
             parts=self.parts,
@@ -61,6 +70,7 @@ class Loop:
             accelerator=self.accelerator,
             clip=train.clip,
             seed=train.seed,
+            frozen=frozen,
             around=tuning.around(self.parts.model, steps) if hasattr(tuning, "around") else None,
         )
         with self._bar(f"training {self.config.tuning.name}", steps) as progress:
@@ -146,12 +156,10 @@ class Loop:
     def _answers(self, rows: batches.Rows, state: checkpoint.State, trained: states.Trained) -> evaluate.Answers:
         """The answers on `rows`, each process's share put together: scores and sums of losses travel, never logits."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        share: Any = rows
-        if world > 1:
-            share = Subset(rows, range(len(rows) * rank // world, len(rows) * (rank + 1) // world))
+        share = range(len(rows) * rank // world, len(rows) * (rank + 1) // world)
         what = f"epoch {state.epoch}, val" if rank == 0 else ""
         with states.whole(trained.learner) if trained.sharded else contextlib.nullcontext():
-            mine = evaluate.answer(self.parts, share, state.micro, what, texts=False)
+            mine = evaluate.answer(self.parts, rows, state.micro, what, texts=False, among=share, store=self.store)
         total, counted = processes.summed(self.accelerator, (mine.loss * mine.counted, mine.counted))
         scored = processes.gathered(self.accelerator, mine.scored)
         return evaluate.Answers(scored=scored, loss=total / max(counted, 1), counted=int(counted))

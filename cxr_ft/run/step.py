@@ -8,6 +8,7 @@ dropout, which is drawn anew for each part and process.
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,9 @@ from cxr_ft.data import batches
 from cxr_ft.data.batches import Draw
 from cxr_ft.model.find import Parts
 from cxr_ft.model.protocols import Batch, trainable
-from cxr_ft.run import checkpoint, cost, processes, stop
-from cxr_ft.run.stop import TrainingError
-
-#: How CPU allocators and CUDA's libraries say it, where they have no error of their own.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
+from cxr_ft.run import checkpoint, memory, processes, stop
+from cxr_ft.run.features import Frozen
+from cxr_ft.run.stop import TrainingError, out_of_memory
 
 
 class Learner(nn.Module):
@@ -43,6 +42,7 @@ class Learner(nn.Module):
 class Stepper:
     """What a step needs; `clip` is the largest norm of the gradient, `seed` that of dropout.
 
+    frozen: how the frozen part of the rows gets into a batch; None: the model computes it, if there is one.
     around: what the method itself does before and after each step of the optimizer (see `protocols.Tuning`).
     """
 
@@ -53,16 +53,17 @@ class Stepper:
     accelerator: Any
     clip: float
     seed: int
+    frozen: Frozen | None = None
     around: Any = None
 
     def step(self, chosen: Sequence[Draw], state: checkpoint.State) -> float:
-        """One step on the rows `chosen`; returns its mean loss. The first step is measured and checked.
+        """One step on the rows `chosen`; returns its mean loss. The first step is checked.
 
         Raises:
             TrainingError: for a loss or gradient that is no number, an explosion, or too little memory for one row.
         """
         first, model = state.step == 0, self.parts.model
-        loss, counted, activations = self._gradients(chosen, state)
+        loss, counted = self._gradients(chosen, state)
         mean = loss / max(counted, 1)
         ids = self.rows.ids["dicom_id"].iloc[[draw.row for draw in chosen]]
         if counted or not math.isfinite(loss):
@@ -79,14 +80,14 @@ class Stepper:
         self.optimizer.step()
         if stepping:
             self.around.after(state.step + 1)
-        if self._measured(state):
-            state.cost["memory"] = cost.memory(model, self.optimizer, activations)
+        if first and self._meter is not None:
+            self._meter.stepped(state.cost)
         self.optimizer.zero_grad()
         state.step, state.loss, state.counted = state.step + 1, state.loss + loss, state.counted + counted
         return mean
 
-    def _gradients(self, chosen: Sequence[Draw], state: checkpoint.State) -> tuple[float, int, int]:
-        """The batch's gradient over the number of its rows: sum of losses, what counts, bytes saved for backward.
+    def _gradients(self, chosen: Sequence[Draw], state: checkpoint.State) -> tuple[float, int]:
+        """The batch's gradient over the number of its rows: sum of losses, and what counts.
 
         Out of memory, it is begun again with half the rows at a time.
         """
@@ -97,40 +98,43 @@ class Stepper:
                 int(np.random.SeedSequence([self.seed, state.step, rank]).generate_state(1, np.uint64)[0])
             )
             parts = processes.parts(chosen, world, rank, state.micro)
-            loss, counted, activations, failed = self._accumulate(parts, chosen, count=self._measured(state))
+            loss, counted, failed = self._accumulate(parts, chosen, state)
             loss, number, failures = processes.summed(self.accelerator, (loss, counted, failed))
             if not failures:
-                return loss, int(number), activations
+                return loss, int(number)
             self.optimizer.zero_grad()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self._halve(state, largest=-(-len(chosen) // world))
 
     def _accumulate(
-        self, parts: Sequence[Sequence[Draw]], chosen: Sequence[Draw], *, count: bool
-    ) -> tuple[float, int, int, bool]:
-        """Forward and backward of each part: sum of losses, what counts, bytes of one part's activations, and whether
-        memory ran out on the way.
-        """
-        total, counted, activations = 0.0, 0, 0
+        self, parts: Sequence[Sequence[Draw]], chosen: Sequence[Draw], state: checkpoint.State
+    ) -> tuple[float, int, bool]:
+        """Forward and backward of each part: sum of losses, what counts, and whether memory ran out on the way."""
+        total, counted = 0.0, 0
         try:
-            for i, part in enumerate(parts):
-                with cost.saved_activations(self.parts.model, count=count and i == 0) as saved:
-                    # All processes run equally often, as FSDP needs it: one without rows of its own weighs its row 0.
-                    loss, n = self.learner(self._batch(part or chosen[:1]))
-                self.accelerator.backward(loss * (bool(part) / len(chosen)))
-                if part:
-                    total, counted = total + loss.item(), counted + n
-                activations = max(activations, saved.bytes)
+            for part in parts:
+                # All processes run equally often, as FSDP needs it: one without rows of its own weighs its row 0.
+                batch = self._batch(part or chosen[:1])
+                with self._meter.part(batch, state.cost) if self._meter else nullcontext() as meter:
+                    loss, n = self.learner(batch)
+                    if meter is not None:
+                        meter.forward_done()
+                    self.accelerator.backward(loss * (bool(part) / len(chosen)))
+                    if part:
+                        total, counted = total + loss.item(), counted + n
+                    del loss  # and what hangs on it, before memory is counted for the next part
         except (RuntimeError, MemoryError) as error:
             # Under FSDP the others already wait for this one within the step.
             if not out_of_memory(error) or processes.is_sharded(self.accelerator):
                 raise
-            return 0.0, 0, 0, True
-        return total, counted, activations, False
+            return 0.0, 0, True
+        return total, counted, False
 
     def _batch(self, part: Sequence[Draw]) -> Batch:
         batch = self.parts.head.collate([self.rows[draw] for draw in part])
+        if self.frozen is not None:
+            return self.frozen.put(batch, [draw.row for draw in part], self.accelerator.device)
         return {key: value.to(self.accelerator.device) for key, value in batch.items()}
 
     def _average(self, rows: int, counted: int) -> None:
@@ -158,20 +162,16 @@ class Stepper:
                 file=sys.stderr,
             )
 
-    def _measured(self, state: checkpoint.State) -> bool:
-        """Whether to count this step's bytes: the first one's, but not FSDP's, where no process has all of them."""
-        return state.step == 0 and not processes.is_sharded(self.accelerator)
+    @property
+    def _meter(self) -> memory.Meter | None:
+        """What counts the bytes of a step; none under FSDP, where no process has all of them."""
+        sharded = processes.is_sharded(self.accelerator)
+        return None if sharded else memory.Meter(self.parts.model, self.optimizer)
 
     def _scale_too_large(self) -> bool:
         """Whether fp16's loss scale may be to blame, which the scaler then lowers, leaving out the step."""
         scaler = self.accelerator.scaler
         return scaler is not None and scaler.get_scale() >= 1
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on CUDA or on CPU."""
-    plain = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return plain or any(words in str(error) for words in _NO_MEMORY)
 
 
 def check_gradients(model: nn.Module) -> None:

@@ -1,8 +1,10 @@
-"""When training must stop: a loss that is no number, or one that left for good."""
+"""When training must stop: a loss that is no number, or one that left for good; and how memory's end is told."""
 
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import torch
 
 from cxr_ft.run import checkpoint
 
@@ -14,10 +16,18 @@ if TYPE_CHECKING:
 FACTOR, MARGIN, DECAY = 10.0, 1.0, 0.9
 #: So many ids of a batch are named.
 NAMED = 4
+#: How CPU allocators and CUDA's libraries say it, where they have no error of their own.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 class TrainingError(Exception):
     """Training cannot go on: one line that says where and why. The run is recorded as failed."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on CUDA or on CPU."""
+    plain = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return plain or any(words in str(error) for words in _NO_MEMORY)
 
 
 def watch(loss: float, state: checkpoint.State, ids: "pd.Series[str]") -> None:

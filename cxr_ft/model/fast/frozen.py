@@ -1,30 +1,23 @@
 """The part of GIT that frozen weights make a constant of the image, so that it is computed once and stored.
 
-A batch holds one of PIXELS, STATES and TOKENS; whoever stores the latter two puts them in place of the first.
+A batch holds one of PIXELS, TOWER, STATES and TOKENS; whoever stores one of the others puts it in place of the first.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from cxr_ft.model.fast import vision, walk
+from cxr_ft.model.protocols import PIXELS, Prefix
 
-PIXELS, STATES, TOKENS = "pixel_values", "image_states", "image_tokens"
+__all__ = ["PIXELS", "STATES", "TOKENS", "TOWER", "Prefix", "prefix", "tokens_of"]
 
-
-class Prefix(NamedTuple):
-    """What can be stored: its place in a batch; the function that computes it from `pixel_values`, [B, I, D] in float32
-    or autocast's dtype; the parameters and buffers that determine it, by name, for the store's key.
-    """
-
-    key: str
-    compute: Callable[[Tensor], Tensor]
-    weights: dict[str, Tensor]
+TOWER, STATES, TOKENS = "tower_states", "image_states", "image_tokens"
 
 
 def prefix(model: Any) -> Prefix | None:
-    """The longest stretch of `model`, from the image on, that training does not change.
+    """The longest stretch of `model`, from the image on, that training does not change: [B, I, D].
 
     None where the vision tower is trained or drops out at random, or where transformers' own forward has to run.
     """
@@ -32,10 +25,13 @@ def prefix(model: Any) -> Prefix | None:
         return None
     git = walk.git_of(model)
     tower, projection = {"image_encoder": git.image_encoder}, {"visual_projection": git.visual_projection}
-    if hasattr(git, "img_temporal_embedding"):
-        tower["img_temporal_embedding"] = git.img_temporal_embedding
     if not _constant(tower):
         return None
+    if hasattr(git, "img_temporal_embedding"):
+        places = {"img_temporal_embedding": git.img_temporal_embedding}
+        if not _constant(places):
+            return Prefix(TOWER, lambda pixels: vision.tower_states(git, pixels), _weights(tower))
+        tower |= places
     if not _constant(projection):
         return Prefix(STATES, lambda pixels: vision.image_states(git, pixels), _weights(tower))
     return Prefix(TOKENS, lambda pixels: tokens_of(git, {PIXELS: pixels}), _weights(tower | projection))
@@ -46,7 +42,11 @@ def tokens_of(git: Any, batch: Mapping[str, Any]) -> Tensor:
     if TOKENS in batch:
         tokens: Tensor = batch[TOKENS]
         return tokens
-    states = batch[STATES] if STATES in batch else vision.image_states(git, batch[PIXELS])
+    if STATES in batch:
+        states: Tensor = batch[STATES]
+    else:
+        alone = batch[TOWER] if TOWER in batch else vision.tower_states(git, batch[PIXELS])
+        states = vision.placed(git, alone)
     return vision.image_tokens(git, states)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.fast.beams import Beams, Search
-from cxr_ft.model.fast.linear import linears, lowered
+from cxr_ft.model.fast.linear import linears, lowered, packed
 from cxr_ft.model.fast.prefix import Prefix, Written, extend, read
 
 
@@ -25,7 +25,11 @@ def generate(lm: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor 
         input_ids: prompts int64 [B, T], shorter ones padded on the left.
         attention_mask: [B, T], 0 where padding stands; None: nowhere.
     """
-    prefix = read(lm.git, tokens, input_ids, attention_mask)
+    with packed():
+        return _generated(lm, read(lm.git, tokens, input_ids, attention_mask), search)
+
+
+def _generated(lm: Any, prefix: Prefix, search: Search) -> Tensor:
     longest = int(prefix.position.max()) + search.max_new_tokens
     if longest > lm.config.max_position_embeddings + 1:
         raise UsageError(

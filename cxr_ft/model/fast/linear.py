@@ -4,7 +4,10 @@ In bfloat16 a LoRA's part, often below a thousandth of its base's, is lost when 
 columns of one product, [x, x A'] [W, s B]', both are summed in float32 and rounded once.
 """
 
-from collections.abc import Sequence
+import contextlib
+import platform
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -28,6 +31,33 @@ class _Copy(NamedTuple):
 _copies: WeakKeyDictionary[nn.Module, _Copy] = WeakKeyDictionary()
 
 
+class _Pack(NamedTuple):
+    """A weight in oneDNN's own layout, and the bias beside it."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+#: Whether the processor is one whose products oneDNN packs weights for.
+_HAS_ONEDNN = platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+#: The packs of a stretch of work, by layer; None: nothing is packed.
+_packs: ContextVar[dict[nn.Module, _Pack] | None] = ContextVar("packs", default=None)
+
+
+@contextlib.contextmanager
+def packed() -> Iterator[None]:
+    """Let each ordinary layer be packed for oneDNN once, at its first use in the block, and forgotten behind it.
+
+    For many products of few rows, as in writing a text token by token: each reads its whole weight, and torch would
+    lay it out anew each time (bfloat16), or read it more slowly (MKL's float32). Without gradients, on x86 CPUs.
+    """
+    token = _packs.set({})
+    try:
+        yield
+    finally:
+        _packs.reset(token)
+
+
 def lowered(x: Tensor) -> Tensor:
     """`x` in autocast's dtype where autocast is on: cast once for all that read it, not once by each."""
     device = x.device.type
@@ -35,7 +65,9 @@ def lowered(x: Tensor) -> Tensor:
 
 
 def linears(modules: Sequence[Any], x: Tensor) -> list[Tensor]:
-    """[module(x) for module in modules]; `x` has been `lowered`. Without autocast it is just that."""
+    """[module(x) for module in modules]; `x` has been `lowered`. Without autocast or `packed` it is just that."""
+    if _packs.get() is not None and _packable(x):
+        return [_by_pack(module, x) for module in modules]
     if not torch.is_autocast_enabled(x.device.type):
         return [module(x) for module in modules]
     return [_linear(module, x) for module in modules]
@@ -49,6 +81,26 @@ def _linear(module: Any, x: Tensor) -> Tensor:
     if adapter is not None:
         return _adapted(module, adapter, x)
     out: Tensor = module(x)
+    return out
+
+
+def _packable(x: Tensor) -> bool:
+    known = _HAS_ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    return known and not torch.is_grad_enabled()
+
+
+def _by_pack(module: Any, x: Tensor) -> Tensor:
+    """`module(x)`, from its pack if it is an ordinary layer of numbers that `x` can be multiplied with."""
+    if not untouched(module, nn.Linear) or not (torch.is_autocast_enabled("cpu") or module.weight.dtype == x.dtype):
+        return _linear(module, x) if torch.is_autocast_enabled("cpu") else module(x)
+    packs = _packs.get()
+    assert packs is not None
+    if module not in packs:
+        weight, bias = module.weight.detach().to(x.dtype), module.bias
+        # The way torch's own compiler packs frozen weights; which layout is taken hardly depends on the rows.
+        pack = torch.ops.mkldnn._reorder_linear_weight(weight, x.shape[:-1].numel())
+        packs[module] = _Pack(pack, None if bias is None else bias.detach().to(x.dtype))
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, *packs[module], "none", [], "")
     return out
 
 

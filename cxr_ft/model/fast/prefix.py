@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cxr_ft.model.fast.attention import heads
 from cxr_ft.model.fast.decoder import Pairs, after_attention, embedded, text_states
 from cxr_ft.model.fast.linear import linears, lowered
 
@@ -23,14 +22,17 @@ class Prefix(NamedTuple):
 
 
 class Written:
-    """Keys and values behind a prefix: of each layer [B, K, H, t, d], with room for `room` tokens."""
+    """Keys and values behind a prefix: of each layer [B, H, K, t, d], with room for `room` tokens.
+
+    In the order in which attention's products take them, so that none has to copy what is written already.
+    """
 
     def __init__(self, layers: int, room: int) -> None:
         self.room, self.length = room, 0
         self._pairs: list[tuple[Tensor, Tensor] | None] = [None] * layers
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add [B, K, H, T, d] to a layer; returns all it has. The last layer's turn moves `length` on."""
+        """Add [B, H, K, T, d] to a layer; returns all it has. The last layer's turn moves `length` on."""
         pair = self._pairs[layer]
         if pair is None:
             shape = (*k.shape[:3], self.room, k.shape[-1])
@@ -47,11 +49,11 @@ class Written:
         b, k = parents.shape
         if bool((parents == torch.arange(k, device=parents.device)).all()):
             return
-        rows = (parents + torch.arange(b, device=parents.device)[:, None] * k).flatten()
         for pair in self._pairs:
             for kept in pair or ():
-                past = kept.flatten(0, 1)[:, :, : self.length]
-                past.copy_(past.index_select(0, rows))
+                past = kept.flatten(0, 2)[:, : self.length]  # [B H K, t, d]
+                firsts = torch.arange(0, len(past), k, device=past.device).view(b, -1, 1)
+                past.copy_(past.index_select(0, (parents[:, None] + firsts).flatten()))
 
 
 def read(git: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None) -> Prefix:
@@ -86,10 +88,10 @@ def extend(git: Any, prefix: Prefix, written: Written, input_ids: Tensor) -> Ten
     for i, layer in enumerate(git.encoder.layer):
         attention = layer.attention.self
         three = linears((attention.query, attention.key, attention.value), lowered(hidden))
-        q, key, value = (heads(x, attention.attention_head_size) for x in three)
-        own = written.append(i, _by_row(key, b), _by_row(value, b))
-        context = _attend(_by_row(q, b), prefix.pairs[i], own, prefix.bias, ahead)  # [B, K, H, T, d]
-        hidden = after_attention(layer, context.transpose(2, 3).flatten(3).flatten(0, 1), hidden)
+        q, key, value = (_by_head(x, b, attention.attention_head_size) for x in three)
+        own = written.append(i, key, value)
+        context = _attend(q, prefix.pairs[i], own, prefix.bias, ahead)  # [B, H, K, T, d]
+        hidden = after_attention(layer, context.permute(0, 2, 3, 1, 4).reshape(b * k, t, -1), hidden)
     return _by_row(hidden, b)
 
 
@@ -98,18 +100,22 @@ def _by_row(x: Tensor, rows: int) -> Tensor:
     return x.view(rows, -1, *x.shape[1:])
 
 
+def _by_head(x: Tensor, rows: int, width: int) -> Tensor:
+    """[B K, T, H d] -> [B, H, K, T, d]."""
+    return x.reshape(rows, -1, x.shape[1], x.shape[2] // width, width).permute(0, 3, 1, 2, 4)
+
+
 def _attend(
     q: Tensor, prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], bias: Tensor | None, ahead: Tensor | None
 ) -> Tensor:
-    """Attention of q [B, K, H, T, d] on the prefix, which all K share, and on each one's own text."""
-    q = (q / math.sqrt(q.shape[-1])).transpose(1, 2)  # [B, H, K, T, d]
+    """Attention of q [B, H, K, T, d] on the prefix, which all K share, and on each one's own text."""
+    q = q / math.sqrt(q.shape[-1])
     shared = q.flatten(2, 3) @ prefix[0].transpose(-1, -2)  # [B, H, K T, P]
     if bias is not None:
         shared = shared + bias
-    mine = q @ own[0].transpose(1, 2).transpose(-1, -2)  # [B, H, K, T, t]
+    mine = q @ own[0].transpose(-1, -2)  # [B, H, K, T, t]
     if ahead is not None:
         mine = mine.masked_fill(ahead, torch.finfo(mine.dtype).min)
     probabilities = torch.cat((shared.view(*mine.shape[:4], -1), mine), dim=-1).softmax(-1)
     p, o = torch.split(probabilities, [shared.shape[-1], mine.shape[-1]], dim=-1)
-    context = (p.flatten(2, 3) @ prefix[1]).view(q.shape) + o @ own[1].transpose(1, 2)
-    return context.transpose(1, 2)
+    return (p.flatten(2, 3) @ prefix[1]).view(q.shape) + o @ own[1]

@@ -14,16 +14,25 @@ from cxr_ft.model.fast.walk import untouched
 
 def image_states(git: Any, pixel_values: Tensor) -> Tensor:
     """What the vision tower says: pixels [B, 3, S, S] or [B, F, 3, S, S] -> [B, F I, Dv], temporal embeddings added."""
+    return placed(git, tower_states(git, pixel_values))
+
+
+def tower_states(git: Any, pixel_values: Tensor) -> Tensor:
+    """What it says of each image alone: pixels [B, 3, S, S] or [B, F, 3, S, S] -> [B, I, Dv] or [B, F, I, Dv]."""
     tower = git.image_encoder.vision_model
     states: Tensor = tower.pre_layrnorm(tower.embeddings(pixel_values.flatten(0, -4)))  # [B F, I, Dv]
     for layer in tower.encoder.layers:
         states = recomputed(layer, _block, layer, states)
     states = tower.post_layernorm(states)
-    if pixel_values.ndim == 4:
+    return states.view(*pixel_values.shape[:-3], *states.shape[1:])
+
+
+def placed(git: Any, states: Tensor) -> Tensor:
+    """`tower_states` of several images with the embedding of its place on each: [B, F I, Dv]; of one as they are."""
+    if states.ndim == 3:
         return states
-    b, images = pixel_values.shape[:2]
-    moments = torch.cat([git.img_temporal_embedding[i] for i in range(images)], dim=1)  # [1, F, Dv]
-    return (states.view(b, images, *states.shape[1:]) + moments[..., None, :]).flatten(1, 2)
+    places = torch.cat([git.img_temporal_embedding[i] for i in range(states.shape[1])], dim=1)  # [1, F, Dv]
+    return (states + places[..., None, :]).flatten(1, 2)
 
 
 def image_tokens(git: Any, states: Tensor) -> Tensor:
