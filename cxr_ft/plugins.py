@@ -16,6 +16,7 @@ LAYOUTS = "cxr_ft.data.layouts"
 BASES = "cxr_ft.model.bases"
 HEADS = "cxr_ft.model.heads"
 TUNING = "cxr_ft.model.tuning"
+TRACKERS = "cxr_ft.run.trackers"
 
 
 @cache
@@ -31,6 +32,8 @@ def choices(package: str) -> tuple[str, ...]:
 def load(package: str, name: str) -> ModuleType:
     """Import the plug-in `name`; an unknown name is a UsageError that lists the known ones."""
     if name not in choices(package):
-        kind = {LAYOUTS: "layout", BASES: "base", HEADS: "task", TUNING: "method"}.get(package, "plug-in")
+        kind = {LAYOUTS: "layout", BASES: "base", HEADS: "task", TUNING: "method", TRACKERS: "tracker"}.get(
+            package, "plug-in"
+        )
         raise unknown(kind, name, choices(package))
     return importlib.import_module(f"{package}.{name}")

@@ -25,6 +25,22 @@ def common(p: argparse.ArgumentParser) -> None:
     )
 
 
+def trackers(p: argparse.ArgumentParser) -> None:
+    """The flags of following a run."""
+    known = ", ".join(plugins.choices(plugins.TRACKERS))
+    p.add_argument("--track", metavar="NAME", help=f"follow it in {known} (default: nowhere)")
+    p.add_argument(
+        "--include-data", action="store_true", help="let predictions, texts and images go to the tracker, too"
+    )
+
+
+def tracking(args: argparse.Namespace) -> Any:
+    """What the flags of `trackers` say."""
+    from cxr_ft.run.track import Tracking
+
+    return Tracking(name=args.track or "", include_data=args.include_data)
+
+
 def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
     """cxr-train's parser with the flags of the method that `argv` (or its --config) names, and that method's name."""
     first = Parser("cxr-train", "", add_help=False)
@@ -41,6 +57,7 @@ def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
     )
     p.add_argument("--seed", type=int, metavar="S", help="seed of the run (default: 0)")
     p.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/...)")
+    trackers(p)
     p.add_argument("--plan", action="store_true", help="say what would be trained, without data and weights, and stop")
     group = p.add_argument_group(f"options of method {method}")
     for field in dataclasses.fields(plugins.load(plugins.TUNING, str(method)).Config):

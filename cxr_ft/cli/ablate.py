@@ -7,7 +7,7 @@ from typing import Any
 
 from cxr_ft import config
 from cxr_ft.cli._command import DONE, FOUND, Parser, guarded, numbers, words
-from cxr_ft.cli._flags import common, raw_config
+from cxr_ft.cli._flags import common, raw_config, trackers, tracking
 from cxr_ft.errors import UsageError
 
 
@@ -16,6 +16,9 @@ def parser() -> Parser:
     p = Parser("cxr-ablate", "Train a grid of runs, skip finished ones, survive failed ones, and write their CSV.")
     p.add_argument(
         "grid", nargs="?", type=Path, metavar="GRID.yaml", help="a configuration with a key grid: lists by name"
+    )
+    p.add_argument(
+        "--tiny", action="store_true", help="the recipe's own tiny form: embedded data, offline, about a minute"
     )
     p.add_argument("--method", metavar="A,B", dest="methods", help="tuning methods")
     p.add_argument("--targets", metavar='"q;v;q,v"', help="target lists, separated by semicolons")
@@ -34,6 +37,7 @@ def parser() -> Parser:
     )
     p.add_argument("--suggest", action="store_true", help="find targets and ranks within --budget and try them")
     p.add_argument("--budget", metavar="500k", help="with --suggest: trained parameters of the adapter")
+    trackers(p)
     common(p)
     return p
 
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
-    file = config.read_yaml(args.grid) if args.grid else {}
+    file = _file(args)
     varied, tries = _grid(args, file.pop("grid", {}) or {})
     raw = config.merge(file, raw_config(args))
     if not config.mapping(raw, "data").get("splits"):
@@ -60,12 +64,26 @@ def _main(argv: Sequence[str] | None) -> int:
 
     cells = grid.cells(raw, varied)
     print(f"{len(cells)} runs into {args.out}: {', '.join(cells)}")
-    done = ablate.run(cells, args.out, tries=tries, carry_out=_carry_out(args))
+    follows = tracking(args)
+    done = ablate.run(cells, args.out, tries=tries, carry_out=_carry_out(args, follows), tracking=follows)
     failed = [result for result in done if result.status != "success"]
     print(f"{len(done) - len(failed)} of {len(done)} runs succeeded; {args.out / 'ablation.csv'}")
     for result in failed:
         print(f"  {result.status}: {result.variant}, seed {result.seed}: {result.error}")
     return FOUND if failed else DONE
+
+
+def _file(args: argparse.Namespace) -> dict[str, Any]:
+    """What GRID.yaml says, in its tiny form where so asked; that form's splits only where no others are given."""
+    if args.tiny and not args.grid:
+        raise UsageError("--tiny is a form of a recipe: give its file, as configs/imdb_distilbert.yaml")
+    if not args.grid:
+        return {}
+    if not args.tiny:
+        return {key: value for key, value in config.read_yaml(args.grid).items() if key != "tiny"}
+    from cxr_ft.run import recipe
+
+    return recipe.read(args.grid, tiny=True, splits=not args.splits)
 
 
 def _grid(args: argparse.Namespace, written: Any) -> tuple[dict[str, Any], int]:
@@ -77,20 +95,24 @@ def _grid(args: argparse.Namespace, written: Any) -> tuple[dict[str, Any], int]:
     return {key: value for key, value in varied.items() if key != "tries"}, tries
 
 
-def _carry_out(args: argparse.Namespace) -> Any:
+def _carry_out(args: argparse.Namespace, follows: Any) -> Any:
+    import functools
+
     from cxr_ft.run import workers
 
     if "ray" in args:
         if args.jobs is not None:
             raise UsageError("--jobs is for this machine; a Ray cluster decides itself how many runs it has room for")
-        return workers.on_ray(args.ray or None)
+        return workers.on_ray(args.ray or None, follows)
     import torch
 
     devices = torch.cuda.device_count()
     jobs = args.jobs if args.jobs is not None else max(devices, 1)
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: give 1 or more")
-    return workers.in_turn if jobs == 1 else workers.side_by_side(jobs, devices)
+    if jobs == 1:
+        return functools.partial(workers.in_turn, tracking=follows)
+    return workers.side_by_side(jobs, devices, follows)
 
 
 def _suggest(args: argparse.Namespace, raw: dict[str, Any], varied: dict[str, Any]) -> int:
@@ -100,7 +122,7 @@ def _suggest(args: argparse.Namespace, raw: dict[str, Any], varied: dict[str, An
         raise UsageError("--suggest needs --budget, the adapter's parameters, as 500k")
     if extra := sorted(varied.keys() - {"seeds"}):
         raise UsageError(f"--suggest chooses {', '.join(extra)} itself; leave it out")
-    told = suggest.run(raw, _count(args.budget), varied.get("seeds", [0]), args.out, _carry_out(args))
+    told = suggest.run(raw, _count(args.budget), varied.get("seeds", [0]), args.out, _carry_out(args, tracking(args)))
     for line in told:
         print(line)
     return DONE

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxr_ft.cli._command import DONE, Parser, guarded
+from cxr_ft.errors import UsageError
 
 
 def parser() -> Parser:
@@ -18,6 +19,15 @@ def parser() -> Parser:
         action="store_true",
         help="show images and texts of data that is neither synthetic nor public; such a page stays with its data",
     )
+    p.add_argument(
+        "--margin",
+        type=float,
+        default=0.01,
+        metavar="M",
+        help="how much worse than full fine-tuning is still as good, in the primary metric (default: %(default)s)",
+    )
+    p.add_argument("--published", type=Path, metavar="CSV", help="numbers of others with their protocol, shown in grey")
+    p.add_argument("--track", metavar="NAME", help="keep the page in a tracker, too (default: nowhere)")
     return p
 
 
@@ -28,10 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
+    from cxr_ft.run import track
     from cxr_ft.run.results import find
-    from cxr_ft.show.page import write_page
+    from cxr_ft.score import published
+    from cxr_ft.show.page import Options, write_page
 
-    written = write_page(list(find(args.runs)), args.out, include_data=args.include_data)
+    if not 0 < args.margin < 1:
+        raise UsageError(f"--margin {args.margin:g}: give how much worse is still acceptable, from above 0 to below 1")
+    others = published.read(args.published) if args.published else []
+    asked = tuple(map(str, args.runs))
+    options = Options(include_data=args.include_data, margin=args.margin, published=others, asked=asked)
+
+    tracking = track.Tracking(name=args.track or "")
+    written = write_page(list(find(args.runs)), args.out, options)
+    if tracking.name:
+        track.log_page(args.out, tracking)
     print(f"The page: {written[0].resolve()}")
     return DONE
 

@@ -6,12 +6,17 @@ from pathlib import Path
 from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.files import make_folder
-from cxr_ft.run import evaluate, rates, results, tables, train, workers
+from cxr_ft.run import evaluate, rates, results, tables, track, train, workers
 from cxr_ft.run.grid import Cells
 
 
 def run(
-    cells: Mapping[str, config.RunConfig], out: Path, *, tries: int = 1, carry_out: workers.CarryOut = workers.in_turn
+    cells: Mapping[str, config.RunConfig],
+    out: Path,
+    *,
+    tries: int = 1,
+    carry_out: workers.CarryOut = workers.in_turn,
+    tracking: track.Tracking = track.NOBODY,
 ) -> list[results.Result]:
     """Train every cell into `out/<name>`, verify all in one fresh process, write the tables; the results in order.
 
@@ -19,6 +24,7 @@ def run(
         cells: runs by name, as `grid.cells` gives them.
         tries: learning rates tried for each method, on val; see `rates.search`.
         carry_out: where the cells are trained: `workers.in_turn`, `workers.side_by_side(n)`, `workers.on_ray(address)`.
+        tracking: who is told, after test, what became of each run.
 
     Raises:
         UsageError: for a cell that cannot be put together, before any is trained.
@@ -32,6 +38,9 @@ def run(
         results.write(out / name, done.replace(search=record))
     _verify(chosen, out)
     finished = {name: results.read(out / name) for name in chosen}
+    for name, result in finished.items():
+        if result.status == "success":
+            track.summarise(out / name, tracking)
     tables.write(out, finished)
     for note in rates.notes(tried):
         print(f"note: {note}")

@@ -2,10 +2,11 @@
 
     python -m cxr_ft.run.workers FOLDER
 
-is such a process: it reads a configuration as JSON, one line on standard input, trains it into FOLDER, and ends when
+is such a process: it reads what to train as JSON, one line on standard input, trains it into FOLDER, and ends when
 its standard input does, so that no training outlives the command that wanted it.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.progress import bar
 from cxr_ft.run import results, train
 from cxr_ft.run.loop import TrainingError
+from cxr_ft.run.track import NOBODY, Tracking
 
 #: Trains cells into folders of their names below a folder; each has a result afterwards.
 CarryOut = Callable[[Mapping[str, RunConfig], Path], None]
@@ -32,18 +34,18 @@ CarryOut = Callable[[Mapping[str, RunConfig], Path], None]
 _BAD_INPUT = 2
 
 
-def in_turn(cells: Mapping[str, RunConfig], out: Path) -> None:
+def in_turn(cells: Mapping[str, RunConfig], out: Path, tracking: Tracking = NOBODY) -> None:
     """One after the other, in this process."""
     with bar("runs", len(cells)) as progress:
         for name, cell in cells.items():
             try:
-                train.fit(cell, out / name, verify=False)
+                train.fit(cell, out / name, verify=False, tracking=tracking)
             except TrainingError as error:
                 print(f"failed, going on: {error}")
             progress.advance(note=name)
 
 
-def side_by_side(jobs: int, devices: int = 0) -> CarryOut:
+def side_by_side(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> CarryOut:
     """`jobs` at a time, each in a process of its own, the CUDA devices dealt out among them.
 
     Raises (when it carries out):
@@ -63,7 +65,10 @@ def side_by_side(jobs: int, devices: int = 0) -> CarryOut:
             place = free.get()
             visible = {"CUDA_VISIBLE_DEVICES": str(place % devices)} if devices else {}
             try:
-                _in_process(out / name, cell, visible, lambda process: running.__setitem__(name, process))
+                told = {"config": cell.to_json(), "tracking": dataclasses.asdict(tracking)}
+                said = _in_process(out / name, told, visible, lambda process: running.__setitem__(name, process))
+                if said:
+                    lost(out / name, cell, said)
             finally:
                 running.pop(name, None)
                 free.put(place)
@@ -84,8 +89,9 @@ def side_by_side(jobs: int, devices: int = 0) -> CarryOut:
 
 
 def _in_process(
-    folder: Path, cell: RunConfig, environment: dict[str, str], started: Callable[["subprocess.Popen[str]"], None]
-) -> None:
+    folder: Path, told: dict[str, Any], environment: dict[str, str], started: Callable[["subprocess.Popen[str]"], None]
+) -> str:
+    """Why the process ended without a record, or nothing."""
     command = [sys.executable, "-m", "cxr_ft.run.workers", str(folder)]
     pipe = subprocess.PIPE
     # In a session of its own: an interrupt is for this process, which then ends that one.
@@ -100,14 +106,13 @@ def _in_process(
     ) as process:
         started(process)
         assert process.stdin is not None and process.stderr is not None
-        process.stdin.write(json.dumps(cell.to_json()) + "\n")
+        process.stdin.write(json.dumps(told) + "\n")
         process.stdin.flush()
         said = process.stderr.read().strip()
         code = process.wait()
     if code == _BAD_INPUT:
         raise UsageError(said.splitlines()[-1] if said else f"{folder}: bad input")
-    if code:
-        lost(folder, cell, f"its process ended with code {code}")
+    return f"its process ended with code {code}" if code else ""
 
 
 def lost(folder: Path, cell: RunConfig, why: str) -> None:
@@ -122,7 +127,7 @@ def lost(folder: Path, cell: RunConfig, why: str) -> None:
     results.write(folder, result.replace(status="failed", error=why))
 
 
-def on_ray(address: str | None) -> CarryOut:
+def on_ray(address: str | None, tracking: Tracking = NOBODY) -> CarryOut:
     """As tasks of a Ray cluster that sees this package, the splits, the archive and the folder under the same names.
 
     Ray starts the task of a worker that died again, and the run goes on from its last checkpoint.
@@ -136,7 +141,8 @@ def on_ray(address: str | None) -> CarryOut:
             gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
             task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=cluster.RETRIES)(_train)
             folder = out.absolute()
-            waiting = {task.remote(cell.to_json(), str(folder / name)): name for name, cell in cells.items()}
+            told = dataclasses.asdict(tracking)
+            waiting = {task.remote(cell.to_json(), str(folder / name), told): name for name, cell in cells.items()}
             while waiting:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)
                 name = waiting.pop(done)
@@ -155,21 +161,21 @@ def on_ray(address: str | None) -> CarryOut:
     return carry_out
 
 
-def _train(raw: dict[str, Any], folder: str) -> None:
+def _train(raw: dict[str, Any], folder: str, tracking: dict[str, Any]) -> None:
     """One cell; why it failed is in its record."""
     try:
-        train.fit(config.resolve(raw), Path(folder), verify=False)
+        train.fit(config.resolve(raw), Path(folder), verify=False, tracking=Tracking(**tracking))
     except TrainingError as error:
         print(f"failed: {error}", file=sys.stderr)
 
 
 def main(folder: str) -> int:
     """Train what standard input says; exit code 0, also for a training that failed and is recorded, or 2."""
-    raw = json.loads(sys.stdin.readline())
+    told = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _train(raw, folder)
+        _train(told["config"], folder, told["tracking"])
     except UsageError as error:
         print(error, file=sys.stderr)
         return _BAD_INPUT

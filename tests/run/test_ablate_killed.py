@@ -88,11 +88,11 @@ from cxr_ft.cli import ablate
 from cxr_ft.run import workers
 flag, right = Path(sys.argv[1]), workers._train
 
-def dying(raw, folder):
+def dying(raw, folder, *rest):
     if folder.endswith("s1") and not flag.exists():
         flag.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    right(raw, folder)
+    right(raw, folder, *rest)
 
 workers._train = dying
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)

@@ -1,0 +1,48 @@
+"""MLflow: the server of MLFLOW_TRACKING_URI, or files in a folder `mlruns` beside the run's.
+
+`mlflow-skinny` is enough: the whole package pins an older pyarrow than this one needs (mlflow 3.17.2).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class MLflow:
+    """See `cxr_ft.run.track.Tracker`."""
+
+    def __init__(self, client: Any, run_id: str) -> None:
+        self._client, self.id = client, run_id
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One metric a value."""
+        for name, value in values.items():
+            self._client.log_metric(self.id, name, value, step=step)
+
+    def finish(self, summary: Mapping[str, float], files: Sequence[Path]) -> None:
+        """The summary as metrics, the files as artefacts."""
+        self.log(0, {f"summary/{name}": value for name, value in summary.items()})
+        for file in files:
+            self._client.log_artifact(self.id, str(file))
+        self._client.set_terminated(self.id)
+
+
+def begin(place: Path, name: str, group: str, config: Mapping[str, Any], run_id: str | None) -> MLflow:
+    """A run of the experiment `group`, the one of `run_id` where one is given."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # its database store needs the whole package
+    from mlflow.tracking import MlflowClient
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (place.parent.parent / "mlruns").absolute().as_uri()
+    client = MlflowClient(tracking_uri=uri)
+    if run_id is not None:
+        client.update_run(run_id, status="RUNNING")
+        return MLflow(client, run_id)
+    found = client.get_experiment_by_name(group)
+    experiment = client.create_experiment(group) if found is None else found.experiment_id
+    # Said here, or MLflow writes down the user's name.
+    made = client.create_run(experiment, run_name=name, tags={"mlflow.user": ""})
+    for key, value in config.items():
+        client.log_param(made.info.run_id, key, str(value)[:500])
+    return MLflow(client, made.info.run_id)

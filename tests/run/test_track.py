@@ -1,0 +1,210 @@
+"""Following a run: each real library, offline, read back; and nothing of the data in what it wrote."""
+
+import getpass
+import json
+import socket
+
+import numpy as np
+import pytest
+
+from cxr_ft import config
+from cxr_ft.data import manifest
+from cxr_ft.data.layouts import folder
+from cxr_ft.data.splits import Asked
+from cxr_ft.errors import UsageError
+from cxr_ft.model.bases import git
+from cxr_ft.run import evaluate, results, system, track, train
+from cxr_ft.run.trackers import tensorboard
+
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+#: A patient's name that stands in file names, and so in paths and ids; and what must never leave either.
+NAME = "Mustermann"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("place")
+    folder.demo(place)
+    for i, path in enumerate(sorted((place / "classes").rglob("*.png"))):
+        path.rename(path.with_name(f"{NAME}{i}.png"))
+    manifest.make(str(place / "classes"), "folder", Asked(per_label=12), place / "splits")
+    tiny = git.tiny()
+    tiny.save(place / "tiny", tiny.lm)
+    return place
+
+
+@pytest.fixture
+def resolved(place):
+    raw = {
+        "data": {"splits": str(place / "splits")},
+        "model": str(place / "tiny"),
+        "train": {"epochs": 2, "batch_size": 8},
+    }
+    return config.resolve(raw)
+
+
+@pytest.fixture
+def tracked(resolved, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "verify_all", lambda runs: [evaluate.verify(run) for run in runs])
+    monkeypatch.setattr(system, "EVERY", 0.05)
+    for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def fit(name, **more):
+        pytest.importorskip(TRACKERS[name])
+        out = tmp_path / "runs" / "one"
+        result = train.fit(resolved, out, tracking=track.Tracking(name=name, **more))
+        return out, result
+
+    return fit
+
+
+def read_tensorboard(out):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(out / "tracking" / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return {tag: [event.value for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def read_mlflow(out):
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=(out.parent / "mlruns").absolute().as_uri())
+    run = json.loads((out / track.FILE).read_text())["id"]
+    return {key: [m.value for m in client.get_metric_history(run, key)] for key in client.get_run(run).data.metrics}
+
+
+def wandb_records(content):
+    """The records of a .wandb file: a header of 7 bytes, then LevelDB's log format in blocks of 32 KiB."""
+    place, whole = 7, b""
+    while place + 7 <= len(content):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        whole += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield whole
+            whole = b""
+
+
+def read_wandb(out):
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    values = {}
+    for file in sorted((out / "tracking" / "wandb").glob("offline-run-*/*.wandb")):
+        for data in wandb_records(file.read_bytes()):
+            record = Record.FromString(data)
+            for start, items in (("", record.history.item), ("summary/", record.summary.update)):
+                for item in items:
+                    key = start + (item.key or "/".join(item.nested_key))
+                    values.setdefault(key, []).append(json.loads(item.value_json))
+    return values
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_what_was_written_reads_back(tracked, name):
+    out, result = tracked(name)
+    values = {"tensorboard": read_tensorboard, "mlflow": read_mlflow, "wandb": read_wandb}[name](out)
+    assert values["val_loss"] == pytest.approx([row["val_loss"] for row in result.history])
+    assert any(key.startswith("system/cpu_percent") for key in values)
+    assert values["summary/test/macro.auroc"][-1] == pytest.approx(result.metrics["test"]["macro"]["auroc"])
+    assert values["summary/cost/parameters.trainable"][-1] == result.cost["parameters"]["trainable"]
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_nothing_of_the_data_goes_there(tracked, place, name):
+    out, _ = tracked(name)
+    written = [*(out / "tracking").rglob("*"), *(out.parent / "mlruns").rglob("*"), out / "system.jsonl"]
+    files = [path for path in written if path.is_file()]
+    assert len(files) > 1
+    for path in files:
+        content = path.read_bytes()
+        assert NAME.encode() not in content, path
+        assert str(place).encode() not in content, path
+        if path.suffix == ".wandb":  # what `wandb sync` sends; the others' files stay, and say where they lie
+            assert not any(
+                len(word) > 4 and word.encode() in content for word in (socket.gethostname(), getpass.getuser())
+            )
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_data_goes_there_when_it_may(tracked, name):
+    out, _ = tracked(name, include_data=True)
+    kept = [path for top in (out / "tracking", out.parent / "mlruns") for path in top.rglob("*") if path.is_file()]
+    if name == "mlflow":
+        assert {"predictions.parquet", "0.png"} <= {path.name for path in kept}
+    else:
+        assert any(b"predictions.parquet" in path.read_bytes() for path in kept)
+
+
+def test_a_run_goes_on_where_it_was_told(tracked, resolved, monkeypatch):
+    """Interrupted after an epoch and run again it is one run, and no epoch is told twice."""
+    pytest.importorskip("tensorboard")
+    right = evaluate.judge
+    with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(evaluate, "judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        tracked("tensorboard")
+    monkeypatch.setattr(evaluate, "judge", right)
+    out, result = tracked("tensorboard")
+    assert len(read_tensorboard(out)["val_loss"]) == len(result.history) == 2
+
+
+def test_tracking_changes_no_number(tracked, resolved, tmp_path):
+    out, result = tracked("tensorboard")
+    alone = train.fit(resolved, tmp_path / "alone")
+    assert result.metrics == alone.metrics and result.config_hash == alone.config_hash
+    (one,), (other,) = ((p / "model").glob("*.safetensors") for p in (out, tmp_path / "alone"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_tracker_that_fails_on_the_way_does_not_end_the_training(tracked, monkeypatch, capsys):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tensorboard.TensorBoard, "log", full)
+    out, result = tracked("tensorboard")
+    assert result.status == "success"
+    assert "OSError: no space left" in json.loads((out / track.FILE).read_text())["error"]
+    assert capsys.readouterr().err.count("tensorboard fails and is told no more") == 1
+
+
+def test_what_cannot_begin_is_one_line(resolved, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="unknown tracker 'tensorbord'"):
+        track.Tracking(name="tensorbord")
+    with pytest.raises(UsageError, match="--include-data is for a tracker"):
+        track.Tracking(include_data=True)
+
+    def missing(*_):
+        raise ImportError("No module named 'wandb'")
+
+    monkeypatch.setattr(tensorboard, "begin", missing)
+    with pytest.raises(UsageError, match=r"install it: pip install 'cxr_ft\[tensorboard\]'"):
+        train.fit(resolved, tmp_path / "run", tracking=track.Tracking(name="tensorboard"))
+
+
+def test_the_machine_is_watched_without_a_tracker(resolved, tmp_path):
+    train.fit(resolved, tmp_path / "run", verify=False)
+    lines = system.read(tmp_path / "run")
+    assert lines and {"seconds", "cpu_percent", "memory_bytes", "disk_free_bytes"} <= set(lines[-1])
+    assert not (tmp_path / "run" / "tracking").exists()
+
+
+def test_half_a_line_is_left_out_and_the_seconds_go_on(tmp_path):
+    (tmp_path / system.FILE).write_text('{"seconds": 7.0}\n{"sec')
+    with system.Watch(tmp_path, take=lambda _: {"x": 1.0}):
+        pass
+    lines = system.read(tmp_path)
+    assert len(lines) == 2 and lines[1]["seconds"] >= 7 and lines[1]["x"] == 1
+    assert (tmp_path / system.FILE).read_text().count("\n") == 2
+
+
+def test_only_numbers_of_no_single_row_are_summarised():
+    raw = {"tuning": {"name": "lora"}, "head": {"name": "classify"}, "train": {"seed": 0}}
+    metrics = {"loss": 1.0, "macro": {"auroc": 0.5, "ap": None}, "labels": {"x": {"auroc": 0.1}}, "signature": "s"}
+    result = results.Result(
+        status="success", config=raw, config_hash="", metrics={"test": metrics}, cost={"a": {"b": 2}}
+    )
+    assert track.summary(result) == {"cost/a.b": 2.0, "test/loss": 1.0, "test/macro.auroc": 0.5}
+    assert np.isfinite(list(track.summary(result).values())).all()
