@@ -80,6 +80,7 @@ class TrainConfig:
         warmup: share of the steps over which the learning rate rises; it then falls as a cosine to zero.
         clip: largest norm of the gradient.
         precision: "no" (fp32), "bf16" or "fp16".
+        gradient_checkpointing: activations are computed again in the backward pass, not kept: less memory, more time.
         store_features: "auto": what frozen weights make of the images is computed once and kept in the cache folder,
             wherever that saves work; "never": it is computed in each step, to the same numbers.
     """
@@ -93,6 +94,7 @@ class TrainConfig:
     warmup: float = 0.1
     clip: float = 1.0
     precision: str = "no"
+    gradient_checkpointing: bool = False
     store_features: str = "auto"
 
     def __post_init__(self) -> None:

@@ -98,7 +98,26 @@ def build(config: Any, labels: tuple[str, ...], multi_label: bool, *, weights: b
     """
     tuning = plugins.load(plugins.TUNING, config.tuning.name)
     base = family(config.model).load(config.model, weights=weights)
-    return assemble(base, config, labels, multi_label, tuning.apply)
+    parts = assemble(base, config, labels, multi_label, tuning.apply)
+    if config.train.gradient_checkpointing:
+        _checkpoint(parts)
+    return parts
+
+
+def _checkpoint(parts: Parts) -> None:
+    """Have activations computed again in the backward pass.
+
+    Raises:
+        UsageError: where the model cannot.
+    """
+    model: Any = parts.model
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UsageError(
+            f"train.gradient_checkpointing: {parts.base.name} ({parts.base.family}) cannot; leave it false, and take "
+            "fewer rows at a time (train.micro_batch)"
+        )
+    # The re-entrant form gives no gradients below a frozen embedding.
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def assemble(base: "Base", config: Any, labels: tuple[str, ...], multi_label: bool, apply: Any) -> Parts:
@@ -142,7 +161,7 @@ def quiet() -> None:
     # bitsandbytes 0.50.2, imported by PEFT, misses an optional kernel that only quantised models use.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # PEFT 0.21.2 asks transformers 5.23.0 for an attribute by its old name.
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as transformers_logging
 
