@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_ft import config
 from cxr_ft.cli._command import DONE, FOUND, guarded
-from cxr_ft.cli._flags import raw_config, train_parser
+from cxr_ft.cli._flags import raw_config, tracking, train_parser
 
 if TYPE_CHECKING:
     from cxr_ft.run.results import Result
@@ -20,6 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str]) -> int:
     parser, _ = train_parser(argv)
+    parser.add_argument(
+        "--export",
+        choices=("merged", "adapter"),
+        help="also write the run to RUN/export for transformers or PEFT alone: merged into the base, or beside it",
+    )
     args = parser.parse_args(argv)
     resolved = config.resolve(raw_config(args), where=str(args.config or "the flags"))
     if args.plan:
@@ -36,6 +41,10 @@ def _main(argv: Sequence[str]) -> int:
     from cxr_ft.run.loop import TrainingError
 
     out = args.out or default_out(resolved)
+    if args.export:
+        from cxr_ft.run import export
+
+        export.check(resolved, args.export)
     _say_plan(resolved, out)
     announced: list[dict[str, Any]] = []
 
@@ -44,14 +53,23 @@ def _main(argv: Sequence[str]) -> int:
         _say_trained(planned)
 
     try:
-        result = train.fit(resolved, out, announce=announce)
+        result = train.fit(resolved, out, announce=announce, tracking=tracking(args))
     except TrainingError as error:
         print(f"cxr-train: failed: {error}", file=sys.stderr)
         return FOUND
     if not announced:
         print("this very run is already there: nothing was trained")
     _say(result, out)
+    if args.export:
+        _say_export(*export.export(out, args.export))
     return DONE
+
+
+def _say_export(folder: Path, drift: Any) -> None:
+    print(f"exported, with a README that says how to load it: {folder}")
+    if drift is not None:
+        far = f"{drift.largest:.2g} at most, {drift.mean:.2g} on average"
+        print(f"merged logits on {drift.rows} rows of val differ by {far}")
 
 
 def default_out(resolved: config.RunConfig) -> Path:
@@ -69,15 +87,17 @@ def default_out(resolved: config.RunConfig) -> Path:
 
 
 def _plan(resolved: config.RunConfig) -> int:
+    from cxr_ft.cli import _plan
     from cxr_ft.data import manifest
     from cxr_ft.data.labels import CHEXPERT_14
+    from cxr_ft.run.plan import forecast
     from cxr_ft.run.train import plan
 
     labels: tuple[str, ...] = CHEXPERT_14
-    multi_label = True
+    multi_label, splits = True, None
     if resolved.data.splits:
-        card = manifest.read(Path(resolved.data.splits)).card
-        labels, multi_label = card.labels, card.multi_label
+        splits = manifest.read(Path(resolved.data.splits))
+        labels, multi_label = splits.card.labels, splits.card.multi_label
     planned = plan(resolved, labels, multi_label)
     print(
         f"model   {resolved.model}\ntask    {resolved.head.name}, {len(labels)} labels\nmethod  {resolved.tuning.name}"
@@ -86,6 +106,7 @@ def _plan(resolved: config.RunConfig) -> int:
         if name != "name":
             print(f"  {name} = {','.join(value) if isinstance(value, list) else value}")
     _say_trained(planned)
+    _plan.say(resolved, forecast(resolved, labels, multi_label, splits))
     return DONE
 
 

@@ -2,7 +2,7 @@
 
 model/   adapter_config.json + adapter_model.safetensors (PEFT methods), or config.json + model.safetensors;
          or what the method itself writes; processor and tokenizer; labels.json: label names, thresholds, task;
-         nothing of the model for zero_shot
+         README.md, the model card; nothing of the model for zero_shot
 """
 
 import json
@@ -17,16 +17,16 @@ from torch import nn
 from cxr_ft import config as configuration
 from cxr_ft import plugins
 from cxr_ft.errors import UsageError
-from cxr_ft.files import write_json
+from cxr_ft.files import write_json, write_text
 from cxr_ft.model import find
-from cxr_ft.model.protocols import Base, trainable
+from cxr_ft.model.protocols import Base, Processed, trainable
 from cxr_ft.run import results
 
 FOLDER = "model"
 
 
-def save(run: Path, parts: find.Parts, labels: dict[str, Any]) -> int:
-    """Write `run/model`, whole or not at all; return its bytes on disk."""
+def save(run: Path, parts: find.Parts, labels: dict[str, Any], card: str = "") -> int:
+    """Write `run/model`, whole or not at all, with `card` as its README.md; return its bytes on disk."""
     folder = run / FOLDER
     with tempfile.TemporaryDirectory(prefix=".model.", dir=run) as name:
         temporary = Path(name) / FOLDER
@@ -41,6 +41,8 @@ def save(run: Path, parts: find.Parts, labels: dict[str, Any]) -> int:
             model: Any = parts.model
             model.save_pretrained(temporary, safe_serialization=True)
         write_json(temporary / "labels.json", labels)
+        if card:
+            write_text(temporary / "README.md", card)  # in place of PEFT's, which has nothing but headings
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -68,6 +70,8 @@ def load(run: Path) -> tuple[find.Parts, configuration.RunConfig, dict[str, Any]
     base_module = find.family(config.model)
     whole = (folder / "model.safetensors").exists()
     base: Base = base_module.restore(folder, config.model) if whole else base_module.load(config.model)
+    if not whole and isinstance(base, Processed):
+        base.take_processor(folder)
 
     tuning = plugins.load(plugins.TUNING, config.tuning.name)
 

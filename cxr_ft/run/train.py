@@ -1,6 +1,7 @@
 """fit(config, out) -> Result: one run, for every method, head and base, around the one loop of `cxr_ft.run.loop`."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,9 @@ from cxr_ft.data.card import DatasetCard
 from cxr_ft.errors import UsageError
 from cxr_ft.files import check_writable, write_text
 from cxr_ft.model import find
-from cxr_ft.model.protocols import trainable
+from cxr_ft.model.protocols import owner, trainable
 from cxr_ft.model.targets import fused
-from cxr_ft.run import checkpoint, cost, evaluate, lock, processes, results
+from cxr_ft.run import checkpoint, cost, evaluate, features, lock, memory, power, processes, results, track
 from cxr_ft.run.environment import environment
 from cxr_ft.run.finish import Finish
 from cxr_ft.run.loop import Loop
@@ -32,7 +33,7 @@ def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> dict[
     parts = find.build(config, labels, multi_label, weights=False)
     asked = getattr(config.tuning.options, "targets", None) or ()
     return {
-        "modules": _modules(list(trainable(parts.model))),
+        "modules": list(dict.fromkeys(map(owner, trainable(parts.model)))),
         "notes": fused(asked, parts.base.targets, parts.base.family),
         "parameters": cost.parameters(parts.model, parts.head.new_modules),
         "image_size": parts.base.image_size,
@@ -40,16 +41,13 @@ def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> dict[
     }
 
 
-def _modules(names: list[str]) -> list[str]:
-    """Names of the modules that own some parameters, without PEFT's wrapping, in the model's order."""
-    plain = (name.removeprefix("base_model.model.").replace(".modules_to_save.default", "") for name in names)
-    return list(
-        dict.fromkeys(name.split(".lora_")[0] if ".lora_" in name else name.rpartition(".")[0] for name in plain)
-    )
-
-
 def fit(
-    config: RunConfig, out: Path, *, verify: bool = True, announce: Callable[[dict[str, Any]], None] = lambda plan: None
+    config: RunConfig,
+    out: Path,
+    *,
+    verify: bool = True,
+    announce: Callable[[dict[str, Any]], None] = lambda plan: None,
+    tracking: track.Tracking = track.NOBODY,
 ) -> results.Result:
     """Train one run into the folder `out`; a finished identical run is returned as it is, an unfinished one goes on.
 
@@ -58,6 +56,7 @@ def fit(
     Args:
         verify: reload the artefact in a fresh process and judge it on test; an ablation does so for all runs at once.
         announce: told the plan before anything is loaded.
+        tracking: who is told how it goes.
 
     Raises:
         UsageError: for what cannot be done, before anything is written; also where another process trains this run.
@@ -83,11 +82,15 @@ def fit(
             checkpoint.sweep(out)
             return _done(out, fingerprint)
 
-        done = processes.by_first(accelerator, enter) or _fit(
-            config, out, splits, planned, data=data, accelerator=accelerator
-        )
+        done = processes.by_first(accelerator, enter)
+        if done is None:
+            if accelerator.is_main_process:
+                stack.enter_context(track.following(out, config, splits.hashes, tracking))
+            done = _fit(config, out, splits, planned, data=data, accelerator=accelerator, alone=verify)
         if verify and done.status == "trained":
             done = processes.by_first(accelerator, lambda: _verified(out))
+    if verify and accelerator.is_main_process:
+        track.summarise(out, tracking)
     return done
 
 
@@ -99,6 +102,7 @@ def _fit(
     *,
     data: dict[str, batches.Rows],
     accelerator: Any,
+    alone: bool,
 ) -> results.Result:
     """Train, and keep the run's record of how it went."""
     import yaml
@@ -121,7 +125,7 @@ def _fit(
         if accelerator.is_main_process:
             write_text(out / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
         finish = Finish(config=config, out=out, card=splits.card, data=data, start=start, began=time.perf_counter())
-        return _train(finish, accelerator)
+        return _train(finish, accelerator, alone)
     except KeyboardInterrupt:
         record(status="cancelled", error="interrupted; run it again to go on")
         raise
@@ -139,24 +143,40 @@ def _verified(out: Path) -> results.Result:
     return done
 
 
-def _train(finish: Finish, accelerator: Any) -> results.Result:
+def _train(finish: Finish, accelerator: Any, alone: bool) -> results.Result:
     config, card = finish.config, finish.card
-    parts = _built(config, card, accelerator.device)
-    memory = cost.memory(parts.model, None, 0)
-    state = checkpoint.State(micro=config.train.micro_batch or config.train.batch_size, cost={"memory": memory})
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # of a run before, in the same process
+    parts, sharded = _built(config, card, accelerator.device), processes.is_sharded(accelerator)
+    store = features.Store(
+        parts,
+        keep=config.train.store_features == "auto",
+        shared=not alone,
+        says=accelerator.is_main_process,
+        whole=not sharded,
+    )
+    spent = {"memory": memory.weights_alone(parts.model)}
+    state = checkpoint.State(micro=config.train.micro_batch or config.train.batch_size, cost=spent)
     if trainable(parts.model):
-        state = Loop(
+        loop = Loop(
             config=config,
             parts=parts,
             data=finish.data,
             accelerator=accelerator,
+            store=store,
             out=finish.out,
             fingerprint=finish.start.config_hash,
-        ).run()
+        )
+        with power.metered() as energy:
+            state = loop.run()
+        state.cost["energy"] = energy.to_json(state.cost["train_seconds"] + state.cost["eval_seconds"])
 
     def finished() -> results.Result:
         # What FSDP spread over the processes is built anew, whole, for the one that saves it.
-        return finish(_built(config, card, accelerator.device) if processes.is_sharded(accelerator) else parts, state)
+        if not sharded:
+            return finish(parts, state, store)
+        whole = _built(config, card, accelerator.device)
+        return finish(whole, state, dataclasses.replace(store, parts=whole, whole=True))
 
     return processes.by_first(accelerator, finished)
 

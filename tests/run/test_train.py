@@ -226,9 +226,9 @@ def test_memory_and_parameters_are_counted(place, tmp_path):
     for cost in (lora, full):
         # AdamW keeps two numbers a trained parameter, and a step count a tensor.
         trained = cost["parameters"]["trainable"] * 4
-        assert cost["memory"]["gradients"] == trained
+        assert cost["memory_largest"]["gradients"] == trained
         assert 2 * trained <= cost["memory"]["optimizer"] < 2 * trained + 4096
-        assert cost["memory"]["activations"] > 0
+        assert cost["memory_largest"]["activations"] > 0
     assert lora["parameters"]["trainable"] < full["parameters"]["trainable"]
-    assert lora["memory"]["activations"] < full["memory"]["activations"]
-    assert full["memory"]["weights"] == full["parameters"]["total"] * 4
+    assert lora["memory_largest"]["activations"] < full["memory_largest"]["activations"]
+    assert full["memory_largest"]["weights"] >= full["parameters"]["total"] * 4

@@ -1,0 +1,182 @@
+"""What --plan predicts of memory, against what is counted: the same step with numbers."""
+
+import dataclasses
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from cxr_ft import config
+from cxr_ft.cli import train as cli
+from cxr_ft.data import manifest
+from cxr_ft.data.batches import Example
+from cxr_ft.data.layouts import folder
+from cxr_ft.data.splits import Asked
+from cxr_ft.model import find
+from cxr_ft.model.bases import git, timm_vision
+from cxr_ft.model.protocols import Storable
+from cxr_ft.run import features, memory, plan, predict, speed, train
+
+LABELS = ("a", "b", "c")
+METHODS = ["full", "last_layers", "lora", "adapter", "bitfit", "ia3", "qlora"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Splits of a tiny folder, and tiny pretrained models."""
+    place = tmp_path_factory.mktemp("place")
+    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    for name, tiny in (("git", git.tiny()), ("vit", timm_vision.tiny())):
+        tiny.save(place / name, tiny.lm)
+    return place
+
+
+def resolved(model, method, head="classify", rows=4, precision="no", **more):
+    return config.resolve(
+        {
+            "model": str(model),
+            "head": {"name": head},
+            "tuning": {"name": method},
+            "train": {"batch_size": rows, "precision": precision},
+            **more,
+        }
+    )
+
+
+def compared(chosen):
+    """Predicted and counted: a step with the optimizer's states there, of rows whose texts differ in length."""
+    rows, dtype = chosen.train.batch_size, features.AUTOCAST[chosen.train.precision]
+    torch.manual_seed(0)
+    parts = find.build(chosen, LABELS, True)
+    side, rng = parts.base.image_size, np.random.default_rng(0)
+    texts = ["no acute finding. " * (2 + i) for i in range(rows)]
+    batch = parts.head.collate(
+        [Example(rng.integers(0, 256, (side, side), dtype=np.uint8), np.zeros(3), text) for text in texts]
+    )
+    prefix = parts.base.prefix(parts.model.train()) if isinstance(parts.base, Storable) else None
+    if prefix is not None:
+        batch = features.Frozen(prefix, dtype, None).put(batch, [], torch.device("cpu"))
+    optimizer = torch.optim.AdamW([p for p in parts.model.parameters() if p.requires_grad], fused=True)
+    for _ in range(2):
+        count = memory.Count(memory.held(parts.model, optimizer), batch)
+        with memory.counting(count, parts.model):
+            with torch.autocast("cpu", dtype, enabled=dtype is not None):
+                loss, _ = parts.head.loss(parts.model, batch)
+            count.forward_done()
+            loss.backward()
+            del loss
+        optimizer.step()
+        optimizer.zero_grad()
+    lengths = None
+    if "labels" in batch:
+        there = batch["labels"] != -100
+        before = (there.int().argmax(1) + 1).tolist()
+        lengths = predict.Texts(before=before, written=there.sum(1).tolist(), read=[0] * rows)
+    parts = find.build(chosen, LABELS, True, weights=False)
+    return predict.predict(chosen, parts, len(LABELS), lengths), count
+
+
+@pytest.mark.parametrize("model", ["git-phantom-tiny", "vit"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_peak_is_predicted(place, model, method):
+    if (model, method) == ("vit", "qlora"):
+        pytest.skip("a ViT of width 32 has no layer that four bits take")
+    predicted, count = compared(resolved(place / "vit" if model == "vit" else model, method))
+    # Far closer than the 10 % that are asked for: it is the same step. bitsandbytes' own kernels hide a little.
+    assert sum(predicted.memory.values()) == pytest.approx(count.peak, rel=0.02 if method == "qlora" else 1e-4)
+    for kind in memory.KINDS:
+        assert abs(predicted.memory[kind] - count.split[kind]) <= 0.03 * count.peak, kind
+    if method != "qlora":
+        assert predicted.flops == count.flops
+
+
+@pytest.mark.parametrize(
+    ("head", "method", "precision"),
+    [("report", "lora", "no"), ("both", "full", "no"), ("report", "lora", "bf16"), ("classify", "qlora", "bf16")],
+)
+def test_the_peak_is_predicted_with_texts_and_in_bf16(head, method, precision):
+    predicted, count = compared(resolved("git-phantom-tiny", method, head, precision=precision))
+    assert sum(predicted.memory.values()) == pytest.approx(count.peak, rel=0.03)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_recomputed_activations_are_counted_and_predicted(method):
+    chosen = resolved("git-phantom-tiny", method)
+    kept, _ = compared(chosen)
+    again = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, gradient_checkpointing=True))
+    predicted, count = compared(again)
+    assert sum(predicted.memory.values()) == pytest.approx(count.peak, rel=0.02)
+    assert count.peak < sum(kept.memory.values()) and predicted.flops > kept.flops
+
+
+@pytest.mark.parametrize(("method", "micro"), [("lora", 0), ("full", 2)])
+def test_what_a_run_counts_is_what_its_plan_said(place, tmp_path, method, micro):
+    chosen = config.resolve(
+        {
+            "data": {"splits": str(place / "splits")},
+            "model": str(place / "git"),
+            "tuning": {"name": method},
+            "train": {"epochs": 2, "batch_size": 4, "micro_batch": micro},
+        }
+    )
+    splits = manifest.read(place / "splits")
+    said = plan.forecast(chosen, splits.card.labels, splits.card.multi_label, splits)
+    cost = train.fit(chosen, tmp_path / "run", verify=False).cost
+    assert sum(said.one.memory.values()) == pytest.approx(sum(cost["memory"].values()), rel=0.02)
+    assert said.one.flops_per_sample == pytest.approx(cost["flops_per_sample"], rel=0.01)
+    assert said.rows == len(splits.tables["train"])
+    assert cost["energy"]["joules"] is not None or cost["energy"]["why_not"]
+    assert said.full is None if method == "full" else said.costs() is not None
+
+
+@pytest.mark.parametrize(
+    ("targets", "count"), [("text.q,text.v", "147,456"), ("vision.q,vision.v", "294,912"), ("q,v", "442,368")]
+)
+def test_the_plan_of_git_base_needs_no_network_and_says_what_it_takes(capsys, targets, count):
+    assert (
+        cli.main(["--plan", "--model", "microsoft/git-base", "--targets", targets, "--set", "train.batch_size=2"]) == 0
+    )
+    out = capsys.readouterr().out
+    assert f"{count} in adapter or base, 10,766 in the head" in out
+    (peak,) = re.findall(r"memory: ([\d.]+ [MG]B) at the peak of a step, 2 rows at a time", out)
+    assert peak.endswith("GB") or float(peak.split()[0]) > 600
+    assert "weights 61" in out and "of full fine-tuning's" in out
+    assert re.search(r"time: about .* to train each 1,000 rows on this machine \(.* to .*; without evaluation,", out)
+
+
+def test_zero_shot_has_weights_alone(capsys):
+    assert cli.main(["--plan", "--method", "zero_shot"]) == 0
+    assert "activations 0 B" in capsys.readouterr().out
+
+
+def test_more_work_takes_longer_and_a_faster_machine_less():
+    slow = speed.Rates(flops=1e9, moved=1e9, start=1e-5)
+    fast = speed.Rates(flops=1e12, moved=1e11, start=1e-6)
+    one = predict.predict(*_small("last_layers"))
+    two = predict.predict(*_small("full"))
+    assert 0 < speed.seconds(one, fast) < speed.seconds(one, slow) < speed.seconds(two, slow)
+    machine = speed.rates("no")
+    assert machine.flops > 1e8 and machine.moved > 1e7 and 0 < machine.start < 1e-2
+
+
+def _small(method):
+    chosen = resolved("git-phantom-tiny", method)
+    return chosen, find.build(chosen, LABELS, True, weights=False), 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "head"), [("lora", "report"), ("full", "classify")])
+def test_git_base_itself(method, head, tmp_path):
+    """The real shape, weights at random: predicted against counted."""
+    from transformers import GitConfig, GitForCausalLM, GitProcessor
+
+    tiny = find.SHIPPED / "git-tiny-random"
+    GitProcessor.from_pretrained(tiny).save_pretrained(tmp_path)
+    GitForCausalLM(GitConfig()).save_pretrained(tmp_path)
+    start = time.perf_counter()
+    predicted, count = compared(resolved(tmp_path, method, head, rows=2))
+    print(f"{method} {head}: predicted {sum(predicted.memory.values()):,}, counted {count.peak:,}, both in "
+          f"{time.perf_counter() - start:.0f} s")  # fmt: skip
+    assert sum(predicted.memory.values()) == pytest.approx(count.peak, rel=0.01)
