@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PINS = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
-#: Extras that no test reaches: users of a bucket install them, and those who have the clinical models' weights.
-UNTRIED = ("gcsfs", "s3fs", "radeval")
+#: Extras that no test reaches: for users of a bucket, of the clinical models' weights, of an NVIDIA card.
+UNTRIED = ("gcsfs", "s3fs", "radeval", "nvidia-ml-py")
 TOGETHER = """
 import torch, torchvision, transformers, peft, accelerate, bitsandbytes, pydicom, PIL, albumentations, timm, evaluate
 import datasets, sklearn, scipy, pandas, pyarrow, duckdb, cv2, matplotlib, jinja2, sacrebleu, rouge_score, torchmetrics

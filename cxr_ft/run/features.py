@@ -152,7 +152,7 @@ class Store:
             why = "data.augment and data.flip show other images in each epoch"
         elif not self.keep:
             why = "train.store_features is never"
-        if why is not None:
+        if why is not None and self.parts.base.image_size:  # a base that reads text has none to speak of
             self._say(f"image features are not stored: {why}")
         if augmented:
             return None

@@ -55,6 +55,8 @@ def _row(name: str, result: results.Result) -> dict[str, Any]:
         row[f"{side}_loss"] = metrics.get("loss")
         if result.output == "scores":
             row |= {f"{side}_{key}": (metrics.get("macro") or {}).get(key) for key in METRICS}
+            if metrics.get("accuracy") is not None:  # of one label a row: the share of rows that are right
+                row[f"{side}_accuracy"] = metrics["accuracy"]
         else:
             row |= {f"{side}_{key}": metrics.get(key) for key in TEXT_METRICS}
     row |= {f"{key}_parameters": value for key, value in result.cost.get("parameters", {}).items()}

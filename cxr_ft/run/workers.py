@@ -6,6 +6,7 @@ is such a process: it reads what to train as JSON, one line on standard input, t
 its standard input does, so that no training outlives the command that wanted it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -56,7 +57,7 @@ def side_by_side(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Ca
         free: SimpleQueue[int] = SimpleQueue()
         for place in range(jobs):
             free.put(place)
-        running: dict[str, subprocess.Popen[str]] = {}
+        running: dict[str, subprocess.Popen[bytes]] = {}
         ended = threading.Event()
 
         def one(name: str, cell: RunConfig) -> None:
@@ -89,7 +90,10 @@ def side_by_side(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Ca
 
 
 def _in_process(
-    folder: Path, told: dict[str, Any], environment: dict[str, str], started: Callable[["subprocess.Popen[str]"], None]
+    folder: Path,
+    told: dict[str, Any],
+    environment: dict[str, str],
+    started: Callable[["subprocess.Popen[bytes]"], None],
 ) -> str:
     """Why the process ended without a record, or nothing."""
     command = [sys.executable, "-m", "cxr_ft.run.workers", str(folder)]
@@ -100,15 +104,15 @@ def _in_process(
         stdin=pipe,
         stdout=subprocess.DEVNULL,
         stderr=pipe,
-        text=True,
+        bufsize=0,
         env={**os.environ, **environment},
         start_new_session=True,
     ) as process:
         started(process)
         assert process.stdin is not None and process.stderr is not None
-        process.stdin.write(json.dumps(told) + "\n")
-        process.stdin.flush()
-        said = process.stderr.read().strip()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already: its code says how
+            process.stdin.write(json.dumps(told).encode() + b"\n")
+        said = process.stderr.read().decode(errors="replace").strip()
         code = process.wait()
     if code == _BAD_INPUT:
         raise UsageError(said.splitlines()[-1] if said else f"{folder}: bad input")
