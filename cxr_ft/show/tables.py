@@ -98,9 +98,13 @@ def natural(comparison: Comparison) -> Table | None:
 
 
 def undefined(comparison: Comparison) -> list[str]:
-    """Metrics without a value on test, with their reasons; each once."""
+    """Metrics without a value on test in some run, by their reason; each once."""
     found = [run.result.metrics.get("test", {}).get("undefined") or {} for run in comparison.runs]
-    return list(dict.fromkeys(f"{name}: {reason}" for reasons in found for name, reason in reasons.items()))
+    names: dict[str, dict[str, None]] = {}
+    for reasons in found:
+        for name, reason in reasons.items():
+            names.setdefault(reason, {})[name] = None
+    return [f"{words.listed(list(those))}: {reason}" for reason, those in names.items()]
 
 
 def provenance(runs: Sequence[Run]) -> tuple[Table, list[str]]:
