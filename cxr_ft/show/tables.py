@@ -60,8 +60,11 @@ QUALITY: dict[str, list[tuple[str, list[tuple[str, ...]]]]] = {
     ],
 }
 
-#: Floors of generated reports, by their key in the metrics: who says it, and how it is chosen.
+#: Floors by their key in the metrics: who says it, and how it is chosen.
 FLOORS = {
+    "majority": ("what train has most of", "for everyone"),
+    "tfidf_logreg": ("TF-IDF with logistic regression", "a floor"),
+    "rule_labeler": ("rules that read labels off the text", "a floor"),
     "constant": ("one report for all", "the best BLEU-4 on train"),
     "constant_clinical": ("one report for all", "the best clinical F1 on train"),
     "random": ("a report of train at random", "a floor"),
@@ -70,7 +73,7 @@ FLOORS = {
 
 
 def main(comparison: Comparison) -> Table:
-    """One row a variant: quality with intervals, then what it cost; for reports the constant floor below."""
+    """One row a variant: quality with intervals, then what it cost; the floors below."""
     output = comparison.output
     quality = QUALITY[output]
     primary = words.metric(output)[0].upper() + words.metric(output)[1:]
@@ -79,8 +82,7 @@ def main(comparison: Comparison) -> Table:
     head += ["Trainable", "Training", "Peak memory", "Artefact"]
     scale = _scale(comparison)
     rows = [Row(_cells(comparison, variant, scale), _kind(comparison, variant)) for variant in comparison.variants]
-    if output == "text":
-        rows += [Row(cells, "floor") for cells in _floors(comparison, len(head))]
+    rows += [Row(cells, "floor") for cells in _floors(comparison, len(head))]
     return Table(head, rows)
 
 
@@ -200,24 +202,29 @@ def _bar(variant: Variant, low: float, high: float) -> tuple[float, float, float
 
 
 def _floors(comparison: Comparison, width: int) -> list[list[Cell]]:
-    """What reports score that are not written from the image; a row for each that differs."""
-    keys = ("bleu_4", "clinical_f1_14_positive", "label_f1", "rouge_l")
+    """What is scored without reading the image, or without understanding the text; a row for each that differs."""
+    text = comparison.output == "text"
+    keys: list[list[tuple[str, ...]]] = (
+        [[(key,)] for key in ("bleu_4", "clinical_f1_14_positive", "label_f1", "rouge_l")]
+        if text
+        else [[("macro", "auroc")], *(places for _, places in QUALITY["scores"])]
+    )
     found: dict[tuple[str, tuple[float | None, ...]], None] = {}
     for run in comparison.runs:
-        told = run.result.metrics.get("test", {}).get("floors") or {"constant": None}
+        told = run.result.metrics.get("test", {}).get("floors") or ({"constant": None} if text else {})
         for name in [name for name in FLOORS if name in told]:
             places = (("floors", name), ("floor",)) if name == "constant" else (("floors", name),)
             found[name, tuple(_first(run, places, key) for key in keys)] = None
     rows = []
-    for name, (bleu, *others) in found:
+    for name, (primary, *others) in found:
         who, how = FLOORS[name]
-        cells = [Cell(who, (how,)), _number(bleu), *[Cell(words.DASH)] * 3, *map(_number, others)]
-        rows += [cells + [Cell(words.DASH)] * (width - len(cells))] if bleu is not None else []
+        cells = [Cell(who, (how,)), _number(primary), *[Cell(words.DASH)] * 3, *map(_number, others)]
+        rows += [cells + [Cell(words.DASH)] * (width - len(cells))] if primary is not None else []
     return rows
 
 
-def _first(run: Run, places: Sequence[tuple[str, ...]], key: str) -> float | None:
-    found = (number(run.result, "metrics", "test", *place, key) for place in places)
+def _first(run: Run, places: Sequence[tuple[str, ...]], keys: Sequence[tuple[str, ...]]) -> float | None:
+    found = (number(run.result, "metrics", "test", *place, *key) for place in places for key in keys)
     return next((value for value in found if value is not None), None)
 
 

@@ -105,8 +105,12 @@ def _question(comparison: Comparison) -> str:
 
 
 def _floor(comparison: Comparison) -> list[str]:
-    """Whether the best is shown to beat what needs no image: chance, or the constant report."""
+    """Whether the best is shown to beat what needs no model: chance, counted words, or the constant report."""
     best, floor, name = comparison.best, CHANCE, "chance (0.5)"
+    if comparison.output == "scores" and best is not None:
+        told = [number(run.result, "metrics", "test", "floors", "tfidf_logreg", "macro", "auroc") for run in best.runs]
+        if (counted := max((value for value in told if value is not None), default=CHANCE)) > CHANCE:
+            floor, name = counted, f"TF-IDF with logistic regression ({decimal(counted)})"
     if comparison.output == "text" and best is not None:
         told = [number(run.result, "metrics", "test", "floor", "bleu_4") for run in best.runs]
         floor = max((value for value in told if value is not None), default=0.0)

@@ -293,3 +293,26 @@ def test_numbers_in_words():
     for form in (words.brief, words.size, words.seconds, words.decimal, words.count, words.span):
         assert form(None) == words.DASH
     assert words.percent(None, 3) == words.percent(1, 0) == words.DASH
+
+
+def test_a_model_of_texts_stands_beside_its_floors(tmp_path):
+    """Counted words that score as much as the best variant are a row of the table, and the first thing said."""
+    run = classify_run(tmp_path / "lora", "lora")
+    result = results.read(run)
+    found = {"macro": {"auroc": 0.999, "f1": 0.7, "precision": 0.6, "recall": 0.8}, "accuracy": 0.75}
+    test = {**result.metrics["test"], "floors": {"tfidf_logreg": found}}
+    results.write(run, result.replace(metrics={**result.metrics, "test": test}))
+    (comparison,) = compared(run)
+    (row,) = [row for row in tables.main(comparison).rows if row.kind == "floor"]
+    assert [cell.text for cell in row.cells[:9]] == [
+        "TF-IDF with logistic regression",
+        "0.999",
+        "–",
+        "–",
+        "–",
+        "0.750",
+        "0.700",
+        "0.600",
+        "0.800",
+    ]
+    assert "Not shown to be better than TF-IDF with logistic regression (0.999)." in words.answer(comparison, 0.01)
