@@ -1,9 +1,9 @@
 # cxr_ft in a container: `make demo` and `make test` as in the checkout, or any cxr-... command; not as root.
 #   docker build -t cxr_ft .                          CPU
 #   docker build -t cxr_ft --build-arg CUDA=1 .       with CUDA's libraries; run it with --gpus all
-#   docker run --rm -v "$PWD/demo:/work/demo" cxr_ft make demo VENV=/opt/venv
+#   docker run --rm -v "$PWD/demo:/app/demo" cxr_ft make demo VENV=/opt/venv
 #   docker run --rm cxr_ft make test VENV=/opt/venv
-#   docker run --rm -v /data:/data:ro -v "$PWD/runs:/work/runs" cxr_ft cxr-train --help
+#   docker run --rm -v /data:/data:ro -v "$PWD/runs:/app/runs" cxr_ft cxr-train --help
 FROM python:3.11-slim
 
 ARG CUDA=0
@@ -11,9 +11,9 @@ ARG CUDA=0
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git make libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 \
     && rm -rf /var/lib/apt/lists/*
-RUN useradd --create-home --uid 1000 cxr && mkdir /opt/venv /work && chown cxr:cxr /opt/venv /work
+RUN useradd --create-home --uid 1000 cxr && mkdir /opt/venv /app && chown cxr:cxr /opt/venv /app
 USER cxr
-WORKDIR /work
+WORKDIR /app
 
 COPY --chown=cxr:cxr requirements.txt .
 # PyPI's torch brings CUDA's libraries, 3 GB; a CPU needs its smaller twin of the same version, and torchvision's.
