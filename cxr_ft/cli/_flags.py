@@ -25,6 +25,18 @@ def common(p: argparse.ArgumentParser) -> None:
     )
 
 
+def ray(p: argparse.ArgumentParser, what: str) -> None:
+    """The flag of a Ray cluster that does `what`; in the arguments only where it is given, without an address empty."""
+    p.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        default=argparse.SUPPRESS,
+        metavar="ADDRESS",
+        help=f"{what} on a Ray cluster (default: this machine's, or a new one)",
+    )
+
+
 def trackers(p: argparse.ArgumentParser) -> None:
     """The flags of following a run."""
     known = ", ".join(plugins.choices(plugins.TRACKERS))

@@ -7,7 +7,7 @@ from typing import Any
 
 from cxr_ft import config
 from cxr_ft.cli._command import DONE, FOUND, Parser, guarded, numbers, words
-from cxr_ft.cli._flags import common, raw_config, trackers, tracking
+from cxr_ft.cli._flags import common, raw_config, ray, trackers, tracking
 from cxr_ft.errors import UsageError
 
 
@@ -27,14 +27,7 @@ def parser() -> Parser:
     p.add_argument("--tries", type=int, metavar="N", help="learning rates tried for each method, on val (default: 1)")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the run folders go")
     p.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one a CUDA device)")
-    p.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        default=argparse.SUPPRESS,
-        metavar="ADDRESS",
-        help="train the runs on a Ray cluster (default: this machine's, or a new one)",
-    )
+    ray(p, "train the runs")
     p.add_argument("--suggest", action="store_true", help="find targets and ranks within --budget and try them")
     p.add_argument("--budget", metavar="500k", help="with --suggest: trained parameters of the adapter")
     trackers(p)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxr_ft.cli._command import DONE, Parser, guarded
+from cxr_ft.cli._flags import ray
 
 
 def parser() -> Parser:
@@ -19,14 +20,7 @@ def parser() -> Parser:
     p.add_argument("--shard", default="1/1", metavar="I/N", help="this machine's part of the work")
     p.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, 16 at most)")
     p.add_argument("--root", metavar="DIR", help="where the images lie now (default: where the manifest says)")
-    p.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        default=argparse.SUPPRESS,
-        metavar="ADDRESS",
-        help="do it on a Ray cluster (default: this machine's, or a new one)",
-    )
+    ray(p, "do it")
     return p
 
 

@@ -4,6 +4,7 @@ A run's folder holds `result.json`, `config.yaml`, `history.jsonl`, `predictions
 Only a run whose saved artefact was reloaded in a fresh process and judged on test has the status "success".
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,9 @@ from cxr_ft.files import atomic, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: What the machine did while a run was trained.
+SYSTEM = "system.jsonl"
 
 Status = Literal["running", "trained", "success", "failed", "cancelled"]
 
@@ -143,6 +147,17 @@ def find(paths: Iterable[Path]) -> Iterator[Path]:
             if folder.resolve() not in seen:
                 seen.add(folder.resolve())
                 yield folder
+
+
+def read_system(folder: Path) -> list[dict[str, float]]:
+    """The whole lines of a run's `system.jsonl`, whose keys `run/system.py` says; a killed run may leave half a line."""
+    path, lines = folder / SYSTEM, []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            if isinstance(line, dict) and "seconds" in line:
+                lines.append(line)
+    return lines
 
 
 def write_predictions(folder: Path, table: "pd.DataFrame") -> None:

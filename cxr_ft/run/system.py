@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cxr_ft.files import write_text
+from cxr_ft.run import results
 
-FILE = "system.jsonl"
 #: Seconds between two lines; more in a long run, so that it has a few thousand lines at most.
 EVERY, LINES = 5.0, 2000
 
@@ -38,20 +38,6 @@ def sample(folder: Path) -> Sample:
         with contextlib.suppress(ModuleNotFoundError):  # without nvidia-ml-py the other figures stay
             now["gpu_percent"] = torch.cuda.utilization()
     return now
-
-
-def read(folder: Path) -> list[Sample]:
-    """The lines that are whole; a run that was killed may leave half a one."""
-    path = folder / FILE
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
 
 
 class Watch:
@@ -78,11 +64,13 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        before = read(self._folder)
-        write_text(self._folder / FILE, "".join(json.dumps(line) + "\n" for line in before))  # without half a line
+        before = results.read_system(self._folder)
+        write_text(
+            self._folder / results.SYSTEM, "".join(json.dumps(line) + "\n" for line in before)
+        )  # without half a line
         offset = before[-1]["seconds"] if before else 0.0
         began, ended = time.monotonic(), False
-        with (self._folder / FILE).open("a", encoding="utf-8") as file:
+        with (self._folder / results.SYSTEM).open("a", encoding="utf-8") as file:
             while not ended:
                 ended = self._over.wait(max(EVERY, (time.monotonic() - began) / LINES))
                 line = {"seconds": round(offset + time.monotonic() - began, 1), **self._take(self._folder)}

@@ -1,6 +1,5 @@
 """Charts of what runs cost: memory by kind, and the machine's load while they were trained."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from cxr_ft.run import results
 from cxr_ft.run.results import Result
 from cxr_ft.show import words
 from cxr_ft.show.figures import PALETTE, STYLE, blank, legend, looks_of
@@ -74,15 +74,6 @@ def system(runs: Sequence[Run]) -> Figure:
 
 
 def _load(folder: Path) -> list[dict[str, float]]:
-    """The whole lines of system.jsonl, thinned; a run that was killed may leave half a one."""
-    path = folder / "system.jsonl"
-    if not path.exists():
-        return []
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    found = [line for line in lines if isinstance(line, dict) and "seconds" in line]
+    """The lines of system.jsonl, thinned."""
+    found = results.read_system(folder)
     return found[:: max(1, -(-len(found) // _POINTS))]

@@ -186,18 +186,18 @@ def test_what_cannot_begin_is_one_line(resolved, tmp_path, monkeypatch):
 
 def test_the_machine_is_watched_without_a_tracker(resolved, tmp_path):
     train.fit(resolved, tmp_path / "run", verify=False)
-    lines = system.read(tmp_path / "run")
+    lines = results.read_system(tmp_path / "run")
     assert lines and {"seconds", "cpu_percent", "memory_bytes", "disk_free_bytes"} <= set(lines[-1])
     assert not (tmp_path / "run" / "tracking").exists()
 
 
 def test_half_a_line_is_left_out_and_the_seconds_go_on(tmp_path):
-    (tmp_path / system.FILE).write_text('{"seconds": 7.0}\n{"sec')
+    (tmp_path / results.SYSTEM).write_text('{"seconds": 7.0}\n{"sec')
     with system.Watch(tmp_path, take=lambda _: {"x": 1.0}):
         pass
-    lines = system.read(tmp_path)
+    lines = results.read_system(tmp_path)
     assert len(lines) == 2 and lines[1]["seconds"] >= 7 and lines[1]["x"] == 1
-    assert (tmp_path / system.FILE).read_text().count("\n") == 2
+    assert (tmp_path / results.SYSTEM).read_text().count("\n") == 2
 
 
 def test_only_numbers_of_no_single_row_are_summarised():
