@@ -150,7 +150,7 @@ def find(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def read_system(folder: Path) -> list[dict[str, float]]:
-    """The whole lines of a run's `system.jsonl`, whose keys `run/system.py` says; a killed run may leave half a line."""
+    """The whole lines of a run's `system.jsonl` (its keys: `run/system.py`); a killed run may leave half a line."""
     path, lines = folder / SYSTEM, []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
