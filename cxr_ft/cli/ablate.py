@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
+    follows = tracking(args)
     file = _file(args)
     varied, tries = _grid(args, file.pop("grid", {}) or {})
     raw = config.merge(file, raw_config(args))
@@ -52,12 +53,11 @@ def _main(argv: Sequence[str] | None) -> int:
         print(f"no --splits given: the phantom's, in {splits}")
         raw = config.merge(raw, {"data": {"splits": str(splits)}})
     if args.suggest:
-        return _suggest(args, raw, varied)
+        return _suggest(args, raw, varied, follows)
     from cxr_ft.run import ablate, grid
 
     cells = grid.cells(raw, varied)
     print(f"{len(cells)} runs into {args.out}: {', '.join(cells)}")
-    follows = tracking(args)
     done = ablate.run(cells, args.out, tries=tries, carry_out=_carry_out(args, follows), tracking=follows)
     failed = [result for result in done if result.status != "success"]
     print(f"{len(done) - len(failed)} of {len(done)} runs succeeded; {args.out / 'ablation.csv'}")
@@ -108,14 +108,14 @@ def _carry_out(args: argparse.Namespace, follows: Any) -> Any:
     return workers.side_by_side(jobs, devices, follows)
 
 
-def _suggest(args: argparse.Namespace, raw: dict[str, Any], varied: dict[str, Any]) -> int:
+def _suggest(args: argparse.Namespace, raw: dict[str, Any], varied: dict[str, Any], follows: Any) -> int:
     from cxr_ft.run import suggest
 
     if not args.budget:
         raise UsageError("--suggest needs --budget, the adapter's parameters, as 500k")
     if extra := sorted(varied.keys() - {"seeds"}):
         raise UsageError(f"--suggest chooses {', '.join(extra)} itself; leave it out")
-    told = suggest.run(raw, _count(args.budget), varied.get("seeds", [0]), args.out, _carry_out(args, tracking(args)))
+    told = suggest.run(raw, _count(args.budget), varied.get("seeds", [0]), args.out, _carry_out(args, follows))
     for line in told:
         print(line)
     return DONE

@@ -27,6 +27,7 @@ def _main(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
     resolved = config.resolve(raw_config(args), where=str(args.config or "the flags"))
+    follows = tracking(args)
     if args.plan:
         return _plan(resolved)
     import dataclasses
@@ -53,7 +54,7 @@ def _main(argv: Sequence[str]) -> int:
         _say_trained(planned)
 
     try:
-        result = train.fit(resolved, out, announce=announce, tracking=tracking(args))
+        result = train.fit(resolved, out, announce=announce, tracking=follows)
     except TrainingError as error:
         print(f"cxr-train: failed: {error}", file=sys.stderr)
         return FOUND
