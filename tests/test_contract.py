@@ -99,6 +99,26 @@ def test_bases(base):
     )
 
 
+@pytest.mark.parametrize("base", BASES)
+def test_what_a_card_says_of_each_pool_is_that_pool(base):
+    module = plugins.load(plugins.BASES, base)
+    assert module.tiny().code.keys() == module.tiny().pools.keys()
+    for pool in module.tiny().pools:
+        tiny = module.tiny()
+        side = tiny.image_size
+        image = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
+        batch = tiny.inputs([Example(image, np.zeros(1), "", given="" if side else "no edema.")])
+        model = tiny.encoder(pool).eval()
+        known = {"model": model, "pixels": batch.get("pixel_values")}
+        known["start"] = torch.tensor([[getattr(tiny, "start", 0)]])
+        if not side:
+            known["tokens"] = tiny.tokenizer("no edema.", return_tensors="pt")
+            known["mask"] = known["tokens"]["attention_mask"][..., None]
+        with torch.no_grad():
+            told = eval(tiny.code[pool], known)  # noqa: S307
+            torch.testing.assert_close(told, tiny.pooled(model, batch, pool), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_methods(method):
     module = plugins.load(plugins.TUNING, method)

@@ -257,7 +257,7 @@ def card(recipe: Recipe, log: list[dict[str, float]], probes: dict[str, float]) 
 
 def save(base: git.Git, out: Path, recipe: Recipe, log: list[dict[str, float]], probes: dict[str, float]) -> None:
     """Write the folder, whole or not at all: fp16 weights, processor, tokenizer, card, log."""
-    delattr(base.lm.config, git.SEED_KEY)
+    delattr(base.lm.config, find.SEED_KEY)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
         folder = Path(name) / out.name

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Models that ship with the package, one folder each.
 SHIPPED = Path(__file__).parent / "weights"
+#: A key of ours in a shipped config.json: the model has no weights file, they are drawn from this seed.
+SEED_KEY = "cxr_ft_random_seed"
 
 
 def shipped() -> tuple[str, ...]:

@@ -84,6 +84,13 @@ class Base(Protocol):
     def pools(self) -> Mapping[str, int]:
         """The ways to make one vector of an example, the base's own first, each with its width D."""
 
+    @property
+    def code(self) -> Mapping[str, str]:
+        """By pool the line by which transformers alone makes that vector of one example, for a model's card.
+
+        It may use `model`, and `pixels` and `start` (the token ids a text begins with), or `tokens` and their `mask`.
+        """
+
     def encoder(self, pool: str) -> "nn.Module":
         """The model without what `pooled` by `pool` never reads, so that all of it can be trained."""
 

@@ -5,21 +5,9 @@ from typing import Any
 
 from cxr_ft.model import find
 from cxr_ft.model.find import Parts
+from cxr_ft.model.protocols import Writer
 from cxr_ft.run.results import Result
 
-#: What of a model's answer the head's layer reads, by family and pool; as `Base.pooled` of that family does it.
-_STATES = {
-    ("git", "query"): "model(input_ids=start, pixel_values=pixels).last_hidden_state[:, -1]",
-    ("git", "cls"): "model.image_encoder(pixels).last_hidden_state[:, 0]",
-    ("git", "mean"): "model.encoder(model.visual_projection(model.image_encoder(pixels).last_hidden_state))"
-    ".last_hidden_state.mean(1)",
-    ("timm_vision", ""): "model(pixel_values=pixels).pooler_output",
-    ("timm_vision", "mean"): "model(pixel_values=pixels).last_hidden_state[:, {prefix}:].mean(1)",
-    ("text_encoder", "cls"): "model(**tokens).last_hidden_state[:, 0]",
-    ("text_encoder", "mean"): "(model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1)",
-    ("causal_lm", "last"): "model(**tokens).last_hidden_state[:, -1]",
-    ("causal_lm", "mean"): "(model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1)",
-}
 _SHOWN = ("auroc", "ap", "f1", "accuracy")
 _TEXTS = ("bleu_1", "bleu_4", "rouge_l", "label_f1")
 
@@ -156,7 +144,7 @@ def _inputs(parts: Any) -> list[str]:
         'image = torch.tensor(np.asarray(Image.open("image.png").convert("RGB"))) / 255',
         f"pixels = ((image - torch.tensor({mean})) / torch.tensor({deviation})).permute(2, 0, 1)[None]",
     ]
-    if parts.base.family == "git":
+    if isinstance(parts.base, Writer):
         lines.append(f"start = torch.tensor([{_start(parts)}])  # what a text begins with")
     return lines
 
@@ -195,15 +183,5 @@ def _answer(parts: Any, way: str) -> list[str]:
         if way == "merged"
         else "model.classifier(state)"
     )
-    return ["with torch.no_grad():", f"    state = {_state(parts)}", f"    logits = {head}", "print(logits.tolist())"]
-
-
-def _state(parts: Parts) -> str:
-    family, pool = parts.base.family, str(getattr(parts.head, "pool", ""))
-    if family == "timm_vision" and pool == next(iter(parts.base.pools)):
-        pool = ""
-    known = _STATES.get((family, pool))
-    if known is None:
-        return f"...  # one vector an example, as cxr_ft.model.bases.{family} pools it ({pool})"
-    model: Any = parts.base.lm
-    return known.replace("{prefix}", str(getattr(getattr(model, "timm_model", None), "num_prefix_tokens", 0)))
+    state = parts.base.code[parts.head.pool]
+    return ["with torch.no_grad():", f"    state = {state}", f"    logits = {head}", "print(logits.tolist())"]

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft.errors import UsageError
+from cxr_ft.model.find import SEED_KEY
 from cxr_ft.model.protocols import Example, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: A key of ours in a shipped config.json: the model has no weights file, they are drawn from this seed.
-SEED_KEY = "cxr_ft_random_seed"
 #: Tokens that are read of a text unless asked otherwise, or as many as the model has positions for.
 LONGEST = 512
+#: `mean` in transformers' own terms, for a model's card.
+MEAN = "(model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1)"
 #: Tokens around a pair of texts, besides which there must be room for something.
 SPECIAL = 4
 

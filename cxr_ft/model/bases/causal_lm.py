@@ -86,6 +86,11 @@ class CausalLm(_text.TextBase):
         """The last token's state, which alone has read the whole text, or the mean."""
         return dict.fromkeys(("last", "mean"), int(self.lm.config.hidden_size))
 
+    @property
+    def code(self) -> dict[str, str]:
+        """By pool, as `pooled` does it; one text has no padding."""
+        return {"last": "model(**tokens).last_hidden_state[:, -1]", "mean": _text.MEAN}
+
     def encoder(self, pool: str = "last") -> "nn.Module":
         """`GPT2Model`, `LlamaModel` or its like: no vocabulary projection."""
         encoder: nn.Module = self.lm.base_model

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.errors import UsageError
+from cxr_ft.model.find import SEED_KEY
 from cxr_ft.model.protocols import Batch, Example, Roles
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ TARGETS: Roles = {
         "down": _VISION + r"mlp\.fc2",
     },
 }
-#: A key of ours in a shipped config.json: the model has no weights file, they are drawn from this seed.
-SEED_KEY = "cxr_ft_random_seed"
 
 
 class Git:
@@ -90,6 +89,16 @@ class Git:
         """The query token, which is how GIT answers; the mean of the image tokens; the vision tower's class token."""
         width = int(self.lm.config.hidden_size)
         return {"query": width, "mean": width, "cls": int(self.lm.config.vision_config.hidden_size)}
+
+    @property
+    def code(self) -> dict[str, str]:
+        """By pool, as `pooled` does it."""
+        image = "model.image_encoder(pixels).last_hidden_state"
+        return {
+            "query": "model(input_ids=start, pixel_values=pixels).last_hidden_state[:, -1]",
+            "mean": f"model.encoder(model.visual_projection({image})).last_hidden_state.mean(1)",
+            "cls": f"{image}[:, 0]",
+        }
 
     @property
     def longest(self) -> int:

@@ -76,6 +76,11 @@ class TextEncoder(_text.TextBase):
         """The first token's state, as in the papers, or the mean over the text, which suits sentence encoders."""
         return dict.fromkeys(("cls", "mean"), int(self.lm.config.hidden_size))
 
+    @property
+    def code(self) -> dict[str, str]:
+        """By pool, as `pooled` does it."""
+        return {"cls": "model(**tokens).last_hidden_state[:, 0]", "mean": _text.MEAN}
+
     def encoder(self, pool: str = "cls") -> "nn.Module":
         """The whole model: either way reads all of it."""
         encoder: nn.Module = self.lm

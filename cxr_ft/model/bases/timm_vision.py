@@ -98,6 +98,14 @@ class TimmVision:
         own = {"token": "cls", "avg": "mean"}.get(str(getattr(timm, "global_pool", "")), "mean")
         return dict.fromkeys(dict.fromkeys((own, "mean")), int(timm.num_features))
 
+    @property
+    def code(self) -> dict[str, str]:
+        """By pool, as `pooled` does it."""
+        first = getattr(self.lm.timm_model, "num_prefix_tokens", 0)
+        patches = f"model(pixel_values=pixels).last_hidden_state[:, {first}:].mean(1)"
+        own = next(iter(self.pools))
+        return {**dict.fromkeys(self.pools, patches), own: "model(pixel_values=pixels).pooler_output"}
+
     def encoder(self, pool: str) -> "nn.Module":
         """The whole model: no layer for ImageNet's classes is ever made."""
         encoder: nn.Module = self.lm
