@@ -24,13 +24,11 @@ from cxr_ft.model import targets
 from cxr_ft.model.find import Parts
 from cxr_ft.progress import track
 from cxr_ft.run import ablate, artefact, evaluate, grid, results, workers
-from cxr_ft.score import stats
+from cxr_ft.score import pairs, stats
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 #: What the proposal is held against.
 RIVALS = {"q,v": ("q", "v"), "all": ("all",)}
-#: Bootstrap replicates of the intervals, and the seed of their draws.
-REPLICATES, DRAWS = 1000, 0
 _BATCH = 16
 
 
@@ -82,8 +80,8 @@ def run(
     if failed := [result for result in done if result.status != "success"]:
         raise UsageError(f"{out}: {failed[0].variant}, seed {failed[0].seed} failed ({failed[0].error}); run it again")
     told = [_said(proposal, budget), *left_out]
-    gaps = {name: _gap(out, cells["proposal"], cells[name]) for name in cells if name != "proposal"}
-    told += [_verdict(name, *gaps[name]) for name in gaps]
+    rivals = {name: _compared(out, cells["proposal"], cells[name]) for name in cells if name != "proposal"}
+    told += [_verdict(name, pair) for name, pair in rivals.items()]
     ranking = sorted(modules, key=lambda m: -m.energy.sum() / m.cost)
     write_json(
         out / "suggest.json",
@@ -91,7 +89,7 @@ def run(
             "budget": budget,
             "proposal": proposal._asdict(),
             "runs": {name: list(named) for name, named in cells.items()},
-            "differences": {name: {"macro_auroc": gap, "interval": interval} for name, (gap, interval) in gaps.items()},
+            "differences": {n: {"macro_auroc": p.gap, "interval": p.interval} for n, p in rivals.items()},
             "modules": [{"target": m.item, "energy_a_parameter": float(m.energy.sum() / m.cost)} for m in ranking],
             "told": told,
         },
@@ -194,27 +192,21 @@ def _cells(
     return out, left_out
 
 
-def _gap(
-    out: Path, ours: Mapping[str, config.RunConfig], theirs: Mapping[str, config.RunConfig]
-) -> tuple[float, stats.Interval | None]:
-    """Mean difference of macro AUROC on test over the seeds, and its interval, paired by subject."""
-    sides = [[_test(out / name) for name in cells] for cells in (ours, theirs)]
-    subjects, truth = sides[0][0][0], sides[0][0][1]
-    counts = stats.cluster_bootstrap(subjects, REPLICATES, DRAWS)
-    points = [[float(stats.macro_auroc(truth, score)) for _, _, score in side] for side in sides]
-    replicates = [np.array([stats.macro_auroc(truth, score, counts) for _, _, score in side]) for side in sides]
-    interval = stats.difference(points[0], points[1], replicates[0], replicates[1])
-    return float(np.mean(points[0]) - np.mean(points[1])), interval
+def _compared(out: Path, ours: Mapping[str, config.RunConfig], theirs: Mapping[str, config.RunConfig]) -> pairs.Pair:
+    """Macro AUROC on test of our runs against theirs, over subjects and seeds."""
+    one, two = ([_test(out / name) for name in cells] for cells in (ours, theirs))
+    subjects, truth, _ = one[0]
+    scores = [np.stack([score for _, _, score in side]) for side in (one, two)]
+    return pairs.compare(truth, scores[0], scores[1], subjects, stats.macro_auroc)
 
 
 def _test(run: Path) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
     """Subjects [N], truth [N, L] and scores [N, L] on test; rows in one order for all runs on the same splits."""
     table = results.read_predictions(run)
     table = table[(table["split"] == "test") & table["label"].notna()]
-    keys = ["subject_id", "study_id", "dicom_id"]
-    wide = table.pivot_table(index=keys, columns="label", values=["truth", "score"], dropna=False, sort=True)
+    wide = table.set_index(["subject_id", "study_id", "dicom_id", "label"])[["truth", "score"]].unstack("label")
     subjects = wide.index.get_level_values("subject_id").to_numpy()
-    return subjects, wide.xs("truth", axis=1).to_numpy(float), wide.xs("score", axis=1).to_numpy(float)
+    return subjects, wide["truth"].to_numpy(float), wide["score"].to_numpy(float)
 
 
 def _said(proposal: Proposal, budget: int) -> str:
@@ -224,15 +216,10 @@ def _said(proposal: Proposal, budget: int) -> str:
     )
 
 
-def _verdict(rival: str, gap: float, interval: stats.Interval | None) -> str:
-    if interval is None:
-        return (
-            f"against {rival} at the same budget: macro AUROC {gap:+.3f}, of unknown interval (too few test subjects)"
-        )
-    worth = (
-        "cannot be told apart, so it was not worth it"
-        if stats.tied(interval)
-        else ("it was worth it" if gap > 0 else "it is worse")
-    )
-    spread = f"{gap:+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f})"
-    return f"against {rival} at the same budget: macro AUROC {spread}: {worth}"
+def _verdict(rival: str, pair: pairs.Pair) -> str:
+    told = f"against {rival} at the same budget: macro AUROC {pair.gap:+.3f}"
+    if pair.interval is None:
+        return f"{told}, of unknown interval ({pair.reason})"
+    low, high = pair.interval
+    apart = "it was worth it" if low > 0 else "it is worse" if high < 0 else "not told apart, so it was not worth it"
+    return f"{told} ({low:+.3f} to {high:+.3f}, over {pair.covers}): {apart}"

@@ -3,7 +3,7 @@
 ablation.csv     everything: what was varied, status, metrics on train, val and test, cost.
 effects.csv      what each factor of the design does to the metric on test, and pairs of them (`score.effects`).
 Three more under the names, and with the columns, of the study this project continues:
-lora_target_modules_ablation_results.csv       the LoRA runs
+lora_target_modules_ablation_results.csv       LoRA and its kin: the runs that have a rank
 ffttrain_target_modules_ablation_results.csv   full fine-tuning: training
 fftTest_target_modules_ablation_results.csv    full fine-tuning: test
 """
@@ -21,8 +21,6 @@ Done = Mapping[str, results.Result]
 
 METRICS = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
 TEXT_METRICS = ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct")
-#: The methods that the continued study calls LoRA, and full fine-tuning.
-LORA, FULL = ("lora", "qlora", "adalora", "lora_scratch"), ("full",)
 _FIRST = ("experiment", "target_modules", "seed", "trainable_parameters")
 _SPENT = ("memory_bytes", "train_seconds")
 
@@ -35,12 +33,13 @@ def write(out: Path, done: Done) -> None:
     texts = any(result.output == "text" for result in done.values())
     tested = [f"test_{key}" for key in ("loss", *(TEXT_METRICS if texts else METRICS))]
     trained = ("train_loss", "val_loss", *_SPENT)
-    for stem, methods, columns in (
-        ("lora", LORA, (*_FIRST, "rank", *trained, *tested, "error")),
-        ("ffttrain", FULL, (*_FIRST, *trained, "error")),
-        ("fftTest", FULL, (*_FIRST, *tested, "error")),
+    ranked, full = [row for row in rows if row.get("rank")], [row for row in rows if row["method"] == "full"]
+    for stem, chosen, columns in (
+        ("lora", ranked, (*_FIRST, "rank", *trained, *tested, "error")),
+        ("ffttrain", full, (*_FIRST, *trained, "error")),
+        ("fftTest", full, (*_FIRST, *tested, "error")),
     ):
-        mine = [_study_row(row, columns) for row in rows if row["method"] in methods]
+        mine = [_study_row(row, columns) for row in chosen]
         _csv(out / f"{stem}_target_modules_ablation_results.csv", mine, columns)
 
 

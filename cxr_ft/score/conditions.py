@@ -115,10 +115,8 @@ def _steps(record: Record) -> Any:
 
 def _rates(record: Record) -> Any:
     """How many learning rates the method was given."""
-    tried = _first("search.rates", "config.search.rates", "environment.search.rates")(record)
-    if isinstance(tried, list | tuple):
-        return len(set(tried))
-    return _first("config.train.tuning_budget", "environment.tuning_budget")(record)
+    tried = at(record, "search.rates")
+    return len(set(tried)) if isinstance(tried, list | tuple) else NOT_RECORDED
 
 
 def _checkpointing(record: Record) -> Any:

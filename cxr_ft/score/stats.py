@@ -10,8 +10,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score import levels
-
 Array = npt.NDArray[np.floating]
 Interval = tuple[float, float]
 
@@ -132,39 +130,6 @@ def shares(truth: npt.ArrayLike, answers: npt.ArrayLike, subjects: npt.ArrayLike
     return points, many / (many - 1) * (errors @ errors.T) / len(group) ** 2
 
 
-def difference(
-    first: npt.ArrayLike,
-    second: npt.ArrayLike,
-    first_replicates: npt.ArrayLike,
-    second_replicates: npt.ArrayLike,
-    level: float = 0.95,
-) -> Interval | None:
-    """The interval of `first` minus `second`, each a mean over seeds, paired by subject.
-
-    The two levels, subjects and seeds, are those of `levels.spread`. With one seed it covers the sampling of the test
-    subjects only, and says nothing about another training.
-
-    Args:
-        first: [S1] the statistic of each seed; `second`: [S2].
-        first_replicates: [S1, R] under the multiplicities that also made `second_replicates` [S2, R].
-        level: coverage wanted.
-
-    Returns:
-        Low and high; None where the statistic is undefined in a seed, or in more than a tenth of the replicates.
-    """
-    one, two = np.asarray(first, float), np.asarray(second, float)
-    draws = [np.asarray(first_replicates, float), np.asarray(second_replicates, float)]
-    if [len(table) for table in draws] != [len(one), len(two)]:
-        raise ValueError(f"{len(one)} and {len(two)} seeds, but replicates of {len(draws[0])} and {len(draws[1])}")
-    covariance = resampled(np.concatenate(draws))
-    if covariance is None or np.isnan(one).any() or np.isnan(two).any():
-        return None
-    variance, freedom = levels.spread(one, two, covariance).total(one, two)
-    gap = float(one.mean() - two.mean())
-    half = levels.half_width(variance, freedom, level)
-    return gap - half, gap + half
-
-
 def resampled(replicates: npt.ArrayLike) -> Array | None:
     """The covariance [M, M] of M runs over replicates [M, R]; None where fewer than nine in ten are defined."""
     table = np.asarray(replicates, float)
@@ -172,8 +137,3 @@ def resampled(replicates: npt.ArrayLike) -> Array | None:
     if not table.size or defined.shape[1] < max(2, 0.9 * table.shape[1]):
         return None
     return np.cov(defined).reshape(len(table), len(table))
-
-
-def tied(gap: Interval | None) -> bool:
-    """Whether two runs cannot be told apart: the interval of their difference is unknown or holds 0."""
-    return gap is None or gap[0] <= 0 <= gap[1]

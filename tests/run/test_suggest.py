@@ -10,7 +10,7 @@ from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits import Asked
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run import evaluate, suggest
+from cxr_ft.run import evaluate, results, suggest
 
 
 def module(item, cost, *energy):
@@ -25,8 +25,7 @@ def test_the_budget_goes_where_the_energy_is():
         suggest.propose(modules, 9)
 
 
-def test_a_matrix_with_a_planted_gradient_is_found(tmp_path):
-    """Of two modules of the same shape the one the loss depends on more has more energy."""
+def test_the_energy_of_a_product_of_two_vectors_is_all_in_its_first_value():
     import torch
 
     rng = np.random.default_rng(0)
@@ -54,6 +53,22 @@ def test_it_proposes_tries_and_says(tmp_path, monkeypatch):
     modules = [m["target"] for m in written["modules"]]
     assert len(modules) == len(set(modules)) == 2 * 6 + 2 * 6  # six roles in each block of both towers, and no other
     assert suggest.run(raw, 2000, [0, 1], tmp_path / "out") == told  # nothing is trained again
+
+
+def test_predictions_are_read_row_by_row(tmp_path):
+    import pandas as pd
+
+    ids = [{"split": "test", "subject_id": f"p{i}", "study_id": f"s{i}", "dicom_id": f"d{i}"} for i in range(300)]
+    rows = [
+        {**row, "label": label, "truth": np.nan if label == "b" else i % 2, "score": i / 300}
+        for i, row in enumerate(ids)
+        for label in "ab"
+    ]
+    results.write_predictions(tmp_path, pd.DataFrame(rows[::-1]))
+    subjects, truth, score = suggest._test(tmp_path)
+    assert truth.shape == score.shape == (300, 2) and len(set(subjects)) == 300
+    assert np.isnan(truth[:, 1]).all() and not np.isnan(truth[:, 0]).any()
+    assert [truth[list(subjects).index(f"p{i}"), 0] for i in range(4)] == [0, 1, 0, 1]
 
 
 def test_a_task_without_scores_is_refused(tmp_path):

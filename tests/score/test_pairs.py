@@ -197,3 +197,17 @@ def test_the_margin_is_read_off_the_interval():
     for margin in (0, -0.01, math.nan, math.inf):
         with pytest.raises(UsageError, match="margin"):
             non_inferior(pair_of(0, 1), margin)
+
+
+def test_pairing_finds_a_small_difference_on_the_same_subjects():
+    rng = np.random.default_rng(2)
+    subjects = np.repeat(np.arange(50), 4)
+    right = (rng.random(200) < np.repeat(rng.choice([0.1, 0.9], 50), 4)).astype(float)
+    better = np.maximum(right, rng.random(200) < 0.1)
+    weights = stats.cluster_bootstrap(subjects, 500, 0)
+    alone = [stats.interval(stats.mean(row, weights)) for row in (better, right)]
+    assert alone[0][0] < alone[1][1]  # unpaired, the two overlap
+    pair = compare(np.ones(200), better[None], right[None], subjects, stats.accuracy)
+    assert pair.interval[0] > 0 and pair.p < 0.05
+    mirror = compare(np.ones(200), right[None], better[None], subjects, stats.accuracy)
+    assert mirror.interval == pytest.approx((-pair.interval[1], -pair.interval[0]))

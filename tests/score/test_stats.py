@@ -8,13 +8,11 @@ from cxr_ft.score.stats import (
     accuracy,
     auroc,
     cluster_bootstrap,
-    difference,
     interval,
     macro_auroc,
     mean,
     resampled,
     shares,
-    tied,
 )
 
 SUBJECTS = np.array(["a", "b", "a", "c", "b", "d"])
@@ -135,48 +133,3 @@ def test_intervals_cover_when_subjects_are_resampled_and_not_when_images_are():
         plain += low <= 0.5 <= high
     assert 0.90 <= clustered / 300 <= 0.98
     assert plain / 300 < 0.85
-
-
-def trained_alike(rng, groups, seeds, weights):
-    """One method's accuracies over seeds: each seed has its own luck, the subjects their own difficulty."""
-    hard = np.repeat(rng.normal(0, 0.5, len(np.unique(groups))), 4)
-    runs = np.array([hard + luck + rng.normal(0, 0.5, len(groups)) for luck in rng.normal(0, 0.2, seeds)])
-    return runs.mean(axis=1), np.array([mean(run, weights) for run in runs])
-
-
-def test_methods_that_are_alike_seldom_have_a_winner():
-    rng = np.random.default_rng(1)
-    groups = np.repeat(np.arange(40), 4)
-    with_seeds = without = 0
-    for trial in range(400):
-        weights = cluster_bootstrap(groups, 200, trial)
-        (a, a_draws), (b, b_draws) = (trained_alike(rng, groups, 3, weights) for _ in range(2))
-        with_seeds += not tied(difference(a, b, a_draws, b_draws))
-        without += not tied(difference(a[:1], b[:1], a_draws[:1], b_draws[:1]))
-    assert 0.01 <= with_seeds / 400 <= 0.08
-    assert without / 400 > 0.1  # why a single seed is never ranked
-
-
-def test_pairing_finds_a_small_difference_on_the_same_subjects():
-    rng = np.random.default_rng(2)
-    groups, right = world(rng)
-    better = np.maximum(right, rng.random(len(right)) < 0.1)
-    weights = cluster_bootstrap(groups, 500, 0)
-    first, second = mean(better, weights), mean(right, weights)
-    gap = some(difference([better.mean()], [right.mean()], [first], [second]))
-    assert gap[0] > 0
-    assert some(interval(first))[0] < some(interval(second))[1]  # unpaired, the two overlap
-    assert not tied(gap)
-    mirror = difference([right.mean()], [better.mean()], [second], [first])
-    assert mirror == pytest.approx((-gap[1], -gap[0]))
-
-
-def test_what_is_equal_or_unknown_is_tied():
-    draws = np.random.default_rng(0).random((2, 50))
-    assert difference([0.5, 0.6], [0.5, 0.6], draws, draws) == pytest.approx((-0.3042, 0.3042), abs=0.01)
-    assert tied(difference([0.5], [0.5], draws[:1], draws[:1]))
-    assert difference([np.nan], [0.5], draws[:1], draws[:1]) is None
-    assert difference([0.5], [0.5], np.full((1, 50), np.nan), draws[:1]) is None
-    with pytest.raises(ValueError, match="seeds"):
-        difference([0.5, 0.6], [0.5], draws[:1], draws[:1])
-    assert tied(None)
