@@ -1,4 +1,5 @@
 # cxr_ft in a container: `make demo` and `make test` as in the checkout, or any cxr-... command; not as root.
+# Not yet built: no engine was at hand where it was written.
 #   docker build -t cxr_ft .                          CPU
 #   docker build -t cxr_ft --build-arg CUDA=1 .       with CUDA's libraries; run it with --gpus all
 #   docker run --rm -v "$PWD/demo:/app/demo" cxr_ft make demo VENV=/opt/venv

@@ -1,5 +1,6 @@
 """What `prompt` and `prefix` share: vectors that are learnt in place of words, by PEFT."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def check_tokens(tokens: int) -> None:
-    """Refuse a number of learnt tokens below 1."""
-    at_least_one("tokens", tokens)
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """Options of every method that learns something in front of the text.
+
+    Args:
+        tokens: in place of how many tokens it is learnt.
+    """
+
+    tokens: int = field(default=16, metadata={"help": "learnt tokens in front of the text"})
+
+    def __post_init__(self) -> None:
+        at_least_one("tokens", self.tokens)
 
 
 def prompted(model: Any, base: Base, config: Any, new: tuple[str, ...], method: str) -> "nn.Module":

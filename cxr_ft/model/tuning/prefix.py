@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base, Reader
-from cxr_ft.model.tuning._prompts import check_tokens, prompted, reloaded
+from cxr_ft.model.tuning._prompts import Learnt, prompted, reloaded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,18 +19,10 @@ NEEDS_TEXT = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Options of prefix tuning.
+class Config(Learnt):
+    """Options of prefix tuning: keys and values are learnt for so many tokens."""
 
-    Args:
-        tokens: for how many tokens keys and values are learnt.
-    """
-
-    tokens: int = field(default=16, metadata={"help": "learnt tokens in front of the text"})
     lr: float = field(default=1e-2, metadata={"help": "peak learning rate; that of PEFT's examples"})
-
-    def __post_init__(self) -> None:
-        check_tokens(self.tokens)
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft.model.protocols import Base
-from cxr_ft.model.tuning._prompts import check_tokens, prompted, reloaded
+from cxr_ft.model.tuning._prompts import Learnt, prompted, reloaded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,18 +15,10 @@ NEEDS_TEXT = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Options of prompt tuning.
+class Config(Learnt):
+    """Options of prompt tuning: so many word vectors are learnt, which begin as words of the vocabulary."""
 
-    Args:
-        tokens: how many learnt tokens stand between the image and the text; they begin as words of the vocabulary.
-    """
-
-    tokens: int = field(default=16, metadata={"help": "learnt tokens in front of the text"})
     lr: float = field(default=3e-2, metadata={"help": "peak learning rate; that of PEFT's examples"})
-
-    def __post_init__(self) -> None:
-        check_tokens(self.tokens)
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
