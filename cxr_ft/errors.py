@@ -1,4 +1,4 @@
-"""The one error that means "your input, not our bug"."""
+"""UsageError, the error that means "your input, not our bug", and LeakError, the refusal of a split that leaks."""
 
 from collections.abc import Iterable
 
@@ -8,6 +8,32 @@ class UsageError(Exception):
 
     Commands print it without a traceback and exit with code 2.
     """
+
+
+class LeakError(UsageError):
+    """Compiled splits in which two splits share a subject, a study, an image or a text: they are not written.
+
+    A UsageError, so that commands print one line: the usual cause is a source whose ids differ only in case or spaces.
+    The message names no subject, study or image, since patient ids must not reach a terminal's log.
+
+    Args:
+        kind: what is shared: "subject", "study", "image" or "text".
+        sides: the two splits, as ("train", "test").
+        count: how many subjects, studies, images or texts are in both.
+        where: the folder that was not written.
+    """
+
+    def __init__(self, kind: str, sides: tuple[str, str], count: int, where: object) -> None:
+        self.kind, self.sides, self.count = kind, sides, count
+        plural = {"study": "studies"}.get(kind, f"{kind}s")
+        cause = "ids or file names that differ only in upper and lower case or in spaces"
+        if kind == "text":
+            cause = "texts that are the same or nearly the same under different groups"
+        super().__init__(
+            f"{where}: no split file was written, because {count} {kind if count == 1 else plural} would be in both "
+            f"{sides[0]} and {sides[1]}. In the source, look for {cause} and correct it; "
+            "if there is none, this is a fault of cxr-split: please report it"
+        )
 
 
 def unknown(kind: str, value: object, known: Iterable[str], where: str = "") -> UsageError:

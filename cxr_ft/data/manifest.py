@@ -17,7 +17,7 @@ from cxr_ft.data import audit, given, phantom, pixels, sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import IDS, SPLITS, Records, root_folder
 from cxr_ft.data.splits import Asked, Compiled, compile_splits
-from cxr_ft.errors import UsageError
+from cxr_ft.errors import LeakError, UsageError
 from cxr_ft.files import cache_folder, check_writable, sha256, staged, write_json
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ Draw = Callable[[dict[str, Any], Path], None]
 CHART = "distribution.png"
 FILES = {name: f"{name}_split.csv" for name in (*SPLITS, "test_natural")}
 OFFICIAL_LEAKS = "the data's own split, kept as asked by --official, has subjects or images on two sides"
+#: The kind of a LeakError, where it is not the audit's own word.
+KIND_OF = {"path": "image", "near-identical text": "text"}
 NEEDED = (*IDS, "path", "view", "split", "weight")
 
 
@@ -54,7 +56,12 @@ class Splits:
 def write(
     out: Path, records: Records, layout: str, asked: Asked, compiled: Compiled, *, draw: Draw | None = None
 ) -> dict[str, Any]:
-    """Write the CSVs, `rejected.csv`, the chart and last `manifest.json` into `out`; return the manifest."""
+    """Write the CSVs, `rejected.csv`, the chart and last `manifest.json` into `out`; return the manifest.
+
+    Raises:
+        LeakError: where two of the compiled splits share a subject, a study, an image or a text; nothing is written.
+        UsageError: where the folder cannot be written.
+    """
     import pandas as pd
 
     tables = {FILES[name]: table for name, table in compiled.tables.items()}
@@ -79,7 +86,7 @@ def write(
         "selection": compiled.selection,
         "weights": compiled.weights,
         **({} if texts is None else {"texts": texts}),
-        "leaks": (leaks := _certified(compiled, records.card, asked)),
+        "leaks": (leaks := _certified(compiled, records.card, asked, out)),
         "notes": [*compiled.notes, *said, *([OFFICIAL_LEAKS] if any(leaks.values()) else [])],
     }
     with staged(out, last="manifest.json") as folder:
@@ -95,19 +102,23 @@ def write(
     return manifest
 
 
-def _certified(compiled: Compiled, card: DatasetCard, asked: Asked) -> dict[str, int]:
-    """What stands on two sides, counted by the audit's own code: nothing, or the splits are not written.
+def _certified(compiled: Compiled, card: DatasetCard, asked: Asked, out: Path) -> dict[str, int]:
+    """Return how many values of each kind two splits share, counted by the code of `cxr-split --audit`.
 
     The data's own split is taken as it is: its leaks are counted, not refused.
+
+    Raises:
+        LeakError: where two compiled splits share anything; `out` is the folder that its message names.
     """
     kinds = [[*IDS, "path"]] if card.unit != "text" else [list(IDS)]
     # By themselves: beside a column of subjects the audit would pass over what several of them have.
     kinds += [["text"]] if card.group == "near-duplicate" else []
     parts = [audit.compare({name: table[kind] for name, table in compiled.tables.items()}) for kind in kinds]
     compared, leaks = (list(chain.from_iterable(part)) for part in zip(*parts, strict=True))
-    said = [*compared, *(leak.what for leak in leaks)]
     if leaks and not asked.official:
-        raise AssertionError(f"compiled splits leak: {leaks[0]}")
+        first = leaks[0]
+        raise LeakError(KIND_OF.get(first.what, first.what), (first.left, first.right), first.count, out)
+    said = [*compared, *(leak.what for leak in leaks)]
     return {what: sum(leak.count for leak in leaks if leak.what == what) for what in dict.fromkeys(said)}
 
 
