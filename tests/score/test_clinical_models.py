@@ -1,4 +1,4 @@
-"""The optional models: what is missing is said in one line, what radeval is asked for, radeval itself where it is."""
+"""The optional models: what is missing is said in one line, what radeval is asked for, by the names it has."""
 
 import subprocess
 import sys
@@ -48,9 +48,15 @@ def test_radeval_is_asked_for_the_pairs_that_can_be_judged(monkeypatch):
     assert nothing["green"] is None and nothing["undefined"]
 
 
+#: The names in METRIC_REGISTRY of radeval 2.2.1 (radeval/metrics/_registry.py).
+RADEVAL = (
+    *("bleu", "rouge", "bertscore", "radeval_bertscore", "f1chexbert", "f1radbert_ct", "radgraph", "ratescore"),
+    *("radgraph_radcliq", "radcliq", "srrbert", "temporal", "green", "mammo_green", "crimson", "radfact_ct"),
+)
+
+
 def test_the_models_are_radevals():
-    registry = pytest.importorskip("radeval.metrics._registry", reason="radeval is not installed")
-    assert {model.radeval for model in clinical_models.MODELS.values()} <= set(registry.METRIC_REGISTRY)
+    assert {model.radeval for model in clinical_models.MODELS.values()} <= set(RADEVAL)
 
 
 def test_the_doctor_says_what_is_missing_and_what_brings_it(monkeypatch, capsys):

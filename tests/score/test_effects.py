@@ -3,7 +3,9 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
 
 from cxr_ft.score import effects
 
@@ -72,9 +74,6 @@ def test_what_does_not_vary_is_left_out():
 
 
 def test_it_agrees_with_statsmodels():
-    smf = pytest.importorskip("statsmodels.formula.api")
-    import pandas as pd
-
     rng = np.random.default_rng(1)
     runs = design({"q": [False, True], "v": [False, True], "rank": [4, 8, 16]}, seeds=3)
     runs = [run for run in runs if run["q"] or run["v"]]  # an unbalanced design
@@ -89,3 +88,24 @@ def test_it_agrees_with_statsmodels():
     scale = np.sqrt(full.mse_resid / fit.mse_resid)
     assert found["q", "True"].se == pytest.approx(fit.bse["q"] * scale)
     assert found["rank", "16"].se == pytest.approx(found["rank", "4"].se)
+
+
+def test_an_unbalanced_design_has_the_values_of_statsmodels():
+    """ols("y ~ q + v + C(rank, Sum)") of statsmodels 0.15.0; the error is that of the saturated fit, of 9 freedoms."""
+    runs = [
+        run
+        for run in design({"q": [False, True], "v": [False, True], "rank": [4, 8, 16]}, 2)
+        if any((run["q"], run["v"]))
+    ]
+    y = [0.61, 0.63, 0.70, 0.69, 0.66, 0.71, 0.58, 0.60, 0.72, 0.68, 0.69, 0.65, 0.75, 0.71, 0.80, 0.77, 0.74, 0.79]
+    found = by_name(effects.estimate(runs, y))
+    for key, effect, se in (
+        (("q", "True"), 0.09333333333333349, 0.01465656217585879),
+        (("v", "True"), 0.1066666666666668, 0.01465656217585879),
+        (("rank", "4"), -0.04666666666666678, 0.00846197011762656),
+        (("rank", "8"), 0.033333333333333395, 0.00846197011762656),
+    ):
+        assert (found[key].effect, found[key].se) == pytest.approx((effect, se))
+        # Student's 97.5 % of 9 degrees of freedom, as printed in tables: 2.262.
+        assert found[key].high - effect == pytest.approx(2.262 * se, rel=1e-4)
+        assert effect - found[key].low == pytest.approx(2.262 * se, rel=1e-4)

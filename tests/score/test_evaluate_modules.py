@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import evaluate
 import numpy as np
 import pytest
 
@@ -12,7 +13,6 @@ from cxr_ft.errors import UsageError
 from cxr_ft.score import evaluate_modules
 from cxr_ft.score.metrics import calibration, classification, clinical, reports, sides, text
 
-evaluate = pytest.importorskip("evaluate")
 REFERENCES = ["There is a small left effusion .", "No edema . Heart size is normal .", "Mild cardiomegaly ."]
 GENERATED = ["Small right effusion .", "Possible edema .", "Mild cardiomegaly ."]
 

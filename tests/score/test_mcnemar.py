@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats import contingency_tables as contingency
 
 from cxr_ft.score.mcnemar import exact, mcnemar
 
@@ -19,7 +20,6 @@ def tables(wins, losses, both=10, neither=5):
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (3, 9), (9, 3), (7, 7), (40, 61), (0, 12)])
 def test_exact_and_chi_square_agree_with_statsmodels(wins, losses):
-    contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
     table = [[10, wins], [losses, 5]]
     assert exact(wins, losses) == pytest.approx(contingency.mcnemar(table, exact=True).pvalue)
     if wins + losses:
@@ -27,6 +27,24 @@ def test_exact_and_chi_square_agree_with_statsmodels(wins, losses):
         truth, first, second = (np.repeat(values, 2) for values in tables(wins, losses))
         found = mcnemar(truth, first, second, np.repeat(np.arange(len(truth) // 2), 2))
         assert found.p == pytest.approx(contingency.mcnemar(table, exact=False, correction=False).pvalue)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p_exact", "p_chi_square"),
+    [
+        (3, 9, 0.14599609375, 0.08326451666355042),
+        (9, 3, 0.14599609375, 0.08326451666355042),
+        (40, 61, 0.046044066929342785, 0.03665571555141613),
+        (0, 12, 0.00048828125, 0.0005320055051392492),
+        (1, 0, 1.0, 0.31731050786291115),
+    ],
+)
+def test_p_values_are_those_of_statsmodels(wins, losses, p_exact, p_chi_square):
+    """contingency_tables.mcnemar of statsmodels 0.15.0: exact, and chi-square without correction for continuity."""
+    assert exact(wins, losses) == pytest.approx(p_exact)
+    truth, first, second = (np.repeat(values, 2) for values in tables(wins, losses))
+    found = mcnemar(truth, first, second, np.repeat(np.arange(len(truth) // 2), 2))
+    assert found.p == pytest.approx(p_chi_square)
 
 
 def test_mid_p_of_closed_cases():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from sklearn.metrics import roc_auc_score
 
 from cxr_ft.score.stats import (
@@ -88,7 +89,6 @@ def test_accuracy_leaves_out_rows_without_a_truth_and_takes_any_labels():
 
 
 def test_the_covariance_of_accuracies_is_that_of_a_clustered_regression():
-    sm = pytest.importorskip("statsmodels.api")
     rng = np.random.default_rng(8)
     groups, truth = rng.integers(0, 25, 120), rng.integers(0, 2, 120)
     answers = rng.integers(0, 2, (2, 120))
@@ -100,6 +100,15 @@ def test_the_covariance_of_accuracies_is_that_of_a_clustered_regression():
     # The library's small-sample factor is K / (K - 1) * (N - 1) / (N - 1) for one parameter.
     assert weights @ covariance @ weights == pytest.approx(float(fit.cov_params()[0, 0]))
     assert shares(truth[:2], answers[:, :2], ["a", "a"])[1] is None
+
+
+def test_the_covariance_of_accuracies_has_the_value_of_statsmodels():
+    """The variance of a gap by OLS on a constant with cov_type="cluster", statsmodels 0.15.0; five subjects."""
+    truth = np.array([1, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 1])
+    answers = np.array([[1, 0, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1], [1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0]])
+    points, covariance = shares(truth, answers, list("aaabbccccdee"))
+    assert points[0] - points[1] == pytest.approx(0.25)
+    assert [1, -1] @ covariance @ [1, -1] == pytest.approx(0.03146701388888892)
 
 
 def test_replicates_give_the_covariance_of_runs():
