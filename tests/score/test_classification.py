@@ -68,6 +68,15 @@ def test_one_class_is_none_with_its_reason_and_not_in_the_macro_average():
     json.dumps(result, allow_nan=False)
 
 
+def test_a_precision_that_does_not_exist_is_left_out_of_the_mean_and_is_no_0():
+    truth = np.array([[1, 1], [0, 0], [1, 0]])
+    score = np.array([[0.9, 0.4], [0.2, 0.1], [0.3, 0.2]])
+    result = evaluate(truth, score, LABELS, None, multi_label=True)
+    assert result["labels"]["Fracture"]["precision"] is None
+    assert result["macro"]["precision"] == 1.0
+    assert result["macro"]["recall"] == pytest.approx(1 / 4)
+
+
 def test_nothing_at_all_is_none_everywhere():
     for multi_label in (True, False):
         result = evaluate(np.empty((0, 2)), np.empty((0, 2)), LABELS, None, multi_label)

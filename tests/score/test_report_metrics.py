@@ -131,6 +131,20 @@ def test_floors_are_taken_from_train_whatever_its_order(texts):
     json.dumps(judged, allow_nan=False)
 
 
+def test_no_baseline_of_reports_sees_the_reports_it_is_judged_on():
+    """Train says one thing only: whatever the references are, every baseline says that."""
+    train, test = ["Mild edema."] * 4, ["Left effusion.", "Fracture.", "Left effusion."]
+    judged = reports.floors(train, test, [0, 1, 2])
+    wanted = reports.brief(test, ["Mild edema."] * 3)
+    assert [judged[name] for name in ("constant", "constant_clinical", "random", "nearest")] == [wanted] * 4
+    assert wanted["clinical_f1_14_positive"] == 0
+
+
+def test_a_probe_is_judged_on_the_texts_that_it_changes_alone():
+    references, wrong = probes.changed(["Left effusion.", "Normal heart.", "Clear."], "sides_swapped")
+    assert (references, wrong) == (["Left effusion."], ["Right effusion."])
+
+
 def test_the_nearest_image_is_the_one_that_looks_alike_whatever_its_exposure():
     rng = np.random.default_rng(0)
     train = rng.integers(40, 120, (30, 256)).astype(np.uint8)

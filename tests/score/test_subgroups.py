@@ -33,6 +33,20 @@ def test_a_group_that_is_judged_worse_is_found():
     json.dumps(judged, allow_nan=False)
 
 
+def test_four_images_of_a_subject_that_are_alike_are_no_more_evidence_than_one():
+    truth, score = drawn(np.random.default_rng(4), 60, 0.4)
+    found = []
+    for times in (1, 4):
+        rows, right = np.repeat(score, times, axis=0), np.repeat(truth, times, axis=0)
+        people = np.repeat([f"s{i:02}" for i in range(60)], times)
+        judged = subgroups.evaluate(
+            right, rows, rows >= 0.5, ["a", "b"], groups={"sex": ["F"] * len(rows)}, subjects=people.tolist()
+        )
+        found.append(judged["sex"]["groups"]["F"])
+    for name in ("auroc", "recall", "ece"):
+        assert found[1][name] == pytest.approx(found[0][name], abs=1e-6)
+
+
 def test_groups_are_compared_on_labels_that_all_of_them_have():
     rng = np.random.default_rng(1)
     truth, score = drawn(rng, 60, 0.2)

@@ -37,6 +37,12 @@ def test_it_agrees_with_the_two_libraries(longest):
     json.dumps(result, allow_nan=False)
 
 
+def test_rouge_l_counts_a_word_in_another_form_as_another_word():
+    """One word of two is the same in order: precision, recall and F are 1/2; with stemming they would be 1."""
+    assert evaluate(["no effusions"], ["no effusion"])["rouge_l"] == pytest.approx(0.5)
+    assert evaluate(["no effusion seen today"], ["no effusion"])["rouge_l"] == pytest.approx(2 / 3)
+
+
 def test_bleu_of_resampled_rows_is_bleu_of_the_resampled_corpus():
     rng = np.random.default_rng(7)
     references, generated = reports(rng, 20), reports(rng, 20)
@@ -82,6 +88,13 @@ def test_the_floor_looks_at_train_alone():
     rng = np.random.default_rng(3)
     train = reports(rng, 80)
     assert constant_floor(train, reports(rng, 5))["text"] == constant_floor(train, ["edema ."])["text"]
+
+
+def test_the_constant_of_labels_is_chosen_on_train_and_judged_on_the_references():
+    train = ["There is edema."] * 3 + ["There is fracture."]
+    floor = constant_floor(train, ["There is fracture."] * 5, LABELS)
+    assert floor["label_text"] == "There is edema."
+    assert floor["label_f1"] == 0
 
 
 def test_case_and_spacing_do_not_count():

@@ -73,6 +73,17 @@ def test_several_labels_masks_and_labels_of_one_class():
     assert chosen["majority"]["macro"]["f1"] >= found["majority"]["macro"]["f1"]
 
 
+def test_the_thresholds_that_val_chose_are_used():
+    """A fifth has the label: at 0.5 the majority says no to all, at the threshold of val it says yes to all."""
+    texts, truth = ["w"] * 50, np.repeat([1.0, 0.0], [10, 40])[:, None]
+    floors = text_floors.fit(texts, truth, multi_label=True)
+    chosen = text_floors.thresholds(floors, texts, truth)
+    assert chosen["majority"][0] <= 0.2
+    found = text_floors.evaluate(floors, texts, truth, ("p",), chosen=chosen)
+    assert found["majority"]["macro"]["f1"] == pytest.approx(2 * 10 / (10 + 50))
+    assert text_floors.evaluate(floors, texts, truth, ("p",))["majority"]["macro"]["f1"] == 0
+
+
 @pytest.mark.parametrize("texts", [["", " "], ["!!", "?"], ["日本", "中国"], ["a", "b"]])
 def test_texts_of_any_kind_have_floors(texts):
     floors = text_floors.fit(texts * 5, np.eye(2)[[0, 1] * 5], multi_label=False)
