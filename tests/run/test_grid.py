@@ -52,7 +52,7 @@ def test_ranks_are_matched_in_parameters():
 @pytest.mark.parametrize(
     ("varied", "words"),
     [
-        ({"match": 1000}, "in_|has 55,296 parameters at rank 1, the nearest to match 1,000"),
+        ({"match": 1000}, "lora on q,v has 55,296 parameters at rank 1, the nearest to match 1,000"),
         ({"match": "many"}, "match is 'many'; give a number"),
         ({"match": 1000, "rank": [4]}, "match chooses the ranks; leave out rank"),
     ],
