@@ -111,6 +111,19 @@ def test_recomputed_activations_are_counted_and_predicted(method):
     assert count.peak < sum(kept.memory.values()) and predicted.flops > kept.flops
 
 
+@pytest.mark.parametrize("changes", [{"augment": "mild"}, {"flip": True}])
+def test_a_frozen_tower_is_read_in_each_step_of_the_plan_where_images_change(changes):
+    """Stored features stand for the tower only where each epoch shows the same images."""
+
+    def flops(**data):
+        chosen = resolved("git-phantom-tiny", "lora", data=data)
+        tuning = dataclasses.replace(chosen.tuning.options, targets=("text.q",))
+        chosen = dataclasses.replace(chosen, tuning=dataclasses.replace(chosen.tuning, options=tuning))
+        return predict.predict(chosen, find.build(chosen, LABELS, True, weights=False), len(LABELS)).flops
+
+    assert flops(**changes) > 1.5 * flops()
+
+
 @pytest.mark.parametrize(("method", "micro"), [("lora", 0), ("full", 2)])
 def test_what_a_run_counts_is_what_its_plan_said(place, tmp_path, method, micro):
     chosen = config.resolve(

@@ -71,6 +71,42 @@ def test_predictions_are_read_row_by_row(tmp_path):
     assert [truth[list(subjects).index(f"p{i}"), 0] for i in range(4)] == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize(("ours", "words"), [(0.9, "it was worth it"), (0.1, "it is worse"), (0.5, "not told apart")])
+def test_the_verdict_is_on_the_side_of_the_better_one(tmp_path, ours, words):
+    """The proposal's scores follow the truth by `ours`, the rival's are noise; of 200 subjects in two seeds each."""
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 200)
+    for name, share in (("us-0", ours), ("us-1", ours), ("them-0", 0.5), ("them-1", 0.5)):
+        follow = rng.random(200) < share
+        score = np.where(follow, truth, 1 - truth) + rng.normal(0, 0.01, 200)
+        if share == 0.5:
+            score = np.random.default_rng(1).normal(size=200)
+        ids = [("test", f"p{i}", f"s{i}", f"d{i}", "a", truth[i], score[i]) for i in range(200)]
+        # On val it is the other way round: what is read there would turn the verdict around.
+        ids += [("val", f"p{i}", f"s{i}", f"d{i}", "a", truth[i], -score[i]) for i in range(200)]
+        columns = ["split", "subject_id", "study_id", "dicom_id", "label", "truth", "score"]
+        results.write_predictions(tmp_path / name, pd.DataFrame(ids, columns=columns))
+    pair = suggest._compared(tmp_path, dict.fromkeys(("us-0", "us-1")), dict.fromkeys(("them-0", "them-1")))
+    assert np.sign(round(pair.gap, 1)) == np.sign(ours - 0.5)
+    assert suggest._verdict("q,v", pair).partition("): ")[2].startswith(words)
+
+
+def test_a_cheaper_module_is_taken_before_a_dear_one_of_a_little_more_energy():
+    modules = [module("text.up", 40, 10.0), module("text.q", 10, 9.0), module("text.v", 10, 8.0)]
+    assert suggest.propose(modules, 40).targets == ("text.q", "text.v")
+
+
+def test_each_candidate_is_named_by_a_target_that_means_it_alone():
+    from cxr_ft.model import targets
+
+    base = git.tiny()
+    names = [name for name, _ in base.lm.named_modules()]
+    for name in targets.resolve(["all", "proj"], names, base.targets, "git"):
+        assert targets.resolve([targets.narrowest(name, base.targets)], names, base.targets, "git") == [name]
+
+
 def test_a_task_without_scores_is_refused(tmp_path):
     with pytest.raises(UsageError, match="a task that classifies"):
         suggest.run({"head": {"name": "report"}}, 1000, [0], tmp_path)
