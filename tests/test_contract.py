@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from cxr_ft import config, plugins
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.errors import UsageError
-from cxr_ft.model import find
-from cxr_ft.model.protocols import Base, Reader, Writer, trainable
+from cxr_ft.model import assembly
+from cxr_ft.model.protocols import Base, TextReader, Writer, trainable
 from cxr_ft.model.targets import resolve
-from cxr_ft.run import artefact
+from cxr_ft.run.record import saved_model
 
 LABELS = ("Edema", "Fracture", "No Finding")
 BASES, HEADS, METHODS = (plugins.choices(p) for p in (plugins.BASES, plugins.HEADS, plugins.TUNING))
@@ -33,7 +33,7 @@ def fits(base, head, method):
     has_biases = any(name.endswith("bias") for name, _ in TINY[base].lm.named_parameters())
     return (
         (writes or not asks)
-        and (writes or isinstance(TINY[base], Reader) or not learns_words)
+        and (writes or isinstance(TINY[base], TextReader) or not learns_words)
         and (has_biases or method != "bitfit")
     )
 
@@ -48,14 +48,14 @@ def parts_of(base, head, method, seed=0):
     torch.manual_seed(seed)
     module = plugins.load(plugins.BASES, base)
     tuning = plugins.load(plugins.TUNING, method)
-    return find.assemble(module.tiny(), resolved, LABELS, True, tuning.apply), resolved
+    return assembly.assemble(module.tiny(), resolved, LABELS, True, tuning.apply), resolved
 
 
 def batch_of(parts, rows=6):
     rng = np.random.default_rng(1)
     side = parts.base.image_size
     texts = ["no edema.", "there is a fracture.", "no acute finding."]
-    given = ["shortness of breath", "fell from a ladder", ""] if isinstance(parts.base, Reader) else [""]
+    given = ["shortness of breath", "fell from a ladder", ""] if isinstance(parts.base, TextReader) else [""]
     examples = [
         Example(
             rng.integers(0, 256, (side, side), dtype=np.uint8),
@@ -140,7 +140,7 @@ def test_trains_exactly_what_it_declares(base, head, method):
     parts, _ = parts_of(base, head, method)
     batch = batch_of(parts)
     chosen = trainable(parts.model)
-    if not artefact.trains(method):
+    if not saved_model.trains(method):
         assert not chosen
         return
     assert chosen
@@ -167,7 +167,7 @@ def test_still_trains_after_an_evaluation(base, head, method):
     with torch.no_grad():
         parts.head.predict(parts.model, batch)
     parts.model.train()
-    if not artefact.trains(method):
+    if not saved_model.trains(method):
         return
     loss, _ = parts.head.loss(parts.model, batch)
     loss.backward()
@@ -195,7 +195,7 @@ def test_answers(base, head, method):
 
 @pytest.mark.parametrize(("base", "head", "method"), CROSS)
 def test_saves_and_reloads_to_the_same_answers(base, head, method, tmp_path, monkeypatch):
-    from cxr_ft.run import results
+    from cxr_ft.run.record import results
 
     module = plugins.load(plugins.BASES, base)
     # The saved run names a model to load anew: here the tiny one, kept as a folder.
@@ -204,16 +204,16 @@ def test_saves_and_reloads_to_the_same_answers(base, head, method, tmp_path, mon
     tiny.save(pretrained, tiny.lm)
     resolved = config.resolve({"model": str(pretrained), "head": {"name": head}, "tuning": {"name": method}})
     torch.manual_seed(0)
-    parts = find.build(resolved, LABELS, True)
+    parts = assembly.build(resolved, LABELS, True)
     batch = batch_of(parts)
-    if artefact.trains(method):
+    if saved_model.trains(method):
         train(parts, batch, 3)
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    artefact.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 3})
+    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 3})
     assert not list(run.rglob("*.bin")) and not list(run.rglob("*.pkl"))
-    again, _, saved = artefact.load(run)
+    again, _, saved = saved_model.load(run)
     assert saved["labels"] == list(LABELS)
     with torch.no_grad():
         before, loss, _, scores = parts.head.predict(parts.model.eval(), batch)
@@ -228,12 +228,12 @@ def test_saves_and_reloads_to_the_same_answers(base, head, method, tmp_path, mon
 @pytest.mark.parametrize(("head", "method"), list(itertools.product(HEADS, METHODS)))
 def test_plan_counts_what_is_trained(head, method):
     """On the meta device, before anything is loaded, and on the real thing: the same."""
-    from cxr_ft.run.train import plan
+    from cxr_ft.run.training.train import plan
 
     raw = {"head": {"name": head}, "tuning": {"name": method}}
     resolved = config.resolve(raw)
     counted = plan(resolved, LABELS, True)["parameters"]
-    real = find.build(resolved, LABELS, True)
+    real = assembly.build(resolved, LABELS, True)
     assert counted["trainable"] == sum(p.numel() for p in trainable(real.model).values())
     assert counted["adapter"] + counted["head"] == counted["trainable"]
 

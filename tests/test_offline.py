@@ -12,7 +12,7 @@ def test_a_network_socket_is_refused():
 
 def test_a_hub_name_without_a_network_is_one_line():
     from cxr_ft.errors import UsageError
-    from cxr_ft.model.find import family
+    from cxr_ft.model.assembly import family
 
     with pytest.raises(UsageError, match="cannot get nobody/nothing from the hub") as caught:
         family("nobody/nothing")

@@ -16,10 +16,12 @@ from cxr_ft import plugins
 from cxr_ft.cli import ablate as ablate_command
 from cxr_ft.cli import compare as compare_command
 from cxr_ft.cli import split as split_command
-from cxr_ft.data import made_texts, manifest
+from cxr_ft.data import manifest
 from cxr_ft.data.labels import CHEXPERT_14
+from cxr_ft.data.phantom import texts
 from cxr_ft.errors import UsageError
-from cxr_ft.run import grid, recipe, train
+from cxr_ft.run.ablation import grid, recipe
+from cxr_ft.run.training import train
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
@@ -175,33 +177,33 @@ def test_tiny_splits_are_made_once_and_say_where_they_are_from():
 # What the texts say
 
 
-@pytest.mark.parametrize("kind", made_texts.KINDS)
+@pytest.mark.parametrize("kind", texts.KINDS)
 def test_texts_follow_from_their_seed(kind):
-    one = made_texts.rows(kind, 100, 3)
-    assert one == made_texts.rows(kind, 100, 3) and len(one) == 100
-    assert one != made_texts.rows(kind, 100, 4)
+    one = texts.rows(kind, 100, 3)
+    assert one == texts.rows(kind, 100, 3) and len(one) == 100
+    assert one != texts.rows(kind, 100, 4)
     label = "Category" if kind == "resumes" else "label"
     assert len({row[label] for row in one}) >= 2
 
 
 def test_a_review_has_the_label_of_most_of_its_opinions():
-    for row in made_texts.rows("reviews", 300, 0):
-        good, bad = (sum(row["text"].count(word) for word in words) for words in (made_texts._GOOD, made_texts._BAD))
+    for row in texts.rows("reviews", 300, 0):
+        good, bad = (sum(row["text"].count(word) for word in words) for words in (texts._GOOD, texts._BAD))
         assert good + bad == 3 and row["label"] == ("positive" if good > bad else "negative")
 
 
 def test_resumes_stand_there_several_times_and_their_own_split_leaks():
-    table = pd.DataFrame(made_texts.rows("resumes", 600, 0))
-    assert table["Resume"].value_counts().unique().tolist() == [made_texts.COPIES]
+    table = pd.DataFrame(texts.rows("resumes", 600, 0))
+    assert table["Resume"].value_counts().unique().tolist() == [texts.COPIES]
     train_texts = set(table.loc[table["split"] == "train", "Resume"])
     assert table.loc[table["split"] == "test", "Resume"].isin(train_texts).mean() > 0.9
 
 
 def test_a_csv_and_duckdb_say_the_same():
     pytest.importorskip("duckdb")
-    from cxr_ft.data import sources
+    from cxr_ft.data.sources import access
 
-    tables = [sources.read_table(made_texts.ensure(f"texts:pairs,rows=60{end}")) for end in ("", ",as=duckdb")]
+    tables = [access.read_table(texts.ensure(f"texts:pairs,rows=60{end}")) for end in ("", ",as=duckdb")]
     pd.testing.assert_frame_equal(*tables)
 
 
@@ -212,7 +214,7 @@ def test_a_csv_and_duckdb_say_the_same():
 )  # fmt: skip
 def test_a_wrong_specification_is_refused(spec, words):
     with pytest.raises(UsageError, match=re.escape(words)):
-        made_texts.ensure(spec)
+        texts.ensure(spec)
 
 
 # Runs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cxr_ft.model.find import shipped
+from cxr_ft.model.assembly import shipped
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,9 +21,9 @@ from cxr_ft.data.phantom import cases, findings, frontal
 from cxr_ft.data.phantom.anatomy import SIDES, Body, Thorax
 from cxr_ft.data.phantom.canvas import Canvas, Image, Points
 from cxr_ft.data.phantom.cases import Picture
-from cxr_ft.data.phantom.chance import stream
 from cxr_ft.data.phantom.film import Exposure, expose
 from cxr_ft.data.phantom.findings import Sign
+from cxr_ft.data.phantom.random_streams import stream
 from cxr_ft.data.phantom.render import render
 from cxr_ft.files import atomic, cache_folder, write_json
 from cxr_ft.progress import track

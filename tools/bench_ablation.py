@@ -17,9 +17,10 @@ import torch
 from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.phantom import make_archive
-from cxr_ft.data.splits import Asked
-from cxr_ft.model.find import quiet
-from cxr_ft.run import artefact, train
+from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.model.assembly import silence_libraries
+from cxr_ft.run.record import saved_model
+from cxr_ft.run.training import train
 
 TARGETS = ("q", "k", "v", "o", "q,v", "q,k,v,o", "up,down", "q,k,v,o,up,down")
 WAYS = ("never", "auto")
@@ -44,12 +45,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
     asked = parser.parse_args()
-    quiet()
+    silence_libraries()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         make_archive(place / "archive", asked.subjects, 0, 128, 1)
-        manifest.make(str(place / "archive"), "mimic_cxr", Asked(per_label=20), place / "splits")
+        manifest.make(str(place / "archive"), "mimic_cxr", SplitRequest(per_label=20), place / "splits")
         rows = len(manifest.read(place / "splits").tables["train"])
         wall, cpu = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0.0)
         for i, (targets, seed) in enumerate((t, s) for t in TARGETS for s in range(asked.seeds)):
@@ -59,7 +60,7 @@ def main() -> None:
                 wall[way] += time.perf_counter() - start[0]
                 cpu[way] += time.process_time() - start[1]
             weights = [
-                (place / way / str(i) / artefact.FOLDER / "adapter_model.safetensors").read_bytes() for way in WAYS
+                (place / way / str(i) / saved_model.FOLDER / "adapter_model.safetensors").read_bytes() for way in WAYS
             ]
             if weights[0] != weights[1]:
                 raise RuntimeError(f"text.{targets}, seed {seed}: the store changed the weights")

@@ -21,9 +21,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ft.data import cache, phantom, shards
-from cxr_ft.data.pixels import Pixels, spread
-from cxr_ft.data.shards import PER_SHARD, Images
+from cxr_ft.data import phantom
+from cxr_ft.data.pixels import cache, shards
+from cxr_ft.data.pixels.image_decode import Pixels, spread
+from cxr_ft.data.pixels.shards import PER_SHARD, Images
 
 BATCH = 32
 ROUNDS = 7

@@ -24,11 +24,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GitConfig, GitForCausalLM
 
-from cxr_ft.model.fast import attention, decoder, frozen, generation, walk
-from cxr_ft.model.fast.beams import Search
-from cxr_ft.model.fast.linear import linears, lowered
-from cxr_ft.model.fast.loss import cross_entropy_sum
-from cxr_ft.model.find import quiet
+from cxr_ft.model.assembly import silence_libraries
+from cxr_ft.model.bases.git import attention, decoder, eligibility, frozen_prefix, generation
+from cxr_ft.model.bases.git.beam_search import Search
+from cxr_ft.model.bases.git.fused_linear import linears, lowered
+from cxr_ft.model.heads._next_token_loss import cross_entropy_sum
 
 LENGTHS = (64, 54, 46, 36)
 NEW = 64
@@ -78,9 +78,9 @@ def notebook_loss(model: Any, b: dict[str, Tensor]) -> Tensor:
 
 def fast_loss(model: Any, b: dict[str, Tensor]) -> Tensor:
     """The same number by the walk: image tokens from the store where the batch holds them."""
-    git, counts = walk.git_of(model), b["labels"] >= 0
-    states = decoder.text_states(git, frozen.tokens_of(git, b), b["input_ids"], b["attention_mask"], at=counts)
-    logits = linears((walk.unwrapped(model).output,), lowered(states))[0]
+    git, counts = eligibility.git_of(model), b["labels"] >= 0
+    states = decoder.text_states(git, frozen_prefix.tokens_of(git, b), b["input_ids"], b["attention_mask"], at=counts)
+    logits = linears((eligibility.unwrapped(model).output,), lowered(states))[0]
     return cross_entropy_sum(logits, b["labels"][counts]) / counts.sum()
 
 
@@ -113,7 +113,7 @@ def trainings(case: str, lm: nn.Module) -> dict[str, Step]:
     b = batch()
     stored = {low: dict(b) for low in (False, True)}
     if case == "lora":
-        found = frozen.prefix(model)
+        found = frozen_prefix.prefix(model)
         assert found is not None
         for low in (False, True):
             with torch.no_grad(), precision(low):
@@ -142,7 +142,7 @@ def generations(case: str, lm: nn.Module) -> dict[str, Step]:
 
     def ours(low: bool) -> Tensor:
         with torch.no_grad(), precision(low):
-            tokens = frozen.tokens_of(model.git, {"pixel_values": pixels})
+            tokens = frozen_prefix.tokens_of(model.git, {"pixel_values": pixels})
             return generation.generate(model, tokens, ids, None, search)
 
     return {
@@ -199,7 +199,7 @@ def study(lm: Any, taken: dict[str, float], runs: int = 24, epochs: int = 5) -> 
     """An ablation whose runs share one store, computed from the medians of a step: every image is looked at once."""
     pixels = batch()["pixel_values"]
     with torch.no_grad(), precision(True):
-        look = min(seconds(lambda: frozen.tokens_of(lm.git, {"pixel_values": pixels})) for _ in range(3))
+        look = min(seconds(lambda: frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels})) for _ in range(3))
     passes = runs * epochs
     ours = passes * taken["ours bfloat16"] + look
     over = [passes * taken[f"notebook {low}"] / ours for low in ("float32", "autocast")]
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="what to measure")
     parser.add_argument("--kernels", action="store_true", help="measure attention's two kernels instead")
     asked = parser.parse_args()
-    quiet()
+    silence_libraries()
     torch.set_num_threads(1)
     print(
         f"load average {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydicom import DataElement, Dataset, FileMetaDataset, dcmread, uid
 
-from cxr_ft.data.dicom import headers
+from cxr_ft.data.dicom import header_scan
 
 TEXTS = {
     "StudyDate": "21800506", "SeriesDate": "21800506", "AcquisitionDate": "21800506", "ContentDate": "21800506",
@@ -63,9 +63,9 @@ def header(number: int) -> Dataset:
 
 def by_pydicom(path: Path) -> tuple[object, ...]:
     """The same values, read by pydicom alone."""
-    data = dcmread(path, stop_before_pixels=True, specific_tags=list(headers.TAGS))
+    data = dcmread(path, stop_before_pixels=True, specific_tags=list(header_scan.TAGS))
     meta: dict[str, Any] = {"TransferSyntaxUID": data.file_meta.TransferSyntaxUID}
-    return tuple(headers.plain(meta.get(tag) or data.get(tag)) for tag in headers.TAGS)
+    return tuple(header_scan.plain(meta.get(tag) or data.get(tag)) for tag in header_scan.TAGS)
 
 
 def seconds(read: Callable[[Path], object], files: list[Path]) -> float:
@@ -86,9 +86,9 @@ def main() -> None:
         files = [Path(folder) / f"{i}.dcm" for i in range(args.files)]
         for i, file in enumerate(files):
             header(i).save_as(file, enforce_file_format=True)
-        if any(headers.read(file) != by_pydicom(file) for file in files):
+        if any(header_scan.read(file) != by_pydicom(file) for file in files):
             raise AssertionError("the two readers differ")
-        times = [(seconds(headers.read, files), seconds(by_pydicom, files)) for _ in range(args.rounds)]
+        times = [(seconds(header_scan.read, files), seconds(by_pydicom, files)) for _ in range(args.rounds)]
     ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(b / a for a, b in times)
     print(f"{len(header(0))} elements, {args.files} files, median of {args.rounds} rounds, files a second:")

@@ -25,7 +25,8 @@ from cxr_ft.data import manifest
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.layouts import mimic_cxr
 from cxr_ft.data.records import Records
-from cxr_ft.data.splits import Asked, Compiled, compile_splits
+from cxr_ft.data.splits.compiler import Compiled, compile_splits
+from cxr_ft.data.splits.request import SplitRequest
 
 IMAGES, STUDIES, SUBJECTS = 377_110, 227_835, 65_379
 #: The share of studies each label is positive in, in the order of CHEXPERT_14, about as in MIMIC-CXR.
@@ -43,10 +44,10 @@ def main() -> None:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         make_tables(folder)
-        bench(folder, Asked(per_label=args.per_label))
+        bench(folder, SplitRequest(per_label=args.per_label))
 
 
-def bench(folder: Path, asked: Asked) -> None:
+def bench(folder: Path, asked: SplitRequest) -> None:
     """Read the tables in `folder` and write their splits below it."""
     with measured("read the tables"):
         records = mimic_cxr.records(str(folder))
@@ -61,7 +62,7 @@ def bench(folder: Path, asked: Asked) -> None:
     stability(records, compiled, asked)
 
 
-def stability(records: Records, whole: Compiled, asked: Asked) -> None:
+def stability(records: Records, whole: Compiled, asked: SplitRequest) -> None:
     """Print how much changes when the last 1 % of the subjects come to an archive."""
     subject = records.table["subject_id"]
     late = subject.drop_duplicates().sample(frac=0.01, random_state=0)

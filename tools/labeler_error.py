@@ -63,15 +63,17 @@ def openi(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 def phantom(subjects: int, seed: int) -> tuple[list[str], np.ndarray]:
     """Reports of the phantom's subjects, findings and impression, and what they say: [N, 14] 1, 0, -1, NaN."""
-    from cxr_ft.data.phantom import cases, reports
-    from cxr_ft.data.reports import sections
+    from cxr_ft.data.phantom import cases, report_writer
+    from cxr_ft.data.reports.text_columns import sections
 
     texts, truth = [], []
     for index in range(subjects):
         subject = cases.subject(seed, index)
         for number, study in enumerate(subject.studies):
             prior = subject.studies[number - 1] if number else None
-            parts = sections(reports.write(subject.body, study, prior, np.random.default_rng([seed, index, number])))
+            parts = sections(
+                report_writer.write(subject.body, study, prior, np.random.default_rng([seed, index, number]))
+            )
             texts.append("\n\n".join(parts.get(name) or "" for name in ("findings", "impression")))
             truth.append([study.said.get(name, np.nan) for name in labeler.LABELS])
     return texts, np.array(truth, dtype=float)

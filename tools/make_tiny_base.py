@@ -29,8 +29,8 @@ from transformers import (
 
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.phantom import make_archive
-from cxr_ft.data.reports import mini_report
-from cxr_ft.model.find import SEED_KEY, SHIPPED
+from cxr_ft.data.reports.text_columns import mini_report
+from cxr_ft.model.assembly import SEED_KEY, SHIPPED
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 IMAGE_SIZE = 128

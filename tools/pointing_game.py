@@ -3,8 +3,8 @@
     python tools/pointing_game.py RUN [--side test_natural] [--images 100] [--splits DIR]
 
 Each label that an image has, by the truth of the archive, is a question; the map is what covering a cell of the image
-takes from that label's score (`cxr_ft.run.saliency`). It prints the share of hits of the model, of a cell at random and
-of the image's centre, with 95 % intervals over subjects, and those of each label.
+takes from that label's score (`cxr_ft.run.evaluation.saliency`). It prints the share of hits of the model, of a cell at
+random and of the image's centre, with 95 % intervals over subjects, and those of each label.
 """
 
 import argparse
@@ -16,19 +16,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ft.data import batches, cache, manifest
+from cxr_ft.data import manifest
+from cxr_ft.data.dataset import split_dataset
+from cxr_ft.data.pixels import cache
 from cxr_ft.errors import UsageError
-from cxr_ft.model.find import Parts
+from cxr_ft.model.assembly import ModelParts
 from cxr_ft.progress import track
-from cxr_ft.run import artefact, evaluate, saliency
-from cxr_ft.score import pointing
+from cxr_ft.run.evaluation import evaluate, saliency
+from cxr_ft.run.record import saved_model
+from cxr_ft.score.metrics import pointing_game
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Map = NDArray[np.float64]
 #: One question: the label, the subject, the map and the boxes.
-Question = tuple[str, str, Map, list[pointing.Box]]
+Question = tuple[str, str, Map, list[pointing_game.Box]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,17 +42,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     p.add_argument("--images", type=int, default=100, help="that have boxes, at most (default: %(default)s)")
     p.add_argument("--splits", type=Path, help="where the run's splits lie now")
     args = p.parse_args(argv)
-    parts, config, saved = artefact.load(args.run)
+    parts, config, saved = saved_model.load(args.run)
     if not parts.head.scored or parts.head.output == "text":
         raise UsageError(f"{args.run}: its head writes text; the pointing game asks about the scores of labels")
     splits = manifest.read(args.splits or Path(config.data.splits))
-    rows = evaluate.data_of(config, splits, parts.base.image_size)[args.side]
+    rows = evaluate.datasets_of(config, splits, parts.base.image_size)[args.side]
     truth = true_boxes(cache.source_folder(splits, config.data.root))
     asked = questions(parts, rows, saved["labels"], truth, images=args.images, batch_size=config.train.batch_size)
     report(asked)
 
 
-def true_boxes(archive: Path) -> dict[str, dict[str, list[pointing.Box]]]:
+def true_boxes(archive: Path) -> dict[str, dict[str, list[pointing_game.Box]]]:
     """The boxes of each image's labels, in shares of the square that a model is shown.
 
     Raises:
@@ -69,7 +72,7 @@ def true_boxes(archive: Path) -> dict[str, dict[str, list[pointing.Box]]]:
     }
 
 
-def _in_square(boxes: list[list[float]], height: int, width: int) -> list[pointing.Box]:
+def _in_square(boxes: list[list[float]], height: int, width: int) -> list[pointing_game.Box]:
     """Boxes in pixels of the film as shares of its middle square, cut to it; those beyond are left out."""
     side = min(height, width)
     shift = np.array([(width - side) // 2, (height - side) // 2] * 2)
@@ -78,10 +81,10 @@ def _in_square(boxes: list[list[float]], height: int, width: int) -> list[pointi
 
 
 def questions(
-    parts: Parts,
-    rows: batches.Rows,
+    parts: ModelParts,
+    rows: split_dataset.SplitDataset,
     labels: Sequence[str],
-    truth: dict[str, dict[str, list[pointing.Box]]],
+    truth: dict[str, dict[str, list[pointing_game.Box]]],
     *,
     images: int,
     batch_size: int,
@@ -103,7 +106,7 @@ def report(asked: Sequence[Question]) -> None:
     print(f"{'':28}{'asked':>6}  {'model':24}{'random':24}{'centre':24}")
     for label in ["all", *dict.fromkeys(sorted(label for label, *_ in asked))]:
         some = [question for question in asked if label in ("all", question[0])]
-        game = pointing.play([m for _, _, m, _ in some], [b for *_, b in some], [who for _, who, *_ in some])
+        game = pointing_game.play([m for _, _, m, _ in some], [b for *_, b in some], [who for _, who, *_ in some])
         if game is None:
             raise UsageError("no image of this side has a box")
         told = [f"{_told(rate):24}" for rate in (game.model, game.random, game.centre)]
@@ -114,7 +117,7 @@ def report(asked: Sequence[Question]) -> None:
             )
 
 
-def _told(rate: pointing.Rate) -> str:
+def _told(rate: pointing_game.Rate) -> str:
     ends = "" if rate.interval is None else f" ({rate.interval[0]:.3f} to {rate.interval[1]:.3f})"
     return f"{rate.value:.3f}{ends}"
 

@@ -26,10 +26,10 @@ from torch.nn import functional as F
 
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.files import write_json, write_text
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git
 from cxr_ft.progress import bar
-from cxr_ft.score.stats import auroc
+from cxr_ft.score.statistics.intervals import auroc
 
 START, NAME = "git-tiny-random", "git-phantom-tiny"
 LONGEST = 96
@@ -257,7 +257,7 @@ def card(recipe: Recipe, log: list[dict[str, float]], probes: dict[str, float]) 
 
 def save(base: git.Git, out: Path, recipe: Recipe, log: list[dict[str, float]], probes: dict[str, float]) -> None:
     """Write the folder, whole or not at all: fp16 weights, processor, tokenizer, card, log."""
-    delattr(base.lm.config, find.SEED_KEY)
+    delattr(base.lm.config, assembly.SEED_KEY)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
         folder = Path(name) / out.name
@@ -276,10 +276,10 @@ def main() -> None:
             parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--fp32", action="store_true", help="no bfloat16: for machines on which it is slow")
     parser.add_argument("--workers", type=int, default=2, help="processes that draw films")
-    parser.add_argument("--out", type=Path, default=find.SHIPPED / NAME)
+    parser.add_argument("--out", type=Path, default=assembly.SHIPPED / NAME)
     parser.add_argument("--probe", action="store_true", help="only probe --out and the random base")
     args = parser.parse_args()
-    find.quiet()
+    assembly.silence_libraries()
     probes = {START: round(probe(git.load(START)), 4)}
     if args.probe:
         probes[args.out.name] = round(probe(git.load(str(args.out))), 4)

@@ -24,10 +24,13 @@ from numpy.typing import NDArray
 from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import mimic_cxr
-from cxr_ft.data.splits import Asked, compile_splits
-from cxr_ft.run import artefact, evaluate, train
-from cxr_ft.score.metrics import mentions, text
-from cxr_ft.score.stats import auroc, cluster_bootstrap, interval, macro_auroc
+from cxr_ft.data.splits.compiler import compile_splits
+from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.record import saved_model
+from cxr_ft.run.training import train
+from cxr_ft.score.metrics import label_mentions, text_overlap
+from cxr_ft.score.statistics.intervals import auroc, cluster_bootstrap, interval, macro_auroc
 
 ARCHIVE = "phantom:subjects=1600,seed=0,size=192"
 REPLICATES = 1000
@@ -67,7 +70,7 @@ class Judged:
     """A run's answers on test [N], and how long it trained."""
 
     rows: Any
-    answers: evaluate.Answers
+    answers: evaluate.Predictions
     labels: tuple[str, ...]
     seconds: float
 
@@ -83,7 +86,7 @@ def splits_of(out: Path, *, exchanged: bool) -> manifest.Splits:
         lateral = set(records.table.loc[records.table["view"] == "LATERAL", "study_id"])
         kept = records.table[records.table["study_id"].isin(lateral)].reset_index(drop=True)
         records = dataclasses.replace(records, table=kept)
-        asked = Asked(per_label=5000, ratios=(55.0, 10.0, 35.0), views="all", unit="study", text="all")
+        asked = SplitRequest(per_label=5000, ratios=(55.0, 10.0, 35.0), views="all", unit="study", text="all")
         compiled = compile_splits(records, asked, lambda _: {})
         for table in compiled.tables.values() if exchanged else ():
             for column in ("path", "dicom_id"):
@@ -98,9 +101,9 @@ def judged(name: str, out: Path, splits: manifest.Splits) -> Judged:
     resolved = config.resolve(config.merge(RUNS[name], {"data": {"splits": str(splits.folder)}}))
     run = out / name.replace(" ", "_")
     result = train.fit(resolved, run, verify=False)
-    parts, _, _ = artefact.load(run)
-    rows = evaluate.data_of(resolved, splits, parts.base.image_size)["test"]
-    return Judged(rows, evaluate.answer(parts, rows, 32, name), splits.card.labels, result.cost["train_seconds"])
+    parts, _, _ = saved_model.load(run)
+    rows = evaluate.datasets_of(resolved, splits, parts.base.image_size)["test"]
+    return Judged(rows, evaluate.run_inference(parts, rows, 32, name), splits.card.labels, result.cost["train_seconds"])
 
 
 def area(one: Judged, weights: Floats) -> Floats:
@@ -121,12 +124,12 @@ def area_of(label: str) -> Statistic:
 
 def bleu(one: Judged, weights: Floats) -> Floats:
     """BLEU-4 under weights [R, N]."""
-    return np.asarray(text.bleu(weights @ text.bleu_counts(one.rows.texts, one.answers.values)))
+    return np.asarray(text_overlap.bleu(weights @ text_overlap.bleu_counts(one.rows.texts, one.answers.values)))
 
 
 def label_f1(one: Judged, weights: Floats) -> Floats:
     """F1 of the labels that texts state, all together, under weights [R, N]."""
-    truth, said = (mentions.stated(texts, one.labels) for texts in (one.rows.texts, one.answers.values))
+    truth, said = (label_mentions.stated(texts, one.labels) for texts in (one.rows.texts, one.answers.values))
     both, either = (truth & said).sum(1), truth.sum(1) + said.sum(1)
     return np.asarray(2 * (weights @ both) / (weights @ either))
 

@@ -16,10 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxr_ft.data import manifest
-from cxr_ft.data.cache import cached
 from cxr_ft.data.labels import targets
+from cxr_ft.data.pixels.cache import cached
 from cxr_ft.data.records import raw_labels, root_folder
-from cxr_ft.score.stats import auroc
+from cxr_ft.score.statistics.intervals import auroc
 
 SIDE = 32
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)

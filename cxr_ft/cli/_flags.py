@@ -48,7 +48,7 @@ def trackers(p: argparse.ArgumentParser) -> None:
 
 def tracking(args: argparse.Namespace) -> Any:
     """What the flags of `trackers` say."""
-    from cxr_ft.run.track import Tracking
+    from cxr_ft.run.trackers import Tracking
 
     return Tracking(name=args.track or "", include_data=args.include_data)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.config import RunConfig
 
 if TYPE_CHECKING:
-    from cxr_ft.run.plan import Forecast
+    from cxr_ft.run.cost.run_forecast import Forecast
 
 
 def say(resolved: RunConfig, forecast: "Forecast") -> None:
@@ -15,7 +15,7 @@ def say(resolved: RunConfig, forecast: "Forecast") -> None:
 
 
 def _memory(method: str, forecast: "Forecast") -> list[str]:
-    from cxr_ft.score.memory_words import sentence, size
+    from cxr_ft.show.memory_sentence import sentence, size
 
     one = forecast.one
     kinds = ", ".join(f"{kind} {size(nbytes)}" for kind, nbytes in one.memory.items())
@@ -35,7 +35,7 @@ def _memory(method: str, forecast: "Forecast") -> list[str]:
 
 
 def _time(resolved: RunConfig, forecast: "Forecast") -> list[str]:
-    from cxr_ft.run.speed import RANGE
+    from cxr_ft.run.cost.machine_speed import RANGE
 
     one, train = forecast.one, resolved.train
     if not one.flops:

@@ -54,7 +54,7 @@ def _main(argv: Sequence[str] | None) -> int:
         raw = config.merge(raw, {"data": {"splits": str(splits)}})
     if args.suggest:
         return _suggest(args, raw, varied, follows)
-    from cxr_ft.run import ablate, grid
+    from cxr_ft.run.ablation import ablate, grid
 
     cells = grid.cells(raw, varied)
     print(f"{len(cells)} runs into {args.out}: {', '.join(cells)}")
@@ -74,7 +74,7 @@ def _file(args: argparse.Namespace) -> dict[str, Any]:
         return {}
     if not args.tiny:
         return {key: value for key, value in config.read_yaml(args.grid).items() if key != "tiny"}
-    from cxr_ft.run import recipe
+    from cxr_ft.run.ablation import recipe
 
     return recipe.read(args.grid, tiny=True, splits=not args.splits)
 
@@ -91,7 +91,7 @@ def _grid(args: argparse.Namespace, written: Any) -> tuple[dict[str, Any], int]:
 def _carry_out(args: argparse.Namespace, follows: Any) -> Any:
     import functools
 
-    from cxr_ft.run import workers
+    from cxr_ft.run.ablation import workers
 
     if "ray" in args:
         if args.jobs is not None:
@@ -104,12 +104,12 @@ def _carry_out(args: argparse.Namespace, follows: Any) -> Any:
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: give 1 or more")
     if jobs == 1:
-        return functools.partial(workers.in_turn, tracking=follows)
-    return workers.side_by_side(jobs, devices, follows)
+        return functools.partial(workers.run_sequential, tracking=follows)
+    return workers.run_parallel(jobs, devices, follows)
 
 
 def _suggest(args: argparse.Namespace, raw: dict[str, Any], varied: dict[str, Any], follows: Any) -> int:
-    from cxr_ft.run import suggest
+    from cxr_ft.run.ablation import suggest
 
     if not args.budget:
         raise UsageError("--suggest needs --budget, the adapter's parameters, as 500k")

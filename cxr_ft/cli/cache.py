@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
-    from cxr_ft.data import cache
+    from cxr_ft.data.pixels import cache
 
     part = cache.part_of(args.shard)
     if "ray" in args:
-        from cxr_ft.data.cluster import build_on_ray
+        from cxr_ft.data.pixels.ray_cluster import build_on_ray
         from cxr_ft.errors import UsageError
 
         if part != (1, 1) or args.workers is not None:

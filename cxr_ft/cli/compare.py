@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
-    from cxr_ft.run import track
-    from cxr_ft.run.results import find
+    from cxr_ft.run import trackers
+    from cxr_ft.run.record.results import find
     from cxr_ft.score import published
     from cxr_ft.show.page import Options, write_page
 
@@ -49,10 +49,10 @@ def _main(argv: Sequence[str] | None) -> int:
     asked = tuple(map(str, args.runs))
     options = Options(include_data=args.include_data, margin=args.margin, published=others, asked=asked)
 
-    tracking = track.Tracking(name=args.track or "")
+    tracking = trackers.Tracking(name=args.track or "")
     written = write_page(list(find(args.runs)), args.out, options)
     if tracking.name:
-        track.log_page(args.out, tracking)
+        trackers.log_page(args.out, tracking)
     print(f"The page: {written[0].resolve()}")
     return DONE
 

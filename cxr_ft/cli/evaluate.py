@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     from cxr_ft.cli.train import _line
-    from cxr_ft.run.elsewhere import evaluate_elsewhere
+    from cxr_ft.run.evaluation.external_validation import evaluate_on
 
     out = args.out or args.run / "evaluated" / args.splits.resolve().name
-    metrics, notes = evaluate_elsewhere(args.run, args.splits, out, args.root)
+    metrics, notes = evaluate_on(args.run, args.splits, out, args.root)
     for note in notes:
         print(f"note: {note}")
     for side, values in metrics.items():

@@ -27,7 +27,7 @@ def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     if missing := [file for file in args.files if not file.is_file()]:
         raise UsageError(f"{missing[0]} is no file; give images (DICOM, PNG, JPEG)")
-    from cxr_ft.run.elsewhere import predict
+    from cxr_ft.run.evaluation.external_validation import predict
 
     refused = 0
     for file, answer in predict(args.run, args.files):

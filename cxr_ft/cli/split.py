@@ -90,22 +90,24 @@ def _main(argv: Sequence[str] | None) -> int:
         ratios = tuple(float(part) for part in args.ratios.split("/"))
     except ValueError:
         raise UsageError(f"--ratios {args.ratios}: write three numbers with sum 100, as 70/15/15") from None
-    from cxr_ft.data import labels, manifest, sources, splits
+    from cxr_ft.data import labels, manifest
+    from cxr_ft.data.sources import access
+    from cxr_ft.data.splits.request import SplitRequest
 
     for flag, value, known in (("uncertain", args.uncertain, labels.UNCERTAIN), ("blank", args.blank, labels.BLANK)):
         if value not in known:
             raise UsageError(f"--{flag} {value}: choose from {', '.join(known)}")
     names = ("per_label", "seed", "views", "uncertain", "blank", "unit", "official", "text")
-    asked = splits.Asked(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
-    source = sources.with_images(args.source, args.root) if "root" in args else args.source
-    with sources.bigquery_endpoint(getattr(args, "bigquery_endpoint", None)):
+    asked = SplitRequest(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
+    source = access.with_images(args.source, args.root) if "root" in args else args.source
+    with access.bigquery_endpoint(getattr(args, "bigquery_endpoint", None)):
         made = manifest.make(source, args.layout, asked, args.out, _draw)
     _say(made, args.out)
     return DONE
 
 
 def _draw(made: dict[str, Any], file: Path) -> None:
-    from cxr_ft.show import charts
+    from cxr_ft.show.charts import charts
 
     charts.distribution(made).savefig(file, format="png", dpi=150)
 
@@ -136,7 +138,7 @@ def _say(made: dict[str, Any], out: Path) -> None:
 
 
 def _audit(files: list[Path], root: str | None) -> int:
-    from cxr_ft.data.audit import audit
+    from cxr_ft.data.audit.leak_audit import audit
 
     found = audit(files, root)
     print("sides: " + ", ".join(f"{name} ({rows} rows)" for name, rows in found.sides.items()))

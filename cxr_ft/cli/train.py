@@ -10,7 +10,7 @@ from cxr_ft.cli._command import DONE, FOUND, guarded
 from cxr_ft.cli._flags import raw_config, tracking, train_parser
 
 if TYPE_CHECKING:
-    from cxr_ft.run.results import Result
+    from cxr_ft.run.record.results import Result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,12 +38,12 @@ def _main(argv: Sequence[str]) -> int:
         splits = manifest.default_splits()
         print(f"no --splits given: the phantom's, in {splits}")
         resolved = dataclasses.replace(resolved, data=dataclasses.replace(resolved.data, splits=str(splits)))
-    from cxr_ft.run import train
-    from cxr_ft.run.loop import TrainingError
+    from cxr_ft.run.training import train
+    from cxr_ft.run.training.loop import TrainingError
 
     out = args.out or default_out(resolved)
     if args.export:
-        from cxr_ft.run import export
+        from cxr_ft.run.record import export
 
         export.check(resolved, args.export)
     _say_plan(resolved, out)
@@ -91,8 +91,8 @@ def _plan(resolved: config.RunConfig) -> int:
     from cxr_ft.cli import _plan
     from cxr_ft.data import manifest
     from cxr_ft.data.labels import CHEXPERT_14
-    from cxr_ft.run.plan import forecast
-    from cxr_ft.run.train import plan
+    from cxr_ft.run.cost.run_forecast import forecast
+    from cxr_ft.run.training.train import plan
 
     labels: tuple[str, ...] = CHEXPERT_14
     multi_label, splits = True, None

@@ -13,10 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft import plugins
-from cxr_ft.data import audit, given, phantom, pixels, sources
+from cxr_ft.data import phantom
+from cxr_ft.data.audit import leak_audit
 from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.pixels import image_decode
 from cxr_ft.data.records import IDS, SPLITS, Records, root_folder
-from cxr_ft.data.splits import Asked, Compiled, compile_splits
+from cxr_ft.data.sources import access
+from cxr_ft.data.splits import text_rows
+from cxr_ft.data.splits.compiler import Compiled, compile_splits
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import LeakError, UsageError
 from cxr_ft.files import cache_folder, check_writable, sha256, staged, write_json
 
@@ -54,7 +59,7 @@ class Splits:
 
 
 def write(
-    out: Path, records: Records, layout: str, asked: Asked, compiled: Compiled, *, draw: Draw | None = None
+    out: Path, records: Records, layout: str, asked: SplitRequest, compiled: Compiled, *, draw: Draw | None = None
 ) -> dict[str, Any]:
     """Write the CSVs, `rejected.csv`, the chart and last `manifest.json` into `out`; return the manifest.
 
@@ -69,8 +74,8 @@ def write(
     tables[f"sampled_{asked.per_label}_per_label.csv"] = whole
     tables["rejected.csv"] = pd.DataFrame(compiled.rejected, columns=["path", "reason", "detail"])
     reasons = pd.Series([reason for _, reason, _ in compiled.rejected], dtype="string").value_counts()
-    texts = given.counted(records, compiled.tables) if records.card.unit == "text" else None
-    said = [] if texts is None else [given.in_words(texts, records.card.group)]
+    texts = text_rows.counted(records, compiled.tables) if records.card.unit == "text" else None
+    said = [] if texts is None else [text_rows.in_words(texts, records.card.group)]
     manifest: dict[str, Any] = {
         "version": 1,
         "layout": layout,
@@ -102,7 +107,7 @@ def write(
     return manifest
 
 
-def _certified(compiled: Compiled, card: DatasetCard, asked: Asked, out: Path) -> dict[str, int]:
+def _certified(compiled: Compiled, card: DatasetCard, asked: SplitRequest, out: Path) -> dict[str, int]:
     """Return how many values of each kind two splits share, counted by the code of `cxr-split --audit`.
 
     The data's own split is taken as it is: its leaks are counted, not refused.
@@ -113,7 +118,7 @@ def _certified(compiled: Compiled, card: DatasetCard, asked: Asked, out: Path) -
     kinds = [[*IDS, "path"]] if card.unit != "text" else [list(IDS)]
     # By themselves: beside a column of subjects the audit would pass over what several of them have.
     kinds += [["text"]] if card.group == "near-duplicate" else []
-    parts = [audit.compare({name: table[kind] for name, table in compiled.tables.items()}) for kind in kinds]
+    parts = [leak_audit.compare({name: table[kind] for name, table in compiled.tables.items()}) for kind in kinds]
     compared, leaks = (list(chain.from_iterable(part)) for part in zip(*parts, strict=True))
     if leaks and not asked.official:
         first = leaks[0]
@@ -177,7 +182,7 @@ def _whole_numbers(table: "pd.DataFrame", card: DatasetCard) -> "pd.DataFrame":
     return table.astype(dict.fromkeys(names, "Int64"))
 
 
-def make(source: str, layout: str, asked: Asked, out: Path, draw: Draw | None = None) -> dict[str, Any]:
+def make(source: str, layout: str, asked: SplitRequest, out: Path, draw: Draw | None = None) -> dict[str, Any]:
     """What `cxr-split` does: read the archive, compile the splits, write them; return the manifest.
 
     Args:
@@ -189,14 +194,14 @@ def make(source: str, layout: str, asked: Asked, out: Path, draw: Draw | None = 
     check_writable(out)
     records = plugins.load(plugins.LAYOUTS, layout).records(source)
     if records.card.unit == "text":
-        records, asked = given.about(dataclasses.replace(records, root=_resolved(records.root)), asked)
+        records, asked = text_rows.about(dataclasses.replace(records, root=_resolved(records.root)), asked)
         compiled = compile_splits(records, asked, lambda _: {})
         return write(out, records, layout, asked, compiled, draw=draw)
     root = root_folder(records.root)
-    at_hand = sources.at_hand(root, list(records.table["path"].head(1000)))
+    at_hand = access.at_hand(root, list(records.table["path"].head(1000)))
 
     def check(paths: Sequence[str]) -> dict[str, tuple[str, str]]:
-        return pixels.unreadable(root, paths) if at_hand else {}
+        return image_decode.unreadable(root, paths) if at_hand else {}
 
     compiled = compile_splits(records, asked, check)
     if not at_hand:
@@ -207,12 +212,12 @@ def make(source: str, layout: str, asked: Asked, out: Path, draw: Draw | None = 
 
 def _resolved(root: str) -> str:
     """A local root as it is found from anywhere."""
-    return root if phantom.is_spec(root) or sources.is_url(root) else str(root_folder(root).resolve())
+    return root if phantom.is_spec(root) or access.is_url(root) else str(root_folder(root).resolve())
 
 
 #: The embedded default: `data_splits/phantom` in a checkout, else made in the user's cache folder.
 DEFAULT_SOURCE = "phantom:subjects=1000,seed=0,size=160"
-DEFAULT_ASKED = Asked(per_label=100, text="all")
+DEFAULT_ASKED = SplitRequest(per_label=100, text="all")
 
 
 def default_splits() -> Path:

@@ -21,7 +21,7 @@ PIXELS = "pixel_values"
 
 
 class Example(Protocol):
-    """What a head is given for one row: `cxr_ft.data.batches.Example`."""
+    """What a head is given for one row: `cxr_ft.data.dataset.split_dataset.Example`."""
 
     @property
     def image(self) -> "NDArray[np.uint8]":
@@ -108,7 +108,7 @@ class Base(Protocol):
 
 
 @runtime_checkable
-class Reader(Base, Protocol):
+class TextReader(Base, Protocol):
     """A base that reads the text that is given, `Example.given` and `Example.pair`, and no image."""
 
     @property
@@ -172,7 +172,7 @@ class Writer(Base, Protocol):
 
 
 @runtime_checkable
-class Processed(Base, Protocol):
+class HasProcessor(Base, Protocol):
     """A base of images whose settings `save` writes beside a run's weights: reloaded, the run goes by its own."""
 
     def take_processor(self, folder: Path) -> None:
@@ -180,7 +180,7 @@ class Processed(Base, Protocol):
 
 
 @runtime_checkable
-class Several(Base, Protocol):
+class MultiView(Base, Protocol):
     """A base that can read several images of a study. What data.views needs."""
 
     def read_several(self, views: int) -> None:
@@ -190,7 +190,7 @@ class Several(Base, Protocol):
         """Names in `model` of the modules that reading several has added; methods train and save them as a head."""
 
 
-class Prefix(NamedTuple):
+class FrozenPrefix(NamedTuple):
     """The part of a model that frozen weights make a constant of the image, so that it is computed once and stored.
 
     key: the place of its output in a batch, where it stands instead of PIXELS. compute: that output [B, ...] for
@@ -203,16 +203,16 @@ class Prefix(NamedTuple):
 
 
 @runtime_checkable
-class Storable(Protocol):
+class HasFrozenPrefix(Protocol):
     """A base whose frozen part can be computed apart. One without reads pixels in every step."""
 
-    def prefix(self, model: "nn.Module") -> Prefix | None:
+    def prefix(self, model: "nn.Module") -> FrozenPrefix | None:
         """The longest stretch of `model`, from the image on, that training does not change; None where there is none,
         or where it is random. Everything else of the base takes `Prefix.key` in a batch for PIXELS.
         """
 
 
-class Predicted(NamedTuple):
+class HeadOutput(NamedTuple):
     """Answers for B rows and their loss.
 
     answers: scores float [B, L] in [0, 1], or B texts; loss: the sum over what counts, `counted`, unweighted; scores:
@@ -245,7 +245,7 @@ class Head(Protocol):
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """Sum of the losses over what counts (unmasked labels, target tokens), and how many count."""
 
-    def predict(self, model: "nn.Module", batch: Batch) -> Predicted:
+    def predict(self, model: "nn.Module", batch: Batch) -> HeadOutput:
         """The answers for a batch, and its loss on the way."""
 
 

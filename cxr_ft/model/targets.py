@@ -21,7 +21,7 @@ GROUPS = {"attn": _ATTENTION, "mlp": _MLP, "all": (*_ATTENTION, *_MLP), "qkv": (
 _ITEM = re.compile(r"(?:(?P<tower>\w+)(?:\[(?P<first>\d+)(?:-(?P<last>\d+))?\])?\.)?(?P<role>\w+)")
 
 
-class Parts(NamedTuple):
+class TargetParts(NamedTuple):
     """What an item says: its tower, or None for all; its blocks as written, or None for all; its roles one by one."""
 
     tower: str | None
@@ -29,7 +29,7 @@ class Parts(NamedTuple):
     roles: tuple[str, ...]
 
 
-def parts(item: str) -> Parts:
+def parts(item: str) -> TargetParts:
     """An item taken apart, whatever the model.
 
     Raises:
@@ -41,7 +41,7 @@ def parts(item: str) -> Parts:
     first, last, role = match["first"], match["last"], match["role"]
     blocks = first if last is None else f"{first}-{last}"
     roles = tuple(word for group in GROUPS.get(role, (role,)) for word in GROUPS.get(group, (group,)))
-    return Parts(match["tower"], blocks, roles)
+    return TargetParts(match["tower"], blocks, roles)
 
 
 def resolve(items: Sequence[str], names: Iterable[str], roles: Roles, family: str) -> list[str]:

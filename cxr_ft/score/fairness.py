@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cxr_ft.score.conditions import (
+from cxr_ft.score.run_conditions import (
     CHECKPOINTING,
     CONDITIONS,
     EVERYTHING,
@@ -19,7 +19,7 @@ from cxr_ft.score.conditions import (
     trained,
 )
 
-__all__ = ["ABSENT", "INTENDED", "Finding", "barring", "comparable", "differences", "flatten", "ranked", "verdict"]
+__all__ = ["ABSENT", "INTENDED", "Mismatch", "barring", "differences", "flatten", "mismatches", "ranked", "verdict"]
 
 #: What a comparison is about, and what it repeats: no confounders.
 INTENDED = ("tuning", "train.seed")
@@ -31,7 +31,7 @@ ABSENT = "(not set)"
 _LONG = 40
 
 
-class Finding(NamedTuple):
+class Mismatch(NamedTuple):
     """Something besides the method that is not the same in all runs, or that cannot be checked.
 
     Args:
@@ -56,7 +56,7 @@ class Finding(NamedTuple):
         return f"{self.name}: {self.told}{barred}"
 
 
-def comparable(runs: Sequence[Record], names: Sequence[str] | None = None) -> list[Finding]:
+def mismatches(runs: Sequence[Record], names: Sequence[str] | None = None) -> list[Mismatch]:
     """Everything besides the method that stands in the way of comparing runs.
 
     Args:
@@ -75,24 +75,24 @@ def comparable(runs: Sequence[Record], names: Sequence[str] | None = None) -> li
         values = tuple(condition.read(run) for run in runs)
         applies = [value for value in values if value is not None]
         if any(value != applies[0] for value in applies):
-            found.append(Finding(condition.name, values, condition.concerns, _told(values, who)))
+            found.append(Mismatch(condition.name, values, condition.concerns, _told(values, who)))
         elif condition.wanted and len(applies) > 1 and applies[0] == NOT_RECORDED:
-            found.append(Finding(condition.name, values, (), f"{NOT_RECORDED} for any run"))
+            found.append(Mismatch(condition.name, values, (), f"{NOT_RECORDED} for any run"))
     return found + _others(runs, who)
 
 
-def barring(findings: Sequence[Finding], claim: str) -> list[Finding]:
+def barring(findings: Sequence[Mismatch], claim: str) -> list[Mismatch]:
     """The findings that make a claim ("quality", "time" or "memory") one that the runs do not bear."""
     return [finding for finding in findings if {claim, EVERYTHING} & set(finding.concerns)]
 
 
-def verdict(findings: Sequence[Finding], claim: str) -> str | None:
+def verdict(findings: Sequence[Mismatch], claim: str) -> str | None:
     """One sentence that says by name why a claim cannot be made; None where nothing bars it."""
     reasons = [f"{finding.name} {finding.told}" for finding in barring(findings, claim)]
     return f"{claim} is not comparable: {'; '.join(reasons)}" if reasons else None
 
 
-def ranked(findings: Sequence[Finding]) -> bool:
+def ranked(findings: Sequence[Mismatch]) -> bool:
     """Whether an order of the runs may be spoken of at all: same task, same test split."""
     return not any(EVERYTHING in finding.concerns for finding in findings)
 
@@ -119,7 +119,7 @@ def differences(
     return found
 
 
-def _others(runs: Sequence[Record], who: Sequence[str]) -> list[Finding]:
+def _others(runs: Sequence[Record], who: Sequence[str]) -> list[Mismatch]:
     """Settings and versions that differ and that no condition stands for."""
     told = [path for condition in CONDITIONS for path in condition.paths]
     places = [{part: run.get(part) or {} for part in ("config", "environment")} for run in runs]
@@ -135,7 +135,7 @@ def _others(runs: Sequence[Record], who: Sequence[str]) -> list[Finding]:
         applies = [value for value in values if value is not None]
         if any(value != applies[0] for value in applies):
             concerns = next(kinds for start, kinds in OTHERS if f"{path}.".startswith(f"{start}."))
-            found.append(Finding(path.removeprefix("config."), tuple(values), concerns, _told(values, who)))
+            found.append(Mismatch(path.removeprefix("config."), tuple(values), concerns, _told(values, who)))
     return found
 
 

@@ -10,9 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
-from cxr_ft.score import conditions, fairness, many, pairs, stats
-from cxr_ft.show.predictions import Array, Book
+from cxr_ft.score import fairness, run_conditions
+from cxr_ft.score.statistics import intervals, multiple_comparisons, pairs
 from cxr_ft.show.runs import Run, names, number, record, test_split
+from cxr_ft.show.test_predictions import Array, PredictionBook
 
 #: The error of all pairs of a table together.
 ERROR = 0.05
@@ -48,9 +49,9 @@ class Variant:
         return float(np.mean(self.points)) if self.points else None
 
     @cached_property
-    def interval(self) -> stats.Interval | None:
+    def interval(self) -> intervals.Interval | None:
         """The 95 % interval of `value` over resampled test subjects."""
-        return None if self.replicates is None else stats.interval(self.replicates.mean(axis=0))
+        return None if self.replicates is None else intervals.interval(self.replicates.mean(axis=0))
 
     @property
     def fixed(self) -> bool:
@@ -142,7 +143,7 @@ class Comparison:
         return trained and all(variant.settled for variant in self.variants)
 
     @cached_property
-    def findings(self) -> list[fairness.Finding]:
+    def findings(self) -> list[fairness.Mismatch]:
         """What differs between the runs besides the method."""
         return _findings(*self.variants)
 
@@ -161,7 +162,7 @@ class Comparison:
             for (a, b), tested in self.tested.items()
             if tested.apart and a in order and b in order
         ]
-        return dict(zip(order, many.letters(len(order), apart), strict=True))
+        return dict(zip(order, multiple_comparisons.significance_groups(len(order), apart), strict=True))
 
     def pair(self, first: Variant, second: Variant) -> Tested | None:
         """`first` minus `second` on the same subjects; None where the two cannot be paired."""
@@ -170,11 +171,11 @@ class Comparison:
         found = self.tested.get((second.name, first.name))
         return None if found is None else found.turned
 
-    def unequal(self, first: Variant, second: Variant) -> list[fairness.Finding]:
+    def unequal(self, first: Variant, second: Variant) -> list[fairness.Mismatch]:
         """What differs between the runs of two variants besides the method, and bears on quality."""
-        return fairness.barring(self.between(first, second), conditions.QUALITY)
+        return fairness.barring(self.between(first, second), run_conditions.QUALITY)
 
-    def between(self, first: Variant, second: Variant) -> list[fairness.Finding]:
+    def between(self, first: Variant, second: Variant) -> list[fairness.Mismatch]:
         """What differs between the runs of two variants besides the method."""
         return _findings(first, second)
 
@@ -187,16 +188,16 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     return [_comparison(task, split, tables[task, split]) for task, split in sorted(tables)]
 
 
-def _findings(*variants: Variant) -> list[fairness.Finding]:
+def _findings(*variants: Variant) -> list[fairness.Mismatch]:
     runs = [(variant.name, run) for variant in variants for run in variant.runs]
-    return fairness.comparable([record(run.result) for _, run in runs], [name for name, _ in runs])
+    return fairness.mismatches([record(run.result) for _, run in runs], [name for name, _ in runs])
 
 
 def _comparison(task: str, split: str, runs: list[Run]) -> Comparison:
     grouped: dict[str, list[Run]] = defaultdict(list)
     for name, run in zip(names([run.result for run in runs]), runs, strict=True):
         grouped[name].append(run)
-    book, variants, answers = Book(), [], {}
+    book, variants, answers = PredictionBook(), [], {}
     for name, members in grouped.items():
         members.sort(key=lambda run: run.result.seed)
         found = book.of(members)
@@ -212,7 +213,9 @@ def _comparison(task: str, split: str, runs: list[Run]) -> Comparison:
     return Comparison(task, split, variants, subjects, rows, _tested(variants, answers, book))
 
 
-def _tested(variants: Sequence[Variant], answers: Mapping[str, Array], book: Book) -> dict[tuple[str, str], Tested]:
+def _tested(
+    variants: Sequence[Variant], answers: Mapping[str, Array], book: PredictionBook
+) -> dict[tuple[str, str], Tested]:
     """Every pair of variants that were judged on the same rows."""
     found: list[tuple[Variant, Variant, pairs.Pair]] = []
     for name, rows in book.rows.items():
@@ -225,5 +228,5 @@ def _tested(variants: Sequence[Variant], answers: Mapping[str, Array], book: Boo
             fixed=[variant.fixed for variant in same],
         )
         found += [(same[i], same[j], pair) for (i, j), pair in judged.items()]
-    adjusted = many.holm([pair.p for *_, pair in found])
+    adjusted = multiple_comparisons.holm([pair.p for *_, pair in found])
     return {(a.name, b.name): Tested(a, b, pair, p) for (a, b, pair), p in zip(found, adjusted, strict=True)}

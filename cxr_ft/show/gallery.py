@@ -10,8 +10,8 @@ from typing import Any
 
 from cxr_ft.errors import UsageError
 from cxr_ft.show.compare import Comparison
+from cxr_ft.show.phrasing import DASH, decimal
 from cxr_ft.show.runs import Run
-from cxr_ft.show.words import DASH, decimal
 
 #: At most so many images of a comparison, and bytes of all its thumbnails.
 IMAGES, BYTES = 12, 1_500_000
@@ -35,7 +35,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Example:
+class GalleryExample:
     """One row: its image as data URI or the text that was given, the truth, and (variant, prediction) for each."""
 
     image: str
@@ -51,7 +51,7 @@ def open_data(run: Run) -> bool:
     return run.result.data.get("card", {}).get("sensitivity") in ("synthetic", "public")
 
 
-def examples(comparison: Comparison, include_data: bool = False) -> list[Example]:
+def examples(comparison: Comparison, include_data: bool = False) -> list[GalleryExample]:
     """The images that the runs kept in `gallery/`; of each variant its first seed speaks.
 
     Args:
@@ -65,7 +65,7 @@ def examples(comparison: Comparison, include_data: bool = False) -> list[Example
             told[variant.name] = {str(item["dicom_id"]): item for item in _entries(run.folder)}
             folders[variant.name] = run.folder / "gallery"
     ids = list(dict.fromkeys(image for items in told.values() for image in items))
-    found: list[Example] = []
+    found: list[GalleryExample] = []
     room = BYTES
     for image in ids[:IMAGES]:
         owner = next(name for name, items in told.items() if image in items)
@@ -80,7 +80,7 @@ def examples(comparison: Comparison, include_data: bool = False) -> list[Example
         if room < 0:
             break
         said = [(name, _said(items[image]["predicted"]) if image in items else DASH) for name, items in told.items()]
-        found.append(Example(uri, str(item.get("given", "")), image, _truth(item["truth"]), said, looks))
+        found.append(GalleryExample(uri, str(item.get("given", "")), image, _truth(item["truth"]), said, looks))
     return found
 
 

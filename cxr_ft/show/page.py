@@ -19,11 +19,13 @@ from matplotlib.figure import Figure
 
 from cxr_ft import files
 from cxr_ft.errors import UsageError
-from cxr_ft.score import conditions, fairness
+from cxr_ft.score import fairness, run_conditions
 from cxr_ft.score.published import Published
-from cxr_ft.show import audit, charts, figures, gallery, groups, judged, tables, words
+from cxr_ft.show import gallery, phrasing
+from cxr_ft.show.charts import charts, style
 from cxr_ft.show.compare import Comparison, compare
 from cxr_ft.show.runs import Run, load
+from cxr_ft.show.tables import main_tables, pair_tables, split_tables, subgroup_tables
 
 NO_PDF = "comparison.pdf is left out: it needs WeasyPrint and its system libraries (pip install cxr_ft[pdf])"
 HIDDEN = (
@@ -63,21 +65,21 @@ class Section:
     title: str
     lead: str
     answer: str
-    unfair: list[fairness.Finding]
-    listed: list[fairness.Finding]
+    unfair: list[fairness.Mismatch]
+    listed: list[fairness.Mismatch]
     memory: list[str]
-    main: tables.Table
+    main: main_tables.Table
     undefined: list[str]
-    margin: tables.Table | None
-    pairs: tables.Table | None
+    margin: main_tables.Table | None
+    pairs: main_tables.Table | None
     charts: list[tuple[str, Markup, str]]
-    natural: tables.Table | None
-    calibration: tables.Table | None
+    natural: main_tables.Table | None
+    calibration: main_tables.Table | None
     gaps: list[str]
-    subgroups: list[tables.Table]
-    examples: list[gallery.Example]
+    subgroups: list[main_tables.Table]
+    examples: list[gallery.GalleryExample]
     hidden: str
-    audit: tables.Table
+    audit: main_tables.Table
     leaks: str
 
 
@@ -99,9 +101,9 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
     good, other = load(folders)
     if not good:
         found = Counter(run.result.status for run, _ in other)
-        told = words.listed([f"{number} {status}" for status, number in sorted(found.items())])
+        told = phrasing.listed([f"{number} {status}" for status, number in sorted(found.items())])
         raise UsageError(
-            f"no run to compare: of {words.plural(len(other), 'run')} found, {told or 'none'}; need 'success'"
+            f"no run to compare: of {phrasing.plural(len(other), 'run')} found, {told or 'none'}; need 'success'"
         )
     comparisons = compare(good)
     # Whatever can be wrong with the runs comes to light before the first file is written.
@@ -117,32 +119,35 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
     html = _render(sections, good, other, options)
     written = [out / name for name in ("comparison.html", "comparison.csv", "pairs.csv")]
     files.write_text(written[0], html)
-    files.write_text(written[1], tables.as_csv([*good, *(run for run, _ in other)]))
-    files.write_text(written[2], judged.pairs_csv(comparisons))
+    files.write_text(written[1], main_tables.as_csv([*good, *(run for run, _ in other)]))
+    files.write_text(written[2], pair_tables.pairs_csv(comparisons))
     return [*written, *_pdf(html, out / "comparison.pdf"), *drawn]
 
 
 def _section(
-    comparison: Comparison, inline: list[tuple[str, Markup, str]], examples: list[gallery.Example], options: Options
+    comparison: Comparison,
+    inline: list[tuple[str, Markup, str]],
+    examples: list[gallery.GalleryExample],
+    options: Options,
 ) -> Section:
     hidden = not options.include_data and not all(gallery.open_data(run) for run in comparison.runs)
-    table, leaks = audit.splits(comparison)
+    table, leaks = split_tables.splits(comparison)
     return Section(
-        title=f"{words.task(comparison.task).capitalize()}, test split {comparison.split[:8]}",
-        lead=words.lead(comparison),
-        answer=words.answer(comparison, options.margin),
+        title=f"{phrasing.task(comparison.task).capitalize()}, test split {comparison.split[:8]}",
+        lead=phrasing.lead(comparison),
+        answer=phrasing.answer(comparison, options.margin),
         unfair=[finding for finding in comparison.findings if finding.concerns],
         listed=[finding for finding in comparison.findings if not finding.concerns],
-        memory=judged.memory(comparison),
-        main=tables.main(comparison),
-        undefined=tables.undefined(comparison),
-        margin=judged.margin_table(comparison, options.margin),
-        pairs=judged.pair_table(comparison),
+        memory=pair_tables.memory(comparison),
+        main=main_tables.main(comparison),
+        undefined=main_tables.undefined(comparison),
+        margin=pair_tables.margin_table(comparison, options.margin),
+        pairs=pair_tables.pair_table(comparison),
         charts=inline,
-        natural=tables.natural(comparison),
-        calibration=groups.calibration(comparison),
-        gaps=groups.gaps(comparison),
-        subgroups=groups.subgroups(comparison),
+        natural=main_tables.natural(comparison),
+        calibration=subgroup_tables.calibration(comparison),
+        gaps=subgroup_tables.gaps(comparison),
+        subgroups=subgroup_tables.subgroups(comparison),
         examples=examples,
         hidden=HIDDEN if hidden else "",
         audit=table,
@@ -171,9 +176,9 @@ def _charts(
 
 def _caution(comparison: Comparison, chart: str) -> str:
     """What differs between the runs and bars the claim that a chart of cost would make."""
-    claim = next((claim for claim in (conditions.TIME, conditions.MEMORY) if claim in chart), None)
+    claim = next((claim for claim in (run_conditions.TIME, run_conditions.MEMORY) if claim in chart), None)
     found = [] if claim is None else fairness.barring(comparison.findings, claim)
-    return f"Not comparable: the runs differ in {words.listed([one.name for one in found])}." if found else ""
+    return f"Not comparable: the runs differ in {phrasing.listed([one.name for one in found])}." if found else ""
 
 
 def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
@@ -181,11 +186,11 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     for name, draw in charts.CHARTS.items():
         if name not in charts.SCORES or comparison.output == "scores":
             figure = draw(found)
-            if name not in charts.OPTIONAL or figure.get_label() != figures.EMPTY:
+            if name not in charts.OPTIONAL or figure.get_label() != style.EMPTY:
                 yield name, figure
     for name, draw_runs in charts.FOLDERS.items():
         figure = draw_runs(comparison.runs)
-        if figure.get_label() != figures.EMPTY:
+        if figure.get_label() != style.EMPTY:
             yield name, figure
 
 
@@ -197,13 +202,13 @@ def _render(sections: list[Section], good: list[Run], other: list[tuple[Run, str
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    table, shared = tables.provenance(good)
+    table, shared = main_tables.provenance(good)
     environment.filters["digest"] = _digest
     return environment.get_template("page.html").render(
         sections=sections,
         splits=len({run.result.task for run in good}) < len(sections),
-        published=judged.published_table(options.published),
-        margin=words.decimal(options.margin),
+        published=pair_tables.published_table(options.published),
+        margin=phrasing.decimal(options.margin),
         provenance=table,
         shared=shared,
         commands=[f"cxr-train --config {shlex.quote(str(run.folder / 'result.json'))}" for run in good],

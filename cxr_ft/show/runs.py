@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxr_ft.run import results
-from cxr_ft.run.results import Result
+from cxr_ft.run.record import results
+from cxr_ft.run.record.results import Result
 from cxr_ft.score.fairness import differences
 
 #: The kinds of memory that make up the peak; a record may hold an allocator's counters besides.

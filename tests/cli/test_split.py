@@ -8,7 +8,7 @@ import pytest
 
 from cxr_ft.cli import split
 from cxr_ft.data.layouts import folder
-from cxr_ft.show import charts
+from cxr_ft.show.charts import charts
 
 
 def test_the_chart_is_written_with_the_rest(tmp_path):

@@ -12,8 +12,8 @@ from real_data import REAL
 
 from cxr_ft.cli.split import main
 from cxr_ft.data import manifest
-from cxr_ft.data.audit import audit
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.audit.leak_audit import audit
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 
 FILMS = REAL / "real_cxr"
@@ -194,7 +194,7 @@ def test_the_command_says_what_it_found_and_leaves_with_1(tmp_path, capsys):
 
 @pytest.mark.skipif(not FILMS.exists(), reason="the real films are not here")
 def test_the_confound_of_the_real_films_is_found(tmp_path):
-    manifest.make(str(FILMS), "folder", Asked(per_label=130), tmp_path / "out")
+    manifest.make(str(FILMS), "folder", SplitRequest(per_label=130), tmp_path / "out")
     found = audit([tmp_path / "out" / f"{side}_split.csv" for side in ("train", "val", "test")])
     assert [leak for leak in found.leaks if leak.what != "pixels"] == []
     (label,) = found.confounds

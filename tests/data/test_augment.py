@@ -6,9 +6,9 @@ import pytest
 from torch.utils.data import DataLoader
 
 from cxr_ft.config import DataConfig
-from cxr_ft.data.augment import Augmentation
-from cxr_ft.data.batches import Draw, Learnt, Rows, loader
-from cxr_ft.data.learning import Learning, class_weights, order, soft_targets
+from cxr_ft.data.dataset.augment import Augmentation
+from cxr_ft.data.dataset.split_dataset import SplitDataset, TrainIndex, TrainTargets, loader
+from cxr_ft.data.dataset.train_view import TrainView, class_weights, order, soft_targets
 from cxr_ft.errors import UsageError
 
 NAN = float("nan")
@@ -25,8 +25,8 @@ def film(seed=0, side=64):
 def rows_of(learning, count=10, targets=None, weights=None):
     table = pd.DataFrame({"text": [f"{'word ' * (i % 4)}end" for i in range(count)]})
     goals = np.zeros((count, 2)) if targets is None else targets
-    learnt = Learnt(learning, goals + 0.25, weights)
-    return Rows(table, np.stack([film(i) for i in range(count)]), goals, "text", learnt)
+    learnt = TrainTargets(learning, goals + 0.25, weights)
+    return SplitDataset(table, np.stack([film(i) for i in range(count)]), goals, "text", learnt)
 
 
 def collated(examples):
@@ -42,18 +42,18 @@ def seen(rows, seed, epoch, workers=0):
 
 
 def test_the_same_whatever_the_workers_and_another_each_epoch():
-    rows = rows_of(Learning(augmentation=MILD))
+    rows = rows_of(TrainView(augmentation=MILD))
     np.testing.assert_array_equal(seen(rows, 3, 0), seen(rows, 3, 0, workers=2))
     sorted_images = [np.sort(seen(rows, 3, epoch), axis=0) for epoch in (0, 1)]
     assert not np.array_equal(*sorted_images)
 
 
 def test_a_row_does_not_depend_on_what_was_drawn_before():
-    rows = rows_of(Learning(augmentation=MILD))
-    alone = rows[Draw(7, 2)].image
+    rows = rows_of(TrainView(augmentation=MILD))
+    alone = rows[TrainIndex(7, 2)].image
     for i in range(7):
-        rows[Draw(i, 2)]
-    np.testing.assert_array_equal(rows[Draw(7, 2)].image, alone)
+        rows[TrainIndex(i, 2)]
+    np.testing.assert_array_equal(rows[TrainIndex(7, 2)].image, alone)
 
 
 def test_seed_epoch_and_row_each_change_the_draw():
@@ -67,7 +67,7 @@ def test_seed_epoch_and_row_each_change_the_draw():
 
 
 def test_what_is_judged_is_never_changed():
-    rows = rows_of(Learning(augmentation=MILD))
+    rows = rows_of(TrainView(augmentation=MILD))
     for batch, start in zip(loader(rows, collated, 3), range(0, 10, 3), strict=True):
         np.testing.assert_array_equal(batch["images"], rows.images[start : start + 3])
         np.testing.assert_array_equal(batch["targets"], rows.targets[start : start + 3])
@@ -101,7 +101,7 @@ def test_importing_it_asks_no_index():
 
     code = (
         "import socket\ndef refuse(*a): raise SystemExit(f'opened a socket: {a}')\nsocket.socket.connect = refuse\n"
-        "import numpy as np\nfrom cxr_ft.data.augment import Augmentation\n"
+        "import numpy as np\nfrom cxr_ft.data.dataset.augment import Augmentation\n"
         "Augmentation(mild=True, flip=True, seed=0)(np.zeros((8, 8), np.uint8), 0, 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
@@ -142,15 +142,15 @@ def test_soft_targets_stand_where_it_is_uncertain():
 
 def test_training_is_shown_soft_targets_and_weights():
     weights = np.arange(20.0).reshape(10, 2)
-    rows = rows_of(Learning(), weights=weights)
-    example = rows[Draw(4, 0)]
+    rows = rows_of(TrainView(), weights=weights)
+    example = rows[TrainIndex(4, 0)]
     np.testing.assert_array_equal(example.targets, rows.targets[4] + 0.25)
     np.testing.assert_array_equal(example.weights, weights[4])
     np.testing.assert_array_equal(rows[4].targets, rows.targets[4])
 
 
 def test_a_curriculum_goes_by_length_then_by_chance():
-    rows = rows_of(Learning(curriculum=2), count=40)
+    rows = rows_of(TrainView(curriculum=2), count=40)
     given = loader(rows, list, 1, 5).sampler
     lengths = {}
     for epoch in range(4):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_ft.data.balance import assign, balanced, kinds, share_out, solve
 from cxr_ft.data.labels import CHEXPERT_14
+from cxr_ft.data.splits.balance import assign, balanced, kinds, share_out, solve
 
 RATIOS = (70.0, 15.0, 15.0)
 SHARE = np.array(RATIOS) / 100

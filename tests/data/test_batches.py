@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 
 from cxr_ft import config
-from cxr_ft.data import cache, manifest
-from cxr_ft.data.batches import Draw
+from cxr_ft.data import manifest
+from cxr_ft.data.dataset.split_dataset import TrainIndex
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.pixels import cache
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
-from cxr_ft.run.evaluate import data_of
+from cxr_ft.run.evaluation.evaluate import datasets_of
 
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     return manifest.read(place / "splits")
 
 
@@ -24,9 +25,9 @@ def configured(head="classify", options=None, **data):
 
 
 def test_weights_and_changed_images_are_for_training_alone(splits):
-    data = data_of(configured(options={"weights": "balanced"}, augment="mild", flip=True), splits, 32)
+    data = datasets_of(configured(options={"weights": "balanced"}, augment="mild", flip=True), splits, 32)
     train = data["train"]
-    shown = [train[Draw(i, 0)] for i in range(len(train))]
+    shown = [train[TrainIndex(i, 0)] for i in range(len(train))]
     assert sum(not np.array_equal(one.image, train.images[i]) for i, one in enumerate(shown)) > len(train) // 2
     per_class = sum(one.weights * one.targets for one in shown)
     np.testing.assert_allclose(per_class, len(train) / len(per_class))
@@ -38,8 +39,8 @@ def test_weights_and_changed_images_are_for_training_alone(splits):
 
 
 def test_without_options_training_is_shown_what_is_judged(splits):
-    train = data_of(configured(), splits, 32)["train"]
-    shown, judged = train[Draw(1, 3)], train[1]
+    train = datasets_of(configured(), splits, 32)["train"]
+    shown, judged = train[TrainIndex(1, 3)], train[1]
     np.testing.assert_array_equal(shown.image, judged.image)
     np.testing.assert_array_equal(shown.targets, judged.targets)
     assert shown.weights is None
@@ -47,9 +48,9 @@ def test_without_options_training_is_shown_what_is_judged(splits):
 
 def test_what_the_splits_do_not_have_is_one_line(splits):
     with pytest.raises(UsageError, match=r"data\.uncertain"):
-        data_of(configured(uncertain=0.5), splits, 32)
+        datasets_of(configured(uncertain=0.5), splits, 32)
     with pytest.raises(UsageError, match=r"data\.curriculum"):
-        data_of(configured(curriculum=1), splits, 32)
+        datasets_of(configured(curriculum=1), splits, 32)
 
 
 def test_what_changes_the_numbers_changes_the_fingerprint():
@@ -73,7 +74,7 @@ def test_what_changes_the_numbers_changes_the_fingerprint():
 def studies(tmp_path_factory):
     """Studies of the phantom, with all that stands beside their films."""
     place = tmp_path_factory.mktemp("studies")
-    asked = Asked(per_label=4, views="all", unit="study", text="all")
+    asked = SplitRequest(per_label=4, views="all", unit="study", text="all")
     manifest.make("phantom:subjects=24,seed=1,size=32", "mimic_cxr", asked, place / "splits")
     return manifest.read(place / "splits")
 
@@ -94,7 +95,7 @@ def test_a_studys_images_come_in_their_order_frontal_and_lateral_first():
 
 
 def test_a_row_shows_as_many_images_as_asked_and_as_it_has(studies):
-    one, two = (data_of(configured(views=views), studies, 32)["train"] for views in (1, 2))
+    one, two = (datasets_of(configured(views=views), studies, 32)["train"] for views in (1, 2))
     listed = [str(path).split("|") for path in two.table["path"]]
     assert {len(paths) for paths in listed} == {1, 2}
     alone = cache.cached(cache.source_folder(studies), [path for paths in listed for path in paths], 32)
@@ -107,32 +108,32 @@ def test_a_row_shows_as_many_images_as_asked_and_as_it_has(studies):
 
 
 def test_every_image_of_a_study_is_changed_in_training_each_in_its_own_way(studies):
-    train = data_of(configured(views=2, augment="mild"), studies, 32)["train"]
+    train = datasets_of(configured(views=2, augment="mild"), studies, 32)["train"]
     pairs = [i for i in range(len(train)) if train[i].further]
-    shown = {i: train[Draw(i, 0)] for i in pairs}
+    shown = {i: train[TrainIndex(i, 0)] for i in pairs}
     assert sum(not np.array_equal(shown[i].further[0], train[i].further[0]) for i in pairs) > len(pairs) // 3
-    again = train[Draw(pairs[0], 0)]
+    again = train[TrainIndex(pairs[0], 0)]
     np.testing.assert_array_equal(again.further[0], shown[pairs[0]].further[0])
     # Where both were the same film, they would still be changed apart.
     train.beside = type(train.beside)(images=train.images, starts=np.arange(len(train) + 1))
-    twice = [train[Draw(i, 0)] for i in range(len(train))]
+    twice = [train[TrainIndex(i, 0)] for i in range(len(train))]
     assert any(not np.array_equal(one.image, one.further[0]) for one in twice)
 
 
 def test_rows_of_one_image_stay_so(splits):
-    train = data_of(configured(views=2), splits, 32)["train"]
+    train = datasets_of(configured(views=2), splits, 32)["train"]
     assert all(train[i].further == () for i in range(len(train)))
 
 
 def test_the_context_is_a_column_and_is_given(studies):
-    data = data_of(configured("report", context="indication"), studies, 32)
+    data = datasets_of(configured("report", context="indication"), studies, 32)
     train = data["train"]
     assert [train[i].given for i in range(len(train))] == train.table["indication"].tolist()
     assert all(" // " in train[i].given and train[i].given not in train[i].text for i in range(len(train)))
-    assert train[Draw(0, 0)].given == train[0].given
-    both = data_of(configured("report", context="indication,findings"), studies, 32)["val"]
+    assert train[TrainIndex(0, 0)].given == train[0].given
+    both = datasets_of(configured("report", context="indication,findings"), studies, 32)["val"]
     assert both[0].given == f"{both.table['indication'][0]} {both.table['findings'][0]}".strip()
-    assert data_of(configured("report"), studies, 32)["train"][0].given == ""
+    assert datasets_of(configured("report"), studies, 32)["train"][0].given == ""
 
 
 @pytest.mark.parametrize(
@@ -145,12 +146,12 @@ def test_the_context_is_a_column_and_is_given(studies):
 )
 def test_a_context_that_is_none_is_one_line(studies, context, line):
     with pytest.raises(UsageError, match=line) as refused:
-        data_of(configured("report", context=context), studies, 32)
+        datasets_of(configured("report", context=context), studies, 32)
     assert len(str(refused.value).splitlines()) == 1
 
 
 def test_splits_without_a_context_say_how_to_get_one(splits):
-    from cxr_ft.data.batches import column_of
+    from cxr_ft.data.dataset.split_dataset import column_of
 
     with pytest.raises(UsageError, match="--text all"):
         column_of(splits, "indication", None)
@@ -158,6 +159,6 @@ def test_splits_without_a_context_say_how_to_get_one(splits):
 
 def test_only_text_all_keeps_what_stands_beside_a_report(tmp_path):
     for text, there in (("all", True), ("findings", False), ("mini_report", False)):
-        asked = Asked(per_label=3, text=text)
+        asked = SplitRequest(per_label=3, text=text)
         manifest.make("phantom:subjects=24,seed=1,size=32", "mimic_cxr", asked, tmp_path / text)
         assert ("indication" in manifest.read(tmp_path / text).tables["train"]) == there

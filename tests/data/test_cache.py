@@ -14,9 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_ft.data import batches, cache, manifest, pixels, shards, sources
+from cxr_ft.data import manifest
+from cxr_ft.data.dataset import split_dataset
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.pixels import cache, image_decode, shards
+from cxr_ft.data.sources import access
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 
 SIZE = 8
@@ -50,7 +53,7 @@ def few(tmp_path):
 
 @pytest.fixture
 def splits(tmp_path):
-    manifest.make(folder.demo(tmp_path), "folder", Asked(per_label=12), tmp_path / "splits")
+    manifest.make(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     return tmp_path / "splits"
 
 
@@ -60,7 +63,7 @@ def everything(place):
 
 
 def expected(root, paths):
-    return np.stack([pixels.square(root / path, SIZE) for path in paths])
+    return np.stack([image_decode.square(root / path, SIZE) for path in paths])
 
 
 def elsewhere(monkeypatch, tmp_path, name):
@@ -138,7 +141,7 @@ def test_remote_images_are_fetched_once_and_cached(few):
     fsspec = pytest.importorskip("fsspec")
     root, paths = few
     fsspec.filesystem("memory").put(str(root), "/cached/films", recursive=True)
-    mirror = sources.mirror("memory://cached/films")
+    mirror = access.mirror("memory://cached/films")
     images = cache.cached(mirror, paths, SIZE)[:]
     np.testing.assert_array_equal(images, expected(root, paths))
     shutil.rmtree(mirror)  # what was fetched may go: the pixels are there
@@ -173,7 +176,7 @@ def test_training_reads_what_was_built(splits, monkeypatch):
     assert built.images == pd.concat(read.tables.values())["path"].nunique()
     monkeypatch.setattr(shards, "square", lambda *_: pytest.fail("decoded again"))
     for side, table in read.tables.items():
-        rows = batches.rows(read, side, SIZE)
+        rows = split_dataset.rows(read, side, SIZE)
         root = cache.source_folder(read)
         np.testing.assert_array_equal(np.stack([example.image for example in rows]), expected(root, table["path"]))
 

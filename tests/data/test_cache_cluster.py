@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from cxr_ft.data import cache, cluster, manifest
+from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.pixels import cache, ray_cluster
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 
 SIZE = 8
@@ -65,7 +66,7 @@ def everything(place):
 
 @pytest.fixture
 def splits(tmp_path):
-    manifest.make(folder.demo(tmp_path), "folder", Asked(per_label=12), tmp_path / "splits")
+    manifest.make(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     return tmp_path / "splits"
 
 
@@ -102,4 +103,4 @@ def test_what_goes_wrong_on_a_node_is_one_line(splits, tmp_path):
 def test_without_ray_it_says_what_to_install(splits, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'cxr_ft\[ray\]'"):
-        cluster.build_on_ray(splits, SIZE)
+        ray_cluster.build_on_ray(splits, SIZE)

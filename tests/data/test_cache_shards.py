@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cxr_ft.data import shards
-from cxr_ft.data.pixels import decoder
-from cxr_ft.data.shards import PER_SHARD, Images, Shard
+from cxr_ft.data.pixels import shards
+from cxr_ft.data.pixels.image_decode import decoder
+from cxr_ft.data.pixels.shards import PER_SHARD, Images, Shard
 from cxr_ft.errors import UsageError
 
 SIZE = 5

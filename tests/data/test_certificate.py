@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 
 from cxr_ft.cli.split import main
-from cxr_ft.data import _near_texts, audit, manifest, splits
+from cxr_ft.data import manifest
+from cxr_ft.data.audit import leak_audit, near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records
-from cxr_ft.data.splits import Asked, Compiled
+from cxr_ft.data.splits import compiler
+from cxr_ft.data.splits.compiler import Compiled
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import LeakError, UsageError
 
 PAIRS = [*combinations(("train", "val", "test"), 2), ("train", "test_natural"), ("val", "test_natural")]
@@ -50,7 +53,7 @@ def write(tables, out, *, unit="image", official=False):
     compiled = Compiled(
         tables=tables, rejected=[], labels={"A": row}, selection=selection, weights={}, counts={}, notes=[]
     )
-    return manifest.write(out, records, "toy", Asked(per_label=9, official=official), compiled)
+    return manifest.write(out, records, "toy", SplitRequest(per_label=9, official=official), compiled)
 
 
 def refused(tables, out, **options):
@@ -162,7 +165,7 @@ def rows_not_subjects(monkeypatch):
     """A compiler that gives each image a side of its own, whoever it shows."""
 
     def planted():
-        monkeypatch.setattr(splits._Problem, "_assigned", lambda self, chosen: np.arange(len(chosen)) % 3)
+        monkeypatch.setattr(compiler._Problem, "_assigned", lambda self, chosen: np.arange(len(chosen)) % 3)
 
     return planted
 
@@ -193,7 +196,7 @@ def test_texts_grouped_wrongly_end_in_one_line_and_no_file(tmp_path, capsys, mon
     source, out = tmp_path / "texts.csv", tmp_path / "out"
     rows = [{"text": f"{LONG.format(i % 12)} {i % 12} " * 3, "label": "ab"[i % 2]} for i in range(24)]
     pd.DataFrame(rows).to_csv(source, index=False)
-    monkeypatch.setattr(_near_texts, "group_names", lambda texts, *_: [f"g{i}" for i in range(len(texts))])
+    monkeypatch.setattr(near_texts, "group_names", lambda texts, *_: [f"g{i}" for i in range(len(texts))])
     assert split(source, out, "--layout", "text_table") == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and " in both " in said and "text" in said and "nodule" not in said
@@ -215,5 +218,5 @@ def test_the_audit_finds_the_same_pixels_in_two_files(tmp_path, left, right):
     for name in (left, right):
         files.append(tmp_path / f"{name}.csv")
         tables[name].drop(columns="A").to_csv(files[-1], index=False)
-    found = audit.audit(files)
+    found = leak_audit.audit(files)
     assert [(leak.what, leak.left, leak.right, leak.count) for leak in found.leaks] == [("pixels", left, right, 1)]

@@ -27,8 +27,8 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing
 from pydicom.pixels.utils import pixel_array
 
-from cxr_ft.data.dicom import DicomError, Reason, codecs, headers, read_xray, worker
-from cxr_ft.data.dicom.file import BoundedFile
+from cxr_ft.data.dicom import DicomError, Reason, codecs, decoder_process, header_scan, read_xray
+from cxr_ft.data.dicom.bounded_file import BoundedFile
 from cxr_ft.errors import UsageError
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
@@ -863,7 +863,7 @@ def test_a_named_pipe_is_not_waited_for(tmp_path):
     for path in (tmp_path / "pipe.dcm", tmp_path / "link.dcm"):
         refusal(path, Reason.NOT_READABLE)
         with pytest.raises(DicomError) as caught:
-            headers.read(path)
+            header_scan.read(path)
         assert (caught.value.reason, caught.value.path) == (Reason.NOT_READABLE, path)
 
 
@@ -877,7 +877,7 @@ def test_a_disk_that_fails_in_the_middle_of_a_header(file, monkeypatch):
 
     write_dicom(file, RAMP)
     monkeypatch.setattr(BoundedFile, "read", read_a_little)
-    monkeypatch.setattr("cxr_ft.data.dicom.pixels.inflate", lambda file: file)
+    monkeypatch.setattr("cxr_ft.data.dicom.pixel_data.inflate", lambda file: file)
     refusal(file, Reason.NOT_READABLE)
 
 
@@ -1173,7 +1173,7 @@ def test_a_jpeg_2000_stream_in_too_many_pieces(file, part, monkeypatch):
 
 @pytest.mark.parametrize("end", ["time", "memory", "crash"])
 def test_a_decoder_that_dies_takes_nothing_with_it(file, monkeypatch, end):
-    pack, start = worker.REQUEST.pack, codecs._worker
+    pack, start = decoder_process.REQUEST.pack, codecs._worker
 
     def tight(codec, seconds, memory, length):
         return pack(codec, 1e-6 if end == "time" else seconds, 2**12 if end == "memory" else memory, length)
@@ -1187,7 +1187,7 @@ def test_a_decoder_that_dies_takes_nothing_with_it(file, monkeypatch, end):
     array = shade(1200, 900)
     write_dicom(file, array, syntax=uid.JPEG2000Lossless, **BITS_12)
     request = types.SimpleNamespace(pack=tight)
-    monkeypatch.setattr(codecs, "worker", types.SimpleNamespace(**vars(worker) | {"REQUEST": request}))
+    monkeypatch.setattr(codecs, "worker", types.SimpleNamespace(**vars(decoder_process) | {"REQUEST": request}))
     if end == "crash":
         monkeypatch.setattr(codecs, "_worker", killed)
     refusal(file, Reason.BAD_PIXELS)
@@ -1223,7 +1223,7 @@ def test_a_large_element_that_is_not_looked_at(file):
 
 def test_a_deflated_bomb(file, monkeypatch):
     """Guards against pydicom 3.0.2: it inflates all there is."""
-    monkeypatch.setattr("cxr_ft.data.dicom.file.MAX_BYTES", 10_000)
+    monkeypatch.setattr("cxr_ft.data.dicom.bounded_file.MAX_BYTES", 10_000)
     write_dicom(file, np.zeros((200, 200), dtype=np.uint16), syntax=uid.DeflatedExplicitVRLittleEndian)
     assert file.stat().st_size < 10_000
     refusal(file, Reason.TOO_LARGE)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pydicom import DataElement, Dataset, dcmread, uid
 from pydicom.datadict import tag_for_keyword
 
-from cxr_ft.data.dicom import headers, walk
+from cxr_ft.data.dicom import header_scan, header_walk
 from cxr_ft.data.dicom.refusal import DicomError
 from cxr_ft.errors import UsageError
 
 #: What the walk reads itself, where nothing is out of the ordinary; and what it always leaves to pydicom besides.
-HAND = (*headers.TAGS, "StudyDate", "StudyTime", "KVP", "SeriesNumber", "ImageType")
+HAND = (*header_scan.TAGS, "StudyDate", "StudyTime", "KVP", "SeriesNumber", "ImageType")
 TAGS = (*HAND, "PatientName", "PixelSpacing", "WindowCenter")
 PIXELS = np.arange(48, dtype=np.uint16).reshape(6, 8)
 
@@ -29,14 +29,14 @@ def theirs(path, tags=TAGS):
         try:
             header = dcmread(path, stop_before_pixels=True, force=True)
             file = {tag: header.file_meta if tag_for_keyword(tag) >> 16 == 2 else header for tag in tags}
-            return tuple(headers.plain(file[tag].get(tag)) for tag in tags)
+            return tuple(header_scan.plain(file[tag].get(tag)) for tag in tags)
         except Exception:  # noqa: BLE001 - whatever it raises on broken files
             return None
 
 
 def by_hand(path, tags=HAND):
-    numbers, wanted = headers._numbers(tags)
-    return walk.by_hand(path, numbers, wanted)
+    numbers, wanted = header_scan._numbers(tags)
+    return header_walk.by_hand(path, numbers, wanted)
 
 
 def same(path):
@@ -45,7 +45,7 @@ def same(path):
         if (expected := theirs(path, tags)) is None:
             continue
         try:
-            found = headers.read(path, tags)
+            found = header_scan.read(path, tags)
         except DicomError as error:
             return str(error.reason) == "not_dicom"
         if repr(found) != repr(expected):  # types included, and one nan like another
@@ -90,7 +90,7 @@ def test_every_encoding(tmp_path, syntax, undefined):
                 for item in element.value:
                     item.is_undefined_length_sequence_item = True
     header.save_as(path)
-    found = dict(zip(TAGS, headers.read(path, TAGS), strict=True))
+    found = dict(zip(TAGS, header_scan.read(path, TAGS), strict=True))
     assert found["ViewPosition"] == "PA" and found["PatientID"] == IDENTIFYING["PatientID"] and found["Rows"] == 6
     assert found["TransferSyntaxUID"] == syntax and found["PatientAge"] == "058Y"
     assert same(path)
@@ -106,16 +106,16 @@ def test_the_usual_file_needs_no_pydicom(tmp_path, undefined, monkeypatch):
             for item in element.value:
                 item.is_undefined_length_sequence_item = undefined
     header.save_as(path)
-    expected = headers.read(path)
-    monkeypatch.setattr(headers, "dcmread", None)
-    assert headers.read(path) == expected == theirs(path, headers.TAGS)
+    expected = header_scan.read(path)
+    monkeypatch.setattr(header_scan, "dcmread", None)
+    assert header_scan.read(path) == expected == theirs(path, header_scan.TAGS)
 
 
 def test_a_header_beyond_the_first_bytes(tmp_path, monkeypatch):
     path = usual(tmp_path / "a.dcm", x=DataElement(0x00091012, "OB", b"\0" * 30_000))
-    expected = theirs(path, headers.TAGS)
-    monkeypatch.setattr(headers, "dcmread", None)
-    assert headers.read(path) == expected
+    expected = theirs(path, header_scan.TAGS)
+    monkeypatch.setattr(header_scan, "dcmread", None)
+    assert header_scan.read(path) == expected
 
 
 @pytest.mark.parametrize("size", [4080, 4084, 4088, 4090, 4095, 4096, 4097, 4100, 4104, 4200])
@@ -130,7 +130,7 @@ def test_where_the_first_bytes_end(tmp_path, size):
 def test_a_bare_data_set(tmp_path):
     for syntax in SYNTAXES[:3]:
         path = usual(tmp_path / "a.dcm", meta=False, syntax=syntax)
-        assert same(path) and headers.read(path, ("Rows",)) == (6,)
+        assert same(path) and header_scan.read(path, ("Rows",)) == (6,)
 
 
 @pytest.mark.parametrize(
@@ -192,13 +192,13 @@ def _with_element(path, element):
 
 def test_a_known_tag_of_unknown_representation(tmp_path):
     path = _with_element(tmp_path / "a.dcm", b"\x28\0\x10\0UN\0\0\2\0\0\0\6\0")
-    assert same(path) and headers.read(path, ("Rows",)) == (6,)
+    assert same(path) and header_scan.read(path, ("Rows",)) == (6,)
 
 
 def test_the_last_of_a_tag_given_twice_and_one_out_of_order(tmp_path):
     first, second = b"\x18\0\x01\x51CS\2\0PA", b"\x18\0\x01\x51CS\2\0AP"
     path = _with_element(tmp_path / "a.dcm", first + b"\x28\0\x10\0US\2\0\6\0" + second)
-    assert same(path) and headers.read(path, ("ViewPosition",)) == ("AP",)
+    assert same(path) and header_scan.read(path, ("ViewPosition",)) == ("AP",)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -239,7 +239,7 @@ def test_on_the_phantom(tmp_path, monkeypatch):
 
     make_archive(tmp_path, subjects=8, seed=3, size=48)
     files = sorted(tmp_path.rglob("*.dcm"))
-    found = headers.scan(files, HAND)
+    found = header_scan.scan(files, HAND)
     assert list(found["path"]) == list(map(str, files)) and found["problem"].isna().all()
     assert [tuple(row) for row in found[list(HAND)].to_numpy()] == [theirs(file, HAND) for file in files]
 
@@ -247,7 +247,7 @@ def test_on_the_phantom(tmp_path, monkeypatch):
 def test_a_thousand_sequences_deep(tmp_path):
     deep = b"\x40\0\x01\xa7SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff" * 2_000
     with pytest.raises(DicomError, match="bad_header"):
-        headers.read(_with_element(tmp_path / "a.dcm", deep))
+        header_scan.read(_with_element(tmp_path / "a.dcm", deep))
 
 
 def test_what_is_no_dicom_file_is_said(tmp_path):
@@ -256,10 +256,10 @@ def test_what_is_no_dicom_file_is_said(tmp_path):
     (tmp_path / "c").write_bytes(b"")
     usual(tmp_path / "d")
     names = ["a.png", "b.txt", "c", "nowhere", ".", "d"]
-    found = headers.scan([tmp_path / name for name in names])
+    found = header_scan.scan([tmp_path / name for name in names])
     assert list(found["problem"]) == [*["not_dicom"] * 3, *["not_readable"] * 2, None]
     assert found["Rows"].tolist() == [None] * 5 + [6]
-    assert headers.scan([]).empty
+    assert header_scan.scan([]).empty
 
 
 def test_nothing_of_a_header_reaches_a_log(tmp_path, caplog, recwarn, capfd):
@@ -267,18 +267,18 @@ def test_nothing_of_a_header_reaches_a_log(tmp_path, caplog, recwarn, capfd):
     path = usual(tmp_path / "a.dcm", syntax=uid.ImplicitVRLittleEndian, PatientAge="058Y")
     raw = path.read_bytes().replace(b"058Y", b"ANNA").replace(b"F \x10\0", b"HA\x10\0")
     path.write_bytes(raw)
-    assert dict(zip(headers.TAGS, headers.read(path), strict=True))["PatientAge"] == "ANNA"
+    assert dict(zip(header_scan.TAGS, header_scan.read(path), strict=True))["PatientAge"] == "ANNA"
     assert not caplog.text and not recwarn.list and capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("tag", ["PatientsName", "ViewCodeSequence", ""])
 def test_an_unknown_tag(tmp_path, tag):
     with pytest.raises(UsageError, match="no DICOM keyword"):
-        headers.scan([usual(tmp_path / "a.dcm")], [tag])
+        header_scan.scan([usual(tmp_path / "a.dcm")], [tag])
 
 
 def test_the_walk_itself_is_tested(tmp_path):
     """So that the comparisons above compare two parsers, not pydicom with itself."""
     assert by_hand(usual(tmp_path / "a.dcm")) == theirs(tmp_path / "a.dcm", HAND)
-    with pytest.raises(walk.UnknownError):
+    with pytest.raises(header_walk.UnknownError):
         by_hand(usual(tmp_path / "a.dcm", syntax=uid.ImplicitVRLittleEndian))

@@ -8,7 +8,7 @@ import pytest
 
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 
 
@@ -16,7 +16,7 @@ from cxr_ft.errors import UsageError
 def made(tmp_path):
     source = folder.demo(tmp_path)
     out = tmp_path / "splits"
-    manifest.make(source, "folder", Asked(per_label=10), out)
+    manifest.make(source, "folder", SplitRequest(per_label=10), out)
     return source, out
 
 
@@ -34,7 +34,7 @@ def test_files_of_the_contract(made):
 
 def test_made_again_it_is_the_same_to_the_byte(made, tmp_path):
     source, out = made
-    manifest.make(source, "folder", Asked(per_label=10), tmp_path / "again")
+    manifest.make(source, "folder", SplitRequest(per_label=10), tmp_path / "again")
     for file in out.iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
 
@@ -60,7 +60,7 @@ def test_numbers_are_whole_and_blanks_empty(tmp_path):
             {"path": f"a/{i}.png", "patient_id": i // 2, "Edema": [1, 0, -1, None][i % 4], "Fracture": int(i % 3 == 0)}
         )
     pd.DataFrame(rows).astype({"Edema": "Int64"}).to_csv(tmp_path / "labels.csv", index=False)
-    manifest.make(str(tmp_path), "folder", Asked(per_label=10), tmp_path / "out")
+    manifest.make(str(tmp_path), "folder", SplitRequest(per_label=10), tmp_path / "out")
     train = pd.read_csv(tmp_path / "out" / "train_split.csv", dtype=str, keep_default_na=False)
     assert set(train["Edema"]) == {"1", "0", "-1", ""} and set(train["Fracture"]) == {"0", "1"}
     card = manifest.read(tmp_path / "out").card
@@ -73,7 +73,7 @@ def test_a_bad_image_is_rejected_with_its_reason(tmp_path):
     bad = tmp_path / "classes" / "clear" / "3.png"
     bad.write_bytes(bad.read_bytes()[:60])
     (tmp_path / "classes" / "opaque" / "zz.dcm").write_text("no image")
-    manifest.make(source, "folder", Asked(per_label=40), tmp_path / "out")
+    manifest.make(source, "folder", SplitRequest(per_label=40), tmp_path / "out")
     rejected = pd.read_csv(tmp_path / "out" / "rejected.csv")
     assert set(rejected["path"]) == {"clear/3.png", "opaque/zz.dcm"}
     assert rejected["reason"].notna().all() and rejected["detail"].notna().all()
@@ -162,7 +162,7 @@ def test_a_bar_in_a_file_name_is_refused(tmp_path):
 
 def test_new_splits_in_the_same_folder_replace_the_old(made):
     source, out = made
-    manifest.make(source, "folder", Asked(per_label=9), out)
+    manifest.make(source, "folder", SplitRequest(per_label=9), out)
     assert [p.name for p in out.glob("sampled_*")] == ["sampled_9_per_label.csv"]
     manifest.read(out)
 
@@ -192,7 +192,7 @@ def test_the_tracked_splits_can_be_read():
 def test_default_splits_are_made_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(manifest, "DEFAULT_SOURCE", "phantom:subjects=30,seed=0,size=64")
-    monkeypatch.setattr(manifest, "DEFAULT_ASKED", Asked(per_label=8, text="all"))
+    monkeypatch.setattr(manifest, "DEFAULT_ASKED", SplitRequest(per_label=8, text="all"))
     first = manifest.default_splits()
     stamp = (first / "manifest.json").stat().st_mtime_ns
     assert manifest.default_splits() == first and (first / "manifest.json").stat().st_mtime_ns == stamp

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_ft.data._near_texts import group_names, groups, normal, on_two_sides
-from cxr_ft.data._pieces import NEAR, Alike, pieces
-from cxr_ft.data.audit import audit, compare
+from cxr_ft.data.audit.leak_audit import audit, compare
+from cxr_ft.data.audit.minhash import NEAR, Alike, pieces
+from cxr_ft.data.audit.near_texts import group_names, groups, normal, on_two_sides
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _texts
-from cxr_ft.data.splits import Asked, compile_splits
+from cxr_ft.data.splits.compiler import compile_splits
+from cxr_ft.data.splits.request import SplitRequest
 
 WORDS = [f"w{i}" for i in range(40)]
 CARD = DatasetCard(name="toy", multi_label=False, sensitivity="synthetic")
@@ -93,7 +94,7 @@ def test_a_planted_copy_never_crosses_our_splits_and_is_found_in_others(texts, s
     records = _texts.assemble(table, "toy", CARD, [])
     if records.table["subject_id"].nunique() < 12:
         return
-    out = compile_splits(records, Asked(per_label=100, seed=seed), lambda _: {})
+    out = compile_splits(records, SplitRequest(per_label=100, seed=seed), lambda _: {})
     sides = {name: out.tables[name] for name in ("train", "val", "test")}
     assert compare({name: side[["text"]] for name, side in sides.items()}) == (["text"], [])
     for (_, left), (_, right) in combinations(sides.items(), 2):

@@ -14,8 +14,8 @@ from cxr_ft.cli import phantom as cli
 from cxr_ft.data import phantom
 from cxr_ft.data.dicom import read_xray
 from cxr_ft.data.labels import CHEXPERT_14
-from cxr_ft.data.phantom import cases, reader, render
-from cxr_ft.data.phantom.chance import stream
+from cxr_ft.data.phantom import cases, label_noise, render
+from cxr_ft.data.phantom.random_streams import stream
 from cxr_ft.errors import UsageError
 
 SIZE = 64
@@ -111,7 +111,7 @@ def test_truth_and_tables_are_whole(tables):
     assert (truth["No Finding"] == (truth[FINDINGS] == 0).all(axis=1)).all()
     assert (truth["Lung Opacity"] == truth[list(cases.OPACITIES)].max(axis=1)).all()
     assert (truth["Pneumonia"] <= truth["Consolidation"]).all()
-    for name in reader.SLIPS:
+    for name in label_noise.SLIPS:
         labels = tables[name].set_index("study_id")[list(CHEXPERT_14)]
         assert set(np.unique(labels.to_numpy()[~labels.isna()])) == {-1.0, 0.0, 1.0}
         assert ((labels["No Finding"] == 1) == ~labels[FINDINGS].isin([1, -1]).any(axis=1)).all()
@@ -225,7 +225,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cxr_ft.data.phantom.tables.write", full)
+    monkeypatch.setattr("cxr_ft.data.phantom.archive_tables.write", full)
     with pytest.raises(UsageError, match="No space left"):
         phantom.make_archive(tmp_path / "out", subjects=1, size=64)
     assert list(tmp_path.iterdir()) == []

@@ -16,21 +16,21 @@ from sklearn.preprocessing import StandardScaler
 from cxr_ft.data import phantom
 from cxr_ft.data.dicom import read_xray
 from cxr_ft.data.labels import CHEXPERT_14
-from cxr_ft.data.phantom import cases, elements, headers, render
+from cxr_ft.data.phantom import cases, dicom_elements, dicom_file, render
 
 SIZE = 64
 
 
 def test_headers_vary_as_real_ones_do():
     """Shares as in Open-I's 7,469 headers, but for ViewPosition, which MIMIC-CXR seldom lacks."""
-    styles = pd.DataFrame([vars(headers.Style.sample(np.random.default_rng(seed))) for seed in range(4000)])
+    styles = pd.DataFrame([vars(dicom_file.Style.sample(np.random.default_rng(seed))) for seed in range(4000)])
     shares = {"inverse": 0.48, "has_view": 0.97, "rescale": 0.6, "body_part": 0.66, "orientation": 0.6, "spacing": 0.66}
     for name, share in shares.items():
         assert styles[name].mean() == pytest.approx(share, abs=0.03)
     for column, shares in (
         ("bits", {12: 0.79, 15: 0.198, 10: 0.008, 14: 0.004}),
         ("voi", {"window": 0.55, "lut": 0.41, "none": 0.05}),
-        ("pack", {"": 0.92, **headers.COMPRESSED}),
+        ("pack", {"": 0.92, **dicom_file.COMPRESSED}),
     ):
         found = styles[column].value_counts(normalize=True)
         assert set(found.index) == set(shares)
@@ -40,11 +40,11 @@ def test_headers_vary_as_real_ones_do():
 @pytest.mark.parametrize("bits", [10, 12, 14, 15])
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("voi", ["window", "lut", "none"])
-@pytest.mark.parametrize("pack", ["", *headers.COMPRESSED])
+@pytest.mark.parametrize("pack", ["", *dicom_file.COMPRESSED])
 def test_every_kind_of_header_shows_the_film_that_was_drawn(tmp_path, voi, inverse, pack, bits):
     """Through pydicom's VOI and through our reader the film comes back, air dark, to the rounding of its bits."""
     top = (1 << bits) - 1
-    style = headers.Style(
+    style = dicom_file.Style(
         bits=bits, inverse=inverse, voi=voi, low=0 if voi == "none" else top // 13,
         high=top if voi == "none" else top - top // 7, curve=1.2, has_view=True, pack=pack, implicit=False,
         digital=inverse, rescale=bool(pack), body_part=True, orientation=True, spacing=True, burned_in=True,
@@ -55,7 +55,7 @@ def test_every_kind_of_header_shows_the_film_that_was_drawn(tmp_path, voi, inver
     film, _ = render.render(subject.body, study.signs, study.pictures[0], SIZE)
     film = (film - film.min()) / (film.max() - film.min())
     path = tmp_path / "film.dcm"
-    path.write_bytes(headers.encoded(film, 0, study, study.pictures[0], style))
+    path.write_bytes(dicom_file.encoded(film, 0, study, study.pictures[0], style))
     data = pydicom.dcmread(path)
     assert data.file_meta.TransferSyntaxUID.is_compressed == bool(pack)
     shown = apply_voi_lut(data.pixel_array, data).astype(float)
@@ -85,7 +85,7 @@ def test_pydicom_writes_the_same_bytes(archive):
 
 def test_a_keyword_that_is_none_is_refused():
     with pytest.raises(KeyError, match="PatientsShoeSize"):
-        elements.encode({"PatientsShoeSize": "44"}, implicit=False)
+        dicom_elements.encode({"PatientsShoeSize": "44"}, implicit=False)
 
 
 def _flat(data, start=""):

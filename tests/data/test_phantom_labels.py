@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from cxr_ft.data.labels import CHEXPERT_14
-from cxr_ft.data.phantom import cases, headers, reader, render
-from cxr_ft.data.phantom.chance import stream
+from cxr_ft.data.phantom import cases, dicom_file, label_noise, render
+from cxr_ft.data.phantom.random_streams import stream
 
 FINDINGS = [label for label in CHEXPERT_14 if label not in ("No Finding", "Support Devices")]
 
@@ -17,8 +17,8 @@ def opinions():
     """The studies of 1,200 subjects: severities, what the reports say, and both labelers' tables, a row a study."""
     studies = [study for index in range(1200) for study in cases.subject(5, index).studies]
     rows = {"truth": [cases.severities(study.signs) for study in studies], "said": [study.said for study in studies]}
-    for name in reader.SLIPS:
-        rows[name] = [reader.labelled(stream(name, 5, study.study_id), study.said, name) for study in studies]
+    for name in label_noise.SLIPS:
+        rows[name] = [label_noise.labelled(stream(name, 5, study.study_id), study.said, name) for study in studies]
     return {name: pd.DataFrame(found, columns=list(CHEXPERT_14)) for name, found in rows.items()}
 
 
@@ -26,27 +26,27 @@ def test_readers_err_as_often_as_stated(opinions):
     """Plain signs are reported, subtle ones missed and hedged at the stated rates, absent ones seldom asserted."""
     truth, said = (opinions[name][FINDINGS] for name in ("truth", "said"))
     signs = [label for label in FINDINGS if label not in ("Lung Opacity", "Pneumonia")]
-    subtle = (truth > 0) & (truth < reader.SUBTLE)
-    plain = truth >= reader.SUBTLE
+    subtle = (truth > 0) & (truth < label_noise.SUBTLE)
+    plain = truth >= label_noise.SUBTLE
     missed = ~said.isin([1, -1])
-    for kind, rate in zip((subtle, plain), reader.MISSED, strict=True):
+    for kind, rate in zip((subtle, plain), label_noise.MISSED, strict=True):
         assert missed[signs].to_numpy()[kind[signs]].mean() == pytest.approx(rate, abs=0.01 + 0.2 * rate)
-    for kind, rate in zip((subtle, plain), reader.HEDGED, strict=True):
+    for kind, rate in zip((subtle, plain), label_noise.HEDGED, strict=True):
         seen = (kind & ~missed)[signs].to_numpy()
         assert (said[signs].to_numpy()[seen] == -1).mean() == pytest.approx(rate, abs=0.01 + 0.1 * rate)
     absent = (truth == 0)[signs].to_numpy()
-    assert (said[signs].to_numpy()[absent] == 1).mean() == pytest.approx(reader.OVERCALLED, abs=0.003)
+    assert (said[signs].to_numpy()[absent] == 1).mean() == pytest.approx(label_noise.OVERCALLED, abs=0.003)
 
 
 def test_labelers_slip_as_often_as_stated(opinions):
     said = opinions["said"].drop(columns="No Finding")
     mentioned = said.notna().to_numpy()
-    for name, rate in reader.SLIPS.items():
+    for name, rate in label_noise.SLIPS.items():
         table = opinions[name].drop(columns="No Finding").to_numpy()
         plain = mentioned & (said != -1).to_numpy()
         assert (table[plain] != said.to_numpy()[plain]).mean() == pytest.approx(rate, abs=0.007)
         assert np.isnan(table[~mentioned]).all()
-    ours, other = (opinions[name].fillna(9) for name in reader.SLIPS)
+    ours, other = (opinions[name].fillna(9) for name in label_noise.SLIPS)
     assert 0.002 < (ours != other).to_numpy().mean() < 0.03
 
 
@@ -107,7 +107,7 @@ def test_thumbnails_do_not_give_the_labels_away():
         for study in subject.studies:
             film, _ = render.render(subject.body, study.drawn, study.pictures[0], 64)
             small = cv2.resize(film, (32, 32), interpolation=cv2.INTER_AREA)
-            said = reader.labelled(stream("chexpert", 6, study.study_id), study.said, "chexpert")
+            said = label_noise.labelled(stream("chexpert", 6, study.study_id), study.said, "chexpert")
             rows.append((small.ravel(), [said.get(label, 0) for label in CHEXPERT_14], index % 3 == 0))
     images, labels, test = (np.array(column) for column in zip(*rows, strict=True))
     scores = []
@@ -124,7 +124,7 @@ def test_headers_do_not_give_the_labels_away():
     rows = []
     for index in range(1200):
         for study in cases.subject(7, index).studies:
-            style = vars(headers.Style.sample(stream("header", 7, study.study_id)))
+            style = vars(dicom_file.Style.sample(stream("header", 7, study.study_id)))
             values = {**style, "voi": style["voi"] == "lut", "pack": style["pack"] != ""}
             values |= {"portable": study.portable, "films": len(study.pictures), "hour": study.when.hour}
             rows.append(({name: float(value) for name, value in values.items()}, cases.severities(study.signs)))

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from cxr_ft.data.phantom import cases, devices, findings, reports
-from cxr_ft.data.reports import sections
+from cxr_ft.data.phantom import cases, devices, findings, report_writer
+from cxr_ft.data.reports.text_columns import sections
 
 WORDS = {
     "Atelectasis": "atelecta",
@@ -45,7 +45,7 @@ def test_reports_say_what_the_label_table_says(seed):
         subject = cases.subject(seed, index)
         for number, study in enumerate(subject.studies):
             prior = subject.studies[number - 1] if number else None
-            text = reports.write(subject.body, study, prior, np.random.default_rng(index))
+            text = report_writer.write(subject.body, study, prior, np.random.default_rng(index))
             assert text.lstrip().startswith("FINAL REPORT") and "___" in text
             assert all(line.startswith(" ") for line in text.splitlines())
             found = sections(text)
@@ -66,4 +66,4 @@ def test_reports_say_what_the_label_table_says(seed):
 def test_positive_devices_are_named():
     for kind in devices.KINDS:
         sign = findings.Sign(label="Support Devices", severity=1, side="left", kind=kind)
-        assert re.search(WORDS["Support Devices"], reports._device(sign, np.random.default_rng(0)), re.IGNORECASE)
+        assert re.search(WORDS["Support Devices"], report_writer._device(sign, np.random.default_rng(0)), re.IGNORECASE)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_ft.data import pixels
 from cxr_ft.data.dicom import read_xray
+from cxr_ft.data.pixels import image_decode
 from cxr_ft.errors import UsageError
 
 
@@ -34,7 +34,7 @@ def test_a_square_is_the_middle_of_the_picture(tmp_path, shape):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / "a.png")
     whole = read_xray(tmp_path / "a.png", size=12)
     top, left = (whole.shape[0] - 12) // 2, (whole.shape[1] - 12) // 2
-    np.testing.assert_array_equal(pixels.square(tmp_path / "a.png", 12), whole[top : top + 12, left : left + 12])
+    np.testing.assert_array_equal(image_decode.square(tmp_path / "a.png", 12), whole[top : top + 12, left : left + 12])
 
 
 @pytest.mark.parametrize("count", [9, 70])
@@ -46,7 +46,7 @@ def test_refusals_come_in_the_order_of_the_paths(tmp_path, count):
         (tmp_path / f"{i}.png").write_bytes(b"no picture")
     (tmp_path / "5.png").unlink()
     paths = [f"{i}.png" for i in range(count)][::-1]
-    bad = pixels.unreadable(tmp_path, paths)
+    bad = image_decode.unreadable(tmp_path, paths)
     assert [(path, reason) for path, (reason, _) in bad.items()] == [
         ("7.png", "not_dicom"),
         ("5.png", "not_readable"),
@@ -56,20 +56,20 @@ def test_refusals_come_in_the_order_of_the_paths(tmp_path, count):
 
 @pytest.mark.parametrize("workers", [None, 1, 2, 3])
 def test_work_is_spread_in_order(workers):
-    assert list(pixels.spread(double, range(10), workers)) == list(range(0, 20, 2))
-    assert list(pixels.spread(double, [], workers)) == []
+    assert list(image_decode.spread(double, range(10), workers)) == list(range(0, 20, 2))
+    assert list(image_decode.spread(double, [], workers)) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_bad_input_is_the_same_line_from_a_process(workers):
     with pytest.raises(UsageError, match=r"^five is refused$"):
-        list(pixels.spread(refuse, range(10), workers))
+        list(image_decode.spread(refuse, range(10), workers))
 
 
 def test_a_killed_process_is_one_line():
     with pytest.raises(UsageError, match="one of 2 worker processes was killed"):
-        list(pixels.spread(die, range(10), 2))
-    assert list(pixels.spread(double, range(4), 2)) == [0, 2, 4, 6]  # and the next work finds new ones
+        list(image_decode.spread(die, range(10), 2))
+    assert list(image_decode.spread(double, range(4), 2)) == [0, 2, 4, 6]  # and the next work finds new ones
 
 
 def test_whatever_decodes_is_part_of_the_decoder():
@@ -79,16 +79,16 @@ def test_whatever_decodes_is_part_of_the_decoder():
         "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('cxr_ft.data.')), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    here = Path(pixels.__file__).parent
-    counted = {str(file) for pattern in pixels.DECODER for file in here.glob(pattern)}
+    here = Path(image_decode.__file__).parent
+    counted = {str(file) for pattern in image_decode.DECODER for file in here.glob(pattern)}
     imported = set(done.stdout.split())
     assert len(imported) > 3
     assert imported <= counted
 
 
 def test_other_versions_are_another_decoder(monkeypatch):
-    now = pixels.decoder.__wrapped__()
-    assert pixels.decoder.__wrapped__() == now
-    version = pixels.metadata.version
-    monkeypatch.setattr(pixels.metadata, "version", lambda name: "0.1" if name == "pydicom" else version(name))
-    assert pixels.decoder.__wrapped__() != now
+    now = image_decode.decoder.__wrapped__()
+    assert image_decode.decoder.__wrapped__() == now
+    version = image_decode.metadata.version
+    monkeypatch.setattr(image_decode.metadata, "version", lambda name: "0.1" if name == "pydicom" else version(name))
+    assert image_decode.decoder.__wrapped__() != now

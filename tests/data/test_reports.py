@@ -15,8 +15,8 @@ from real_data import REAL
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
 from cxr_ft.data.records import Records
-from cxr_ft.data.reports import add_texts, contexts, mini_report, mini_report_of_class
-from cxr_ft.data.sections import clean, exceptions, mimic_sections, parse, sections
+from cxr_ft.data.reports.sections import clean, exceptions, mimic_sections, parse, sections
+from cxr_ft.data.reports.text_columns import add_texts, contexts, mini_report, mini_report_of_class
 from cxr_ft.errors import UsageError
 
 OPENI = REAL / "openi_reports.csv"

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_ft.data import places, sources
 from cxr_ft.data.layouts import chexpert, folder, mimic_cxr, mimic_cxr_jpg, nih, openi, table
 from cxr_ft.data.records import root_folder
+from cxr_ft.data.sources import access, locations
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cache_folder
 
@@ -31,7 +31,7 @@ def memory():
 
 
 def upload(system, source, to):
-    for name in sources.files(str(source)):
+    for name in access.files(str(source)):
         system.pipe_file(f"{to}/{name}", (source / name).read_bytes())
 
 
@@ -46,48 +46,48 @@ def test_a_layout_by_url_gives_what_it_gives_on_disk(layout, memory, tmp_path):
     pd.testing.assert_frame_equal(remote.table[same], local.table)
     assert remote.root.startswith("memory://bucket/") and remote.card == local.card and remote.notes == local.notes
     root = root_folder(remote.root)
-    assert not root.exists() and sources.at_hand(root, list(remote.table["path"]))
+    assert not root.exists() and access.at_hand(root, list(remote.table["path"]))
     path = remote.table["path"].iloc[0]
-    assert sources.local(root, path).read_bytes() == (root_folder(local.root) / path).read_bytes()
+    assert access.local(root, path).read_bytes() == (root_folder(local.root) / path).read_bytes()
 
 
 def test_an_image_is_fetched_once_and_for_its_user_alone(memory, monkeypatch):
     memory.pipe_file("/b/x/1.png", b"pixels")
-    root = sources.mirror("memory://b")
-    file = sources.local(root, "x/1.png")
+    root = access.mirror("memory://b")
+    file = access.local(root, "x/1.png")
     assert file.read_bytes() == b"pixels" and file.is_relative_to(cache_folder() / "remote")
     assert stat.S_IMODE((cache_folder() / "remote").stat().st_mode) == 0o700
-    monkeypatch.setattr(places, "remote", None)
-    assert sources.local(root, "x/1.png") == file
+    monkeypatch.setattr(locations, "remote", None)
+    assert access.local(root, "x/1.png") == file
 
 
 def test_an_image_that_is_not_there(memory, tmp_path):
     memory.pipe_file("/b/x/1.png", b"pixels")
-    assert not sources.local(sources.mirror("memory://b"), "x/2.png").exists()
-    assert not sources.at_hand(sources.mirror("memory://b"), ["x/2.png", "x/3.png"])
-    assert not sources.local(tmp_path, "2.png").exists()
-    assert not sources.at_hand(tmp_path, ["2.png"])
-    assert not sources.at_hand(tmp_path / "no", ["2.png"])
+    assert not access.local(access.mirror("memory://b"), "x/2.png").exists()
+    assert not access.at_hand(access.mirror("memory://b"), ["x/2.png", "x/3.png"])
+    assert not access.local(tmp_path, "2.png").exists()
+    assert not access.at_hand(tmp_path, ["2.png"])
+    assert not access.at_hand(tmp_path / "no", ["2.png"])
 
 
 @pytest.mark.parametrize("path", ["../secret", "a/../../secret", "/etc/hostname"])
 def test_a_path_cannot_lead_out_of_the_cache(memory, path):
     with pytest.raises(UsageError, match="leads out"):
-        sources.local(sources.mirror("memory://b"), path)
+        access.local(access.mirror("memory://b"), path)
     with pytest.raises(UsageError, match="without"):
-        sources.mirror("memory://b/../../c")
+        access.mirror("memory://b/../../c")
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/dir", "s3://b", "https://x.org:8080/a/b", "memory://b/c d/e"])
 def test_a_mirror_knows_its_url(url):
-    assert sources.url_of(sources.mirror(url)) == url
-    assert sources.url_of(cache_folder() / "remote") is None
-    assert sources.url_of(cache_folder() / "pixels") is None
+    assert access.url_of(access.mirror(url)) == url
+    assert access.url_of(cache_folder() / "remote") is None
+    assert access.url_of(cache_folder() / "pixels") is None
 
 
 def test_a_web_server_has_no_folders_to_list():
     """So that a table from the web asks for nothing else."""
-    assert sources.names("https://x.org/data") == sources.names("HTTP://x.org/data") == []
+    assert access.names("https://x.org/data") == access.names("HTTP://x.org/data") == []
 
 
 def test_a_folder_that_does_not_exist(tmp_path):
@@ -99,8 +99,8 @@ def test_a_folder_that_does_not_exist(tmp_path):
 def test_file_urls_are_paths(tmp_path):
     (tmp_path / "a b").mkdir()
     url = (tmp_path / "a b").as_uri()
-    assert not sources.is_url(url) and root_folder(url) == tmp_path / "a b"
-    assert sources.place(f"{tmp_path}/a b/") == str(tmp_path / "a b")
+    assert not access.is_url(url) and root_folder(url) == tmp_path / "a b"
+    assert access.place(f"{tmp_path}/a b/") == str(tmp_path / "a b")
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz", "t.tsv.gz", "t.parquet"])
@@ -116,16 +116,16 @@ def test_tables_of_every_kind(name, remote, memory, tmp_path):
     if remote:
         memory.pipe_file(f"/b/{name}", where.read_bytes())
     place = f"memory://b/{name}" if remote else str(where)
-    found = sources.read_table(place, ["id", "class", "x"], dtypes={"x": "float64"})
+    found = access.read_table(place, ["id", "class", "x"], dtypes={"x": "float64"})
     pd.testing.assert_frame_equal(found, wanted)
-    assert list(sources.read_table(place, ["x"], optional=["class", "y"])) == ["class", "x"]
+    assert list(access.read_table(place, ["x"], optional=["class", "y"])) == ["class", "x"]
     with pytest.raises(UsageError, match="has no column y; it has id, class, x"):
-        sources.read_table(place, ["y"])
+        access.read_table(place, ["y"])
 
 
 def test_whole_numbers_of_parquet_stay_whole(tmp_path):
     pd.DataFrame({"id": pd.array([10000032, None], dtype="Int64")}).to_parquet(tmp_path / "t.parquet")
-    assert sources.read_table(str(tmp_path / "t.parquet"))["id"].tolist() == ["10000032", pd.NA]
+    assert access.read_table(str(tmp_path / "t.parquet"))["id"].tolist() == ["10000032", pd.NA]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_whole_numbers_of_parquet_stay_whole(tmp_path):
 def test_a_spoilt_table_is_one_line(tmp_path, name, content, why):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=why) as caught:
-        sources.read_table(str(tmp_path / name))
+        access.read_table(str(tmp_path / name))
     assert "\n" not in str(caught.value) and name in str(caught.value)
 
 
@@ -155,7 +155,7 @@ def test_any_bytes_are_a_table_or_one_line(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("t") / "t.csv"
     file.write_bytes(content)
     try:
-        sources.read_table(str(file))
+        access.read_table(str(file))
     except UsageError as error:
         assert str(file) in str(error)
 
@@ -170,7 +170,7 @@ def test_any_bytes_are_a_table_or_one_line(tmp_path_factory, content):
 )
 def test_errors_from_afar_are_one_line(memory, url, why):
     with pytest.raises(UsageError, match=why) as caught:
-        sources.read_table(url)
+        access.read_table(url)
     assert "\n" not in str(caught.value) and url in str(caught.value)
 
 
@@ -179,9 +179,9 @@ def test_a_missing_package_is_named(monkeypatch, scheme, package):
     def lacking(where):
         raise ImportError("a module is missing\nas it is")
 
-    monkeypatch.setattr(places, "remote", lacking)
+    monkeypatch.setattr(locations, "remote", lacking)
     with pytest.raises(UsageError, match=f"{scheme}://b/x needs the package {package}: pip install {package}"):
-        sources.exists(f"{scheme}://b/x")
+        access.exists(f"{scheme}://b/x")
 
 
 def test_the_packages_behind_log_nothing(monkeypatch, caplog):
@@ -189,30 +189,30 @@ def test_the_packages_behind_log_nothing(monkeypatch, caplog):
         logging.getLogger("gcsfs.retry").error("a traceback")
         raise OSError("no network")
 
-    monkeypatch.setattr(places, "remote", failing)
+    monkeypatch.setattr(locations, "remote", failing)
     with pytest.raises(UsageError, match="no network"):
-        sources.exists("gs://b/x")
+        access.exists("gs://b/x")
     assert not caplog.records and logging.getLogger("gcsfs").level == logging.NOTSET
 
 
 def test_who_pays(monkeypatch):
     """As gcsfs and s3fs want to be told."""
-    assert places._options("gs://b") == places._options("memory://b") == {}
+    assert locations._options("gs://b") == locations._options("memory://b") == {}
     monkeypatch.setenv("CXR_FT_REQUESTER_PAYS", "my-project")
-    assert places._options("gs://b") == {"requester_pays": "my-project"}
-    assert places._options("s3://b") == {"requester_pays": True}
-    assert places._options("memory://b") == {}
+    assert locations._options("gs://b") == {"requester_pays": "my-project"}
+    assert locations._options("s3://b") == {"requester_pays": True}
+    assert locations._options("memory://b") == {}
 
 
 def test_two_at_once_get_a_whole_file(tmp_path, monkeypatch):
     (tmp_path / "1.png").write_bytes(bytes(3_000_000))
     local = fsspec.filesystem("file")
     # A file in memory has one place for all its readers, so this bucket is on disk.
-    monkeypatch.setattr(places, "remote", lambda where: (local, where.replace("gs://b", str(tmp_path))))
-    root = sources.mirror("gs://b")
+    monkeypatch.setattr(locations, "remote", lambda where: (local, where.replace("gs://b", str(tmp_path))))
+    root = access.mirror("gs://b")
     sizes = []
     threads = [
-        threading.Thread(target=lambda: sizes.append(sources.local(root, "1.png").stat().st_size)) for _ in range(8)
+        threading.Thread(target=lambda: sizes.append(access.local(root, "1.png").stat().st_size)) for _ in range(8)
     ]
     for thread in threads:
         thread.start()

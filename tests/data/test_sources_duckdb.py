@@ -6,9 +6,8 @@ from urllib.parse import quote, urlencode
 import duckdb
 import pytest
 
-from cxr_ft.data import sources
 from cxr_ft.data.records import root_folder
-from cxr_ft.data.source_kinds import address
+from cxr_ft.data.sources import access, address
 from cxr_ft.errors import UsageError
 
 
@@ -26,31 +25,31 @@ def database(tmp_path):
 
 
 def sql(database, text):
-    return sources.read_table(f"{database}?sql={text}")
+    return access.read_table(f"{database}?sql={text}")
 
 
 def test_a_database_is_a_folder_of_tables(database):
-    assert sources.names(database) == sources.tables(database) == ["half", "other.u", "t"]
-    assert sources.is_table(f"{database}?table=t") and not sources.is_table(database)
-    where = sources.join(sources.place(database), "t")
-    assert sources.split(where) == (sources.place(database), "t")
-    assert sources.exists(where) and not sources.exists(sources.join(sources.place(database), "labels.yaml"))
-    assert sources.files(database) == []
-    assert sources.read_table(sources.join(database, "half"))["id"].tolist() == ["0", "1", "2", "3"]
-    assert sources.read_table(sources.join(database, "other.u"))["id"].tolist() == ["1"]
+    assert access.names(database) == access.tables(database) == ["half", "other.u", "t"]
+    assert access.is_table(f"{database}?table=t") and not access.is_table(database)
+    where = access.join(access.place(database), "t")
+    assert access.split(where) == (access.place(database), "t")
+    assert access.exists(where) and not access.exists(access.join(access.place(database), "labels.yaml"))
+    assert access.files(database) == []
+    assert access.read_table(access.join(database, "half"))["id"].tolist() == ["0", "1", "2", "3"]
+    assert access.read_table(access.join(database, "other.u"))["id"].tolist() == ["1"]
 
 
 def test_odd_names_of_columns(database):
-    found = sources.read_table(f"{database}?table=t", ['a "b'], where={'a "b': "P3"})
+    found = access.read_table(f"{database}?table=t", ['a "b'], where={'a "b': "P3"})
     assert found['a "b'].tolist() == ["P3", "P3"]
 
 
 def test_a_place_is_written_in_one_way(database, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ways = [database, "duckdb://a b.db", "duckdb:///a b.db", "duckdb://a%20b.db", f"duckdb:///{tmp_path}/a b.db"]
-    assert {sources.place(f"{way}?table=t") for way in ways} == {f"duckdb://{quote(str(tmp_path))}/a%20b.db?table=t"}
-    place = sources.place(f"{database}?table=t&root=/films/c d")
-    assert sources.place(place) == place and sources.images(place) == "/films/c d"
+    assert {access.place(f"{way}?table=t") for way in ways} == {f"duckdb://{quote(str(tmp_path))}/a%20b.db?table=t"}
+    place = access.place(f"{database}?table=t&root=/films/c d")
+    assert access.place(place) == place and access.images(place) == "/films/c d"
 
 
 QUERIES = [
@@ -69,7 +68,7 @@ def test_a_query_however_it_is_written(database, tmp_path, query, coded):
         (tmp_path / "q.sql").write_text(query + "\n")
         query = f"@{tmp_path / 'q.sql'}"
     said = {"quoted": f"sql={quote(query)}", "form": urlencode({"sql": query})}.get(coded, f"sql={query}")
-    assert sources.read_table(f"{database}?{said}")["id"].tolist() == ["1", "2"]
+    assert access.read_table(f"{database}?{said}")["id"].tolist() == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -118,18 +117,18 @@ def test_sql_reads_the_file_and_nothing_else(database, tmp_path, query, why):
 )
 def test_a_wrong_address_is_one_line(database, rest, why):
     with pytest.raises(UsageError, match=why) as caught:
-        sources.read_table(database + rest)
+        access.read_table(database + rest)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_none(tmp_path):
     (tmp_path / "t.db").write_text("no database")
     with pytest.raises(UsageError, match="cannot be read: IO Error"):
-        sources.names(f"duckdb://{tmp_path}/t.db")
+        access.names(f"duckdb://{tmp_path}/t.db")
     with pytest.raises(UsageError, match="does not exist"):
-        sources.names(f"duckdb://{tmp_path}/none.db")
+        access.names(f"duckdb://{tmp_path}/none.db")
     with pytest.raises(UsageError, match="names no file"):
-        sources.names("duckdb:///")
+        access.names("duckdb:///")
 
 
 def test_a_query_is_not_repeated_in_messages(database):
@@ -138,16 +137,16 @@ def test_a_query_is_not_repeated_in_messages(database):
 
 
 def test_images_are_in_no_database(database, tmp_path):
-    where = sources.place(f"{database}?table=t")
-    root = root_folder(sources.images(where))
-    assert not sources.at_hand(root, ["1.png"])
+    where = access.place(f"{database}?table=t")
+    root = root_folder(access.images(where))
+    assert not access.at_hand(root, ["1.png"])
     with pytest.raises(UsageError, match=r"a%20b\.db holds tables, no images"):
-        sources.local(root, "1.png")
-    assert sources.images(sources.with_images(where, str(tmp_path))) == str(tmp_path)
+        access.local(root, "1.png")
+    assert access.images(access.with_images(where, str(tmp_path))) == str(tmp_path)
     with pytest.raises(UsageError, match="--root goes with"):
-        sources.with_images(str(tmp_path / "t.csv"), str(tmp_path))
+        access.with_images(str(tmp_path / "t.csv"), str(tmp_path))
 
 
 def test_a_database_that_a_notebook_holds_open(database, tmp_path):
     with duckdb.connect(str(tmp_path / "a b.db"), read_only=True):
-        assert len(sources.read_table(f"{database}?table=t", where={"fold": [0, 1]})) == 6
+        assert len(access.read_table(f"{database}?table=t", where={"fold": [0, 1]})) == 6

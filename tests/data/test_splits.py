@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records
-from cxr_ft.data.splits import NONE, Asked, compile_splits
+from cxr_ft.data.splits.compiler import NONE, compile_splits
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 
 SIDES = ("train", "val", "test")
@@ -42,7 +43,7 @@ def none_bad(paths):
 
 
 def compiled(records, check=none_bad, **asked):
-    return compile_splits(records, Asked(**{"per_label": 20, "text": "none", **asked}), check)
+    return compile_splits(records, SplitRequest(**{"per_label": 20, "text": "none", **asked}), check)
 
 
 def test_subjects_and_studies_stand_on_one_side():
@@ -284,7 +285,7 @@ def test_natural_test_set_has_the_sides_own_mix():
 )
 def test_bad_wishes_are_one_line(asked, words):
     with pytest.raises(UsageError, match=words):
-        Asked(**{"per_label": 5, **asked})
+        SplitRequest(**{"per_label": 5, **asked})
 
 
 def test_a_side_left_empty_is_said():

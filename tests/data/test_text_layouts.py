@@ -15,10 +15,11 @@ from sklearn.model_selection import train_test_split
 
 from cxr_ft import plugins
 from cxr_ft.cli.split import main
-from cxr_ft.data import batches, manifest
-from cxr_ft.data.audit import audit
+from cxr_ft.data import manifest
+from cxr_ft.data.audit.leak_audit import audit
+from cxr_ft.data.dataset import split_dataset
 from cxr_ft.data.layouts import _texts, imdb, mnli, openi, report_text, resumes, sst2, text_table, tweet_sentiment
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 
 LAYOUTS = {m.__name__.rpartition(".")[2]: m for m in (imdb, mnli, report_text, resumes, sst2, text_table)}
@@ -31,7 +32,7 @@ def one_line(error, *parts):
 
 
 def made(source, layout, out, **asked):
-    return manifest.make(str(source), layout, Asked(**{"per_label": 10, **asked}), out)
+    return manifest.make(str(source), layout, SplitRequest(**{"per_label": 10, **asked}), out)
 
 
 def same(left, right):
@@ -52,14 +53,14 @@ def test_splits_of_every_layout(layout, tmp_path):
         assert (table["path"] == "").all() and (table["view"] == "").all()
         merged = table.merge(records.table, on="dicom_id", suffixes=("", "_was"))
         assert (merged["text"] == merged["text_was"]).all() and len(merged) == len(table), name
-    rows = batches.rows(splits, "test", 0)
+    rows = split_dataset.rows(splits, "test", 0)
     example = rows[0]
     assert example.image.shape == (0, 0) and example.given == splits.tables["test"]["text"][0] and example.text == ""
     assert example.pair == (splits.tables["test"]["text_pair"][0] if "text_pair" in splits.tables["test"] else "")
     assert example.targets.shape == (len(splits.card.labels),) and rows.images.shape == (len(rows), 0, 0)
     with pytest.raises(UsageError, match="holds texts alone"):
-        batches.rows(splits, "test", 224)
-    assert rows.images.digest != batches.rows(splits, "train", 0).images.digest
+        split_dataset.rows(splits, "test", 224)
+    assert rows.images.digest != split_dataset.rows(splits, "train", 0).images.digest
 
 
 @pytest.mark.parametrize("layout", sorted({*LAYOUTS} - {"report_text"}))
@@ -394,7 +395,7 @@ def test_what_texts_do_not_have_is_refused(tmp_path):
             made(source, "text_table", tmp_path / "out", **asked)
     made(source, "text_table", tmp_path / "out")
     with pytest.raises(UsageError, match=r"data\.views counts images"):
-        batches.rows(manifest.read(tmp_path / "out"), "test", 0, views=2)
+        split_dataset.rows(manifest.read(tmp_path / "out"), "test", 0, views=2)
 
 
 def test_the_hub_is_named_without_a_network(tmp_path, monkeypatch):

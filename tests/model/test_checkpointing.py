@@ -8,7 +8,7 @@ from tuning_parts import batch_of
 
 from cxr_ft import config
 from cxr_ft.errors import UsageError
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.model.protocols import trainable
 
@@ -17,7 +17,7 @@ def trained(folder, method, rows, checkpointing):
     """Gradients by name, and the bytes kept for them."""
     raw = {"model": str(folder), "tuning": {"name": method}, "train": {"gradient_checkpointing": checkpointing}}
     torch.manual_seed(0)
-    parts = find.build(config.resolve(raw), LABELS, True)
+    parts = assembly.build(config.resolve(raw), LABELS, True)
     parts.model.train()
     batch, kept = rows(parts), {}
 
@@ -53,4 +53,4 @@ def test_a_model_that_cannot_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(type(base.lm.git), "supports_gradient_checkpointing", False)
     raw = {"model": str(tmp_path), "tuning": {"name": "full"}, "train": {"gradient_checkpointing": True}}
     with pytest.raises(UsageError, match=r"gradient_checkpointing: .* \(git\) cannot"):
-        find.build(config.resolve(raw), LABELS, True)
+        assembly.build(config.resolve(raw), LABELS, True)

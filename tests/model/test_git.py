@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.model.heads import classify, report
@@ -186,7 +186,7 @@ def test_the_shipped_vocabulary_spells_any_text(base):
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path):
-    from cxr_ft.model.find import family
+    from cxr_ft.model.assembly import family
 
     with pytest.raises(UsageError, match=r"config\.json"):
         family(str(tmp_path))
@@ -199,7 +199,7 @@ def test_a_folder_without_a_model_is_one_line(tmp_path):
 
 
 def test_an_unknown_name_lists_what_ships():
-    from cxr_ft.model.find import family
+    from cxr_ft.model.assembly import family
 
     with pytest.raises(UsageError, match="git-tiny-random"):
         family("git-tiny-rndom")

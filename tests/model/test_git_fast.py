@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import GitConfig, GitForCausalLM
 
 from cxr_ft.model.bases import git as base
-from cxr_ft.model.fast import attention, decoder, dropout, frozen, linear, vision, walk
-from cxr_ft.model.fast.loss import cross_entropy_sum
+from cxr_ft.model.bases.git import attention, decoder, dropout, eligibility, frozen_prefix, fused_linear, vision
+from cxr_ft.model.heads._next_token_loss import cross_entropy_sum
 
 IGNORE = -100
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -72,16 +72,16 @@ def theirs(lm, batch):
 
 def ours(lm, batch):
     """Logits at the counted positions alone, and the summed loss."""
-    git, counts = walk.git_of(lm), batch["labels"] != IGNORE
+    git, counts = eligibility.git_of(lm), batch["labels"] != IGNORE
     tokens = vision.image_tokens(git, vision.image_states(git, batch["pixel_values"]))
     states = decoder.text_states(git, tokens, batch["input_ids"], batch["attention_mask"], at=counts)
-    logits = walk.unwrapped(lm).output(states)
+    logits = eligibility.unwrapped(lm).output(states)
     return logits, cross_entropy_sum(logits, batch["labels"][counts])
 
 
 def check(lm, batch):
     """Equal logits, loss and gradients, and the same parameters get one."""
-    assert walk.walkable(lm)
+    assert eligibility.walkable(lm)
     lm.zero_grad()
     logits, loss = theirs(lm, batch)
     scale = max(1, int((batch["labels"] != IGNORE).sum()))
@@ -341,13 +341,13 @@ def test_a_replaced_or_patched_module_runs():
         lm = tiny.lm.eval()
         setattr(lm.get_submodule(parent), child, Louder(lm.get_submodule(f"{parent}.{child}")))
         batch = batch_of(lm, length=6)
-        assert walk.walkable(lm)
+        assert eligibility.walkable(lm)
         torch.testing.assert_close(tiny.logits(lm, batch), theirs(lm, batch)[0], **TOLERANCE)
     tiny = base.tiny()
     layer = tiny.lm.eval().git.encoder.layer[0]
     usual = layer.forward
     layer.forward = lambda *a, **k: usual(*a, **k) * 1.5
-    assert not walk.walkable(tiny.lm)
+    assert not eligibility.walkable(tiny.lm)
     torch.testing.assert_close(tiny.logits(tiny.lm, batch), theirs(tiny.lm, batch)[0], **TOLERANCE)
 
 
@@ -364,12 +364,12 @@ def test_stored_work_gives_the_same(images):
     ):
         for name, p in lm.named_parameters():
             p.requires_grad_(trained in name)
-        found = frozen.prefix(lm)
+        found = frozen_prefix.prefix(lm)
         assert (found and found.key) == key
         if found:
             stored = {**batch, found.key: found.compute(batch["pixel_values"])}
-            tokens = frozen.tokens_of(lm.git, {found.key: stored[found.key]})
-            torch.testing.assert_close(tokens, frozen.tokens_of(lm.git, batch), rtol=0, atol=0)
+            tokens = frozen_prefix.tokens_of(lm.git, {found.key: stored[found.key]})
+            torch.testing.assert_close(tokens, frozen_prefix.tokens_of(lm.git, batch), rtol=0, atol=0)
             states = decoder.text_states(
                 lm.git, tokens, batch["input_ids"], batch["attention_mask"], at=batch["labels"] != IGNORE
             )
@@ -379,13 +379,13 @@ def test_stored_work_gives_the_same(images):
 
 
 def test_random_vision_is_not_stored():
-    assert frozen.prefix(model(vision={"attention_dropout": 0.1}).requires_grad_(False)) is None
+    assert frozen_prefix.prefix(model(vision={"attention_dropout": 0.1}).requires_grad_(False)) is None
 
 
 def test_a_model_without_a_part_is_not_walked():
     lm = model().requires_grad_(False)
     del lm.git.embeddings
-    assert not walk.walkable(lm) and frozen.prefix(lm) is None
+    assert not eligibility.walkable(lm) and frozen_prefix.prefix(lm) is None
 
 
 def relative(a, b):
@@ -471,10 +471,10 @@ def test_a_small_adapter_survives_bfloat16(rate):
         delta = lora(x) - lora.base_layer(x)
         with torch.autocast("cpu", torch.bfloat16):
             low = x.bfloat16()
-            rounded = linear.linears([lora.base_layer], low)[0].float()
+            rounded = fused_linear.linears([lora.base_layer], low)[0].float()
             shares = [
                 float(((out.float() - rounded) * delta).sum() / delta.square().sum())
-                for out in (linear.linears([lora], low)[0], lora(low))
+                for out in (fused_linear.linears([lora], low)[0], lora(low))
             ]
     assert shares[0] == pytest.approx(1, abs=0.2)
     assert shares[1] < 0.6
@@ -493,7 +493,7 @@ def test_kept_copies_follow_their_weights():
     with torch.autocast("cpu", torch.bfloat16):
         for change in [lambda: None, *changes]:
             change()
-            torch.testing.assert_close(linear.linears([layer], x)[0], layer(x))
+            torch.testing.assert_close(fused_linear.linears([layer], x)[0], layer(x))
 
 
 def test_merging_an_adapter_after_training_in_bfloat16():

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from transformers import GitConfig, GitForCausalLM
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.bases import _git_plain
-from cxr_ft.model.fast import frozen, generation, walk
-from cxr_ft.model.fast.beams import Search
+from cxr_ft.model.bases.git import eligibility, frozen_prefix, generation, plain
+from cxr_ft.model.bases.git.beam_search import Search
 
 VOCABULARY = 23
 
@@ -43,8 +42,8 @@ def texts(ids, end):
 
 def both(lm, pixels, ids, mask, search):
     torch.manual_seed(5)
-    theirs = _git_plain.generate(lm, pixels, ids, mask, search)
-    tokens = frozen.tokens_of(walk.git_of(lm), {"pixel_values": pixels})
+    theirs = plain.generate(lm, pixels, ids, mask, search)
+    tokens = frozen_prefix.tokens_of(eligibility.git_of(lm), {"pixel_values": pixels})
     torch.manual_seed(5)
     ours = generation.generate(lm, tokens, ids, mask, search)
     return texts(ours, search.end), texts(theirs, search.end)
@@ -79,7 +78,7 @@ def test_the_same_draws_as_transformers(drawn, temperature):
 
 def test_sampling_differs_and_follows_the_seed():
     lm, (pixels, ids, mask) = model(3), prompts(4, 3, False, 3)
-    tokens = frozen.tokens_of(lm.git, {"pixel_values": pixels})
+    tokens = frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels})
     search = Search(end=1, pad=0, max_new_tokens=10, temperature=2.0)
     outs = []
     for seed in (0, 0, 1):
@@ -94,7 +93,7 @@ def test_it_stops_when_every_row_has_ended(beams):
     lm, (pixels, ids, mask) = model(0), prompts(3, 2, False, 0)
     with torch.no_grad():
         lm.output.bias[7] = 1e4
-    tokens = frozen.tokens_of(lm.git, {"pixel_values": pixels})
+    tokens = frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels})
     calls = []
     lm.output.register_forward_hook(lambda *_: calls.append(1))
     out = generation.generate(lm, tokens, ids, mask, Search(end=7, pad=0, max_new_tokens=20, beams=beams))
@@ -107,7 +106,7 @@ def test_the_image_is_read_once():
     seen = []
     key = lm.git.encoder.layer[0].attention.self.key
     key.register_forward_hook(lambda m, i, o: seen.append(o.shape[0] * o.shape[1]))
-    tokens = frozen.tokens_of(lm.git, {"pixel_values": pixels})
+    tokens = frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels})
     generation.generate(lm, tokens, ids, mask, Search(end=1, pad=0, max_new_tokens=6, beams=4))
     assert seen[0] == 2 * (5 + 2)  # image and prompt, once a row
     assert set(seen[1:]) == {2 * 4}
@@ -121,8 +120,8 @@ def test_log_probabilities_equal_those_of_whole_forwards(seed, rows, lengths):
     for row, n in zip(sentences, lengths, strict=True):
         row[:n] = torch.randint(0, VOCABULARY, (n,))
     with torch.no_grad():
-        theirs = _git_plain.likelihood(lm, pixels, 2, sentences)
-    ours = generation.log_probability(lm, frozen.tokens_of(lm.git, {"pixel_values": pixels}), 2, sentences)
+        theirs = plain.likelihood(lm, pixels, 2, sentences)
+    ours = generation.log_probability(lm, frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels}), 2, sentences)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -144,7 +143,7 @@ def test_a_wrong_search_is_one_line(wrong):
 
 def test_texts_longer_than_the_positions_are_refused():
     lm, (pixels, ids, mask) = model(0), prompts(1, 4, False, 0)
-    tokens = frozen.tokens_of(lm.git, {"pixel_values": pixels})
+    tokens = frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels})
     with pytest.raises(UsageError, match="32"):
         generation.generate(lm, tokens, ids, mask, Search(end=1, pad=0, max_new_tokens=30))
     ours, theirs = both(lm, pixels, ids, mask, Search(end=-1, pad=0, max_new_tokens=29))
@@ -154,6 +153,6 @@ def test_texts_longer_than_the_positions_are_refused():
 def test_right_padded_prompts_are_refused():
     lm, (pixels, ids, mask) = model(0), prompts(2, 4, False, 0)
     mask[0, -1] = 0
-    tokens = frozen.tokens_of(lm.git, {"pixel_values": pixels})
+    tokens = frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels})
     with pytest.raises(ValueError, match="left"):
         generation.generate(lm, tokens, ids, mask, Search(end=1, pad=0, max_new_tokens=3))

@@ -10,14 +10,15 @@ import torch
 from torch.nn import functional as F
 
 from cxr_ft import config, plugins
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.errors import UsageError
-from cxr_ft.model import find
-from cxr_ft.model.bases import _git_views, git, timm_vision
+from cxr_ft.model import assembly
+from cxr_ft.model.bases import git, timm_vision
+from cxr_ft.model.bases.git import multi_view
 from cxr_ft.model.heads import report
 from cxr_ft.model.protocols import trainable
-from cxr_ft.run import artefact, results
-from cxr_ft.run.train import plan
+from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.training.train import plan
 
 LABELS = ("Edema", "Fracture")
 METHODS = plugins.choices(plugins.TUNING)
@@ -55,7 +56,7 @@ def theirs(base, example, ids):
     """transformers' own logits [T, V] of one row, told how many images it has."""
     images = np.stack([example.image, *example.further])[None]
     lm = copy.deepcopy(base.lm)
-    _git_views.count_tokens(lm.git, images.shape[1] * _git_views.tokens_of_one(lm))
+    multi_view.count_tokens(lm.git, images.shape[1] * multi_view.tokens_of_one(lm))
     with torch.no_grad():
         out = lm(input_ids=ids[None], pixel_values=base.pixel_values(images)).logits
     return out[0, -len(ids) :]
@@ -136,7 +137,7 @@ def test_every_pool_reads_what_is_there(pool):
 
 @pytest.mark.parametrize("stored", ["tower_states", "image_states", "image_tokens"])
 def test_stored_work_stands_for_pixels(stored):
-    from cxr_ft.model.fast import vision
+    from cxr_ft.model.bases.git import vision
 
     base = of_two()
     batch = batch_of(base, rows())
@@ -156,7 +157,7 @@ def test_stored_work_stands_for_pixels(stored):
 def test_what_can_be_stored_while_the_places_are_trained(method, key):
     options = {"targets": ["text.q"]} if method == "lora" else {}
     resolved = config.resolve({"data": {"views": 2}, "tuning": {"name": method, **options}, "head": {"name": "report"}})
-    parts = find.assemble(git.tiny(), resolved, LABELS, True, plugins.load(plugins.TUNING, method).apply)
+    parts = assembly.assemble(git.tiny(), resolved, LABELS, True, plugins.load(plugins.TUNING, method).apply)
     prefix = parts.base.prefix(parts.model)
     assert (prefix and prefix.key) == key
     if prefix is not None:
@@ -208,11 +209,11 @@ def test_every_method_trains_saves_and_reloads_the_places(task, method, tmp_path
         }
     )
     torch.manual_seed(0)
-    parts = find.build(resolved, LABELS, True)
+    parts = assembly.build(resolved, LABELS, True)
     batch = parts.head.collate(rows())
     chosen = trainable(parts.model)
     table = [name for name in chosen if "img_temporal_embedding" in name]
-    assert len(table) == (1 if artefact.trains(method) else 0)
+    assert len(table) == (1 if saved_model.trains(method) else 0)
     counted = plan(resolved, LABELS, True)["parameters"]
     assert counted["trainable"] == sum(p.numel() for p in chosen.values())
     if table:
@@ -227,8 +228,8 @@ def test_every_method_trains_saves_and_reloads_the_places(task, method, tmp_path
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    artefact.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 2})
-    again, _, _ = artefact.load(run)
+    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 2})
+    again, _, _ = saved_model.load(run)
     with torch.no_grad():
         before, after = (p.head.predict(p.model.eval(), batch) for p in (parts, again))
     assert before.loss == pytest.approx(after.loss, abs=1e-5)
@@ -252,7 +253,7 @@ def test_a_whole_model_of_two_images_is_one_of_transformers(tmp_path):
 
 def test_who_reads_one_image_says_so():
     with pytest.raises(UsageError, match=r"data\.views: .*timm_vision.* one image"):
-        find.assemble(
+        assembly.assemble(
             timm_vision.tiny(),
             config.resolve({"data": {"views": 2}}),
             LABELS,
@@ -309,7 +310,7 @@ def test_left_padded_prompts_write_what_each_row_alone_does(method, beams):
     with torch.no_grad():
         for p in base.lm.parameters():
             p.add_(torch.randn_like(p) * 0.05)
-    parts = find.assemble(base, resolved, LABELS, True, plugins.load(plugins.TUNING, method).apply)
+    parts = assembly.assemble(base, resolved, LABELS, True, plugins.load(plugins.TUNING, method).apply)
     parts.model.eval()
     examples = rows((1, 1, 1, 1), given=("cough and fever and a fall", "", "r/o edema", "fall"))
     with torch.no_grad():
@@ -321,4 +322,4 @@ def test_left_padded_prompts_write_what_each_row_alone_does(method, beams):
 def test_a_task_without_text_takes_no_context():
     apply = plugins.load(plugins.TUNING, "full").apply
     with pytest.raises(UsageError, match=r"data\.context: classify"):
-        find.assemble(git.tiny(), config.resolve({"data": {"context": "indication"}}), LABELS, True, apply)
+        assembly.assemble(git.tiny(), config.resolve({"data": {"context": "indication"}}), LABELS, True, apply)

@@ -8,9 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from cxr_ft import config, plugins
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.errors import UsageError
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git
 from cxr_ft.model.heads import both, classify, report
 from cxr_ft.model.protocols import trainable
@@ -41,7 +41,7 @@ def examples(base, targets=((1.0, 0.0, NAN), (NAN, 0.3, 1.0)), weights=None):
 def test_every_pool_trains_exactly_what_is_declared(pool, method):
     resolved = config.resolve({"head": {"name": "classify", "pool": pool}, "tuning": {"name": method}})
     apply = plugins.load(plugins.TUNING, method).apply
-    parts = find.assemble(git.tiny(), resolved, LABELS, True, apply)
+    parts = assembly.assemble(git.tiny(), resolved, LABELS, True, apply)
     loss, count = parts.head.loss(parts.model, parts.head.collate(examples(parts.base)))
     (loss / count).backward()
     reached = {name for name, p in parts.model.named_parameters() if p.grad is not None}

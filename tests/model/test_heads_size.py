@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from cxr_ft import config
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.errors import UsageError
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.model.heads import report
-from cxr_ft.run import artefact, results
-from cxr_ft.run.train import plan
+from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.training.train import plan
 
 LABELS = ("Edema", "Fracture")
 
@@ -82,14 +82,14 @@ def test_a_resized_run_is_saved_and_reloaded(base, method, tmp_path):
     tiny.save(tmp_path / "base", tiny.lm)
     resolved = config.resolve({"model": str(tmp_path / "base"), "data": {"image_size": 64}, "tuning": {"name": method}})
     assert plan(resolved, LABELS, True)["image_size"] == 64
-    parts = find.build(resolved, LABELS, True)
+    parts = assembly.build(resolved, LABELS, True)
     image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     batch = parts.head.collate([Example(image, np.array([1.0, 0.0]), "")])
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    artefact.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 2})
-    again, _, _ = artefact.load(run)
+    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 2})
+    again, _, _ = saved_model.load(run)
     assert again.base.image_size == 64
     with torch.no_grad():
         before, after = (p.head.predict(p.model.eval(), batch).answers for p in (parts, again))
@@ -129,7 +129,7 @@ def test_a_git_of_videos_reads_one_image(tmp_path):
     videos.load_state_dict(tiny.lm.state_dict(), strict=False)
     tiny.save(tmp_path / "videos", videos)
     resolved = config.resolve({"model": str(tmp_path / "videos"), "tuning": {"name": "full"}})
-    parts = find.build(resolved, LABELS, True)
+    parts = assembly.build(resolved, LABELS, True)
     image = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
     rows = [Example(image, np.array([1.0, 0.0]), "no edema.")]
     parts.head.loss(parts.model, parts.head.collate(rows))[0].backward()

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cxr_ft import config
-from cxr_ft.data.batches import Example
-from cxr_ft.model import find
+from cxr_ft.data.dataset.split_dataset import Example
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
-from cxr_ft.run import artefact, results
+from cxr_ft.run.record import results, saved_model
 
 LABELS = ("Edema", "Fracture")
 RNG = np.random.default_rng(0)
@@ -65,16 +65,16 @@ def saved_run(tmp_path, base, method):
     tiny.save(tmp_path / "base", tiny.lm)
     resolved = config.resolve({"model": str(tmp_path / "base"), "tuning": {"name": method}})
     torch.manual_seed(0)
-    parts = find.build(resolved, LABELS, True)
+    parts = assembly.build(resolved, LABELS, True)
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    artefact.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 2})
+    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 2})
     return run
 
 
 def answer(run):
-    parts, _, _ = artefact.load(run)
+    parts, _, _ = saved_model.load(run)
     with torch.no_grad():
         return parts.head.predict(parts.model, parts.head.collate([Example(FILM, np.zeros(2), "")])).answers
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from text_parts import base_of, examples
 
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.model.bases import git, timm_vision
-from cxr_ft.run import model_card
+from cxr_ft.run.record import model_card
 
 BASES = {
     "git": git.tiny,

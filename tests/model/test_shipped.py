@@ -7,25 +7,25 @@ import torch
 from safetensors import safe_open
 
 from cxr_ft.data.labels import CHEXPERT_14
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 
-PRETRAINED = [name for name in find.shipped() if (find.SHIPPED / name / "model.safetensors").exists()]
+PRETRAINED = [name for name in assembly.shipped() if (assembly.SHIPPED / name / "model.safetensors").exists()]
 
 
-@pytest.fixture(scope="module", params=find.shipped())
+@pytest.fixture(scope="module", params=assembly.shipped())
 def base(request):
-    return find.family(request.param).load(request.param)
+    return assembly.family(request.param).load(request.param)
 
 
 def test_the_pretrained_base_and_a_random_one_ship():
-    assert {"git-phantom-tiny", "git-tiny-random", "bert-tiny-random", "llama-tiny-random"} <= set(find.shipped())
+    assert {"git-phantom-tiny", "git-tiny-random", "bert-tiny-random", "llama-tiny-random"} <= set(assembly.shipped())
     assert "git-phantom-tiny" in PRETRAINED
     assert "git-tiny-random" not in PRETRAINED
 
 
-@pytest.mark.parametrize("name", find.shipped())
+@pytest.mark.parametrize("name", assembly.shipped())
 def test_a_folder_is_at_most_10_mb_and_holds_only_what_travels_in_the_wheel(name):
-    files = [path for path in (find.SHIPPED / name).rglob("*") if path.is_file()]
+    files = [path for path in (assembly.SHIPPED / name).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 10_000_000
     assert {path.suffix for path in files} <= {".json", ".md", ".safetensors", ".txt"}
 
@@ -57,8 +57,8 @@ def test_the_vocabulary_spells_any_english_text(base):
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_the_file_holds_fp16_and_the_loaded_model_is_that_file(name):
-    lm = find.family(name).load(name).lm.state_dict()
-    with safe_open(find.SHIPPED / name / "model.safetensors", "pt") as file:
+    lm = assembly.family(name).load(name).lm.state_dict()
+    with safe_open(assembly.SHIPPED / name / "model.safetensors", "pt") as file:
         assert set(file.keys()) <= set(lm)
         for key in file.keys():  # noqa: SIM118 (no mapping)
             stored = file.get_tensor(key)
@@ -68,7 +68,7 @@ def test_the_file_holds_fp16_and_the_loaded_model_is_that_file(name):
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_the_shape_is_the_random_bases(name):
-    ours, theirs = (json.loads((find.SHIPPED / n / "config.json").read_text()) for n in (name, "git-tiny-random"))
+    ours, theirs = (json.loads((assembly.SHIPPED / n / "config.json").read_text()) for n in (name, "git-tiny-random"))
     assert "cxr_ft_random_seed" not in ours
     for key in ("hidden_size", "num_hidden_layers", "vision_config", "max_position_embeddings"):
         assert ours[key] == theirs[key], key
@@ -76,11 +76,11 @@ def test_the_shape_is_the_random_bases(name):
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_the_card_names_every_label_and_the_log_shows_learning(name):
-    card = (find.SHIPPED / name / "README.md").read_text()
+    card = (assembly.SHIPPED / name / "README.md").read_text()
     rows = [line for line in card.splitlines() if line.startswith("|")]
     for label in CHEXPERT_14:
         assert any(line.startswith(f"| {label} |") for line in rows), label
-    log = json.loads((find.SHIPPED / name / "log.json").read_text())
+    log = json.loads((assembly.SHIPPED / name / "log.json").read_text())
     for loss in ("words", "maps", "summary"):
         first = next(row[loss] for row in log["log"] if loss in row)
         assert log["log"][-1][loss] < first

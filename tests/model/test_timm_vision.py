@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from cxr_ft import config, plugins
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.errors import UsageError
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import timm_vision
 from cxr_ft.model.protocols import trainable
-from cxr_ft.run.train import plan
+from cxr_ft.run.training.train import plan
 
 LABELS = ("Edema", "Fracture")
 SMALL = {
@@ -55,7 +55,7 @@ def batch_of(base, head, rows=4):
 def test_a_folder_of_timms_own_gives_timms_own_features(architecture, tmp_path):
     theirs = saved(tmp_path / "model", architecture)
     name = str(tmp_path / "model")
-    assert find.family(name) is timm_vision
+    assert assembly.family(name) is timm_vision
     base = timm_vision.load(name)
     assert base.image_size == 32
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32), dtype=np.uint8)
@@ -83,7 +83,7 @@ def test_each_family_trains_exactly_what_is_declared(architecture, method, tmp_p
     saved(tmp_path / "model", architecture)
     tuning = {"name": method, **({"targets": TARGETS[architecture].split(",")} if method == "lora" else {})}
     resolved = config.resolve({"model": str(tmp_path / "model"), "tuning": tuning})
-    parts = find.build(resolved, LABELS, True)
+    parts = assembly.build(resolved, LABELS, True)
     before = {name: value.clone() for name, value in parts.model.state_dict().items()}
     parts.model.train()
     optimizer = torch.optim.SGD(list(trainable(parts.model).values()), lr=0.01)

@@ -9,11 +9,11 @@ from tuning_parts import LABELS, answers, batch_of, built, logits, train
 
 from cxr_ft import config, plugins
 from cxr_ft.errors import UsageError
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.model.protocols import trainable
 from cxr_ft.model.tuning import _merge
-from cxr_ft.run import artefact
+from cxr_ft.run.record import saved_model
 
 OPTIONS = [
     ("full", {"targets": "vision.q,text.mlp"}),
@@ -34,14 +34,14 @@ OPTIONS = [
 @pytest.mark.parametrize(("method", "options"), OPTIONS)
 def test_options_train_what_they_declare_and_reload(method, options, tmp_path):
     """Gradients on exactly the declared, after an evaluation too; frozen weights to the bit; the same after reload."""
-    from cxr_ft.run import results
+    from cxr_ft.run.record import results
 
     base = git.tiny()
     base.save(tmp_path / "base", base.lm)
     raw = {"model": str(tmp_path / "base"), "tuning": {"name": method, **options}}
     resolved = config.resolve(raw)
     torch.manual_seed(0)
-    parts = find.build(resolved, LABELS, True)
+    parts = assembly.build(resolved, LABELS, True)
     batch = batch_of(parts)
     logits(parts, batch)
     chosen = set(trainable(parts.model))
@@ -61,8 +61,8 @@ def test_options_train_what_they_declare_and_reload(method, options, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    artefact.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5, 0.5]})
-    again, *_ = artefact.load(run)
+    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5, 0.5]})
+    again, *_ = saved_model.load(run)
     torch.testing.assert_close(logits(again, batch), logits(parts, batch), rtol=0, atol=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_peft_alone_reads_the_folder(method, head, tmp_path):
     batch = batch_of(parts)
     train(parts, batch)
     (tmp_path / "run").mkdir()
-    artefact.save(tmp_path / "run", parts, {})
+    saved_model.save(tmp_path / "run", parts, {})
     fresh = git.tiny()
     plain = fresh.lm
     if head == "classify":

@@ -8,12 +8,14 @@ from tuning_parts import LABELS, answers, batch_of, built, logits
 from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
 from cxr_ft.model.tuning import _allocation, adalora
-from cxr_ft.run import artefact, checkpoint, evaluate
-from cxr_ft.run.train import fit
+from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.record import saved_model
+from cxr_ft.run.training import checkpoint
+from cxr_ft.run.training.train import fit
 
 
 def adalora_steps(parts, batch, steps, first=1, last=None):
@@ -40,7 +42,7 @@ def test_adalora_ends_with_the_rank_that_was_asked(tmp_path):
     for layer in layers:
         assert torch.equal(layer.lora_E["default"] != 0, layer.kept)
     (tmp_path / "run").mkdir()
-    artefact.save(tmp_path / "run", parts, {})
+    saved_model.save(tmp_path / "run", parts, {})
     plain = git.tiny().encoder()
     plain.classifier = torch.nn.Linear(32, len(LABELS))
     model = PeftModel.from_pretrained(plain, tmp_path / "run" / "model").eval()
@@ -78,7 +80,7 @@ def test_the_loop_calls_it_around_each_step(tmp_path, monkeypatch):
     before, after = _allocation.Allocation.before, _allocation.Allocation.after
     monkeypatch.setattr(_allocation.Allocation, "before", lambda self: (called.append("before"), before(self)))
     monkeypatch.setattr(_allocation.Allocation, "after", lambda self, step: (called.append(step), after(self, step)))
-    manifest.make(folder.demo(tmp_path), "folder", Asked(per_label=12), tmp_path / "splits")
+    manifest.make(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     tiny = git.tiny()
     tiny.save(tmp_path / "tiny", tiny.lm)
     raw = {

@@ -6,10 +6,10 @@ from text_parts import base_of, parts_of
 from tuning_parts import LABELS, batch_of, built, wide
 
 from cxr_ft import config, plugins
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
-from cxr_ft.run.train import plan
+from cxr_ft.run.training.train import plan
 
 #: Methods of PEFT with all options of `LowRank`.
 LOW_RANK = ("lora", "qlora", "hybrid", "adalora")
@@ -104,7 +104,7 @@ def test_the_head_is_trained_by_every_method_and_the_plan_counts_what_is(method,
     width = int(base.lm.config.hidden_size)
     base.save(tmp_path, base.lm)
     resolved = config.resolve({"model": str(tmp_path), "tuning": {"name": method}})
-    parts = find.build(resolved, LABELS, True)
+    parts = assembly.build(resolved, LABELS, True)
     chosen = trainable(parts.model)
     head = {name: p for name, p in chosen.items() if "classifier" in name}
     assert sorted(tuple(p.shape) for p in head.values()) == [(len(LABELS),), (len(LABELS), width)]

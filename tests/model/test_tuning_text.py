@@ -6,14 +6,14 @@ from text_parts import CAUSAL, LABELS, SHAPES, answers, base_of, examples, logit
 
 from cxr_ft import config, plugins
 from cxr_ft.errors import UsageError
-from cxr_ft.model import find
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
 from cxr_ft.model.tuning import _merge
-from cxr_ft.run import artefact, results
-from cxr_ft.run.loop import warmup_cosine
+from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.training.loop import warmup_cosine
 
-METHODS = [name for name in plugins.choices(plugins.TUNING) if artefact.trains(name)]
+METHODS = [name for name in plugins.choices(plugins.TUNING) if saved_model.trains(name)]
 #: What a family cannot do, and what the refusal says.
 CANNOT = {
     ("distilbert", "prefix"): "DistilBertModel.*takes no learnt keys and values; use prompt",
@@ -52,9 +52,9 @@ def test_declares_learns_and_reloads(kind, head, method, tmp_path):
     base.save(tmp_path / "base", base.lm)
     head_options = {"name": head, **({"max_tokens": 12} if head == "report" else {})}
     resolved = config.resolve({"model": str(tmp_path / "base"), "head": head_options, "tuning": {"name": method}})
-    planned = find.build(resolved, LABELS, True, weights=False)
+    planned = assembly.build(resolved, LABELS, True, weights=False)
     torch.manual_seed(0)
-    parts = find.build(resolved, LABELS, True)
+    parts = assembly.build(resolved, LABELS, True)
     chosen = trainable(parts.model)
     assert {n: p.shape for n, p in trainable(planned.model).items()} == {n: p.shape for n, p in chosen.items()}
     batch = parts.head.collate(examples())
@@ -74,8 +74,8 @@ def test_declares_learns_and_reloads(kind, head, method, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    artefact.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5, 0.5]})
-    again, *_ = artefact.load(run)
+    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5, 0.5]})
+    again, *_ = saved_model.load(run)
     long = again.head.collate(examples(["no edema. " * 200, "no edema."]))
     torch.testing.assert_close(again.head.collate(examples()), batch, rtol=0, atol=0)
     torch.testing.assert_close(logits(again, long), logits(parts, long), rtol=0, atol=1e-6)
@@ -106,7 +106,7 @@ def test_refuses_by_name_before_anything_is_loaded(kind, method, tmp_path):
     (tmp_path / "model.safetensors").unlink()
     resolved = config.resolve({"model": str(tmp_path), "tuning": {"name": method}})
     with pytest.raises(UsageError, match=CANNOT[kind, method]):
-        find.build(resolved, LABELS, True, weights=False)
+        assembly.build(resolved, LABELS, True, weights=False)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_lowers_the_loss_by_itself_at_its_own_rate(make, method):
 def _pictures(size):
     import numpy as np
 
-    from cxr_ft.data.batches import Example
+    from cxr_ft.data.dataset.split_dataset import Example
 
     rng = np.random.default_rng(0)
     return [
@@ -183,7 +183,7 @@ def test_lora_scratch_is_lora_and_peft_reads_it(kind, tmp_path):
     batch = own.head.collate(examples())
     steps(own, batch, lr=1e-2)
     (tmp_path / "run").mkdir()
-    artefact.save(tmp_path / "run", own, {})
+    saved_model.save(tmp_path / "run", own, {})
     plain = base_of(kind).encoder()
     plain.classifier = torch.nn.Linear(32, len(LABELS))
     model = PeftModel.from_pretrained(plain, tmp_path / "run" / "model").eval()
@@ -204,7 +204,7 @@ def test_transformers_and_peft_alone_read_what_qlora_left(kind, tmp_path):
     batch = parts.head.collate(examples())
     steps(parts, batch, lr=1e-2)
     (tmp_path / "run").mkdir()
-    artefact.save(tmp_path / "run", parts, {})
+    saved_model.save(tmp_path / "run", parts, {})
     how = BitsAndBytesConfig.from_dict(
         json.loads((tmp_path / "run" / "model" / "quantization_config.json").read_text())
     )

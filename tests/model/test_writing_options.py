@@ -6,7 +6,7 @@ import torch
 from text_parts import base_of, examples, parts_of
 from tuning_parts import LABELS
 
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.model.bases import git
 from cxr_ft.model.heads import report
 

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoConfig
 
 from cxr_ft import config, plugins
-from cxr_ft.data.batches import Example
-from cxr_ft.model import find
+from cxr_ft.data.dataset.split_dataset import Example
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import _text, causal_lm, text_encoder
 
 LABELS = ("Edema", "Fracture")
@@ -33,7 +33,7 @@ def base_of(kind, **shape):
         if kind in ENCODERS
         else (causal_lm, "CausalLm", "llama-tiny-random")
     )
-    tokenizer = _text.tokenizer_of(find.SHIPPED / tiny)
+    tokenizer = _text.tokenizer_of(assembly.SHIPPED / tiny)
     made = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **{**SHAPES[kind], **shape})
     return getattr(module, name)(_text.drawn(module._made, made), tokenizer, f"{kind}-test")
 
@@ -58,7 +58,7 @@ def parts_of(base, method, head="classify", multi_label=True, head_options=(), l
         raw["head"] = {"max_tokens": 12, **raw["head"]}
     torch.manual_seed(0)
     apply = plugins.load(plugins.TUNING, method).apply
-    return find.assemble(base, config.resolve(raw), labels, multi_label, apply)
+    return assembly.assemble(base, config.resolve(raw), labels, multi_label, apply)
 
 
 def answers(parts, batch):

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from cxr_ft import config, plugins
-from cxr_ft.data.batches import Example
-from cxr_ft.model import find
+from cxr_ft.data.dataset.split_dataset import Example
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
 
@@ -17,7 +17,7 @@ def built(method, base=None, head="classify", **options):
     resolved = config.resolve({"head": {"name": head}, "tuning": {"name": method, **options}})
     torch.manual_seed(0)
     apply = plugins.load(plugins.TUNING, method).apply
-    return find.assemble(base or git.tiny(), resolved, LABELS, True, apply)
+    return assembly.assemble(base or git.tiny(), resolved, LABELS, True, apply)
 
 
 def wide():

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import toy
 
-from cxr_ft.run import train
+from cxr_ft.run.training import train
 
 FILE = Path(__file__).parent / "golden_losses.json"
 #: Kernels of other processors round otherwise.

@@ -14,8 +14,8 @@ import torch
 
 from cxr_ft import config
 from cxr_ft.model.heads.classify import Classify
-from cxr_ft.run import checkpoint, train
-from cxr_ft.run.step import Stepper
+from cxr_ft.run.training import checkpoint, train
+from cxr_ft.run.training.step import Stepper
 
 step, loss = Stepper.step, Classify.loss
 

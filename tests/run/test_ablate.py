@@ -6,16 +6,19 @@ import pytest
 from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run import ablate, elsewhere, evaluate, grid, results, train
+from cxr_ft.run.ablation import ablate, grid
+from cxr_ft.run.evaluation import evaluate, external_validation
+from cxr_ft.run.record import results
+from cxr_ft.run.training import train
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return place
@@ -144,7 +147,7 @@ def finished(place, tmp_path_factory):
 
 
 def test_evaluated_on_its_own_splits_it_says_the_same(place, finished, tmp_path):
-    metrics, notes = elsewhere.evaluate_elsewhere(finished, place / "splits", tmp_path / "out")
+    metrics, notes = external_validation.evaluate_on(finished, place / "splits", tmp_path / "out")
     own = results.read(finished).metrics
     assert notes == []
     for side in ("test", "test_natural"):
@@ -160,9 +163,9 @@ def test_other_labels_cannot_judge_it(finished, tmp_path):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for i in range(12):
             Image.new("L", (40, 40), 9 * i).save(tmp_path / "pets" / name / f"{i}.png")
-    manifest.make(str(tmp_path / "pets"), "folder", Asked(per_label=10), tmp_path / "splits")
+    manifest.make(str(tmp_path / "pets"), "folder", SplitRequest(per_label=10), tmp_path / "splits")
     with pytest.raises(UsageError, match="it was trained on clear, opaque; the splits have cat, dog"):
-        elsewhere.evaluate_elsewhere(finished, tmp_path / "splits", tmp_path / "out")
+        external_validation.evaluate_on(finished, tmp_path / "splits", tmp_path / "out")
 
 
 def test_fewer_classes_can_still_judge_a_single_label_run(place, tmp_path):
@@ -178,10 +181,10 @@ def test_fewer_classes_can_still_judge_a_single_label_run(place, tmp_path):
         f"{p.relative_to(tmp_path / 'three')},{p.parent.name}" for p in sorted((tmp_path / "three").glob("*/*.png"))
     ]
     (tmp_path / "three" / "t.csv").write_text("\n".join(["path,label", *rows]) + "\n")
-    manifest.make(str(tmp_path / "three"), "folder", Asked(per_label=10), tmp_path / "splits")
+    manifest.make(str(tmp_path / "three"), "folder", SplitRequest(per_label=10), tmp_path / "splits")
     raw = {"data": {"splits": str(tmp_path / "splits")}, "model": str(place / "tiny"), "train": {"epochs": 1}}
     train.fit(config.resolve(raw), tmp_path / "run", verify=False)
-    metrics, _ = elsewhere.evaluate_elsewhere(tmp_path / "run", place / "splits", tmp_path / "out")
+    metrics, _ = external_validation.evaluate_on(tmp_path / "run", place / "splits", tmp_path / "out")
     assert metrics["test"]["accuracy"] is not None
     assert metrics["test"]["labels"]["clear"]["n"] == metrics["test"]["n"]
 
@@ -191,7 +194,7 @@ def test_single_images_score_as_in_the_predictions(place, finished):
     row = table[(table["split"] == "test") & (table["label"] == "opaque")].iloc[0]
     root = place / "classes"
     (file,) = root.glob(f"{row['dicom_id']}.png")
-    ((_, answer),) = elsewhere.predict(finished, [file])
+    ((_, answer),) = external_validation.predict(finished, [file])
     assert answer["scores"]["opaque"] == pytest.approx(row["score"], abs=1e-4)
     assert answer["positive"] == [max(answer["scores"], key=answer["scores"].get)]
 
@@ -199,5 +202,5 @@ def test_single_images_score_as_in_the_predictions(place, finished):
 def test_an_unreadable_image_is_refused_and_the_next_is_answered(place, finished, tmp_path):
     (tmp_path / "no.png").write_text("no image")
     good = next((place / "classes").rglob("*.png"))
-    (_, first), (_, second) = elsewhere.predict(finished, [tmp_path / "no.png", good])
+    (_, first), (_, second) = external_validation.predict(finished, [tmp_path / "no.png", good])
     assert "refused" in first and "scores" in second

@@ -5,8 +5,10 @@ import torch
 import toy
 
 from cxr_ft.data import manifest
-from cxr_ft.run import artefact, checkpoint, evaluate, train
-from cxr_ft.score.stats import macro_auroc
+from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.record import saved_model
+from cxr_ft.run.training import checkpoint, train
+from cxr_ft.score.statistics.intervals import macro_auroc
 
 #: The rate rises nearly to the end and gets too high, so that the last epochs are worse than one before.
 SPOILING = {"warmup": 0.9, "epochs": 4}
@@ -26,9 +28,9 @@ def test_the_saved_model_is_that_of_the_best_epoch(overlapping, tmp_path, monkey
         assert 0.6 < value < 0.95
         assert best != min(range(len(result.history)), key=lambda epoch: result.history[epoch]["val_loss"])
 
-    parts, again, _ = artefact.load(tmp_path / "run")
-    rows = evaluate.data_of(again, manifest.read(overlapping / "splits"), parts.base.image_size)["val"]
-    answers = evaluate.answer(parts, rows, 8, "", texts=False)
+    parts, again, _ = saved_model.load(tmp_path / "run")
+    rows = evaluate.datasets_of(again, manifest.read(overlapping / "splits"), parts.base.image_size)["val"]
+    answers = evaluate.run_inference(parts, rows, 8, "", texts=False)
     assert answers.loss == pytest.approx(result.history[best]["val_loss"], rel=1e-5)
     assert result.metrics["val"]["loss"] == pytest.approx(result.history[best]["val_loss"], rel=1e-5)
     if task == "classify":

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
 from tuning_parts import batch_of, built
 
 from cxr_ft.model.protocols import trainable
-from cxr_ft.run import memory, power
-from cxr_ft.score.memory_words import sentence
+from cxr_ft.run.cost import energy_meter, memory
+from cxr_ft.show.memory_sentence import sentence
 
 
 def counted(model, batch, loss_of, optimizer=None):
@@ -131,14 +131,14 @@ class Clock:
 
 
 def test_energy_is_the_difference_and_busy_the_mean(monkeypatch):
-    monkeypatch.setattr(power, "EVERY", 0.01)
-    with power.metered(Clock) as spent:
+    monkeypatch.setattr(energy_meter, "EVERY", 0.01)
+    with energy_meter.metered(Clock) as spent:
         torch.randn(300, 300) @ torch.randn(300, 300)
     told = spent.to_json(spent.seconds)
     assert told["joules"] >= 10 and told["busy_percent"] == 40 and told["why_not"] is None
     # A run that was stopped before: what it used then nobody measured.
     assert spent.to_json(spent.seconds + 100)["joules"] is None
-    with power.metered(lambda: "no counter here") as spent:
+    with energy_meter.metered(lambda: "no counter here") as spent:
         pass
     assert spent.to_json(0) == {"joules": None, "busy_percent": None, "of": None, "why_not": "no counter here"}
 
@@ -149,15 +149,15 @@ def test_rapl_adds_packages_and_survives_a_counter_that_starts_anew(tmp_path):
         package.mkdir()
         (package / "max_energy_range_uj").write_text("100000000\n")
         (package / "energy_uj").write_text(f"{counter}\n")
-    reader = power.rapl(tmp_path)
+    reader = energy_meter.rapl(tmp_path)
     assert reader.joules() == 0 and reader.busy() is None
     (packages[0] / "energy_uj").write_text("3000000\n")
     (packages[1] / "energy_uj").write_text("499999\n")  # past the end of its range
     (packages[2] / "energy_uj").write_text("77777777\n")  # a part of package 0, counted there
     assert reader.joules() == pytest.approx(2 + 1.5, abs=1e-5)
     (packages[0] / "energy_uj").write_text("no number")
-    assert "cannot be read" in power.rapl(tmp_path)
-    assert "no RAPL" in power.rapl(tmp_path / "nowhere")
+    assert "cannot be read" in energy_meter.rapl(tmp_path)
+    assert "no RAPL" in energy_meter.rapl(tmp_path / "nowhere")
 
 
 class Nvml:
@@ -190,12 +190,12 @@ class Nvml:
 
 
 def test_a_gpu_tells_its_energy_or_its_watts():
-    reader = power.nvidia(Nvml(), "GPU-1")
+    reader = energy_meter.nvidia(Nvml(), "GPU-1")
     assert reader.joules() == 4.0 and reader.busy() == 80
-    old = power.nvidia(Nvml(total=False), "GPU-1")
+    old = energy_meter.nvidia(Nvml(total=False), "GPU-1")
     old.last -= 2
     assert old.joules() == pytest.approx(500, rel=0.05)
-    assert "driver not loaded" in power.nvidia(Nvml(works=False), "GPU-1")
+    assert "driver not loaded" in energy_meter.nvidia(Nvml(works=False), "GPU-1")
 
 
 def cost_of(micro=8, trainable=10, **kinds):

@@ -12,19 +12,20 @@ from PIL import Image
 
 from cxr_ft import config
 from cxr_ft.data import manifest
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git, timm_vision
-from cxr_ft.run import artefact, export, results, train
+from cxr_ft.run.record import export, results, saved_model
+from cxr_ft.run.training import train
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Splits of a tiny folder, and tiny pretrained models; the GIT's blocks are wide enough to be quantised."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     for name, tiny in (("git", git.tiny()), ("vit", timm_vision.tiny())):
         tiny.save(place / name, tiny.lm)
     return place
@@ -45,8 +46,8 @@ def trained(place, out, method, model="git", task="classify", **data):
 
 def answered(run, image):
     """The run's own logits for one image."""
-    parts, *_ = artefact.load(run)
-    example = Example(image, np.zeros(len(artefact.labels(run)["labels"])), "no edema.")
+    parts, *_ = saved_model.load(run)
+    example = Example(image, np.zeros(len(saved_model.labels(run)["labels"])), "no edema.")
     batch = parts.head.collate([example])
     if parts.head.output == "text":
         batch["labels"][:, 1:] = -100  # the start token's alone

@@ -12,21 +12,25 @@ from transformers import GitConfig, GitForCausalLM
 
 from cxr_ft import config
 from cxr_ft.config import Part
-from cxr_ft.data import batches, manifest
+from cxr_ft.data import manifest
+from cxr_ft.data.dataset import split_dataset
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
+from cxr_ft.model.assembly import ModelParts, build
 from cxr_ft.model.bases import git, timm_vision
-from cxr_ft.model.find import Parts, build
 from cxr_ft.model.protocols import PIXELS
-from cxr_ft.run import checkpoint, evaluate, feature_file, features, results, train
+from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.features import feature_store, tensor_file
+from cxr_ft.run.record import results
+from cxr_ft.run.training import checkpoint, train
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Splits of a tiny folder, and a tiny pretrained model."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return place
@@ -67,7 +71,7 @@ def parts_of(place, **how):
 
 
 def side(place, name="train", size=32, **how):
-    return batches.rows(manifest.read(place / "splits"), name, size, **how)
+    return split_dataset.rows(manifest.read(place / "splits"), name, size, **how)
 
 
 def files(cache):
@@ -76,8 +80,10 @@ def files(cache):
 
 def counted(monkeypatch):
     """The images that frozen parts read from now on."""
-    seen, compute = [], features.Frozen.compute
-    monkeypatch.setattr(features.Frozen, "compute", lambda self, pixels: seen.extend(pixels) or compute(self, pixels))
+    seen, compute = [], feature_store.FrozenFeatures.compute
+    monkeypatch.setattr(
+        feature_store.FrozenFeatures, "compute", lambda self, pixels: seen.extend(pixels) or compute(self, pixels)
+    )
     return seen
 
 
@@ -112,12 +118,12 @@ def wide():
     return git.Git(lm, git.tiny().processor, "wide")
 
 
-@pytest.mark.parametrize("precision", features.AUTOCAST)
+@pytest.mark.parametrize("precision", feature_store.AUTOCAST)
 def test_no_batch_changes_an_images_bits(precision):
     if precision == "fp16":
         pytest.skip("no arithmetic of a CPU")
     base = wide()
-    frozen = features.Frozen(base.prefix(base.lm), features.AUTOCAST[precision], None)
+    frozen = feature_store.FrozenFeatures(base.prefix(base.lm), feature_store.AUTOCAST[precision], None)
     pixels = torch.randn(9, 3, 224, 224)
     alone = [frozen.put({PIXELS: one[None]}, [0], torch.device("cpu"))["image_tokens"] for one in pixels]
     for size in (2, 3, 4, 8, 9):
@@ -154,7 +160,7 @@ def test_no_change_is_ever_a_hit(place, cache, monkeypatch):
     parts, rows = parts_of(place), side(place)
 
     def stored(parts=parts, rows=rows, **how):
-        features.Store(parts).frozen(rows, reads=2, **how)
+        feature_store.FeatureStore(parts).frozen(rows, reads=2, **how)
         return len(files(cache))
 
     assert stored() == 1 and stored() == 1
@@ -165,7 +171,7 @@ def test_no_change_is_ever_a_hit(place, cache, monkeypatch):
     assert stored(autocast=torch.bfloat16) == 3
     order = dataclasses.replace(manifest.read(place / "splits"))
     order.tables["train"] = order.tables["train"][::-1].reset_index(drop=True)
-    assert stored(rows=batches.rows(order, "train", 32)) == 4
+    assert stored(rows=split_dataset.rows(order, "train", 32)) == 4
     assert stored(rows=side(place, "val")) == 5
     settings = parts.base.processor.image_processor
     monkeypatch.setattr(settings, "image_mean", [0.5, 0.5, 0.4])
@@ -181,20 +187,20 @@ def test_no_change_is_ever_a_hit(place, cache, monkeypatch):
 
 def test_another_image_is_another_file(place, tmp_path, cache):
     source = Path(folder.demo(tmp_path))
-    manifest.make(str(source), "folder", Asked(per_label=12), tmp_path / "splits")
+    manifest.make(str(source), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     parts = parts_of(place)
-    features.Store(parts).frozen(side(tmp_path), reads=2)
+    feature_store.FeatureStore(parts).frozen(side(tmp_path), reads=2)
     film = source / str(side(tmp_path).table["path"].iloc[0])
     other = source / str(side(tmp_path).table["path"].iloc[1])
     film.write_bytes(other.read_bytes())
-    features.Store(parts).frozen(side(tmp_path), reads=2)
+    feature_store.FeatureStore(parts).frozen(side(tmp_path), reads=2)
     assert len(files(cache)) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "one byte", "zeros", "empty", "header", "no file at all"])
 def test_a_damaged_file_is_made_again(place, cache, capsys, damage):
     parts, rows = parts_of(place), side(place)
-    whole = features.Store(parts).frozen(rows, reads=2).stored.clone()
+    whole = feature_store.FeatureStore(parts).frozen(rows, reads=2).stored.clone()
     (file,) = files(cache)
     good = file.read_bytes()
     bad = {
@@ -210,7 +216,7 @@ def test_a_damaged_file_is_made_again(place, cache, capsys, damage):
     else:
         file.unlink()
         file.mkdir()
-    again = features.Store(parts).frozen(rows, reads=2).stored
+    again = feature_store.FeatureStore(parts).frozen(rows, reads=2).stored
     if damage in bad:
         assert torch.equal(again, whole) and file.read_bytes() == good
         assert "damaged and not used" in capsys.readouterr().err
@@ -220,7 +226,7 @@ def test_a_damaged_file_is_made_again(place, cache, capsys, damage):
 
 def test_what_was_interrupted_leaves_nothing_and_begins_again(place, cache, monkeypatch):
     parts, rows = parts_of(place), side(place)
-    compute, seen = features.Frozen.compute, []
+    compute, seen = feature_store.FrozenFeatures.compute, []
 
     def killed(self, pixels):
         seen.append(1)
@@ -228,35 +234,35 @@ def test_what_was_interrupted_leaves_nothing_and_begins_again(place, cache, monk
             raise KeyboardInterrupt
         return compute(self, pixels)
 
-    monkeypatch.setattr(features.Frozen, "compute", killed)
+    monkeypatch.setattr(feature_store.FrozenFeatures, "compute", killed)
     with pytest.raises(KeyboardInterrupt):
-        features.Store(parts).frozen(rows, reads=2)
+        feature_store.FeatureStore(parts).frozen(rows, reads=2)
     assert not list(cache.iterdir())
-    assert features.Store(parts).frozen(rows, reads=2).stored is not None
+    assert feature_store.FeatureStore(parts).frozen(rows, reads=2).stored is not None
     # A process that was killed outright leaves its temporary file; whoever finishes removes it.
     leftover = cache / f".{files(cache)[0].name}.abc.safetensors"
     leftover.write_bytes(b"half")
     files(cache)[0].unlink()
-    features.Store(parts).frozen(rows, reads=2)
+    feature_store.FeatureStore(parts).frozen(rows, reads=2)
     assert [path.name for path in cache.iterdir()] == [files(cache)[0].name]
 
 
 def test_two_processes_at_once_are_harmless(place, cache, monkeypatch):
     """The other one finishes first, and takes our temporary file for a leftover."""
     parts, rows = parts_of(place), side(place)
-    first, compute = features.Store(parts), features.Frozen.compute
+    first, compute = feature_store.FeatureStore(parts), feature_store.FrozenFeatures.compute
     busy = []
 
     def meanwhile(self, pixels):
         if len(busy) == 5:
             busy.append(1)
-            assert features.Store(parts).frozen(rows, reads=2).stored is not None
+            assert feature_store.FeatureStore(parts).frozen(rows, reads=2).stored is not None
         busy.append(1)
         return compute(self, pixels)
 
-    monkeypatch.setattr(features.Frozen, "compute", meanwhile)
+    monkeypatch.setattr(feature_store.FrozenFeatures, "compute", meanwhile)
     found = first.frozen(rows, reads=2).stored
-    assert torch.equal(found, features.Store(parts).frozen(rows).stored)
+    assert torch.equal(found, feature_store.FeatureStore(parts).frozen(rows).stored)
     assert len(list(cache.iterdir())) == 1
 
 
@@ -264,13 +270,13 @@ def test_two_processes_at_once_are_harmless(place, cache, monkeypatch):
 def test_without_room_it_trains_all_the_same(place, tmp_path, cache, monkeypatch, capsys, trouble):
     side(place), side(place, "val")
     if trouble == "full":
-        monkeypatch.setattr(features, "_free", lambda folder: 1000)
+        monkeypatch.setattr(feature_store, "_free", lambda folder: 1000)
     elif trouble == "fills up":
 
         def full(*a, **k):
             raise UsageError("cannot write there: No space left on device")
 
-        monkeypatch.setattr(feature_file, "write", full)
+        monkeypatch.setattr(tensor_file, "write", full)
     else:
         cache.parent.mkdir(exist_ok=True)
         cache.write_text("a file where the folder should be")
@@ -332,22 +338,22 @@ def test_resumed_with_and_without_the_store(place, tmp_path, monkeypatch):
 
 
 def test_a_side_is_mapped_not_read_into_memory(place, cache):
-    stored = features.Store(parts_of(place)).frozen(side(place), reads=2).stored
+    stored = feature_store.FeatureStore(parts_of(place)).frozen(side(place), reads=2).stored
     assert stored.untyped_storage().nbytes() <= files(cache)[0].stat().st_size
     assert stored.data_ptr() % 64 == 0
 
 
 def test_the_file_is_ordinary_safetensors(tmp_path):
     rows = torch.randn(5, 3, 7)
-    for dtype in feature_file.NAMES:
+    for dtype in tensor_file.NAMES:
         path = tmp_path / f"{dtype}.safetensors"
-        feature_file.write(path, iter(rows.to(dtype)), (5, 3, 7), dtype)
+        tensor_file.write(path, iter(rows.to(dtype)), (5, 3, 7), dtype)
         assert torch.equal(load_file(path)["rows"], rows.to(dtype))
-        assert torch.equal(feature_file.read(path, (5, 3, 7), dtype), rows.to(dtype))
-        assert feature_file.read(path, (5, 3, 8), dtype) is None
+        assert torch.equal(tensor_file.read(path, (5, 3, 7), dtype), rows.to(dtype))
+        assert tensor_file.read(path, (5, 3, 8), dtype) is None
     for wrong in (rows[:4], rows[:, :2], torch.cat((rows, rows)), rows.double()):
         with pytest.raises(ValueError, match="announced"):
-            feature_file.write(tmp_path / "wrong", iter(wrong), (5, 3, 7), torch.float32)
+            tensor_file.write(tmp_path / "wrong", iter(wrong), (5, 3, 7), torch.float32)
     assert not (tmp_path / "wrong").exists()
 
 
@@ -355,7 +361,7 @@ def test_the_file_is_ordinary_safetensors(tmp_path):
 @pytest.mark.parametrize("task", ["classify", "report"])
 def test_out_of_memory_in_judging_halves_the_rows(place, monkeypatch, capsys, task, error):
     parts, rows = parts_of(place, task=task), side(place, text="mini_report")
-    expected = evaluate.answer(parts, rows, 8, "")
+    expected = evaluate.run_inference(parts, rows, 8, "")
     predict, sizes = type(parts.head).predict, []
 
     def small(self, model, batch):
@@ -365,7 +371,7 @@ def test_out_of_memory_in_judging_halves_the_rows(place, monkeypatch, capsys, ta
         return predict(self, model, batch)
 
     monkeypatch.setattr(type(parts.head), "predict", small)
-    found = evaluate.answer(parts, rows, 8, "val")
+    found = evaluate.run_inference(parts, rows, 8, "val")
     assert sizes[:3] == [8, 4, 2] and sum(n for n in sizes if n <= 3) == len(rows)
     assert found.counted == expected.counted and found.loss == pytest.approx(expected.loss)
     if task == "classify":
@@ -379,14 +385,14 @@ def test_out_of_memory_in_judging_halves_the_rows(place, monkeypatch, capsys, ta
 
     monkeypatch.setattr(type(parts.head), "predict", never)
     with pytest.raises(evaluate.TrainingError, match="out of memory on one row of val"):
-        evaluate.answer(parts, rows, 8, "val")
+        evaluate.run_inference(parts, rows, 8, "val")
 
 
 def test_another_error_in_judging_is_raised(place, monkeypatch):
     parts = parts_of(place)
     monkeypatch.setattr(type(parts.head), "predict", lambda *a: (_ for _ in ()).throw(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
-        evaluate.answer(parts, side(place), 8, "")
+        evaluate.run_inference(parts, side(place), 8, "")
 
 
 @pytest.mark.parametrize(("layers", "pool"), [(0, ""), (1, "cls"), (1, "mean"), (2, "")])
@@ -407,7 +413,7 @@ def test_a_vit_stores_what_lies_below_its_trained_blocks(place, tmp_path, cache,
     card = manifest.read(place / "splits").card
     parts, rows = build(resolved, card.labels, card.multi_label), side(place)
     whole = parts.head.collate([rows[i] for i in range(5)])
-    frozen = features.Store(parts).frozen(rows, reads=2)
+    frozen = feature_store.FeatureStore(parts).frozen(rows, reads=2)
     assert (frozen is None) == (layers == 2)
     if frozen is not None:
         less = frozen.put(whole, range(5), torch.device("cpu"))
@@ -426,5 +432,7 @@ def test_a_base_that_stores_nothing(place):
         image_size = 32
 
     parts = parts_of(place)
-    store = features.Store(Parts(base=Plain(), head=parts.head, model=parts.model, tuning=Part("lora", None)))
+    store = feature_store.FeatureStore(
+        ModelParts(base=Plain(), head=parts.head, model=parts.model, tuning=Part("lora", None))
+    )
     assert store.frozen(side(place), reads=2) is None

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_ft.data.batches import Example
-from cxr_ft.run import gallery, saliency
+from cxr_ft.data.dataset.split_dataset import Example
+from cxr_ft.run.evaluation import gallery_files, saliency
 
 LABELS = ("Edema", "Fracture", "Effusion")
 
@@ -40,7 +40,7 @@ def shown(tmp_path, monkeypatch):
     monkeypatch.setattr(saliency, "of_text", lambda parts, example, written: np.array([[float(written[-2:])]]))
 
     def entries(count, values):
-        gallery.write(tmp_path, Side(count), values, {"labels": LABELS}, SimpleNamespace(), batch_size=4)
+        gallery_files.write(tmp_path, Side(count), values, {"labels": LABELS}, SimpleNamespace(), batch_size=4)
         return json.loads((tmp_path / "gallery" / "gallery.json").read_text())
 
     return entries

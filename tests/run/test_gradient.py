@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from cxr_ft import config, plugins
-from cxr_ft.data.batches import Rows
-from cxr_ft.model import find
+from cxr_ft.data.dataset.split_dataset import SplitDataset
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
-from cxr_ft.run import features, processes
-from cxr_ft.run.loop import Loop
+from cxr_ft.run.features import feature_store
+from cxr_ft.run.training import processes
+from cxr_ft.run.training.loop import Loop
 
 N = 7
 #: Labels of the rows; NaN is masked. Rows have two, one or none that count.
@@ -57,11 +58,11 @@ def made(head, multi_label, batch_size, micro):
             module.p = 0.0
     base.lm.config.hidden_dropout_prob = 0.0
     torch.manual_seed(0)
-    parts = find.assemble(
+    parts = assembly.assemble(
         base, resolved, ("Edema", "Effusion"), multi_label, plugins.load(plugins.TUNING, "full").apply
     )
     table, images, targets, text = rows_of(head)
-    return resolved, parts, Rows(table, images, targets[multi_label], text)
+    return resolved, parts, SplitDataset(table, images, targets[multi_label], text)
 
 
 def plain_loss(parts, rows, multi_label, chosen):
@@ -114,7 +115,7 @@ def test_the_gradient_is_that_of_the_mean_loss(tmp_path, monkeypatch, head, mult
         parts=parts,
         data={"train": rows, "val": rows},
         accelerator=processes.start("no"),
-        store=features.Store(parts, keep=False, says=False),
+        store=feature_store.FeatureStore(parts, keep=False, says=False),
         out=tmp_path,
         fingerprint="",
     ).run()

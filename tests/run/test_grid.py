@@ -6,16 +6,19 @@ import pytest
 
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run import ablate, evaluate, grid, rates, results, train, workers
+from cxr_ft.run.ablation import ablate, grid, rate_search, workers
+from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.record import results
+from cxr_ft.run.training import train
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return {
@@ -63,9 +66,9 @@ def test_what_cannot_be_matched_is_one_line(varied, words):
 
 
 def test_rates_lie_half_a_decade_apart_around_the_first():
-    assert rates.around(1e-3, 1) == [1e-3]
-    assert rates.around(1e-3, 3) == [3.2e-4, 1e-3, 3.2e-3]
-    assert rates.around(2e-4, 2) == [2e-4, 6.3e-4]
+    assert rate_search.around(1e-3, 1) == [1e-3]
+    assert rate_search.around(1e-3, 3) == [3.2e-4, 1e-3, 3.2e-3]
+    assert rate_search.around(2e-4, 2) == [2e-4, 6.3e-4]
 
 
 def test_every_method_is_tried_alike_and_the_best_on_val_is_used(raw, tmp_path, here):
@@ -99,7 +102,7 @@ def test_a_grid_that_varies_the_rate_tries_none(raw, tmp_path):
 
 def test_a_best_rate_at_the_end_is_noted():
     entry = {"rates": [1.0, 2.0], "chosen": 2.0, "on": "a"}
-    assert rates.notes({"a": entry, "b": entry}) == [
+    assert rate_search.notes({"a": entry, "b": entry}) == [
         "a: the best learning rate, 2, is the largest tried; the best may lie beyond"
     ]
 
@@ -125,7 +128,7 @@ def test_the_continued_studys_tables(raw, tmp_path, here):
 def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, here, jobs):
     cells = grid.cells(raw, {"method": ["last_layers", "zero_shot"]})
     alone = ablate.run(cells, tmp_path / "alone")
-    apart = ablate.run(cells, tmp_path / "apart", carry_out=workers.side_by_side(jobs))
+    apart = ablate.run(cells, tmp_path / "apart", carry_out=workers.run_parallel(jobs))
     assert [r.metrics for r in apart] == [r.metrics for r in alone]
     assert [r.config_hash for r in apart] == [r.config_hash for r in alone]
 
@@ -133,7 +136,7 @@ def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, here, jobs)
 def test_a_process_that_dies_is_a_failed_row(raw, tmp_path, here, monkeypatch):
     cells = grid.cells(raw, {"method": ["zero_shot"]})
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")
-    (result,) = ablate.run(cells, tmp_path, carry_out=workers.side_by_side(1))
+    (result,) = ablate.run(cells, tmp_path, carry_out=workers.run_parallel(1))
     assert result.status == "failed" and result.error == "its process ended with code 1"
     assert json.loads((tmp_path / "classify-zero_shot-s0" / "result.json").read_text())["status"] == "failed"
 
@@ -144,4 +147,4 @@ def test_bad_input_of_a_process_is_one_line(raw, tmp_path):
     (first,) = cells
     train.fit(next(iter(other.values())), tmp_path / first, verify=False)
     with pytest.raises(UsageError, match="holds another run"):
-        workers.side_by_side(1)(cells, tmp_path)
+        workers.run_parallel(1)(cells, tmp_path)

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from cxr_ft.data.batches import Learnt, Rows
-from cxr_ft.data.learning import Learning, class_weights
-from cxr_ft.run import judging
+from cxr_ft.data.dataset.split_dataset import SplitDataset, TrainTargets
+from cxr_ft.data.dataset.train_view import TrainView, class_weights
+from cxr_ft.run.evaluation import evaluation_context
 
 LABELS = ["a", "b"]
 
@@ -19,7 +19,9 @@ def rows(n, targets, learnt=None, size=32, **columns):
     ids = {name: [f"{name}{i}" for i in range(n)] for name in ("subject_id", "study_id", "dicom_id")}
     table = pd.DataFrame({**ids, **columns})
     images = np.random.default_rng(0).integers(0, 255, (n, size, size)).astype(np.uint8)
-    return Rows(table, images, np.asarray(targets, float), "findings" if "findings" in columns else None, learnt)
+    return SplitDataset(
+        table, images, np.asarray(targets, float), "findings" if "findings" in columns else None, learnt
+    )
 
 
 def manifest(blank="negative", labels=("a", "b")):
@@ -35,22 +37,29 @@ def manifest(blank="negative", labels=("a", "b")):
 
 def test_the_prevalence_of_training_is_that_of_its_targets_and_weights():
     targets = np.array([[1, np.nan], [0, 1], [0, 0], [0, 1]])
-    learnt = Learnt(Learning(), targets, class_weights(targets, True))
+    learnt = TrainTargets(TrainView(), targets, class_weights(targets, True))
     scores = np.random.default_rng(1).random((4, 2))
-    plain = judging.fitted("lora", rows(4, targets), rows(4, targets), scores, True)
+    plain = evaluation_context.fitted("lora", rows(4, targets), rows(4, targets), scores, True)
     assert plain["prevalence"] == [0.25, pytest.approx(2 / 3)]
-    balanced = judging.fitted("lora", rows(4, targets, learnt), rows(4, targets), scores, True)
+    balanced = evaluation_context.fitted("lora", rows(4, targets, learnt), rows(4, targets), scores, True)
     assert balanced["prevalence"] == [pytest.approx(0.5), pytest.approx(0.5)]
-    assert judging.fitted("zero_shot", rows(4, targets), rows(4, targets), scores, True)["prevalence"] is None
+    assert (
+        evaluation_context.fitted("zero_shot", rows(4, targets), rows(4, targets), scores, True)["prevalence"] is None
+    )
     classes = np.eye(2)[[0, 0, 0, 1]]
-    assert judging.fitted("lora", rows(4, classes), rows(4, classes), classes, False)["prevalence"] == [0.75, 0.25]
+    assert evaluation_context.fitted("lora", rows(4, classes), rows(4, classes), classes, False)["prevalence"] == [
+        0.75,
+        0.25,
+    ]
 
 
 def test_the_natural_prevalence_is_the_manifests():
-    assert judging.Tested(None, None, manifest()).natural(LABELS) == [0.2, 0.05]
-    assert judging.Tested(None, None, manifest(labels=("a",))).natural(LABELS) == [0.2, None]
-    assert judging.Tested(None, None, manifest(blank="ignore")).natural(LABELS) == [None, None]
-    assert judging.Tested(None, None, SimpleNamespace(manifest={"asked": {"blank": "negative"}})).natural(LABELS) == [
+    assert evaluation_context.EvaluationContext(None, None, manifest()).natural(LABELS) == [0.2, 0.05]
+    assert evaluation_context.EvaluationContext(None, None, manifest(labels=("a",))).natural(LABELS) == [0.2, None]
+    assert evaluation_context.EvaluationContext(None, None, manifest(blank="ignore")).natural(LABELS) == [None, None]
+    assert evaluation_context.EvaluationContext(
+        None, None, SimpleNamespace(manifest={"asked": {"blank": "negative"}})
+    ).natural(LABELS) == [
         None,
         None,
     ]
@@ -63,18 +72,20 @@ def test_scores_of_the_natural_side_are_corrected_and_of_the_balanced_side_not()
     natural = rows(4000, truth, size=1, sex=["F", "M"] * 2000, age=["50-59", ""] * 2000, view=[""] * 4000)
     known = {"temperature": 1.5, "prevalence": [0.5, 0.5], "why": ""}
     saved = {"labels": LABELS, "multi_label": True, "thresholds": [0.5, 0.5], "calibration": known}
-    tested = judging.Tested(natural, natural, manifest())
-    judged = judging.of_scores(natural, scores, saved, "test_natural", tested)
+    tested = evaluation_context.EvaluationContext(natural, natural, manifest())
+    judged = evaluation_context.of_scores(natural, scores, saved, "test_natural", tested)
     assert judged["calibration"]["corrected"]["ece"] < judged["calibration"]["raw"]["ece"] / 3
     assert set(judged["subgroups"]) == {"sex", "age"}
     assert set(judged["subgroups"]["age"]["groups"]) == {"40-59", "unknown"}
     json.dumps(judged, allow_nan=False)
-    balanced = judging.of_scores(natural, scores, saved, "test", tested)["calibration"]
+    balanced = evaluation_context.of_scores(natural, scores, saved, "test", tested)["calibration"]
     assert balanced["corrected"] is None and "balanced as train is" in balanced["undefined"]["corrected"]
     assert balanced["scaled"] == judged["calibration"]["scaled"]
-    train = judging.of_scores(natural, scores, saved, "", None)
+    train = evaluation_context.of_scores(natural, scores, saved, "", None)
     assert "subgroups" not in train
-    old = judging.of_scores(natural, scores, {**saved, "calibration": None}, "test_natural", tested)["calibration"]
+    old = evaluation_context.of_scores(natural, scores, {**saved, "calibration": None}, "test_natural", tested)[
+        "calibration"
+    ]
     assert old["scaled"] is old["corrected"] is None and old["undefined"]["scaled"] == "the run recorded none"
 
 
@@ -83,13 +94,17 @@ def test_texts_are_judged_with_floors_and_probes_on_a_test_side_alone():
     some = rows(4, np.zeros((4, 2)), findings=findings)
     parts = SimpleNamespace(head=SimpleNamespace(text=SimpleNamespace(config=SimpleNamespace(text=""))))
     saved = {"labels": LABELS}
-    judged = judging.of_texts(parts, some, findings, saved, judging.Tested(some, some, manifest()))
+    judged = evaluation_context.of_texts(
+        parts, some, findings, saved, evaluation_context.EvaluationContext(some, some, manifest())
+    )
     # Each image is its own nearest one here.
     assert judged["floors"]["nearest"]["bleu_4"] == judged["bleu_4"] == pytest.approx(1.0)
     assert judged["signature"]["section"] == "findings" and judged["probes"]["sides_swapped"]["changed"] == 2
-    assert "floors" not in judging.of_texts(parts, some, findings, saved, None)
+    assert "floors" not in evaluation_context.of_texts(parts, some, findings, saved, None)
     blind = rows(4, np.zeros((4, 2)), size=0, findings=findings)
-    judged = judging.of_texts(parts, blind, findings, saved, judging.Tested(blind, blind, manifest()))
+    judged = evaluation_context.of_texts(
+        parts, blind, findings, saved, evaluation_context.EvaluationContext(blind, blind, manifest())
+    )
     assert judged["floors"]["nearest"] is None and judged["floors"]["undefined"] == {
         "nearest": "the rows have no image"
     }

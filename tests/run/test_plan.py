@@ -11,13 +11,15 @@ import torch
 from cxr_ft import config
 from cxr_ft.cli import train as cli
 from cxr_ft.data import manifest
-from cxr_ft.data.batches import Example
+from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
-from cxr_ft.model import find
+from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
-from cxr_ft.model.protocols import Storable
-from cxr_ft.run import features, memory, plan, predict, speed, train
+from cxr_ft.model.protocols import HasFrozenPrefix
+from cxr_ft.run.cost import machine_speed, memory, run_forecast, step_forecast
+from cxr_ft.run.features import feature_store
+from cxr_ft.run.training import train
 
 LABELS = ("a", "b", "c")
 METHODS = ["full", "last_layers", "lora", "adapter", "bitfit", "ia3", "qlora"]
@@ -27,7 +29,7 @@ METHODS = ["full", "last_layers", "lora", "adapter", "bitfit", "ia3", "qlora"]
 def place(tmp_path_factory):
     """Splits of a tiny folder, and tiny pretrained models."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     for name, tiny in (("git", git.tiny()), ("vit", timm_vision.tiny())):
         tiny.save(place / name, tiny.lm)
     return place
@@ -47,17 +49,17 @@ def resolved(model, method, head="classify", rows=4, precision="no", **more):
 
 def compared(chosen):
     """Predicted and counted: a step with the optimizer's states there, of rows whose texts differ in length."""
-    rows, dtype = chosen.train.batch_size, features.AUTOCAST[chosen.train.precision]
+    rows, dtype = chosen.train.batch_size, feature_store.AUTOCAST[chosen.train.precision]
     torch.manual_seed(0)
-    parts = find.build(chosen, LABELS, True)
+    parts = assembly.build(chosen, LABELS, True)
     side, rng = parts.base.image_size, np.random.default_rng(0)
     texts = ["no acute finding. " * (2 + i) for i in range(rows)]
     batch = parts.head.collate(
         [Example(rng.integers(0, 256, (side, side), dtype=np.uint8), np.zeros(3), text) for text in texts]
     )
-    prefix = parts.base.prefix(parts.model.train()) if isinstance(parts.base, Storable) else None
+    prefix = parts.base.prefix(parts.model.train()) if isinstance(parts.base, HasFrozenPrefix) else None
     if prefix is not None:
-        batch = features.Frozen(prefix, dtype, None).put(batch, [], torch.device("cpu"))
+        batch = feature_store.FrozenFeatures(prefix, dtype, None).put(batch, [], torch.device("cpu"))
     optimizer = torch.optim.AdamW([p for p in parts.model.parameters() if p.requires_grad], fused=True)
     for _ in range(2):
         count = memory.Count(memory.held(parts.model, optimizer), batch)
@@ -73,9 +75,9 @@ def compared(chosen):
     if "labels" in batch:
         there = batch["labels"] != -100
         before = (there.int().argmax(1) + 1).tolist()
-        lengths = predict.Texts(before=before, written=there.sum(1).tolist(), read=[0] * rows)
-    parts = find.build(chosen, LABELS, True, weights=False)
-    return predict.predict(chosen, parts, len(LABELS), lengths), count
+        lengths = step_forecast.TextLengths(before=before, written=there.sum(1).tolist(), read=[0] * rows)
+    parts = assembly.build(chosen, LABELS, True, weights=False)
+    return step_forecast.forecast_step(chosen, parts, len(LABELS), lengths), count
 
 
 @pytest.mark.parametrize("model", ["git-phantom-tiny", "vit"])
@@ -119,7 +121,9 @@ def test_a_frozen_tower_is_read_in_each_step_of_the_plan_where_images_change(cha
         chosen = resolved("git-phantom-tiny", "lora", data=data)
         tuning = dataclasses.replace(chosen.tuning.options, targets=("text.q",))
         chosen = dataclasses.replace(chosen, tuning=dataclasses.replace(chosen.tuning, options=tuning))
-        return predict.predict(chosen, find.build(chosen, LABELS, True, weights=False), len(LABELS)).flops
+        return step_forecast.forecast_step(
+            chosen, assembly.build(chosen, LABELS, True, weights=False), len(LABELS)
+        ).flops
 
     assert flops(**changes) > 1.5 * flops()
 
@@ -135,7 +139,7 @@ def test_what_a_run_counts_is_what_its_plan_said(place, tmp_path, method, micro)
         }
     )
     splits = manifest.read(place / "splits")
-    said = plan.forecast(chosen, splits.card.labels, splits.card.multi_label, splits)
+    said = run_forecast.forecast(chosen, splits.card.labels, splits.card.multi_label, splits)
     cost = train.fit(chosen, tmp_path / "run", verify=False).cost
     assert sum(said.one.memory.values()) == pytest.approx(sum(cost["memory"].values()), rel=0.02)
     assert said.one.flops_per_sample == pytest.approx(cost["flops_per_sample"], rel=0.01)
@@ -165,18 +169,18 @@ def test_zero_shot_has_weights_alone(capsys):
 
 
 def test_more_work_takes_longer_and_a_faster_machine_less():
-    slow = speed.Rates(flops=1e9, moved=1e9, start=1e-5)
-    fast = speed.Rates(flops=1e12, moved=1e11, start=1e-6)
-    one = predict.predict(*_small("last_layers"))
-    two = predict.predict(*_small("full"))
-    assert 0 < speed.seconds(one, fast) < speed.seconds(one, slow) < speed.seconds(two, slow)
-    machine = speed.rates("no")
+    slow = machine_speed.MachineRates(flops=1e9, moved=1e9, start=1e-5)
+    fast = machine_speed.MachineRates(flops=1e12, moved=1e11, start=1e-6)
+    one = step_forecast.forecast_step(*_small("last_layers"))
+    two = step_forecast.forecast_step(*_small("full"))
+    assert 0 < machine_speed.seconds(one, fast) < machine_speed.seconds(one, slow) < machine_speed.seconds(two, slow)
+    machine = machine_speed.rates("no")
     assert machine.flops > 1e8 and machine.moved > 1e7 and 0 < machine.start < 1e-2
 
 
 def _small(method):
     chosen = resolved("git-phantom-tiny", method)
-    return chosen, find.build(chosen, LABELS, True, weights=False), 3
+    return chosen, assembly.build(chosen, LABELS, True, weights=False), 3
 
 
 @pytest.mark.slow
@@ -185,7 +189,7 @@ def test_git_base_itself(method, head, tmp_path):
     """The real shape, weights at random: predicted against counted."""
     from transformers import GitConfig, GitForCausalLM, GitProcessor
 
-    tiny = find.SHIPPED / "git-tiny-random"
+    tiny = assembly.SHIPPED / "git-tiny-random"
     GitProcessor.from_pretrained(tiny).save_pretrained(tmp_path)
     GitForCausalLM(GitConfig()).save_pretrained(tmp_path)
     start = time.perf_counter()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cxr_ft.data.batches import Example
-from cxr_ft.model.protocols import Predicted
-from cxr_ft.run import saliency
+from cxr_ft.data.dataset.split_dataset import Example
+from cxr_ft.model.protocols import HeadOutput
+from cxr_ft.run.evaluation import saliency
 
 
 class Head:
@@ -30,7 +30,7 @@ class Head:
 
     def predict(self, model, batch):
         scores = torch.sigmoid(model(self.cells(batch)[:, :3])).detach()
-        return Predicted(list(scores), 0.0, 1, scores)
+        return HeadOutput(list(scores), 0.0, 1, scores)
 
     def loss(self, model, batch):
         return -self.cells(batch)[:, 5].sum(), 1

@@ -15,20 +15,21 @@ from safetensors.torch import load_file
 from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.model.heads.classify import Classify
-from cxr_ft.run import checkpoint, lock, processes, results, stop, train
-from cxr_ft.run.step import Stepper
-from cxr_ft.run.stop import TrainingError
+from cxr_ft.run.record import results
+from cxr_ft.run.training import checkpoint, divergence, lock, processes, train
+from cxr_ft.run.training.divergence import TrainingError
+from cxr_ft.run.training.step import Stepper
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Splits of a tiny folder, and a tiny pretrained model, with dropout and without."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     assert tiny.lm.config.hidden_dropout_prob > 0
     tiny.save(place / "tiny", tiny.lm)
@@ -140,7 +141,7 @@ def test_killed_within_a_checkpoint_the_one_before_counts(place, tmp_path, monke
 
 
 def test_a_checkpoint_of_another_run_or_version_is_not_guessed_at(place, tmp_path):
-    state = checkpoint.State(step=3)
+    state = checkpoint.LoopState(step=3)
     checkpoint.save(tmp_path, "one", state, {})
     assert checkpoint.read(tmp_path, "one")["state"] == state and state.saved == 3
     with pytest.raises(UsageError, match="belongs to another run"):
@@ -273,7 +274,7 @@ def test_what_is_no_number_stops_with_step_ids_and_checkpoint(place, tmp_path, m
     assert f"at step {last}, epoch 2, on dicom_id " in error
     assert f"last good checkpoint: step {last - 2}, in checkpoint.pt" in error
     ids = error.split("dicom_id ")[1].split(" and ")[0].split(", ")
-    assert len(ids) == stop.NAMED and "and 4 more" in error
+    assert len(ids) == divergence.NAMED and "and 4 more" in error
     assert set(ids) <= set(manifest.read(place / "splits").tables["train"]["dicom_id"].astype(str))
     kept = torch.load(tmp_path / "run" / checkpoint.FILE, weights_only=True)
     assert all(tensor.isfinite().all() for tensor in kept["weights"].values())
@@ -285,9 +286,9 @@ def test_what_is_no_number_stops_with_step_ids_and_checkpoint(place, tmp_path, m
 
 
 def watched(losses):
-    state = checkpoint.State()
+    state = checkpoint.LoopState()
     for loss in losses:
-        stop.watch(loss, state, ["a"])
+        divergence.watch(loss, state, ["a"])
         state.step += 1
 
 

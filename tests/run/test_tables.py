@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from cxr_ft.run import results, tables
+from cxr_ft.run.ablation import result_tables
+from cxr_ft.run.record import results
 
 SIDES = {"train": 0.1, "val": 0.3, "test": 0.5, "test_natural": 0.7}
 
@@ -12,8 +13,8 @@ def run_of(targets, seed, test, *, status="success", method="lora", task="classi
     """A record whose every metric says its side: val is as good as test is bad."""
     sides = {**SIDES, "test": test, "val": 1 - test}
     metrics = {
-        side: {"loss": value + 0.01, "macro": {name: value + i / 1000 for i, name in enumerate(tables.METRICS)}}
-        | {name: value + i / 1000 for i, name in enumerate(tables.TEXT_METRICS)}
+        side: {"loss": value + 0.01, "macro": {name: value + i / 1000 for i, name in enumerate(result_tables.METRICS)}}
+        | {name: value + i / 1000 for i, name in enumerate(result_tables.TEXT_METRICS)}
         for side, value in sides.items()
     }
     tuning = {"name": method, "targets": list(targets), **({"rank": 8} if method == "lora" else {})}
@@ -35,9 +36,11 @@ def done():
     return {**runs, "q.v-s2": run_of(("q", "v"), 2, -9.0, status="failed")}
 
 
-@pytest.mark.parametrize(("task", "names"), [("classify", tables.METRICS), ("report", tables.TEXT_METRICS)])
+@pytest.mark.parametrize(
+    ("task", "names"), [("classify", result_tables.METRICS), ("report", result_tables.TEXT_METRICS)]
+)
 def test_each_side_has_its_own_numbers(tmp_path, task, names):
-    tables.write(tmp_path, {"one": run_of(("q",), 3, 0.9, task=task)})
+    result_tables.write(tmp_path, {"one": run_of(("q",), 3, 0.9, task=task)})
     (row,) = pd.read_csv(tmp_path / "ablation.csv").to_dict("records")
     for side, value in (("train", 0.1), ("val", 1 - 0.9), ("test", 0.9)):
         assert row[f"{side}_loss"] == pytest.approx(value + 0.01)
@@ -48,7 +51,7 @@ def test_each_side_has_its_own_numbers(tmp_path, task, names):
 
 
 def test_an_effect_is_that_on_test_of_the_runs_that_succeeded(tmp_path, done):
-    tables.write(tmp_path, done)
+    result_tables.write(tmp_path, done)
     effects = pd.read_csv(tmp_path / "effects.csv").set_index("factor")
     assert effects.loc["v", "effect"] == pytest.approx(0.2)
     assert effects.loc["v", "runs"] == 2
@@ -58,14 +61,14 @@ def test_an_effect_is_that_on_test_of_the_runs_that_succeeded(tmp_path, done):
 
 def test_a_word_without_a_tower_means_both(tmp_path):
     """`q` against `text.q` differs in the vision tower, and not in the text tower."""
-    tables.write(tmp_path, {"a": run_of(("text.q",), 0, 0.5), "b": run_of(("q",), 0, 0.6)})
+    result_tables.write(tmp_path, {"a": run_of(("text.q",), 0, 0.5), "b": run_of(("q",), 0, 0.6)})
     effects = pd.read_csv(tmp_path / "effects.csv").set_index("factor")
     assert effects.loc["vision", "effect"] == pytest.approx(0.1) and "text" not in effects.index
 
 
 def test_full_fine_tuning_and_low_rank_have_tables_of_their_own(tmp_path):
     runs = {"l": run_of(("q",), 0, 0.5), "f": run_of(("q",), 0, 0.6, method="full")}
-    tables.write(tmp_path, {**runs, "b": run_of(("q",), 0, 0.7, method="ia3")})
+    result_tables.write(tmp_path, {**runs, "b": run_of(("q",), 0, 0.7, method="ia3")})
     for stem, run in (("lora", "l"), ("ffttrain", "f"), ("fftTest", "f")):
         table = pd.read_csv(tmp_path / f"{stem}_target_modules_ablation_results.csv")
         assert list(table["experiment"]) == [run]

@@ -10,11 +10,15 @@ import pytest
 from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run import evaluate, results, system, track, train
+from cxr_ft.run import trackers as track
+from cxr_ft.run.cost import machine_load
+from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.record import results
 from cxr_ft.run.trackers import tensorboard
+from cxr_ft.run.training import train
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 #: A patient's name that stands in file names, and so in paths and ids; and what must never leave either.
@@ -27,7 +31,7 @@ def place(tmp_path_factory):
     folder.demo(place)
     for i, path in enumerate(sorted((place / "classes").rglob("*.png"))):
         path.rename(path.with_name(f"{NAME}{i}.png"))
-    manifest.make(str(place / "classes"), "folder", Asked(per_label=12), place / "splits")
+    manifest.make(str(place / "classes"), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return place
@@ -46,7 +50,7 @@ def resolved(place):
 @pytest.fixture
 def tracked(resolved, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "verify_all", lambda runs: [evaluate.verify(run) for run in runs])
-    monkeypatch.setattr(system, "EVERY", 0.05)
+    monkeypatch.setattr(machine_load, "EVERY", 0.05)
     for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
 
@@ -142,11 +146,11 @@ def test_data_goes_there_when_it_may(tracked, name):
 def test_a_run_goes_on_where_it_was_told(tracked, resolved, monkeypatch):
     """Interrupted after an epoch and run again it is one run, and no epoch is told twice."""
     pytest.importorskip("tensorboard")
-    right = evaluate.judge
+    right = evaluate.compute_metrics
     with pytest.raises(KeyboardInterrupt):
-        monkeypatch.setattr(evaluate, "judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(evaluate, "compute_metrics", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         tracked("tensorboard")
-    monkeypatch.setattr(evaluate, "judge", right)
+    monkeypatch.setattr(evaluate, "compute_metrics", right)
     out, result = tracked("tensorboard")
     assert len(read_tensorboard(out)["val_loss"]) == len(result.history) == 2
 
@@ -193,7 +197,7 @@ def test_the_machine_is_watched_without_a_tracker(resolved, tmp_path):
 
 def test_half_a_line_is_left_out_and_the_seconds_go_on(tmp_path):
     (tmp_path / results.SYSTEM).write_text('{"seconds": 7.0}\n{"sec')
-    with system.Watch(tmp_path, take=lambda _: {"x": 1.0}):
+    with machine_load.Watch(tmp_path, take=lambda _: {"x": 1.0}):
         pass
     lines = results.read_system(tmp_path)
     assert len(lines) == 2 and lines[1]["seconds"] >= 7 and lines[1]["x"] == 1

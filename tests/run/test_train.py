@@ -12,18 +12,20 @@ from safetensors.torch import load_file, save_file
 from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run import artefact, checkpoint, evaluate, results, train
-from cxr_ft.run.loop import TrainingError
+from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.training import checkpoint, train
+from cxr_ft.run.training.loop import TrainingError
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Splits of a tiny folder, and a tiny pretrained model."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", Asked(per_label=12), place / "splits")
+    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return place
@@ -134,10 +136,10 @@ def test_a_finished_run_is_skipped_and_another_is_not_overwritten(place, tmp_pat
 
 def test_test_is_not_touched_before_the_reload(place, tmp_path, monkeypatch):
     seen = []
-    answer = evaluate.answer
+    answer = evaluate.run_inference
     monkeypatch.setattr(
         evaluate,
-        "answer",
+        "run_inference",
         lambda p, rows, *a, **k: seen.append(rows.table["split"].iloc[0]) or answer(p, rows, *a, **k),
     )
     result = train.fit(configured(place), tmp_path / "run", verify=False)
@@ -171,7 +173,7 @@ def test_thresholds_come_from_val(place, tmp_path):
     train.fit(configured(place), tmp_path / "run", verify=False)
     table = results.read_predictions(tmp_path / "run")
     val = table[table["split"] == "val"]
-    labels = artefact.labels(tmp_path / "run")
+    labels = saved_model.labels(tmp_path / "run")
     wide = {
         name: np.stack([val[val["label"] == label][name] for label in labels["labels"]], axis=1)
         for name in ("truth", "score")
@@ -211,13 +213,13 @@ def test_what_cannot_be_done_writes_nothing(place, tmp_path):
 
 
 def test_reports_count_a_study_once(place, tmp_path):
-    from cxr_ft.data import batches
+    from cxr_ft.data.dataset import split_dataset
 
     splits = manifest.read(place / "splits")
     twice = pd.concat([splits.tables["train"]] * 2, ignore_index=True)
     doubled = dataclasses.replace(splits, tables={**splits.tables, "train": twice})
-    assert len(batches.rows(doubled, "train", 32)) == 2 * len(splits.tables["train"])
-    assert len(batches.rows(doubled, "train", 32, text="mini_report")) == len(splits.tables["train"])
+    assert len(split_dataset.rows(doubled, "train", 32)) == 2 * len(splits.tables["train"])
+    assert len(split_dataset.rows(doubled, "train", 32, text="mini_report")) == len(splits.tables["train"])
 
 
 def test_memory_and_parameters_are_counted(place, tmp_path):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from cxr_ft import config
 from cxr_ft.data import manifest
-from cxr_ft.data.splits import Asked
+from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.model.bases import git
 
 #: Mean shade of the images of each class, and how much it varies from image to image: much more than the means differ.
@@ -40,7 +40,7 @@ def make(place, per_class=40, dropout=0.1):
     manifest.make(
         str(place / "images"),
         "folder",
-        Asked(per_label=per_class, text="findings", ratios=(50.0, 35.0, 15.0)),
+        SplitRequest(per_label=per_class, text="findings", ratios=(50.0, 35.0, 15.0)),
         place / "splits",
     )
     tiny = git.tiny()

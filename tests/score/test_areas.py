@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cxr_ft.score.areas import areas
-from cxr_ft.score.pairs import compare
-from cxr_ft.score.stats import auroc, cluster_bootstrap, macro_auroc
+from cxr_ft.score.statistics.delong import paired_aurocs
+from cxr_ft.score.statistics.intervals import auroc, cluster_bootstrap, macro_auroc
+from cxr_ft.score.statistics.pairs import compare
 
 #: Albumin, total protein, K-G score, benefit from surgery: 43 of the patients of DeLong et al. (1988), as SAS/STAT's
 #: example "Comparing Receiver Operating Characteristic Curves" of PROC LOGISTIC lists them.
@@ -63,7 +63,7 @@ def test_ranks_give_what_every_pair_gives(seed, decimals, images):
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 30 // images, 30)
     truth, scores = rng.integers(0, 2, 30).astype(float), rng.random((3, 30)).round(decimals)
-    found = areas(truth, scores, groups)
+    found = paired_aurocs(truth, scores, groups)
     points, covariance = direct(truth, scores, groups)
     assert found.points == pytest.approx(points)
     assert found.covariance == pytest.approx(covariance, abs=1e-12)
@@ -73,7 +73,7 @@ def test_one_row_a_subject_is_delong():
     rng = np.random.default_rng(3)
     truth, scores = rng.integers(0, 2, 80), rng.random((3, 80)).round(1)
     points, covariance = delong(truth, scores)
-    found = areas(truth, scores, np.arange(80))
+    found = paired_aurocs(truth, scores, np.arange(80))
     assert found.points == pytest.approx(points)
     assert found.covariance == pytest.approx(covariance)
 
@@ -83,7 +83,7 @@ def test_the_patients_of_delong_s_paper():
     table = np.array(PATIENTS.split(), float).reshape(-1, 4)
     scores = np.stack([10 - table[:, 2], table[:, 0], table[:, 1]])
     points, covariance = delong(table[:, 3], scores)
-    found = areas(table[:, 3], scores, np.arange(len(table)))
+    found = paired_aurocs(table[:, 3], scores, np.arange(len(table)))
     assert found.points == pytest.approx(points)
     assert found.covariance == pytest.approx(covariance)
     for first, second, p in ((1, 0, 0.9102063472), (2, 0, 0.4561397075), (2, 1, 0.1118282101)):
@@ -101,7 +101,7 @@ def world(rng, subjects=300, labels=3):
 
 def test_several_labels_vary_as_the_bootstrap_says():
     groups, truth, scores = world(np.random.default_rng(5))
-    found = areas(truth, scores, groups)
+    found = paired_aurocs(truth, scores, groups)
     assert found.points == pytest.approx([float(macro_auroc(truth, run)) for run in scores])
     weights = cluster_bootstrap(groups, 4000, 0)
     expected = np.cov([macro_auroc(truth, run, weights) for run in scores])
@@ -110,8 +110,8 @@ def test_several_labels_vary_as_the_bootstrap_says():
 
 def test_a_table_of_one_label_is_that_label():
     groups, truth, scores = world(np.random.default_rng(6), 40, 1)
-    whole, known = areas(truth, scores, groups), ~np.isnan(truth[:, 0])
-    alone = areas(truth[known, 0], scores[:, known, 0], groups[known])
+    whole, known = paired_aurocs(truth, scores, groups), ~np.isnan(truth[:, 0])
+    alone = paired_aurocs(truth[known, 0], scores[:, known, 0], groups[known])
     assert whole.points == pytest.approx(alone.points)
     assert whole.covariance == pytest.approx(alone.covariance)
     assert whole.points[0] == pytest.approx(float(auroc(truth[known, 0], scores[0, known, 0])))
@@ -120,17 +120,17 @@ def test_a_table_of_one_label_is_that_label():
 def test_any_increasing_transformation_and_any_order_of_rows_change_nothing():
     groups, truth, scores = world(np.random.default_rng(7), 40)
     order = np.random.default_rng(0).permutation(len(groups))
-    moved = areas(truth[order], np.exp(3 * scores[:, order]), groups[order])
-    assert moved.covariance == pytest.approx(areas(truth, scores, groups).covariance)
+    moved = paired_aurocs(truth[order], np.exp(3 * scores[:, order]), groups[order])
+    assert moved.covariance == pytest.approx(paired_aurocs(truth, scores, groups).covariance)
 
 
 def test_what_cannot_be_known_has_a_reason():
-    one_class = areas([1, 1, 1], [[0.1, 0.2, 0.3]], list("abc"))
+    one_class = paired_aurocs([1, 1, 1], [[0.1, 0.2, 0.3]], list("abc"))
     assert np.isnan(one_class.points).all()
     assert one_class.covariance is None
     assert "no label" in one_class.reason
-    lone = areas([1, 1, 0, 0], [[0.1, 0.2, 0.3, 0.4]], ["a", "a", "b", "c"])
+    lone = paired_aurocs([1, 1, 0, 0], [[0.1, 0.2, 0.3, 0.4]], ["a", "a", "b", "c"])
     assert lone.points == pytest.approx([0])
     assert lone.covariance is None
     assert "one subject" in lone.reason
-    assert areas([], np.zeros((2, 0)), []).covariance is None
+    assert paired_aurocs([], np.zeros((2, 0)), []).covariance is None

@@ -7,8 +7,7 @@ import types
 import pytest
 
 from cxr_ft.errors import UsageError
-from cxr_ft.score import doctor
-from cxr_ft.score.metrics import clinical_models
+from cxr_ft.score.metrics import clinical_models, doctor
 
 TEXTS = ["no edema .", "mild edema .", " "]
 
@@ -74,6 +73,6 @@ def test_the_doctor_says_what_is_missing_and_what_brings_it(monkeypatch, capsys)
 
 def test_the_doctor_runs_as_a_command():
     done = subprocess.run(
-        [sys.executable, "-m", "cxr_ft.score.doctor"], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-m", "cxr_ft.score.metrics.doctor"], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode in (0, 1) and "sacrebleu" in done.stdout and "Traceback" not in done.stderr

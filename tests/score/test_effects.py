@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 
-from cxr_ft.score import effects
+from cxr_ft.score.statistics import factor_effects
 
 
 def design(levels, seeds=1):
@@ -23,7 +23,7 @@ def test_a_full_design_gives_differences_of_means():
     runs = design({"q": [False, True], "v": [False, True]}, seeds=3)
     rng = np.random.default_rng(0)
     y = [0.6 + 0.05 * run["q"] + 0.02 * run["v"] + 0.04 * (run["q"] and run["v"]) + rng.normal(0, 0.01) for run in runs]
-    found = by_name(effects.estimate(runs, y))
+    found = by_name(factor_effects.estimate(runs, y))
     mean = {
         cell: np.mean([v for r, v in zip(runs, y, strict=True) if (r["q"], r["v"]) == cell])
         for cell in itertools.product([False, True], repeat=2)
@@ -40,7 +40,7 @@ def test_a_full_design_gives_differences_of_means():
 
 def test_three_levels_sum_to_nothing():
     runs = design({"rank": [4, 8, 16]}, seeds=2)
-    found = effects.estimate(runs, [1.0, 1.0, 2.0, 2.0, 6.0, 6.0])
+    found = factor_effects.estimate(runs, [1.0, 1.0, 2.0, 2.0, 6.0, 6.0])
     assert [(e.level, e.runs) for e in found] == [("4", 2), ("8", 2), ("16", 2)]
     assert [e.effect for e in found] == pytest.approx([-2, -1, 3])
     assert all(e.se == pytest.approx(0) for e in found)
@@ -48,7 +48,7 @@ def test_three_levels_sum_to_nothing():
 
 def test_what_always_goes_together_has_no_number():
     runs = [{"q": True, "text": True}, {"q": False, "text": False}, {"q": True, "text": True}]
-    found = effects.estimate(runs, [1.0, 2.0, 3.0])
+    found = factor_effects.estimate(runs, [1.0, 2.0, 3.0])
     assert {(e.factor, e.effect, e.note) for e in found} == {
         ("q", None, "not told from text"),
         ("text", None, "not told from q"),
@@ -58,19 +58,19 @@ def test_what_always_goes_together_has_no_number():
 
 def test_three_of_four_cells_have_main_effects_and_no_interaction():
     runs = [{"q": True}, {"v": True}, {"q": True, "v": True}]
-    found = by_name(effects.estimate(runs, [1.0, 2.0, 4.0]))
+    found = by_name(factor_effects.estimate(runs, [1.0, 2.0, 4.0]))
     assert found["q", "True"].effect == pytest.approx(2) and found["v", "True"].effect == pytest.approx(3)
     assert found["q x v", "True, True"].effect is None
 
 
 def test_one_seed_has_no_interval():
-    (found,) = effects.estimate([{"q": True}, {"q": False}], [1.0, 2.0])
+    (found,) = factor_effects.estimate([{"q": True}, {"q": False}], [1.0, 2.0])
     assert found.effect == pytest.approx(-1) and found.se is found.low is found.high is None
 
 
 def test_what_does_not_vary_is_left_out():
-    assert effects.estimate([{"q": True}] * 3, [1.0, 2.0, 3.0]) == []
-    assert effects.estimate([], []) == []
+    assert factor_effects.estimate([{"q": True}] * 3, [1.0, 2.0, 3.0]) == []
+    assert factor_effects.estimate([], []) == []
 
 
 def test_it_agrees_with_statsmodels():
@@ -80,7 +80,7 @@ def test_it_agrees_with_statsmodels():
     y = rng.normal(0, 1, len(runs))
     table = pd.DataFrame(runs).assign(y=y, q=[r["q"] - 0.5 for r in runs], v=[r["v"] - 0.5 for r in runs])
     fit = smf.ols("y ~ q + v + C(rank, Sum)", table).fit()
-    found = by_name(effects.estimate(runs, y))
+    found = by_name(factor_effects.estimate(runs, y))
     assert found["q", "True"].effect == pytest.approx(fit.params["q"])
     assert found["rank", "4"].effect == pytest.approx(fit.params["C(rank, Sum)[S.4]"])
     # The error there is that of the whole fit, here that between seeds.
@@ -98,7 +98,7 @@ def test_an_unbalanced_design_has_the_values_of_statsmodels():
         if any((run["q"], run["v"]))
     ]
     y = [0.61, 0.63, 0.70, 0.69, 0.66, 0.71, 0.58, 0.60, 0.72, 0.68, 0.69, 0.65, 0.75, 0.71, 0.80, 0.77, 0.74, 0.79]
-    found = by_name(effects.estimate(runs, y))
+    found = by_name(factor_effects.estimate(runs, y))
     for key, effect, se in (
         (("q", "True"), 0.09333333333333349, 0.01465656217585879),
         (("v", "True"), 0.1066666666666668, 0.01465656217585879),

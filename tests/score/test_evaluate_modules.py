@@ -11,7 +11,7 @@ import pytest
 
 from cxr_ft.errors import UsageError
 from cxr_ft.score import evaluate_modules
-from cxr_ft.score.metrics import calibration, classification, clinical, reports, sides, text
+from cxr_ft.score.metrics import calibration, classification, clinical, laterality, report_metrics, text_overlap
 
 REFERENCES = ["There is a small left effusion .", "No edema . Heart size is normal .", "Mild cardiomegaly ."]
 GENERATED = ["Small right effusion .", "Possible edema .", "Mild cardiomegaly ."]
@@ -27,7 +27,9 @@ def load(tmp_path_factory):
         yield lambda name: evaluate.load(evaluate_modules.path(name), cache_dir=str(folder))
 
 
-@pytest.mark.parametrize("module", [clinical, reports, sides, text], ids=lambda m: m.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "module", [clinical, report_metrics, laterality, text_overlap], ids=lambda m: m.__name__.rpartition(".")[2]
+)
 def test_a_module_of_texts_is_the_function(module, load):
     metric = load(module.__name__.rpartition(".")[2])
     assert metric.compute(predictions=GENERATED, references=REFERENCES) == module.evaluate(REFERENCES, GENERATED)

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from cxr_ft.score.conditions import NOT_RECORDED
-from cxr_ft.score.fairness import ABSENT, barring, comparable, differences, flatten, ranked, verdict
+from cxr_ft.score.fairness import ABSENT, barring, differences, flatten, mismatches, ranked, verdict
+from cxr_ft.score.run_conditions import NOT_RECORDED
 
 
 def config(batch, method, seed, **more):
@@ -82,15 +82,15 @@ def by_name(findings):
 
 
 def test_method_seed_and_place_are_no_findings():
-    assert comparable([run("full"), run("lora"), run("lora", 1), run("zero_shot")]) == []
-    assert comparable([run()]) == comparable([]) == []
+    assert mismatches([run("full"), run("lora"), run("lora", 1), run("zero_shot")]) == []
+    assert mismatches([run()]) == mismatches([]) == []
 
 
 def test_lora_needs_more_memory_than_full_is_not_comparable_by_name():
     """Measured at batch 16 without checkpointing against batch 4 with it."""
     lora = run("lora", config__train__gradient_checkpointing=False)
     full = run("full", config__train__batch_size=4, cost__micro_batch=4, config__train__gradient_checkpointing=True)
-    found = comparable([lora, full])
+    found = mismatches([lora, full])
     assert verdict(found, "memory") == (
         "memory is not comparable: rows at a time 16 (lora), 4 (full); gradient checkpointing off (lora), on (full)"
     )
@@ -105,29 +105,29 @@ def test_lora_needs_more_memory_than_full_is_not_comparable_by_name():
 
 def test_the_trap_is_seen_where_only_the_batch_is_recorded():
     bare = [{"config": config(batch, method, 0)} for batch, method in ((16, "lora"), (4, "full"))]
-    assert "rows at a time 16 (lora), 4 (full)" in verdict(comparable(bare), "memory")
+    assert "rows at a time 16 (lora), 4 (full)" in verdict(mismatches(bare), "memory")
 
 
 def test_equal_rows_at_a_time_bear_a_claim_about_memory_whatever_the_batch():
     """Losses of four rows at a time that add up to a step of 16 need the memory of four."""
     summed = run("lora", cost__micro_batch=4, config__train__micro_batch=4)
     plain = run("full", config__train__batch_size=4, cost__micro_batch=4)
-    found = comparable([summed, plain])
+    found = mismatches([summed, plain])
     assert verdict(found, "memory") is None
     assert verdict(found, "quality") is not None
     two = run("lora", config__train__batch_size=8, environment__processes=2)
     one = run("full", config__train__batch_size=4)
     for record in (two, one):
         del record["cost"]["micro_batch"]
-    assert "rows at a time" not in by_name(comparable([two, one]))
+    assert "rows at a time" not in by_name(mismatches([two, one]))
 
 
 @pytest.mark.parametrize("key", ["config__tuning__gradient_checkpointing", "environment__checkpointing"])
 def test_checkpointing_is_found_wherever_it_stands(key):
-    found = comparable([run("lora", **{key: True}), run("full", **{key: False})])
+    found = mismatches([run("lora", **{key: True}), run("full", **{key: False})])
     assert [finding.name for finding in found] == ["gradient checkpointing"]
     assert found[0].concerns == ("time", "memory")
-    half = comparable([run("lora", **{key: True}), run("full")])
+    half = mismatches([run("lora", **{key: True}), run("full")])
     assert half[0].values == (True, NOT_RECORDED)
     assert half[0].told == "on (lora), not recorded (full)"
 
@@ -154,7 +154,7 @@ def test_checkpointing_is_found_wherever_it_stands(key):
     ],
 )
 def test_each_difference_bars_what_rests_on_it(change, name, barred):
-    found = by_name(comparable([run("full"), run("lora", **change)]))
+    found = by_name(mismatches([run("full"), run("lora", **change)]))
     assert name in found
     assert {claim for claim in ("quality", "time", "memory") if barring([found[name]], claim)} == barred
     others = set(found) - {name}
@@ -164,62 +164,62 @@ def test_each_difference_bars_what_rests_on_it(change, name, barred):
 def test_runs_over_different_test_sets_are_not_ranked():
     other = run("lora")
     other["data"]["sha256"]["test_split.csv"] = "other hash"
-    found = comparable([run("full"), other])
+    found = mismatches([run("full"), other])
     assert not ranked(found)
     assert found[0].sentence.endswith("these runs are not ranked.")
     train = run("lora")
     train["data"]["sha256"]["train_split.csv"] = "other hash"
-    assert ranked(comparable([run("full"), train]))
-    assert [finding.name for finding in comparable([run("full"), train])] == ["train split"]
+    assert ranked(mismatches([run("full"), train]))
+    assert [finding.name for finding in mismatches([run("full"), train])] == ["train split"]
 
 
 def test_a_test_file_of_another_name_counts_too():
     named = [run("full", data__sha256={"held_out.csv": digest}) for digest in ("a", "b")]
-    assert not ranked(comparable(named))
-    assert ranked(comparable([named[0], named[0]]))
+    assert not ranked(mismatches(named))
+    assert ranked(mismatches([named[0], named[0]]))
 
 
 def test_a_split_in_a_folder_is_the_same_split():
     named = run("lora")
     named["data"]["sha256"] = {f"folder/{name}": value for name, value in named["data"]["sha256"].items()}
-    assert comparable([run("full"), named]) == []
+    assert mismatches([run("full"), named]) == []
 
 
 def test_the_tuning_budget():
     unknown = run("full")
     del unknown["search"]
-    found = comparable([unknown, run("lora")])
+    found = mismatches([unknown, run("lora")])
     assert found[0].told == "not recorded (full), 3 (lora)"
     assert verdict(found, "quality") == (
         "quality is not comparable: learning rates tried not recorded (full), 3 (lora)"
     )
-    (silent,) = comparable([unknown, {**run("lora"), "search": None}])
+    (silent,) = mismatches([unknown, {**run("lora"), "search": None}])
     assert silent.sentence == "learning rates tried: not recorded for any run."
     assert verdict([silent], "quality") is None
 
 
 def test_training_s_settings_do_not_apply_to_what_is_not_trained():
     shot = run("zero_shot", config__train__batch_size=64, config__train__clip=0.5, cost__micro_batch=64)
-    assert comparable([shot, run("lora")]) == []
-    (device,) = comparable([run("zero_shot", environment__device="cpu"), run("lora")])
+    assert mismatches([shot, run("lora")]) == []
+    (device,) = mismatches([run("zero_shot", environment__device="cpu"), run("lora")])
     assert device.name == "device"
 
 
 def test_seeds_of_a_variant_stand_once_and_long_values_are_cut():
     runs = [run("lora"), run("lora", 1), run("full", data__sha256={"test_split.csv": "0123456789" * 6})]
-    told = comparable(runs, ["LoRA r8", "LoRA r8", "full"])[0].told
+    told = mismatches(runs, ["LoRA r8", "LoRA r8", "full"])[0].told
     assert told == "test_split.csv hash (LoRA r8), 01234567… (full)"
 
 
 def test_records_with_little_in_them_do_not_fail():
-    assert [f.name for f in comparable([{}, {}])] == ["learning rates tried"]
-    assert not ranked(comparable([{}, run()]))
-    assert "run 1" in comparable([{}, run()])[0].told
+    assert [f.name for f in mismatches([{}, {}])] == ["learning rates tried"]
+    assert not ranked(mismatches([{}, run()]))
+    assert "run 1" in mismatches([{}, run()])[0].told
 
 
 def test_records_are_left_as_they_are():
     runs = [run("lora"), run("full", environment__device="cpu")]
     before = copy.deepcopy(runs)
-    comparable(runs)
+    mismatches(runs)
     assert runs == before
     assert dict(flatten({"a": {"b": 1}, "c": 2})) == {"a.b": 1, "c": 2}

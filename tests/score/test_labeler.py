@@ -95,7 +95,7 @@ def test_any_text_is_read(text):
 
 @pytest.mark.parametrize("value", [1.0, 0.0, -1.0])
 def test_mini_reports_are_read_exactly(value):
-    from cxr_ft.data.reports import mini_report
+    from cxr_ft.data.reports.text_columns import mini_report
 
     for name in labeler.LABELS[1:]:
         text = mini_report({name: value}, normal=None)

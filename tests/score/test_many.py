@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.stats import multitest
 
 from cxr_ft.errors import UsageError
-from cxr_ft.score.many import holm, letters
+from cxr_ft.score.statistics.multiple_comparisons import holm, significance_groups
 
 
 @pytest.mark.parametrize("many", [1, 2, 7, 20])
@@ -51,7 +51,7 @@ def graphs(draw):
 @given(graphs())
 def test_two_share_a_letter_exactly_when_they_are_not_told_apart(graph):
     many, apart = graph
-    shown = letters(many, apart)
+    shown = significance_groups(many, apart)
     assert all(shown)
     for i, j in itertools.combinations(range(many), 2):
         assert bool(set(shown[i]) & set(shown[j])) == ((i, j) not in apart)
@@ -60,7 +60,7 @@ def test_two_share_a_letter_exactly_when_they_are_not_told_apart(graph):
 @given(graphs())
 def test_no_letter_is_idle(graph):
     many, apart = graph
-    shown = letters(many, apart)
+    shown = significance_groups(many, apart)
     for letter in set("".join(shown)):
         rest = [set(own) - {letter} for own in shown]
         lost = [(i, j) for i in range(many) for j in range(i, many) if (i, j) not in apart and not rest[i] & rest[j]]
@@ -68,27 +68,27 @@ def test_no_letter_is_idle(graph):
 
 
 def test_letters_of_means_in_a_row_are_the_usual_ones():
-    assert letters(3, [(0, 2)]) == ["a", "ab", "b"]
-    assert letters(4, [(0, 2), (0, 3), (1, 3)]) == ["a", "ab", "bc", "c"]
-    assert letters(3, []) == ["a", "a", "a"]
-    assert letters(3, [(0, 1), (0, 2), (1, 2)]) == ["a", "b", "c"]
-    assert letters(2, [(1, 0)]) == ["a", "b"]
-    assert letters(0, []) == []
+    assert significance_groups(3, [(0, 2)]) == ["a", "ab", "b"]
+    assert significance_groups(4, [(0, 2), (0, 3), (1, 3)]) == ["a", "ab", "bc", "c"]
+    assert significance_groups(3, []) == ["a", "a", "a"]
+    assert significance_groups(3, [(0, 1), (0, 2), (1, 2)]) == ["a", "b", "c"]
+    assert significance_groups(2, [(1, 0)]) == ["a", "b"]
+    assert significance_groups(0, []) == []
     with pytest.raises(ValueError, match="itself"):
-        letters(2, [(1, 1)])
+        significance_groups(2, [(1, 1)])
 
 
 def test_many_variants_do_not_take_forever():
     """Pairs that are told apart and share no variant: insert-and-absorb would make 2^30 letters here."""
-    shown = letters(60, [(i, i + 1) for i in range(0, 60, 2)])
+    shown = significance_groups(60, [(i, i + 1) for i in range(0, 60, 2)])
     assert len(set("".join(shown))) < 100
     rng = np.random.default_rng(0)
     dense = [pair for pair in itertools.combinations(range(60), 2) if rng.random() < 0.5]
-    assert all(letters(60, dense))
+    assert all(significance_groups(60, dense))
 
 
 def test_after_z_and_capitals_letters_are_primed():
-    shown = letters(60, list(itertools.combinations(range(60), 2)))
+    shown = significance_groups(60, list(itertools.combinations(range(60), 2)))
     assert shown[25:27] == ["z", "A"]
     assert shown[51:53] == ["Z", "a′"]
     assert len(set(shown)) == 60

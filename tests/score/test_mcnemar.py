@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats import contingency_tables as contingency
 
-from cxr_ft.score.mcnemar import exact, mcnemar
+from cxr_ft.score.statistics.mcnemar import exact, mcnemar
 
 
 def tables(wins, losses, both=10, neither=5):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm, ttest_ind
 
 from cxr_ft.errors import UsageError
-from cxr_ft.score import stats
-from cxr_ft.score.areas import areas
-from cxr_ft.score.pairs import Pair, compare, compare_all, judge, non_inferior
+from cxr_ft.score.statistics import intervals
+from cxr_ft.score.statistics.delong import paired_aurocs
+from cxr_ft.score.statistics.pairs import Pair, compare, compare_all, judge, non_inferior
 
 
 def recall(truth, answer, weights):
@@ -30,13 +30,13 @@ def some(**changes):
 @pytest.mark.parametrize(
     ("world", "statistic", "test"),
     [
-        (worlds.one_row_each(some()), stats.auroc, "DeLong"),
-        (some(), stats.auroc, "DeLong, rows clustered by subject"),
-        (worlds.one_row_each(worlds.decisions(some())), stats.accuracy, "McNemar, mid-p"),
-        (worlds.decisions(some()), stats.accuracy, "McNemar, rows clustered by subject"),
+        (worlds.one_row_each(some()), intervals.auroc, "DeLong"),
+        (some(), intervals.auroc, "DeLong, rows clustered by subject"),
+        (worlds.one_row_each(worlds.decisions(some())), intervals.accuracy, "McNemar, mid-p"),
+        (worlds.decisions(some()), intervals.accuracy, "McNemar, rows clustered by subject"),
         (worlds.decisions(some()), recall, "approximate randomisation by subject"),
-        (some(seeds=(2, 3)), stats.auroc, "t over seeds and subjects (DeLong, rows clustered by subject)"),
-        (worlds.decisions(some(seeds=(2, 3))), stats.accuracy, "t over seeds and subjects (accuracy by subject)"),
+        (some(seeds=(2, 3)), intervals.auroc, "t over seeds and subjects (DeLong, rows clustered by subject)"),
+        (worlds.decisions(some(seeds=(2, 3))), intervals.accuracy, "t over seeds and subjects (accuracy by subject)"),
         (worlds.decisions(some(seeds=(1, 3))), recall, "t over seeds and subjects (bootstrap over subjects)"),
     ],
 )
@@ -57,18 +57,18 @@ def test_the_test_that_fits_is_used_and_named(world, statistic, test):
     seed=st.integers(0, 10**6),
     seeds=st.sampled_from([(1, 1), (1, 2), (3, 2)]),
     better=st.sampled_from([0, 0.3, 0.8]),
-    statistic=st.sampled_from([stats.auroc, stats.accuracy, recall]),
+    statistic=st.sampled_from([intervals.auroc, intervals.accuracy, recall]),
 )
 def test_the_interval_holds_zero_exactly_where_p_is_large(seed, seeds, better, statistic):
     world = some(rng=seed, seeds=seeds, better=better, subjects=30)
-    pair = compare(*(world if statistic is stats.auroc else worlds.decisions(world)), statistic, draws=200)
+    pair = compare(*(world if statistic is intervals.auroc else worlds.decisions(world)), statistic, draws=200)
     assert (pair.interval[0] <= 0 <= pair.interval[1]) == (pair.p > 0.05)
 
 
 def test_delong_s_z():
     world = worlds.one_row_each(some())
-    pair = compare(*world, stats.auroc)
-    found = areas(world.truth, np.concatenate([world.first, world.second]), world.subjects)
+    pair = compare(*world, intervals.auroc)
+    found = paired_aurocs(world.truth, np.concatenate([world.first, world.second]), world.subjects)
     z = (found.points[0] - found.points[1]) / math.sqrt(np.array([1, -1]) @ found.covariance @ [1, -1])
     assert pair.p == pytest.approx(2 * norm.sf(abs(z)))
 
@@ -95,7 +95,7 @@ def test_one_row_s_subject_counts_once():
     """Every image four times is no more evidence."""
     world = worlds.one_row_each(some())
     four = worlds.World(*(np.repeat(part, 4, axis=-1) for part in world))
-    for statistic, change in ((stats.auroc, lambda w: w), (recall, worlds.decisions)):
+    for statistic, change in ((intervals.auroc, lambda w: w), (recall, worlds.decisions)):
         once, again = (compare(*change(w), statistic) for w in (world, four))
         assert again.gap == pytest.approx(once.gap)
         assert again.p == pytest.approx(once.p, rel=1e-6)
@@ -105,19 +105,19 @@ def test_more_labels_and_a_label_that_needs_the_bootstrap():
     world = some(seeds=(2, 2))
     truth = np.stack([world.truth, np.roll(world.truth, 1)], axis=-1)
     first, second = (np.stack([run, np.roll(run, 1, axis=1)], axis=-1) for run in (world.first, world.second))
-    pair = compare(truth, first, second, world.subjects, stats.macro_auroc)
+    pair = compare(truth, first, second, world.subjects, intervals.macro_auroc)
     assert "DeLong" in pair.test
     truth[:, 1] = 0
     truth[0, 1] = 1
-    rare = compare(truth, first, second, world.subjects, stats.macro_auroc)
+    rare = compare(truth, first, second, world.subjects, intervals.macro_auroc)
     assert rare.test == "t over seeds and subjects (bootstrap over subjects)"
     assert rare.p is not None
 
 
-@pytest.mark.parametrize("statistic", [stats.auroc, stats.accuracy, recall])
+@pytest.mark.parametrize("statistic", [intervals.auroc, intervals.accuracy, recall])
 def test_all_pairs_are_as_each_alone(statistic):
     world = some(seeds=(3, 5))
-    if statistic is not stats.auroc:
+    if statistic is not intervals.auroc:
         world = worlds.decisions(world)
     variants = [world.first[:1], world.first[1:], world.second[:1], world.second[1:]]
     fixed = (True, False, False, False)
@@ -145,31 +145,37 @@ def test_a_run_that_is_undefined_spoils_its_own_pairs_alone():
 
 def test_what_the_interval_covers_is_said():
     world = some(seeds=(3, 1))
-    assert compare(*world, stats.auroc).covers == "subjects"
-    assert compare(*world, stats.auroc, fixed=(False, True)).covers == "subjects and seeds"
-    assert compare(*some(seeds=(2, 2)), stats.auroc).covers == "subjects and seeds"
-    assert compare(*some(), stats.auroc, fixed=(True, True)).covers == "subjects"
+    assert compare(*world, intervals.auroc).covers == "subjects"
+    assert compare(*world, intervals.auroc, fixed=(False, True)).covers == "subjects and seeds"
+    assert compare(*some(seeds=(2, 2)), intervals.auroc).covers == "subjects and seeds"
+    assert compare(*some(), intervals.auroc, fixed=(True, True)).covers == "subjects"
 
 
 def test_equal_runs_are_tied_and_what_is_unknown_has_a_reason():
     world = some()
-    same = compare(world.truth, world.first, world.first, world.subjects, stats.auroc)
+    same = compare(world.truth, world.first, world.first, world.subjects, intervals.auroc)
     assert (same.gap, same.interval, same.p) == (0, (0, 0), 1)
     lone = np.zeros(len(world.truth))
     lone[0] = 1
-    few = compare(lone, world.first, world.second, world.subjects, stats.auroc)
+    few = compare(lone, world.first, world.second, world.subjects, intervals.auroc)
     assert few.gap is not None
     assert (few.interval, few.p) == (None, None)
     assert "one subject" in few.reason
-    none = compare(np.ones(len(world.truth)), world.first, world.second, world.subjects, stats.auroc)
+    none = compare(np.ones(len(world.truth)), world.first, world.second, world.subjects, intervals.auroc)
     assert (none.gap, none.interval, none.p) == (None, None, None)
     assert "no label" in none.reason
-    for statistic, seeds in ((stats.accuracy, 1), (stats.accuracy, 2), (recall, 1), (recall, 2), (stats.auroc, 2)):
+    for statistic, seeds in (
+        (intervals.accuracy, 1),
+        (intervals.accuracy, 2),
+        (recall, 1),
+        (recall, 2),
+        (intervals.auroc, 2),
+    ):
         answers = np.zeros((seeds, 4))
         unknown = compare(np.full(4, np.nan), answers, answers, [1, 1, 2, 3], statistic, draws=50)
         assert unknown.gap is None
         assert unknown.reason
-    perfect = compare([0, 0, 1, 1], [[0, 0.1, 0.8, 0.9]], [[0.9, 0.8, 0.1, 0]], [1, 2, 3, 4], stats.auroc)
+    perfect = compare([0, 0, 1, 1], [[0, 0.1, 0.8, 0.9]], [[0.9, 0.8, 0.1, 0]], [1, 2, 3, 4], intervals.auroc)
     assert perfect.gap == 1
     assert perfect.p is None
     assert "no spread" in perfect.reason
@@ -179,7 +185,7 @@ def test_equal_runs_are_tied_and_what_is_unknown_has_a_reason():
 def test_shapes_that_do_not_fit_are_refused(broken):
     given_ = {"truth": np.zeros(9), "first": np.zeros((1, 9)), "second": np.zeros((1, 9)), "subjects": np.arange(9)}
     with pytest.raises(ValueError, match="rows"):
-        compare(**(given_ | broken), statistic=stats.auroc)
+        compare(**(given_ | broken), statistic=intervals.auroc)
 
 
 def pair_of(low, high):
@@ -204,10 +210,10 @@ def test_pairing_finds_a_small_difference_on_the_same_subjects():
     subjects = np.repeat(np.arange(50), 4)
     right = (rng.random(200) < np.repeat(rng.choice([0.1, 0.9], 50), 4)).astype(float)
     better = np.maximum(right, rng.random(200) < 0.1)
-    weights = stats.cluster_bootstrap(subjects, 500, 0)
-    alone = [stats.interval(stats.mean(row, weights)) for row in (better, right)]
+    weights = intervals.cluster_bootstrap(subjects, 500, 0)
+    alone = [intervals.interval(intervals.mean(row, weights)) for row in (better, right)]
     assert alone[0][0] < alone[1][1]  # unpaired, the two overlap
-    pair = compare(np.ones(200), better[None], right[None], subjects, stats.accuracy)
+    pair = compare(np.ones(200), better[None], right[None], subjects, intervals.accuracy)
     assert pair.interval[0] > 0 and pair.p < 0.05
-    mirror = compare(np.ones(200), right[None], better[None], subjects, stats.accuracy)
+    mirror = compare(np.ones(200), right[None], better[None], subjects, intervals.accuracy)
     assert mirror.interval == pytest.approx((-pair.interval[1], -pair.interval[0]))

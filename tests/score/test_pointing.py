@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cxr_ft.score import pointing
+from cxr_ft.score.metrics import pointing_game
 
 
 def one_cell(row, column, cells=4):
@@ -20,7 +20,7 @@ def one_cell(row, column, cells=4):
 def test_a_map_that_is_highest_in_the_box_hits_and_one_that_is_not_misses(box, reach):
     for row in range(4):
         for column in range(4):
-            game = pointing.play([one_cell(row, column)], [[box]], ["a"])
+            game = pointing_game.play([one_cell(row, column)], [[box]], ["a"])
             assert game.model.value == ((row, column) in reach)
             assert game.random.value == len(reach) / 16
     assert game.centre.value == 0
@@ -28,7 +28,7 @@ def test_a_map_that_is_highest_in_the_box_hits_and_one_that_is_not_misses(box, r
 
 def test_a_flat_map_is_the_random_one():
     boxes = [[(0.1, 0.2, 0.3, 0.4)], [(0.6, 0.1, 0.9, 0.9), (0.0, 0.0, 0.1, 0.1)]]
-    game = pointing.play(np.zeros((2, 7, 7)), boxes, ["a", "b"])
+    game = pointing_game.play(np.zeros((2, 7, 7)), boxes, ["a", "b"])
     assert game.model.value == pytest.approx(game.random.value)
     assert game.above_random.value == pytest.approx(0)
 
@@ -37,8 +37,8 @@ def test_the_interval_holds_whole_subjects():
     rng = np.random.default_rng(0)
     hits = rng.random(40) < 0.5
     box, maps = (0.0, 0.0, 0.1, 0.1), [one_cell(0, 0) if hit else one_cell(3, 3) for hit in hits]
-    alone = pointing.play(maps, [[box]] * 40, range(40))
-    tenfold = pointing.play([m for m in maps for _ in range(10)], [[box]] * 400, np.repeat(np.arange(40), 10))
+    alone = pointing_game.play(maps, [[box]] * 40, range(40))
+    tenfold = pointing_game.play([m for m in maps for _ in range(10)], [[box]] * 400, np.repeat(np.arange(40), 10))
     assert tenfold.model == alone.model
     low, high = alone.model.interval
     assert low < hits.mean() == alone.model.value < high
@@ -46,8 +46,8 @@ def test_the_interval_holds_whole_subjects():
 
 
 def test_few_subjects_have_no_interval_and_none_no_game():
-    game = pointing.play([one_cell(0, 0)] * 20, [[(0, 0, 0.1, 0.1)]] * 20, ["a", "b"] * 10)
+    game = pointing_game.play([one_cell(0, 0)] * 20, [[(0, 0, 0.1, 0.1)]] * 20, ["a", "b"] * 10)
     assert (game.subjects, game.model.value, game.model.interval) == (2, 1.0, None)
-    assert pointing.play(np.zeros((0, 7, 7)), [], []) is None
+    assert pointing_game.play(np.zeros((0, 7, 7)), [], []) is None
     with pytest.raises(ValueError, match="1 maps, 2 lists"):
-        pointing.play([one_cell(0, 0)], [[], []], ["a"])
+        pointing_game.play([one_cell(0, 0)], [[], []], ["a"])

@@ -7,10 +7,10 @@ import pytest
 import worlds
 from scipy.stats import norm
 
-from cxr_ft.score import stats
-from cxr_ft.score.levels import Spread
-from cxr_ft.score.pairs import Pair, compare
-from cxr_ft.score.power import needed
+from cxr_ft.score.statistics import intervals
+from cxr_ft.score.statistics.pairs import Pair, compare
+from cxr_ft.score.statistics.power import needed
+from cxr_ft.score.statistics.variance_components import VarianceComponents
 
 
 def pair(gap, spread, fixed=(False, False), subjects=100):
@@ -19,25 +19,25 @@ def pair(gap, spread, fixed=(False, False), subjects=100):
 
 def test_one_seed_is_the_usual_formula():
     """n = (z(97.5 %) + z(80 %))^2 times the variance of one subject, over the squared gap."""
-    found = needed(pair(0.02, Spread(0.0004, (0, 0), (None, None), (1, 1))))
+    found = needed(pair(0.02, VarianceComponents(0.0004, (0, 0), (None, None), (1, 1))))
     expected = (norm.ppf(0.975) + norm.ppf(0.8)) ** 2 * 0.0004 * 100 / 0.02**2
     assert found.subjects == math.ceil(expected)
     assert found.seeds is None
     assert "one seed" in found.why_seeds
-    stricter = needed(pair(0.02, Spread(0.0004, (0, 0), (None, None), (1, 1))), power=0.9, error=0.01)
+    stricter = needed(pair(0.02, VarianceComponents(0.0004, (0, 0), (None, None), (1, 1))), power=0.9, error=0.01)
     assert stricter.subjects == math.ceil((norm.ppf(0.995) + norm.ppf(0.9)) ** 2 * 0.0004 * 100 / 0.02**2)
 
 
 def test_what_no_number_would_settle_has_a_reason():
-    seeds = needed(pair(0.01, Spread(1e-6, (0, 0), (0.001, 0.001), (3, 3))))
+    seeds = needed(pair(0.01, VarianceComponents(1e-6, (0, 0), (0.001, 0.001), (3, 3))))
     assert seeds.subjects is None
     assert "seeds alone" in seeds.why_subjects
     assert seeds.seeds > 3
-    people = needed(pair(0.01, Spread(0.001, (0, 0), (1e-6, 1e-6), (3, 3))))
+    people = needed(pair(0.01, VarianceComponents(0.001, (0, 0), (1e-6, 1e-6), (3, 3))))
     assert people.seeds is None
     assert "too few test subjects" in people.why_seeds
     assert people.subjects > 100
-    assert needed(pair(0.0, Spread(1, (0, 0), (1, 1), (2, 2))))[:4] == (
+    assert needed(pair(0.0, VarianceComponents(1, (0, 0), (1, 1), (2, 2))))[:4] == (
         None,
         "no gap was seen",
         None,
@@ -47,7 +47,7 @@ def test_what_no_number_would_settle_has_a_reason():
 
 
 def test_a_method_that_trains_nothing_has_no_seeds_to_add():
-    spread = Spread(1e-5, (0, 0), (0.001, None), (3, 1))
+    spread = VarianceComponents(1e-5, (0, 0), (0.001, None), (3, 1))
     found = needed(pair(0.03, spread, fixed=(False, True)))
     assert found.seeds > 3
     assert needed(pair(0.03, spread)).seeds is None
@@ -55,7 +55,7 @@ def test_a_method_that_trains_nothing_has_no_seeds_to_add():
 
 
 def test_more_power_or_a_smaller_gap_needs_more():
-    spread = Spread(0.0002, (0.0001, 0.0001), (0.0001, 0.0001), (3, 3))
+    spread = VarianceComponents(0.0002, (0.0001, 0.0001), (0.0001, 0.0001), (3, 3))
     wide, narrow = needed(pair(0.05, spread)), needed(pair(0.04, spread))
     assert narrow.subjects > wide.subjects
     assert narrow.seeds >= wide.seeds
@@ -65,11 +65,11 @@ def test_more_power_or_a_smaller_gap_needs_more():
 def true_pair(seeds, better, between=0.0):
     """The true gap, and the spread of a comparison so large that its spread is almost the true one."""
     world = worlds.scores(np.random.default_rng(0), subjects=4000, seeds=seeds, better=better, between=between)
-    return compare(*world, stats.auroc)._replace(gap=worlds.true_gap(better, between))
+    return compare(*world, intervals.auroc)._replace(gap=worlds.true_gap(better, between))
 
 
 def settled(rng, times, **world):
-    found = [compare(*worlds.scores(rng, **world), stats.auroc).p <= 0.05 for _ in range(times)]
+    found = [compare(*worlds.scores(rng, **world), intervals.auroc).p <= 0.05 for _ in range(times)]
     return np.mean(found)
 
 

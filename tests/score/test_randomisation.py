@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from cxr_ft.score.metrics import text
-from cxr_ft.score.randomisation import randomisation
-from cxr_ft.score.stats import accuracy, mean
+from cxr_ft.score.metrics import text_overlap
+from cxr_ft.score.statistics.intervals import accuracy, mean
+from cxr_ft.score.statistics.randomisation import randomisation
 
 
 def average(_, values, weights):
@@ -51,7 +51,7 @@ def test_equal_seed_equal_draws_whatever_the_block(monkeypatch):
     truth, first, second = rng.integers(0, 2, (3, 90))
     groups = rng.integers(0, 30, 90)
     whole = randomisation(truth, first, second, groups, accuracy, draws=500)
-    monkeypatch.setattr("cxr_ft.score.randomisation._BLOCK", 3000)
+    monkeypatch.setattr("cxr_ft.score.statistics.randomisation._BLOCK", 3000)
     assert randomisation(truth, first, second, groups, accuracy, draws=500) == whole
     assert randomisation(truth, first, second, groups, accuracy, draws=500, seed=1) != whole
     mirror = randomisation(truth, second, first, groups, accuracy, draws=500)
@@ -70,9 +70,13 @@ def test_equal_answers_are_never_told_apart_and_the_smallest_p_is_that_of_the_dr
 def test_it_serves_a_corpus_metric():
     references = ["the heart is large .", "no effusion .", "the lungs are clear .", "a small effusion ."] * 6
     poor = [line if i % 3 else "no effusion ." for i, line in enumerate(references)]
-    counts = [text.bleu_counts(references, said) for said in (references, poor)]
-    found = randomisation(np.zeros(24), *counts, np.arange(24), lambda _, rows, weights: text.bleu(weights @ rows))
-    assert found.gap == pytest.approx(float(text.bleu(counts[0].sum(axis=0)) - text.bleu(counts[1].sum(axis=0))))
+    counts = [text_overlap.bleu_counts(references, said) for said in (references, poor)]
+    found = randomisation(
+        np.zeros(24), *counts, np.arange(24), lambda _, rows, weights: text_overlap.bleu(weights @ rows)
+    )
+    assert found.gap == pytest.approx(
+        float(text_overlap.bleu(counts[0].sum(axis=0)) - text_overlap.bleu(counts[1].sum(axis=0)))
+    )
     assert found.p < 0.05
 
 

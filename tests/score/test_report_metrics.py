@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
 from cxr_ft.data.phantom import cases
-from cxr_ft.data.phantom import reports as phantom
-from cxr_ft.data.reports import sections
-from cxr_ft.score.metrics import clinical, labeler, probes, reports, sides
+from cxr_ft.data.phantom import report_writer as phantom
+from cxr_ft.data.reports.text_columns import sections
+from cxr_ft.score.metrics import clinical, labeler, laterality, probes, report_metrics
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def test_a_label_that_no_reference_states_is_none_and_its_false_alarms_count_in_
 def test_nothing_to_judge_is_none_with_its_reason():
     for judged in (clinical.evaluate([], []), clinical.evaluate([" "], ["Edema."])):
         assert judged["14_positive"]["macro"]["f1"] is None and len(judged["undefined"]) == 4
-    assert sides.evaluate([], [])["undefined"] == {"accuracy": "no reference gives a side"}
-    assert "both texts" in sides.evaluate(["Left effusion."], ["Edema."])["undefined"]["accuracy"]
+    assert laterality.evaluate([], [])["undefined"] == {"accuracy": "no reference gives a side"}
+    assert "both texts" in laterality.evaluate(["Left effusion."], ["Edema."])["undefined"]["accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_nothing_to_judge_is_none_with_its_reason():
     ],
 )  # fmt: skip
 def test_sides_of_findings(text, wanted):
-    assert {name: set(side) for name, side in sides.sides(text).items()} == wanted
+    assert {name: set(side) for name, side in laterality.sides(text).items()} == wanted
 
 
 def test_side_accuracy_by_hand():
-    judged = sides.evaluate(
+    judged = laterality.evaluate(
         ["Left effusion. Right pneumothorax.", "Left effusion.", "Edema."],
         ["Left effusion. Left pneumothorax.", "No effusion.", "Left edema."],
     )
@@ -106,36 +106,36 @@ def test_flipping_turns_what_is_said_into_its_contrary(texts):
 
 
 def test_the_probes_are_punished_by_what_reads_findings_and_hardly_by_what_counts_words(texts):
-    judged = reports.probed(texts)
+    judged = report_metrics.probed(texts)
     flipped, swapped = judged["negation_flipped"], judged["sides_swapped"]
     assert flipped["changed"] > 50 and flipped["rouge_l"] > 0.75
     assert flipped["clinical_f1_micro_14_positive"] < 0.3
     assert swapped["rouge_l"] > 0.8 and swapped["clinical_f1_14_positive"] == pytest.approx(1.0)
     assert swapped["sides"] < 0.4
-    assert reports.brief(texts, texts)["sides"] == 1.0
+    assert report_metrics.brief(texts, texts)["sides"] == 1.0
     json.dumps(judged, allow_nan=False)
 
 
 def test_floors_are_taken_from_train_whatever_its_order(texts):
     train, test = texts[:50], texts[50:]
     near = list(range(len(test)))
-    judged = reports.floors(train, test, near)
+    judged = report_metrics.floors(train, test, near)
     assert set(judged) == {"constant", "constant_clinical", "random", "nearest", "undefined"}
-    assert judged["nearest"] == reports.brief(test, [train[i] for i in near])
-    other = reports.floors(train[::-1], test, [len(train) - 1 - i for i in near])
+    assert judged["nearest"] == report_metrics.brief(test, [train[i] for i in near])
+    other = report_metrics.floors(train[::-1], test, [len(train) - 1 - i for i in near])
     assert judged == other
     assert judged["constant_clinical"]["clinical_f1_14_positive"] >= judged["constant"]["clinical_f1_14_positive"]
-    without = reports.floors(train, test, None, "the rows have no image")
+    without = report_metrics.floors(train, test, None, "the rows have no image")
     assert without["nearest"] is None and without["undefined"] == {"nearest": "the rows have no image"}
-    assert reports.floors([" "], test)["undefined"] == {"all": "train has no text"}
+    assert report_metrics.floors([" "], test)["undefined"] == {"all": "train has no text"}
     json.dumps(judged, allow_nan=False)
 
 
 def test_no_baseline_of_reports_sees_the_reports_it_is_judged_on():
     """Train says one thing only: whatever the references are, every baseline says that."""
     train, test = ["Mild edema."] * 4, ["Left effusion.", "Fracture.", "Left effusion."]
-    judged = reports.floors(train, test, [0, 1, 2])
-    wanted = reports.brief(test, ["Mild edema."] * 3)
+    judged = report_metrics.floors(train, test, [0, 1, 2])
+    wanted = report_metrics.brief(test, ["Mild edema."] * 3)
     assert [judged[name] for name in ("constant", "constant_clinical", "random", "nearest")] == [wanted] * 4
     assert wanted["clinical_f1_14_positive"] == 0
 
@@ -149,11 +149,11 @@ def test_the_nearest_image_is_the_one_that_looks_alike_whatever_its_exposure():
     rng = np.random.default_rng(0)
     train = rng.integers(40, 120, (30, 256)).astype(np.uint8)
     darker = (train[[3, 17]] * 1.5 + 20).astype(np.uint8)
-    assert reports.nearest(train, darker).tolist() == [3, 17]
-    assert reports.nearest(train, np.zeros((1, 256), np.uint8)).shape == (1,)
+    assert report_metrics.nearest(train, darker).tolist() == [3, 17]
+    assert report_metrics.nearest(train, np.zeros((1, 256), np.uint8)).shape == (1,)
 
 
 def test_all_of_a_report_is_judged_at_once(texts):
-    judged = reports.evaluate(texts, texts, section="findings")
+    judged = report_metrics.evaluate(texts, texts, section="findings")
     assert judged["signature"]["section"] == "findings" and "labels:14,5" in judged["signature"]["clinical"]
     assert judged["clinical"]["14_positive"]["macro"]["f1"] == judged["sides"]["accuracy"] == judged["bleu_4"] == 1

@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from sklearn.metrics import roc_auc_score
 
-from cxr_ft.score.stats import (
+from cxr_ft.score.statistics.intervals import (
     accuracy,
     auroc,
     cluster_bootstrap,
@@ -59,7 +59,7 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     rng = np.random.default_rng(0)
     truth, score, weights = rng.integers(0, 2, 50), rng.random(50), rng.integers(0, 3, (40, 50))
     whole = auroc(truth, score, weights)
-    monkeypatch.setattr("cxr_ft.score.stats._BLOCK", 150)
+    monkeypatch.setattr("cxr_ft.score.statistics.intervals._BLOCK", 150)
     assert (auroc(truth, score, weights) == whole).all()
 
 

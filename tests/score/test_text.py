@@ -8,8 +8,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 from sklearn.metrics import f1_score
 
-from cxr_ft.score.metrics import mentions
-from cxr_ft.score.metrics.text import bleu, bleu_counts, constant_floor, evaluate
+from cxr_ft.score.metrics import label_mentions
+from cxr_ft.score.metrics.text_overlap import bleu, bleu_counts, constant_floor, evaluate
 
 TEXT = "there is no focal consolidation effusion or pneumothorax the heart size normal lungs are clear edema ."
 WORDS = TEXT.split()
@@ -114,7 +114,7 @@ def test_a_label_counts_as_stated_by_its_whole_name_without_negation_or_doubt():
         "Fractured rib. edematous",
         "",
     ]
-    assert mentions.stated(texts, LABELS).tolist() == [
+    assert label_mentions.stated(texts, LABELS).tolist() == [
         [True, False, False],
         [False, True, False],
         [False, False, False],

@@ -9,10 +9,10 @@ import pytest
 from nltk.stem.porter import PorterStemmer
 from nltk.translate.meteor_score import _enum_stem_match, _match_enums
 
-from cxr_ft.score.metrics import text
+from cxr_ft.score.metrics import text_overlap
 from cxr_ft.score.metrics.cider import cider_d
 from cxr_ft.score.metrics.meteor import meteor
-from cxr_ft.score.metrics.words import words
+from cxr_ft.score.metrics.word_tokens import words
 
 WORDS = [
     "there",
@@ -84,7 +84,7 @@ def test_repeating_a_word_earns_nothing():
 
 def test_cider_d_has_no_value_where_references_do_not_differ():
     assert cider_d(["no edema"], ["no edema"]) is cider_d(["no edema"] * 3, ["a", "b", "c"]) is cider_d([], []) is None
-    judged = text.evaluate(["no edema ."], ["no edema ."])
+    judged = text_overlap.evaluate(["no edema ."], ["no edema ."])
     assert judged["cider_d"] is None and "do not differ" in judged["undefined"]["cider_d"]
 
 
@@ -111,7 +111,7 @@ CIDER_D = (4.91131764763791, 1.6582062728814648, 0.04989337076829098, 6.88551406
 def test_cider_d_has_the_values_of_pycocoevalcap():
     references, generated = zip(*JUDGED, strict=True)
     assert cider_d(references, generated) == pytest.approx(CIDER_D, rel=1e-9)
-    assert text.evaluate(references, generated)["cider_d"] == pytest.approx(2.717617755560205, rel=1e-9)
+    assert text_overlap.evaluate(references, generated)["cider_d"] == pytest.approx(2.717617755560205, rel=1e-9)
 
 
 def test_cider_d_follows_its_formula_on_random_texts():
@@ -140,6 +140,6 @@ def test_cider_d_follows_its_formula_on_random_texts():
 
 
 def test_signatures_name_what_the_values_depend_on():
-    signature = text.evaluate(["a b"], ["a b"])["signature"]
+    signature = text_overlap.evaluate(["a b"], ["a b"])["signature"]
     assert "stages:exact,porter" in signature["meteor"] and "tok:13a" in signature["meteor"]
     assert "sigma:6" in signature["cider_d"] and "case:lc" in signature["cider_d"]

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxr_ft.run import results
-from cxr_ft.run.results import Result
-from cxr_ft.score.metrics import calibration, classification, subgroups, text
+from cxr_ft.run.record import results
+from cxr_ft.run.record.results import Result
+from cxr_ft.score.metrics import calibration, classification, subgroups, text_overlap
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = ("Cardiomegaly", "Pleural Effusion", "Edema", "Fracture")
@@ -69,7 +69,10 @@ def report_run(folder, method="lora", seed=0, quality=0.5, **changes):
     references = [" ".join(rng.choice(SENTENCES, 2, replace=False)) for _ in range(SUBJECTS)]
     mine = np.random.default_rng([seed, round(1000 * quality)])
     generated = [r if mine.random() < quality else " ".join(mine.choice(SENTENCES, 2)) for r in references]
-    metrics = text.evaluate(references, generated) | {"loss": 1.2, "floor": text.constant_floor(references, references)}
+    metrics = text_overlap.evaluate(references, generated) | {
+        "loss": 1.2,
+        "floor": text_overlap.constant_floor(references, references),
+    }
     results.write(folder, _result("report", method, seed, LABELS, {"val": metrics, "test": metrics}, changes))
     rows = [
         ("test", str(i), f"s{i}", f"d{i}", r, g) for i, (r, g) in enumerate(zip(references, generated, strict=True))

@@ -7,8 +7,9 @@ import pytest
 from fake_runs import HOSTILE, LABELS, TUNING, classify_run, failed_run, report_run
 
 from cxr_ft.errors import UsageError
-from cxr_ft.run import results
-from cxr_ft.show import charts, words
+from cxr_ft.run.record import results
+from cxr_ft.show import phrasing
+from cxr_ft.show.charts import charts
 from cxr_ft.show.runs import Run, names, peak_bytes
 
 MANIFEST = {
@@ -92,7 +93,7 @@ def test_the_front_is_of_means_not_of_lucky_seeds(runs):
 def test_memory_by_kind_adds_up_to_the_peak(runs):
     (axis,) = charts.CHARTS["memory_by_kind"](runs).axes
     ends = {text.get_text() for text in axis.texts}
-    assert ends == {f" {words.size(peak_bytes(run))}" for run in runs}
+    assert ends == {f" {phrasing.size(peak_bytes(run))}" for run in runs}
 
 
 def test_the_map_of_modules_holds_the_mean_of_the_runs_that_train_them(tmp_path):

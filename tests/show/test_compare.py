@@ -7,11 +7,12 @@ import pytest
 from fake_runs import HOSTILE, SUBJECTS, classify_run, failed_run, report_run
 
 from cxr_ft.errors import UsageError
-from cxr_ft.run import results
-from cxr_ft.score.metrics import text
-from cxr_ft.show import groups, judged, tables, words
+from cxr_ft.run.record import results
+from cxr_ft.score.metrics import text_overlap
+from cxr_ft.show import phrasing
 from cxr_ft.show.compare import compare
 from cxr_ft.show.runs import load
+from cxr_ft.show.tables import main_tables, pair_tables, subgroup_tables
 
 
 def compared(*folders):
@@ -39,7 +40,7 @@ def test_runs_that_differ_in_batch_size_are_no_seeds_of_one_variant_and_are_told
     assert names == {"full (train.batch_size 4)", "full (train.batch_size 16)", "lora q,v r8"}
     told = {finding.name: finding.told for finding in comparison.findings}
     assert "4 (full (train.batch_size 4))" in told["batch size"]
-    answer = words.answer(comparison, 0.01)
+    answer = phrasing.answer(comparison, 0.01)
     assert "Memory: not comparable, since the runs differ in rows at a time." in answer
     assert "so that quality is not comparable: full" in answer
 
@@ -72,10 +73,10 @@ def test_a_clear_and_an_open_difference(tmp_path):
     quality = {"zero_shot": 0.1, "lora": 1.5, "full": 1.5}
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, q) for m, q in quality.items() for s in (0, 1, 2)]
     (comparison,) = compared(*runs)
-    verdicts = {variant.name: words.difference(comparison, variant)[1] for variant in comparison.variants}
+    verdicts = {variant.name: phrasing.difference(comparison, variant)[1] for variant in comparison.variants}
     assert verdicts["zero_shot"] == "lower"
     assert sorted([verdicts["lora q,v r8"], verdicts["full"]]) == ["by point estimate", "cannot be told apart"]
-    answer = words.answer(comparison, 0.01)
+    answer = phrasing.answer(comparison, 0.01)
     assert "Lower: zero_shot." in answer
     assert "Cannot be told apart from it:" in answer
     assert "not ranked" not in answer
@@ -83,11 +84,11 @@ def test_a_clear_and_an_open_difference(tmp_path):
 
 def test_a_single_seed_is_never_ranked(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "a", "zero_shot", 0, 0.1), classify_run(tmp_path / "b", "full"))
-    assert "One seed: intervals cover test sampling only; not ranked." in words.answer(comparison, 0.01)
-    assert words.difference(comparison, comparison.variants[0])[1] == "apart, one seed"
+    assert "One seed: intervals cover test sampling only; not ranked." in phrasing.answer(comparison, 0.01)
+    assert phrasing.difference(comparison, comparison.variants[0])[1] == "apart, one seed"
     more, one = classify_run(tmp_path / "c", "full", 1), classify_run(tmp_path / "d", "last_layers", 0)
     (comparison,) = compared(tmp_path / "b", more, one)
-    assert "One seed of last_layers n=1: intervals cover test sampling only; not ranked." in words.answer(
+    assert "One seed of last_layers n=1: intervals cover test sampling only; not ranked." in phrasing.answer(
         comparison, 0.01
     )
 
@@ -96,20 +97,20 @@ def test_what_trains_nothing_needs_no_second_seed(tmp_path):
     runs = [classify_run(tmp_path / "a", "zero_shot", 0)]
     runs += [classify_run(tmp_path / f"full{seed}", "full", seed) for seed in (0, 1)]
     (comparison,) = compared(*runs)
-    assert comparison.ranked and "not ranked" not in words.answer(comparison, 0.01)
+    assert comparison.ranked and "not ranked" not in phrasing.answer(comparison, 0.01)
     (comparison,) = compared(runs[0])
     assert not comparison.ranked
 
 
 def test_what_beats_neither_chance_nor_a_constant_report_is_told(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "a", "full", 0, 0.0))
-    assert "Not shown to be better than chance (0.5)." in words.answer(comparison, 0.01)
+    assert "Not shown to be better than chance (0.5)." in phrasing.answer(comparison, 0.01)
     (comparison,) = compared(classify_run(tmp_path / "b", "full", 0, 1.0))
-    assert "Not shown" not in words.answer(comparison, 0.01)
+    assert "Not shown" not in phrasing.answer(comparison, 0.01)
     (comparison,) = compared(report_run(tmp_path / "c", "full", 0, 0.05))
-    assert "Not shown to be better than one constant report for all (0." in words.answer(comparison, 0.01)
+    assert "Not shown to be better than one constant report for all (0." in phrasing.answer(comparison, 0.01)
     (comparison,) = compared(report_run(tmp_path / "d", "full", 0, 0.9))
-    assert "Not shown" not in words.answer(comparison, 0.01)
+    assert "Not shown" not in phrasing.answer(comparison, 0.01)
 
 
 def test_without_predictions_there_is_no_interval_and_nothing_is_paired(tmp_path):
@@ -118,8 +119,8 @@ def test_without_predictions_there_is_no_interval_and_nothing_is_paired(tmp_path
     (comparison,) = compared(*runs)
     assert comparison.best.name == "lora q,v r8"
     assert comparison.best.interval is None
-    assert "(no interval)" in words.lead(comparison)
-    assert "Not comparable subject by subject: full." in words.answer(comparison, 0.01)
+    assert "(no interval)" in phrasing.lead(comparison)
+    assert "Not comparable subject by subject: full." in phrasing.answer(comparison, 0.01)
 
 
 def test_runs_judged_on_other_rows_are_not_paired(tmp_path):
@@ -128,7 +129,7 @@ def test_runs_judged_on_other_rows_are_not_paired(tmp_path):
     results.write_predictions(runs[1], table.assign(dicom_id="other-" + table["dicom_id"]))
     (comparison,) = compared(*runs)
     assert all(variant.interval for variant in comparison.variants)
-    assert "Not comparable subject by subject: full." in words.answer(comparison, 0.01)
+    assert "Not comparable subject by subject: full." in phrasing.answer(comparison, 0.01)
 
 
 def test_predictions_that_do_not_give_the_recorded_value_give_no_interval(tmp_path):
@@ -159,14 +160,16 @@ def test_reports_have_intervals_of_corpus_bleu_and_their_floor(tmp_path):
     assert full.name == "full"
     assert full.interval[0] < full.value < full.interval[1]
     table = results.read_predictions(runs[1])
-    again = text.bleu(text.bleu_counts(table["reference"].tolist(), table["generated"].tolist()).sum(axis=0))
+    again = text_overlap.bleu(
+        text_overlap.bleu_counts(table["reference"].tolist(), table["generated"].tolist()).sum(axis=0)
+    )
     assert full.value == pytest.approx(float(again))
-    rows = tables.main(comparison).rows
+    rows = main_tables.main(comparison).rows
     assert [row.kind for row in rows] == ["", "best", "floor"]
     assert rows[2].cells[0].text == "one report for all"
     floor = full.runs[0].result.metrics["test"]["floor"]
-    assert rows[2].cells[1].text == words.decimal(floor["bleu_4"])
-    assert all(len(row.cells) == len(tables.main(comparison).head) for row in rows)
+    assert rows[2].cells[1].text == phrasing.decimal(floor["bleu_4"])
+    assert all(len(row.cells) == len(main_tables.main(comparison).head) for row in rows)
 
 
 def test_how_the_data_is_read_makes_a_variant(tmp_path):
@@ -190,7 +193,7 @@ def test_variants_share_a_letter_exactly_when_they_are_not_told_apart(tmp_path):
         back = comparison.pair(tested.second, tested.first)
         assert back.pair.gap == -tested.pair.gap
         assert back.pair.interval == (-tested.pair.interval[1], -tested.pair.interval[0])
-    names = [row.cells[2].text for row in tables.main(comparison).rows]
+    names = [row.cells[2].text for row in main_tables.main(comparison).rows]
     assert names == [comparison.letters[variant.name] for variant in comparison.variants]
 
 
@@ -198,11 +201,11 @@ def test_lora_is_within_a_margin_of_full_or_it_is_not_said(tmp_path):
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, 1.5) for m in ("lora", "full") for s in (0, 1, 2)]
     runs += [classify_run(tmp_path / f"z{s}", "last_layers", s, 0.2) for s in (0, 1, 2)]
     (comparison,) = compared(*runs)
-    wide = words.answer(comparison, 0.2)
+    wide = phrasing.answer(comparison, 0.2)
     assert "Within 0.200 (macro AUROC) of full: lora q,v r8." in wide
-    assert "Not within 0.010 (macro AUROC) of full: last_layers n=1." in words.answer(comparison, 0.01)
-    assert {name: found for name, (found, _) in words.margins(comparison, 0.001).items()}["lora q,v r8"] == "open"
-    table = judged.margin_table(comparison, 0.2)
+    assert "Not within 0.010 (macro AUROC) of full: last_layers n=1." in phrasing.answer(comparison, 0.01)
+    assert {name: found for name, (found, _) in phrasing.margins(comparison, 0.001).items()}["lora q,v r8"] == "open"
+    table = pair_tables.margin_table(comparison, 0.2)
     assert {row.cells[0].text: row.cells[1].text for row in table.rows}["lora q,v r8"] == "within margin"
 
 
@@ -210,19 +213,19 @@ def test_lora_needs_more_memory_than_full_at_other_batches_is_not_comparable_by_
     full = classify_run(tmp_path / "f", "full", batch_size=4, train={"gradient_checkpointing": True})
     lora = classify_run(tmp_path / "l", "lora", batch_size=16, train={"gradient_checkpointing": False})
     (comparison,) = compared(full, lora)
-    (said,) = judged.memory(comparison)
+    (said,) = pair_tables.memory(comparison)
     assert said.startswith("lora q,v r8 and full: memory is not comparable: rows at a time 16 (lora q,v r8), 4 (full)")
     assert "gradient checkpointing off (lora q,v r8), on (full)" in said
-    answer = words.answer(comparison, 0.01)
+    answer = phrasing.answer(comparison, 0.01)
     assert "rows at a time and gradient checkpointing" in answer and "not comparable" in answer
     assert "Lower" not in answer and "Within" not in answer
     assert list(comparison.letters) == [comparison.best.name]
-    assert "not comparable: batch size" in judged.pairs_csv([comparison])
+    assert "not comparable: batch size" in pair_tables.pairs_csv([comparison])
 
 
 def test_memory_of_equal_conditions_is_told_in_words(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "f", "full"), classify_run(tmp_path / "l", "lora"))
-    (said,) = judged.memory(comparison)
+    (said,) = pair_tables.memory(comparison)
     assert said.startswith("lora q,v r8 trains 0.971 % of the parameters, and its peak memory is")
 
 
@@ -230,16 +233,16 @@ def test_an_open_pair_says_what_would_settle_it(tmp_path):
     one = [classify_run(tmp_path / f"one{m}", m, 0, q) for m, q in (("lora", 1.5), ("full", 1.499))]
     (open_pair,) = compared(*one)[0].tested.values()
     assert not open_pair.apart
-    subjects, seeds = words.needed(open_pair)
+    subjects, seeds = phrasing.needed(open_pair)
     assert int(subjects.replace(",", "")) > SUBJECTS
     assert seeds.startswith("one seed of a trained method")
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, q) for m, q in (("lora", 1.5), ("full", 0.2)) for s in (0, 1, 2)]
     (comparison,) = compared(*runs)
     (tested,) = comparison.tested.values()
-    assert tested.apart and words.needed(tested) == (words.DASH, words.DASH)
-    (row,) = judged.pair_table(comparison).rows
-    assert len(row.cells) == len(judged.PAIR_HEAD)
-    lines = list(csv.DictReader(io.StringIO(judged.pairs_csv([comparison]))))
+    assert tested.apart and phrasing.needed(tested) == (phrasing.DASH, phrasing.DASH)
+    (row,) = pair_tables.pair_table(comparison).rows
+    assert len(row.cells) == len(pair_tables.PAIR_HEAD)
+    lines = list(csv.DictReader(io.StringIO(pair_tables.pairs_csv([comparison]))))
     assert float(lines[0]["gap"]) == tested.pair.gap
     assert float(lines[0]["p_holm"]) == tested.adjusted
 
@@ -247,10 +250,10 @@ def test_an_open_pair_says_what_would_settle_it(tmp_path):
 def test_a_planted_bias_stands_in_the_subgroup_table_and_is_said(tmp_path):
     fair, biased = classify_run(tmp_path / "a", "full"), classify_run(tmp_path / "b", "lora", bias=0.6)
     (comparison,) = compared(fair, biased)
-    (said,) = groups.gaps(comparison)
+    (said,) = subgroup_tables.gaps(comparison)
     assert said.startswith("Recall is worse for sex F than for M: lora q,v r8 (0.")
     assert "full" not in said
-    (table,) = groups.subgroups(comparison)
+    (table,) = subgroup_tables.subgroups(comparison)
     recall = {(row.cells[0].text, row.cells[1].text): row.cells[5].key for row in table.rows}
     assert recall["lora q,v r8", "F"] < 0.6 * recall["lora q,v r8", "M"]
     assert all(len(row.cells) == len(table.head) for row in table.rows)
@@ -263,9 +266,9 @@ def test_a_group_that_is_not_judged_says_why(tmp_path):
     few = {"sex": {"labels": [], "groups": {HOSTILE: found}, "undefined": {HOSTILE: "2 subjects: not judged"}}}
     results.write(run, record.replace(metrics={"test": {**record.metrics["test"], "subgroups": few}}))
     (comparison,) = compared(run)
-    ((row,),) = [table.rows for table in groups.subgroups(comparison)]
+    ((row,),) = [table.rows for table in subgroup_tables.subgroups(comparison)]
     assert row.cells[4].notes == ("2 subjects: not judged",)
-    assert groups.gaps(comparison) == []
+    assert subgroup_tables.gaps(comparison) == []
 
 
 def test_an_undefined_metric_is_a_dash_with_its_reason(tmp_path):
@@ -274,25 +277,25 @@ def test_an_undefined_metric_is_a_dash_with_its_reason(tmp_path):
     none = {"macro": {"auroc": None, "labels": 0}, "labels": {}, "undefined": {"macro": "no label has both classes"}}
     results.write(run, record.replace(metrics={"test": none}))
     (comparison,) = compared(run)
-    assert "no answer yet" in words.lead(comparison)
-    assert tables.main(comparison).rows[0].cells[1].text == words.DASH
-    assert tables.undefined(comparison) == ["macro: no label has both classes"]
+    assert "no answer yet" in phrasing.lead(comparison)
+    assert main_tables.main(comparison).rows[0].cells[1].text == phrasing.DASH
+    assert main_tables.undefined(comparison) == ["macro: no label has both classes"]
 
 
 def test_numbers_in_words():
-    assert (words.brief(222_338), words.brief(0), words.brief(999.6)) == ("222 k", "0", "1 k")
-    assert (words.size(1_700_000), words.size(999)) == ("1.7 MB", "999 B")
-    assert (words.seconds(12.34), words.seconds(119), words.seconds(247.1)) == ("12.3 s", "119 s", "4.12 min")
-    assert (words.decimal(-0.01234), words.percent(1, 400), words.count(22_713_986)) == (
+    assert (phrasing.brief(222_338), phrasing.brief(0), phrasing.brief(999.6)) == ("222 k", "0", "1 k")
+    assert (phrasing.size(1_700_000), phrasing.size(999)) == ("1.7 MB", "999 B")
+    assert (phrasing.seconds(12.34), phrasing.seconds(119), phrasing.seconds(247.1)) == ("12.3 s", "119 s", "4.12 min")
+    assert (phrasing.decimal(-0.01234), phrasing.percent(1, 400), phrasing.count(22_713_986)) == (
         "−0.012",
         "0.25 %",
         "22,713,986",
     )
-    assert words.listed(["a"]) == "a"
-    assert words.listed(["a", "b", "c"]) == "a, b and c"
-    for form in (words.brief, words.size, words.seconds, words.decimal, words.count, words.span):
-        assert form(None) == words.DASH
-    assert words.percent(None, 3) == words.percent(1, 0) == words.DASH
+    assert phrasing.listed(["a"]) == "a"
+    assert phrasing.listed(["a", "b", "c"]) == "a, b and c"
+    for form in (phrasing.brief, phrasing.size, phrasing.seconds, phrasing.decimal, phrasing.count, phrasing.span):
+        assert form(None) == phrasing.DASH
+    assert phrasing.percent(None, 3) == phrasing.percent(1, 0) == phrasing.DASH
 
 
 def test_a_model_of_texts_stands_beside_its_floors(tmp_path):
@@ -303,7 +306,7 @@ def test_a_model_of_texts_stands_beside_its_floors(tmp_path):
     test = {**result.metrics["test"], "floors": {"tfidf_logreg": found}}
     results.write(run, result.replace(metrics={**result.metrics, "test": test}))
     (comparison,) = compared(run)
-    (row,) = [row for row in tables.main(comparison).rows if row.kind == "floor"]
+    (row,) = [row for row in main_tables.main(comparison).rows if row.kind == "floor"]
     assert [cell.text for cell in row.cells[:9]] == [
         "TF-IDF with logistic regression",
         "0.999",
@@ -315,4 +318,4 @@ def test_a_model_of_texts_stands_beside_its_floors(tmp_path):
         "0.600",
         "0.800",
     ]
-    assert "Not shown to be better than TF-IDF with logistic regression (0.999)." in words.answer(comparison, 0.01)
+    assert "Not shown to be better than TF-IDF with logistic regression (0.999)." in phrasing.answer(comparison, 0.01)

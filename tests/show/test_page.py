@@ -14,11 +14,13 @@ from fake_runs import HOSTILE, LABELS, classify_run, failed_run, report_run
 
 from cxr_ft.cli.compare import main
 from cxr_ft.errors import UsageError
-from cxr_ft.run import results
-from cxr_ft.show import audit, charts, page
+from cxr_ft.run.record import results
+from cxr_ft.show import page
+from cxr_ft.show.charts import charts
 from cxr_ft.show.compare import compare
 from cxr_ft.show.page import Options, write_page
 from cxr_ft.show.runs import load
+from cxr_ft.show.tables import split_tables
 
 
 class Seen(HTMLParser):
@@ -275,10 +277,10 @@ def test_the_splits_are_told_with_what_stands_on_two_sides(tmp_path):
     ):
         (splits / "manifest.json").write_text(json.dumps({"files": files, "leaks": leaks}))
         (comparison,) = compare(load([run])[0])
-        table, told[name] = audit.splits(comparison)
+        table, told[name] = split_tables.splits(comparison)
     assert told["clean"].startswith("No subject and study stands on two sides")
     assert "3 of subject" in told["leaky"]
-    assert told["other"] == audit.ABSENT
+    assert told["other"] == split_tables.ABSENT
     (train,) = [row for row in table.rows if row.cells[0].text == "train"]
     assert [cell.text for cell in train.cells[1:3]] == ["560", "279"]
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import uid
 
-from cxr_ft.data.dicom import worker
+from cxr_ft.data.dicom import decoder_process
 from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.jpeg import check_restarts
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
@@ -152,7 +152,7 @@ def _elsewhere(codec: bytes, stream: bytes, layout: Layout) -> Pixels | None:
     """The array, decoded by this process's worker; None if the stream cannot be, or takes too much to try."""
     pixels = layout.rows * layout.columns * layout.samples
     seconds = 1.0 + pixels * 5e-7  # twice what the slowest of sound streams took
-    request = worker.REQUEST.pack(codec, seconds, 2**27 + 12 * pixels, len(stream))
+    request = decoder_process.REQUEST.pack(codec, seconds, 2**27 + 12 * pixels, len(stream))
     with _lock:
         process = _worker()
         pipe_in, pipe_out = process.stdin, process.stdout
@@ -161,10 +161,10 @@ def _elsewhere(codec: bytes, stream: bytes, layout: Layout) -> Pixels | None:
             pipe_in.write(request)
             pipe_in.write(stream)
             pipe_in.flush()
-            head = pipe_out.read(worker.ANSWER.size)
-            if len(head) < worker.ANSWER.size:
+            head = pipe_out.read(decoder_process.ANSWER.size)
+            if len(head) < decoder_process.ANSWER.size:
                 raise BrokenPipeError
-            dtype, rows, columns, samples, length = worker.ANSWER.unpack(head)
+            dtype, rows, columns, samples, length = decoder_process.ANSWER.unpack(head)
             data = pipe_out.read(length)
         except BrokenPipeError:
             _stop()
@@ -184,7 +184,7 @@ def _worker() -> subprocess.Popen[bytes]:
     here = os.getpid()
     if here not in _workers or _workers[here].poll() is not None:
         _workers[here] = subprocess.Popen(
-            [sys.executable, "-P", str(Path(worker.__file__))],
+            [sys.executable, "-P", str(Path(decoder_process.__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
 
-from cxr_ft.data.dicom.values import HEADER_ERRORS, as_16_bits, finite, ignored, lowest_bits, numbers, text
+from cxr_ft.data.dicom.header_values import HEADER_ERRORS, as_16_bits, finite, ignored, lowest_bits, numbers, text
 
 Values = npt.NDArray[np.float64]
 Words = npt.NDArray[np.int64]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr_ft.data import sources
 from cxr_ft.data.records import root_folder
+from cxr_ft.data.sources import access
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def members(where: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
     """
     if not is_archive(where):
         root = root_folder(where)
-        if sources.is_url(where) or root.is_dir():
-            for name in filter(wanted, sources.files(where)):
-                yield name, sources.local(root, name).read_bytes()
+        if access.is_url(where) or root.is_dir():
+            for name in filter(wanted, access.files(where)):
+                yield name, access.local(root, name).read_bytes()
         return
-    folder, name = sources.split(where)
-    file = sources.local(root_folder(folder), name)
+    folder, name = access.split(where)
+    file = access.local(root_folder(folder), name)
     if not file.is_file():
         raise UsageError(f"{where} does not exist: give the release's folder, or its archive")
     try:

@@ -1,7 +1,8 @@
 """What the layouts of texts share: finding their tables, naming their labels, and records of one row a text.
 
 Ids follow from what a row says, so a folder, a CSV and a database that say the same give the same records. subject_id
-is the group that must not be split: texts that are the same or nearly (`cxr_ft.data._near_texts`), or a known subject.
+is the group that must not be split: texts that are the same or nearly (`cxr_ft.data.audit.near_texts`), or a known
+subject.
 """
 
 import dataclasses
@@ -11,11 +12,11 @@ from hashlib import blake2b
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import _near_texts, sources
+from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _rows
 from cxr_ft.data.records import COLUMNS, GIVEN, IDS, OPTIONAL, REPORT_TEXTS, Records, ages, sexes
-from cxr_ft.data.source_kinds import address
+from cxr_ft.data.sources import access, address
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def read(where: str, names: Names, release: "Callable[[str], pd.DataFrame | None
     Raises:
         UsageError: where nothing can be read, or text or label is missing.
     """
-    found = release(where) if release and not (where.startswith(_releases.HUB) or sources.is_table(where)) else None
+    found = release(where) if release and not (where.startswith(_releases.HUB) or access.is_table(where)) else None
     if found is not None:
         return found
     return _renamed(anything(where, [name for known in names.values() for name in known]), names, where)
@@ -61,14 +62,14 @@ def anything(where: str, wanted: Sequence[str] | None = None) -> "pd.DataFrame":
     """
     if where.startswith(_releases.HUB):
         return _releases.hub(where)
-    return _table(where, wanted) if sources.is_table(where) else _by_split(where, wanted)
+    return _table(where, wanted) if access.is_table(where) else _by_split(where, wanted)
 
 
 def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
     """The tables in a folder or database: one, or those whose names begin with their split's."""
     import pandas as pd
 
-    inside = sources.tables(where) if sources.is_database(where) else filter(sources.is_table, sources.files(where))
+    inside = access.tables(where) if access.is_database(where) else filter(access.is_table, access.files(where))
     there = {name: _split_of(name) for name in inside}
     if len(there) > 1 and not all(there.values()):
         shown = ", ".join(list(there)[:5])
@@ -78,9 +79,7 @@ def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
     if not there:
         raise UsageError(f"{where} holds no table and no file of this data set: give its folder, archive or table")
     parts = [
-        part
-        if "split" in (part := _table(sources.join(where, name), wanted)) or not split
-        else part.assign(split=split)
+        part if "split" in (part := _table(access.join(where, name), wanted)) or not split else part.assign(split=split)
         for name, split in there.items()
     ]
     return pd.concat(parts, ignore_index=True)
@@ -94,7 +93,7 @@ def _split_of(name: str) -> str:
 
 
 def _table(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
-    return sources.read_table(where) if wanted is None else sources.read_table(where, [], [*wanted, "split"])
+    return access.read_table(where) if wanted is None else access.read_table(where, [], [*wanted, "split"])
 
 
 def _renamed(raw: "pd.DataFrame", names: Names, where: str) -> "pd.DataFrame":
@@ -126,7 +125,7 @@ def assemble(
     root: str,
     card: DatasetCard,
     notes: list[str],
-    together: Callable[[list[str]], _near_texts.Rows] = lambda _: (),
+    together: Callable[[list[str]], near_texts.Rows] = lambda _: (),
 ) -> Records:
     """Records of one row a text.
 
@@ -166,7 +165,7 @@ def assemble(
 
 def shown(where: str) -> str:
     """A place for messages and the manifest: SQL may name a patient, so it is not repeated."""
-    return address.parse(where).shown if sources.is_database(where) else where
+    return address.parse(where).shown if access.is_database(where) else where
 
 
 def _age(raw: "pd.Series[str]") -> "pd.Series[str]":
@@ -187,7 +186,7 @@ def _kept(table: "pd.DataFrame", keep: "pd.Series[bool]", why: str, notes: list[
 
 
 def _identified(
-    table: "pd.DataFrame", labels: list[str], together: Callable[[list[str]], _near_texts.Rows]
+    table: "pd.DataFrame", labels: list[str], together: Callable[[list[str]], near_texts.Rows]
 ) -> "pd.DataFrame":
     """The table with its ids: those it lacks are hashes of what a row says, numbered where several say the same."""
     said = [name for name in (*GIVEN, *labels, "split") if name in table]
@@ -202,7 +201,7 @@ def _identified(
     if "study_id" in table and owners is None:
         rows_of = table.groupby("study_id").indices.values()
         tied += [pair for rows in rows_of for pair in pairwise(int(row) for row in rows)]
-    groups = _near_texts.group_names(texts, owners, tied)
+    groups = near_texts.group_names(texts, owners, tied)
     one = table.get("dicom_id", own)
     return table.assign(subject_id=groups, study_id=table.get("study_id", one), dicom_id=one)
 

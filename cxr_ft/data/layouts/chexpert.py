@@ -10,10 +10,10 @@ with the name of the archive's folder, whatever that is called now.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.records import Records, ages, sexes, views
+from cxr_ft.data.sources import access
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def records(source: str) -> Records:
     """
     import pandas as pd
 
-    where = sources.place(source)
+    where = access.place(source)
     root, files = _files(where)
     numbers = dict.fromkeys(CHEXPERT_14, "float64")
     tables = [
-        sources.read_table(file, ["Path", *CHEXPERT_14], ["Sex", "Age", "Frontal/Lateral", "AP/PA"], numbers)
+        access.read_table(file, ["Path", *CHEXPERT_14], ["Sex", "Age", "Frontal/Lateral", "AP/PA"], numbers)
         for file in files
     ]
     table = _identified(pd.concat(tables, ignore_index=True), where)
@@ -78,13 +78,13 @@ def demo(folder: Path) -> str:
 
 def _files(where: str) -> tuple[str, list[str]]:
     """The archive's folder, and the tables to read."""
-    if sources.is_table(where):
-        return sources.images(where), [where]
-    there = set(sources.tables(where))
+    if access.is_table(where):
+        return access.images(where), [where]
+    there = set(access.tables(where))
     known = [f"{name}{end}" for name in TABLES for end in (".csv", ".csv.gz", "")]
-    if not (found := [sources.join(where, name) for name in known if name in there]):
+    if not (found := [access.join(where, name) for name in known if name in there]):
         raise UsageError(f"{where} has no train.csv or valid.csv: give the folder CheXpert-v1.0-small, or a table")
-    return sources.images(where), found
+    return access.images(where), found
 
 
 def _identified(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
@@ -119,9 +119,9 @@ def _folder_of_images(root: str, table: "pd.DataFrame") -> str:
     """The folder that holds train/ and valid/: the table's, or the archive's beside the table."""
     first = str(table["official"].iloc[0])
     sides = [name for name, side in SPLIT_NAMES.items() if side == first]
-    there = sources.names(root)
+    there = access.names(root)
     if any(name in there for name in sides):
         return root
     archives = [name for name in there if name.startswith("CheXpert-v1.0")]
-    inside = [sources.join(root, name) for name in archives]
-    return next((place for place in inside if set(sides).intersection(sources.names(place))), root)
+    inside = [access.join(root, name) for name in archives]
+    return next((place for place in inside if set(sides).intersection(access.names(place))), root)

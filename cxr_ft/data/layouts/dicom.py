@@ -5,20 +5,21 @@
                                           `label` (one class an image), or one column a label: 1, 0, -1 or nothing
 
 Subject and view, and sex and age where they are said, come from the headers. Subjects, studies and images are named by
-keyed hashes of PatientID, StudyInstanceUID and SOPInstanceUID (`cxr_ft.data.pseudonyms`); the ids themselves are
-written nowhere, ages as bands of ten years. Names of files and folders are kept: they should not tell who a patient is.
+keyed hashes of PatientID, StudyInstanceUID and SOPInstanceUID (`cxr_ft.data.layouts._pseudonyms`); the ids themselves
+are written nowhere, ages as bands of ten years. Names of files and folders are kept: they should not tell who a
+patient is.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.dicom import headers
+from cxr_ft.data.dicom import header_scan
 from cxr_ft.data.layouts import _rows
 from cxr_ft.data.layouts import folder as _folder
-from cxr_ft.data.pseudonyms import namer
+from cxr_ft.data.layouts._pseudonyms import namer
 from cxr_ft.data.records import Records, bands
+from cxr_ft.data.sources import access
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
@@ -41,15 +42,15 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where there is no table, it says no label or fits no file, or the source is a URL.
     """
-    where = sources.place(source)
-    if sources.is_url(where):
+    where = access.place(source)
+    if access.is_url(where):
         raise UsageError(f"{source}: headers may name patients, so layout dicom reads no URL; copy the folder first")
-    file = where if sources.is_table(where) else _folder.only_table(where)
+    file = where if access.is_table(where) else _folder.only_table(where)
     if file is None:
-        raise UsageError(f"{where} has no table of labels ({', '.join(sources.TABLES)})")
-    root = sources.split(file)[0]
+        raise UsageError(f"{where} has no table of labels ({', '.join(access.TABLES)})")
+    root = access.split(file)[0]
     notes: list[str] = []
-    table = _joined(sources.read_table(file), _scanned(root, notes), file, notes)
+    table = _joined(access.read_table(file), _scanned(root, notes), file, notes)
     labels = () if "label" in table else _folder.label_columns(table.drop(columns=[*TAGS, *KEYS], errors="ignore"))
     if "label" not in table and not labels:
         raise UsageError(f"{file} has no column label, and no column of only 1, 0, -1 or nothing to take for a label")
@@ -78,8 +79,8 @@ def demo(folder: Path) -> str:
 
 def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
     """The headers of all files below `root` that are DICOM, one row an image."""
-    files = [name for name in sources.files(root) if not sources.is_table(name)]
-    rows = headers.scan((Path(root, name) for name in track(files, "reading headers", len(files))), TAGS)
+    files = [name for name in access.files(root) if not access.is_table(name)]
+    rows = header_scan.scan((Path(root, name) for name in track(files, "reading headers", len(files))), TAGS)
     rows["path"] = files
     found = rows[rows["problem"].isna() & rows["SOPInstanceUID"].notna()].drop(columns="problem")
     if len(found) < len(rows):

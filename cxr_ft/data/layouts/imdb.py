@@ -10,10 +10,10 @@ The release has no validation set: with --official a part of train is taken for 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
+from cxr_ft.data.sources import access
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where they cannot be read, or a column is lacking.
     """
-    where = sources.place(source)
+    where = access.place(source)
     table = _texts.read(where, COLUMNS, _release)
     table["label"] = _texts.named(table["label"], NAMES, where)
     return _texts.assemble(table, where, CARD, [])

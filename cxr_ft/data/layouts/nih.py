@@ -10,9 +10,9 @@ The own split has no val: its train_val_list.txt is taken for train.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records, ages, sexes, views
+from cxr_ft.data.sources import access
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where there is no table, it lacks a column, or a label is not among the 14.
     """
-    where = sources.place(source)
-    file = where if sources.is_table(where) else _table(where)
-    root = sources.images(file)
-    raw = sources.read_table(file, NEEDED, OPTIONAL)
+    where = access.place(source)
+    file = where if access.is_table(where) else _table(where)
+    root = access.images(file)
+    raw = access.read_table(file, NEEDED, OPTIONAL)
     table = _labelled(raw, file)
     table["path"] = _paths(raw["Image Index"], root)
     table["official"] = _official(raw["Image Index"], root)
@@ -90,12 +90,12 @@ def demo(folder: Path) -> str:
 
 
 def _table(folder: str) -> str:
-    found = [name for name in sources.tables(folder) if name.startswith("Data_Entry_2017")]
+    found = [name for name in access.tables(folder) if name.startswith("Data_Entry_2017")]
     if not found:
         raise UsageError(
             f"{folder} has no Data_Entry_2017.csv: give the folder that holds it and images/, or the table"
         )
-    return sources.join(folder, found[-1])  # _v2020 before the first release
+    return access.join(folder, found[-1])  # _v2020 before the first release
 
 
 def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
@@ -122,20 +122,20 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
 
 def _paths(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
     """Where each image lies: in images/, or in one of the twelve archives' folders."""
-    folders = [name for name in sources.names(root) if name.startswith("images") and "." not in name]
+    folders = [name for name in access.names(root) if name.startswith("images") and "." not in name]
     inside = [
-        f"{folder}/images" if "images" in sources.names(sources.join(root, folder)) else folder for folder in folders
+        f"{folder}/images" if "images" in access.names(access.join(root, folder)) else folder for folder in folders
     ]
     if len(inside) < 2:
         return (inside[0] if inside else "images") + "/" + names
-    where = {name: folder for folder in inside for name in sources.names(sources.join(root, folder))}
+    where = {name: folder for folder in inside for name in access.names(access.join(root, folder))}
     return names.map(where).fillna("images") + "/" + names
 
 
 def _official(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
     import pandas as pd
 
-    there = sources.names(root)
+    there = access.names(root)
     lists = {side: file for file, side in LISTS.items() if file in there}
-    sides = {n: side for side, file in lists.items() for n in sources.read_text(sources.join(root, file)).split()}
+    sides = {n: side for side, file in lists.items() for n in access.read_text(access.join(root, file)).split()}
     return names.map(sides).fillna("") if sides else pd.Series("", index=names.index, dtype="string")

@@ -8,10 +8,10 @@ Of its 962 rows 166 are distinct texts. A split by rows trains on what it tests 
 
 from pathlib import Path
 
-from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _texts
 from cxr_ft.data.records import Records
+from cxr_ft.data.sources import access
 
 CARD = DatasetCard(
     name="Updated Resume Dataset",
@@ -31,7 +31,7 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where the table cannot be read, or lacks a column.
     """
-    where = sources.place(source)
+    where = access.place(source)
     table = _texts.read(where, COLUMNS)
     table["label"] = table["label"].str.strip().replace("", None)
     return _texts.assemble(table, where, CARD, [])

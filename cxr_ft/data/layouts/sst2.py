@@ -12,10 +12,10 @@ holds it.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
+from cxr_ft.data.sources import access
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where it cannot be read, or lacks a column.
     """
-    where = sources.place(source)
+    where = access.place(source)
     table = _texts.read(where, COLUMNS, _release)
     table["label"] = _texts.named(table["label"], NAMES, where)
     return _texts.assemble(table, where, CARD, [], _phrases)

@@ -18,11 +18,11 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _rows, _texts, table
 from cxr_ft.data.layouts.folder import SUBJECT_NAMES, label_columns
 from cxr_ft.data.records import IDS, OPTIONAL, Records
+from cxr_ft.data.sources import access
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where it cannot be read, or has no column of texts or of labels.
     """
-    where = sources.place(source)
+    where = access.place(source)
     if where.lower().endswith((".yaml", ".yml")):
         rows, labels, card, where, _ = table.mapped(where, "", "text", MAPPED, CARD)
     else:

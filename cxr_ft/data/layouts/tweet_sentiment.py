@@ -13,10 +13,10 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import sources
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
+from cxr_ft.data.sources import access
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where they cannot be read, or a column is lacking.
     """
-    where = sources.place(source)
+    where = access.place(source)
     found = _sentiment140(where) if where.rpartition("/")[2] in SENTIMENT140 else None
     table = _texts.read(where, COLUMNS, _release) if found is None else found
     table["label"] = _texts.named(table["label"], NAMES, where)
@@ -83,7 +83,7 @@ def _release(where: str) -> "pd.DataFrame | None":
 
 
 def _sentiment140(where: str) -> "pd.DataFrame":
-    folder, name = sources.split(where)
+    folder, name = access.split(where)
     found = dict(_releases.members(folder, lambda one: one == name))
     if name not in found:
         raise UsageError(f"{where} does not exist: give Sentiment140's folder or one of its tables")

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from cxr_ft.data.phantom.canvas import Points, ellipse, smooth
-from cxr_ft.data.phantom.chance import stream
+from cxr_ft.data.phantom.random_streams import stream
 
 Side = Literal["right", "left"]
 SIDES: tuple[Side, Side] = ("right", "left")

@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cxr_ft.data.phantom import cases, headers, reader, reports, tables
+from cxr_ft.data.phantom import archive_tables, cases, dicom_file, label_noise, report_writer
 from cxr_ft.data.phantom.biases import BIASES
-from cxr_ft.data.phantom.chance import stream
+from cxr_ft.data.phantom.random_streams import stream
 from cxr_ft.data.phantom.render import render
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cannot_write
@@ -53,7 +53,7 @@ def write_archive(out: Path, plan: Plan, workers: int) -> None:
     try:
         with _beside(out) as folder:
             films = [film for found in _subjects(folder, plan, workers) for film in found]
-            tables.write(folder, films, plan.seed, plan.biases)
+            archive_tables.write(folder, films, plan.seed, plan.biases)
             (folder / "README.txt").write_text(_readme(plan), encoding="utf-8", newline="\n")
             (folder / PARAMETERS).write_text(plan.text() + "\n", encoding="utf-8", newline="\n")
             _place(folder, out, plan)
@@ -105,7 +105,7 @@ def _umask() -> int:
     return mask
 
 
-def _subjects(folder: Path, plan: Plan, workers: int) -> Iterator[list[tables.Film]]:
+def _subjects(folder: Path, plan: Plan, workers: int) -> Iterator[list[archive_tables.Film]]:
     job = partial(write_subject, folder, plan)
     numbers = range(plan.subjects)
     if workers == 1:
@@ -125,17 +125,17 @@ def _keep_memory() -> None:
     np.empty(31 << 20, np.uint8)
 
 
-def write_subject(folder: Path, plan: Plan, index: int) -> list[tables.Film]:
+def write_subject(folder: Path, plan: Plan, index: int) -> list[archive_tables.Film]:
     """Write one subject's films and reports below `folder`; returns what the tables say of them."""
     _keep_memory()
     subject = cases.subject(plan.seed, index, plan.biases)
-    films: list[tables.Film] = []
+    films: list[archive_tables.Film] = []
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
         for study, prior in zip(subject.studies, (None, *subject.studies), strict=False):
             films += [_write_film(folder, plan, subject, study, picture) for picture in study.pictures]
-            text = reports.write(subject.body, study, prior, stream("report", plan.seed, study.study_id))
+            text = report_writer.write(subject.body, study, prior, stream("report", plan.seed, study.study_id))
             (folder / f"{films[-1].folder}.txt").write_text(text, encoding="utf-8", newline="\n")
     finally:
         cv2.setNumThreads(threads)
@@ -144,15 +144,17 @@ def write_subject(folder: Path, plan: Plan, index: int) -> list[tables.Film]:
 
 def _write_film(
     folder: Path, plan: Plan, subject: cases.Subject, study: cases.Study, picture: cases.Picture
-) -> tables.Film:
+) -> archive_tables.Film:
     # One device, one style of header: the same for all films of a study.
-    style = headers.Style.sample(stream("header", plan.seed, study.study_id))
+    style = dicom_file.Style.sample(stream("header", plan.seed, study.study_id))
     film, boxes = render(subject.body, study.drawn, picture, plan.size)
     shape = (film.shape[0], film.shape[1])
-    row = tables.Film(subject=subject, study=study, picture=picture, shape=shape, has_view=style.has_view, boxes=boxes)
-    path = folder / tables.record_path(row)
+    row = archive_tables.Film(
+        subject=subject, study=study, picture=picture, shape=shape, has_view=style.has_view, boxes=boxes
+    )
+    path = folder / archive_tables.record_path(row)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(headers.encoded(film, plan.seed, study, picture, style))
+    path.write_bytes(dicom_file.encoded(film, plan.seed, study, picture, style))
     return row
 
 
@@ -160,7 +162,7 @@ def _readme(plan: Plan) -> str:
     command = f"cxr-phantom --subjects {plan.subjects} --seed {plan.seed} --size {plan.size}"
     command += "".join(f" --bias {name}={strength:g}" for name, strength in plan.biases.items())
     planted = [f"{name} at {strength:g}: {BIASES[name]}." for name, strength in plan.biases.items()]
-    slips = " and ".join(f"{share:.0%} ({name})" for name, share in reader.SLIPS.items())
+    slips = " and ".join(f"{share:.0%} ({name})" for name, share in label_noise.SLIPS.items())
     return (
         "Synthetic chest radiographs in the shape of MIMIC-CXR. No patient, no real image and no real report is in "
         "here: films are drawn from geometry and chance, reports are put together from sentences written for this "
@@ -171,9 +173,10 @@ def _readme(plan: Plan) -> str:
         "findings are as frequent as in MIMIC-CXR; rare ones (fracture, pleural thickening, lesion, pneumothorax, "
         "wide mediastinum) are raised.\n\n"
         "Reports err as readers do: a sign under severity "
-        f"{reader.SUBTLE:g} is passed over in {reader.MISSED[0]:.0%} and hedged in {reader.HEDGED[0]:.0%} of studies, "
-        f"a plain one in {reader.MISSED[1]:.0%} and {reader.HEDGED[1]:.0%} (pneumonia is hedged in "
-        f"{reader.HEDGED_PNEUMONIA:.0%}); {reader.OVERCALLED:.1%} of absent ones, more with a hedge, are "
+        f"{label_noise.SUBTLE:g} is passed over in {label_noise.MISSED[0]:.0%} and hedged in "
+        f"{label_noise.HEDGED[0]:.0%} of studies, "
+        f"a plain one in {label_noise.MISSED[1]:.0%} and {label_noise.HEDGED[1]:.0%} (pneumonia is hedged in "
+        f"{label_noise.HEDGED_PNEUMONIA:.0%}); {label_noise.OVERCALLED:.1%} of absent ones, more with a hedge, are "
         f"stated. Label tables hold what the report states, 1.0, 0.0, -1.0 (hedged) or nothing, but {slips} of the "
         "mentions are taken for something else.\n\n"
         f"Planted biases: {' '.join(planted) or 'none.'}\n"

@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 
 from cxr_ft.data.labels import CHEXPERT_14
-from cxr_ft.data.phantom import devices, reader
+from cxr_ft.data.phantom import devices, label_noise
 from cxr_ft.data.phantom.anatomy import Body
 from cxr_ft.data.phantom.biases import NONE, SITE_SHARE
-from cxr_ft.data.phantom.chance import stream
 from cxr_ft.data.phantom.findings import ZONES, Sign
+from cxr_ft.data.phantom.random_streams import stream
 
 OPACITIES = ("Consolidation", "Edema", "Atelectasis", "Lung Lesion")
 FIRST_ID = 90_000_000
@@ -124,7 +124,7 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
             site = _at_site(chance, signs, biases["site"])
             pictures = tuple(replace(picture, site=site) for picture in pictures)
         reported = _reported(rng, signs)
-        said = reader.statements(rng, severities(reported), OPACITIES)
+        said = label_noise.statements(rng, severities(reported), OPACITIES)
         faint = 1 - biases.get("subgroup", 0) * (body.sex == "F")
         studies.append(
             Study(
@@ -223,9 +223,9 @@ def _new(rng: np.random.Generator, label: str, sides: tuple[float, float, float]
 def _reported(rng: np.random.Generator, signs: tuple[Sign, ...]) -> tuple[Sign, ...]:
     """The signs that the reader believes to see."""
     there = {sign.label for sign in signs}
-    seen = [sign for sign in signs if not reader.passed_over(rng, sign.severity)]
+    seen = [sign for sign in signs if not label_noise.passed_over(rng, sign.severity)]
     for label, (_, sides) in _CHANCES.items():
-        severity = reader.imagined(rng, label)
+        severity = label_noise.imagined(rng, label)
         if severity and label not in there:
             seen.append(replace(_new(rng, label, sides), severity=severity))
     return tuple(seen)

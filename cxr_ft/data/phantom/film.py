@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from cxr_ft.data.phantom.canvas import Canvas, Image
-from cxr_ft.data.phantom.chance import stream
+from cxr_ft.data.phantom.random_streams import stream
 
 _LEVELS = 1 << 13
 

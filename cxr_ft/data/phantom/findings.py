@@ -11,8 +11,8 @@ import numpy as np
 from cxr_ft.data.phantom import devices
 from cxr_ft.data.phantom.anatomy import SIDES, Change, Thorax, sign
 from cxr_ft.data.phantom.canvas import Box, Image, Points, box, ellipse, ribbon, smooth
-from cxr_ft.data.phantom.chance import stream
 from cxr_ft.data.phantom.frontal import Chest, vessel_layer
+from cxr_ft.data.phantom.random_streams import stream
 
 ZONES = ("upper", "mid", "lower")
 # How far atelectasis draws up a dome.

@@ -12,7 +12,7 @@ import numpy as np
 
 from cxr_ft.data.phantom.anatomy import SIDES, Thorax, sign
 from cxr_ft.data.phantom.canvas import Canvas, Image, Mask, Points, ellipse, ribbon, smooth, summed
-from cxr_ft.data.phantom.chance import stream
+from cxr_ft.data.phantom.random_streams import stream
 
 AIR = 1.55
 VESSEL = 0.42

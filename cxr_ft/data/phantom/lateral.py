@@ -6,10 +6,10 @@ import numpy as np
 
 from cxr_ft.data.phantom.anatomy import Body
 from cxr_ft.data.phantom.canvas import Box, Canvas, Image, Points, box, ellipse, ribbon, smooth
-from cxr_ft.data.phantom.chance import stream
 from cxr_ft.data.phantom.findings import Sign
 from cxr_ft.data.phantom.frontal import AIR, branches
 from cxr_ft.data.phantom.lateral_signs import View, trace
+from cxr_ft.data.phantom.random_streams import stream
 
 _OUTLINE = smooth(
     [(0.06, -0.78), (-0.14, -0.66), (-0.36, -0.40), (-0.50, -0.05), (-0.55, 0.35), (-0.5, 0.9), (0.58, 0.9),

@@ -10,8 +10,8 @@ from cxr_ft.data.phantom import devices, findings, frontal, lateral
 from cxr_ft.data.phantom.anatomy import Body, Thorax
 from cxr_ft.data.phantom.canvas import Box, Canvas, Image, Points
 from cxr_ft.data.phantom.cases import Picture, View
-from cxr_ft.data.phantom.chance import stream
 from cxr_ft.data.phantom.film import Exposure, expose
+from cxr_ft.data.phantom.random_streams import stream
 
 # The short side's length over the long one's, as of a 35 x 43 cm plate.
 _PLATE = 35 / 43

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.find import SEED_KEY
+from cxr_ft.model.assembly import SEED_KEY
 from cxr_ft.model.protocols import Example, Roles
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def load(
     import torch
     from transformers import AutoConfig
 
-    from cxr_ft.model.find import cannot_fetch, location
+    from cxr_ft.model.assembly import cannot_fetch, location
 
     folder = location(name)
     where = str(folder or name)

@@ -7,7 +7,7 @@ from timm.layers import DropPath
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from cxr_ft.model.protocols import Prefix
+from cxr_ft.model.protocols import FrozenPrefix
 
 #: In a batch: the states below the first block that is trained, [B, prefix and patch tokens, D].
 STATES = "image_states"
@@ -16,7 +16,7 @@ STEM = ("patch_embed", "pos_drop", "patch_drop", "norm_pre")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
-def prefix(model: Any) -> Prefix | None:
+def prefix(model: Any) -> FrozenPrefix | None:
     """A `TimmWrapperModel`'s blocks below the first trained one; None for other kinds than ViT, or where none is."""
     wrapper = _unwrapped(model)
     timm = wrapper.timm_model
@@ -41,7 +41,7 @@ def prefix(model: Any) -> Prefix | None:
         )
         return torch.cat(found[::-1], dim=1) if isinstance(found, tuple) else found
 
-    return Prefix(STATES, compute, {**dict(read.state_dict()), **own})
+    return FrozenPrefix(STATES, compute, {**dict(read.state_dict()), **own})
 
 
 def rest(model: Any, states: Tensor) -> tuple[Tensor, Tensor]:

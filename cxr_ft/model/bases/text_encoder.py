@@ -138,7 +138,7 @@ def tiny() -> TextEncoder:
     """A BERT of two blocks of width 32, the shipped vocabulary; random, the same each time."""
     from transformers import AutoConfig
 
-    from cxr_ft.model.find import SHIPPED
+    from cxr_ft.model.assembly import SHIPPED
 
     folder = SHIPPED / "bert-tiny-random"
     small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Batch, Example, Prefix, Roles
+from cxr_ft.model.protocols import Batch, Example, FrozenPrefix, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -148,7 +148,7 @@ class TimmVision:
         patches: Tensor = last[:, self.lm.timm_model.num_prefix_tokens :]
         return patches.mean(1)
 
-    def prefix(self, model: "nn.Module") -> Prefix | None:
+    def prefix(self, model: "nn.Module") -> FrozenPrefix | None:
         """A ViT's blocks below the first trained one: what they say of an image may be stored."""
         from cxr_ft.model.bases import _timm_prefix
 
@@ -175,8 +175,8 @@ def load(name: str, weights: bool = True) -> TimmVision:
     import torch
     from transformers import TimmWrapperConfig
 
+    from cxr_ft.model.assembly import cannot_fetch, location
     from cxr_ft.model.bases._timm_model import ImageModel
-    from cxr_ft.model.find import cannot_fetch, location
 
     folder = location(name)
     where = str(folder or name)

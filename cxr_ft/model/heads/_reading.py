@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Base, Reader
+from cxr_ft.model.protocols import Base, TextReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ def set_length(base: Base, config: ReadingConfig) -> None:
     """
     if not config.read_tokens:
         return
-    if not isinstance(base, Reader):
+    if not isinstance(base, TextReader):
         raise UsageError(
             f"head.read_tokens: {config.read_tokens}; {base.name} ({base.family}) reads images: leave it 0"
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr_ft.errors import UsageError, unknown
 from cxr_ft.model.heads._reading import ReadingConfig, set_length
-from cxr_ft.model.protocols import Base, Batch, Example, Reader, Writer
+from cxr_ft.model.protocols import Base, Batch, Example, TextReader, Writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class Scorer:
     def __init__(self, base: Base, config: ScoringConfig, labels: Sequence[str], multi_label: bool) -> None:
         self.base, self.config, self.labels, self.multi_label = base, config, labels, multi_label
         # A text goes on with one label; of several findings, and of an image, each is stated or denied.
-        self.continues = isinstance(base, Reader) and not multi_label
+        self.continues = isinstance(base, TextReader) and not multi_label
         set_length(base, config)
 
     def layer(self, width: int) -> "nn.Linear":
@@ -75,7 +75,7 @@ class Scorer:
         asked = (self.config.answer,) if self.continues else (self.config.present, self.config.absent)
         texts = [text.format(label=label.lower()) for text in asked for label in self.labels]
         sentences = [writer.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-        if isinstance(self.base, Reader):
+        if isinstance(self.base, TextReader):
             self.base.leave_room(1 + max(map(len, sentences)))
         return sentences
 
@@ -145,6 +145,6 @@ def writer_of(base: Base, why: str) -> Writer:
     if not isinstance(base, Writer):
         raise UsageError(
             f"{base.name} ({base.family}) writes no text, but {why}; use --task classify with a method that trains, or "
-            f"{'a causal language model' if isinstance(base, Reader) else 'a GIT'}"
+            f"{'a causal language model' if isinstance(base, TextReader) else 'a GIT'}"
         )
     return base

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_ft.errors import UsageError
 from cxr_ft.model.heads._reading import ReadingConfig, set_length
 from cxr_ft.model.heads._scoring import writer_of
-from cxr_ft.model.protocols import Base, Batch, Example, Reader
+from cxr_ft.model.protocols import Base, Batch, Example, TextReader
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -96,7 +96,7 @@ class Text:
                 f"head.max_tokens: {config.max_tokens} and a prompt of {len(self.prompt)} tokens pass the "
                 f"{self.base.longest} positions of {base.name}"
             )
-        if isinstance(base, Reader):
+        if isinstance(base, TextReader):
             base.leave_room(len(self.prompt) + config.max_tokens)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -107,7 +107,7 @@ class Text:
         import torch
 
         tokenizer = self.base.tokenizer
-        reads = isinstance(self.base, Reader)  # what is given on its own, before the prompt
+        reads = isinstance(self.base, TextReader)  # what is given on its own, before the prompt
         texts, given = (
             tokenizer(list(words), add_special_tokens=False).input_ids
             for words in zip(*((e.text, "" if reads else e.given) for e in examples), strict=True)
@@ -129,7 +129,7 @@ class Text:
 
     def loss(self, logits: "Tensor", batch: Batch) -> tuple["Tensor", int]:
         """Cross-entropy of logits [N, V], at the N tokens that count, summed, and N."""
-        from cxr_ft.model.fast.loss import cross_entropy_sum
+        from cxr_ft.model.heads._next_token_loss import cross_entropy_sum
 
         labels = batch["labels"][batch["labels"] != IGNORE]
         return cross_entropy_sum(logits, labels), len(labels)

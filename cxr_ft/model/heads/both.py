@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cxr_ft.errors import UsageError
 from cxr_ft.model.heads._scoring import Scorer, ScoringConfig
 from cxr_ft.model.heads._writing import IGNORE, Text, WritingConfig
-from cxr_ft.model.protocols import Base, Batch, Example, Predicted
+from cxr_ft.model.protocols import Base, Batch, Example, HeadOutput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,11 +62,11 @@ class Both:
         """The number of tokens that count, and that many times (tokens' mean loss + `weight` * labels' mean loss)."""
         return self._loss(*self._logits(model, batch), batch, weighted=True)
 
-    def predict(self, model: "nn.Module", batch: Batch) -> Predicted:
+    def predict(self, model: "nn.Module", batch: Batch) -> HeadOutput:
         """One generated report an image, and scores [B, L] in [0, 1]."""
         written, asked = self._logits(model, batch)
         loss, count = self._loss(written, asked, batch, weighted=False)
-        return Predicted(self.text.written(model, batch), loss.item(), count, self.scorer.scores(asked))
+        return HeadOutput(self.text.written(model, batch), loss.item(), count, self.scorer.scores(asked))
 
     def _logits(self, model: Any, batch: Batch) -> tuple["Tensor", "Tensor"]:
         """Logits at the tokens that count [N, V], and of the labels [B, L]."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cxr_ft.errors import unknown
 from cxr_ft.model.heads._scoring import Scorer, ScoringConfig
-from cxr_ft.model.protocols import Base, Batch, Example, Predicted
+from cxr_ft.model.protocols import Base, Batch, Example, HeadOutput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,12 +61,12 @@ class Classify:
         """Cross-entropy, weighted as asked, summed over unmasked labels or rows, and their number."""
         return self.scorer.loss(self._logits(model, batch), batch, weighted=True)
 
-    def predict(self, model: "nn.Module", batch: Batch) -> Predicted:
+    def predict(self, model: "nn.Module", batch: Batch) -> HeadOutput:
         """Scores [B, L] in [0, 1]."""
         logits = self._logits(model, batch)
         loss, count = self.scorer.loss(logits, batch, weighted=False)
         scores = self.scorer.scores(logits)
-        return Predicted(scores, loss.item(), count, scores)
+        return HeadOutput(scores, loss.item(), count, scores)
 
     def _logits(self, model: Any, batch: Batch) -> "Tensor":
         if not self.trained:

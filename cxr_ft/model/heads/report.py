@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cxr_ft.model.heads._writing import IGNORE, Text, WritingConfig
-from cxr_ft.model.protocols import Base, Batch, Example, Predicted
+from cxr_ft.model.protocols import Base, Batch, Example, HeadOutput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,10 +37,10 @@ class Report:
         """Cross-entropy summed over the target's tokens (its end token too), and their number."""
         return self.text.loss(self.base.logits(model, batch, batch["labels"] != IGNORE), batch)
 
-    def predict(self, model: "nn.Module", batch: Batch) -> Predicted:
+    def predict(self, model: "nn.Module", batch: Batch) -> HeadOutput:
         """One generated report an image."""
         loss, count = self.loss(model, batch)
-        return Predicted(self.text.written(model, batch), loss.item(), count)
+        return HeadOutput(self.text.written(model, batch), loss.item(), count)
 
 
 def attach(base: Base, config: Config, labels: Sequence[str], multi_label: bool, new_parameters: bool) -> Report:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cxr_ft.model.tuning._modules import widths
 
 
-class LowRank(nn.Module):
+class LowRankLinear(nn.Module):
     """y = W x + b + s B A x, where W [out, in] and b are frozen, and A [r, in] and B [out, r] are trained.
 
     B is zero at the start, so that the model begins as it was; A is random, or else neither would ever get a gradient.

@@ -79,9 +79,9 @@ def _full(adapted: Any) -> "nn.Module":
 
 
 def _own(model: "nn.Module") -> "nn.Module":
-    from cxr_ft.model.tuning._low_rank import LowRank
+    from cxr_ft.model.tuning._low_rank import LowRankLinear
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, LowRank):
-            replace(model, name, LowRank.merged)
+        if isinstance(module, LowRankLinear):
+            replace(model, name, LowRankLinear.merged)
     return model

@@ -6,7 +6,7 @@ from cxr_ft.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank:
+class LowRankOptions:
     """Options of the methods that add a product of two thin matrices.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Base, Reader, Writer
+from cxr_ft.model.protocols import Base, TextReader, Writer
 from cxr_ft.model.tuning._options import at_least_one
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learnt:
+class VirtualTokenOptions:
     """Options of every method that learns something in front of the text.
 
     Args:
@@ -66,7 +66,7 @@ def reloaded(model: "nn.Module", base: Base, tokens: int, folder: Path) -> "nn.M
 
 def leave_room(base: Base, tokens: int) -> None:
     """Have a base of texts read so much less of them that `tokens` learnt ones have positions."""
-    if isinstance(base, Reader):
+    if isinstance(base, TextReader):
         base.leave_room(tokens)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning._modules import adapted, matrices_of
-from cxr_ft.model.tuning._options import LowRank
+from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ NEW_PARAMETERS = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(LowRank):
+class Config(LowRankOptions):
     """Options of AdaLoRA, after those of every low-rank method, of which `rank` is the average at the end.
 
     Args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning._modules import adapted, names_of
-from cxr_ft.model.tuning._options import LowRank
+from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +18,7 @@ NEW_PARAMETERS = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(LowRank):
+class Config(LowRankOptions):
     """Options of hybrid, after those of every low-rank method.
 
     Args:

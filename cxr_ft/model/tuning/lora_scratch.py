@@ -18,7 +18,7 @@ NEW_PARAMETERS = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(_options.LowRank):
+class Config(_options.LowRankOptions):
     """Options of lora_scratch: those of every low-rank method."""
 
 
@@ -28,12 +28,14 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     Raises:
         UsageError: for a target that is unknown, hits nothing, or is no linear layer.
     """
-    from cxr_ft.model.tuning._low_rank import LowRank
+    from cxr_ft.model.tuning._low_rank import LowRankLinear
 
     names = matrices_of(model, base, config.targets, "lora_scratch")
     model.requires_grad_(False)
     for name in names:
-        replace(model, name, lambda layer: LowRank(layer, config.rank, config.numerator / config.rank, config.dropout))
+        replace(
+            model, name, lambda layer: LowRankLinear(layer, config.rank, config.numerator / config.rank, config.dropout)
+        )
     for name in new:
         model.get_submodule(name).requires_grad_(True)
     return model
@@ -44,9 +46,9 @@ def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...])
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    from cxr_ft.model.tuning._low_rank import LowRank
+    from cxr_ft.model.tuning._low_rank import LowRankLinear
 
-    products = {name: module for name, module in model.named_modules() if isinstance(module, LowRank)}
+    products = {name: module for name, module in model.named_modules() if isinstance(module, LowRankLinear)}
     LoraConfig(
         r=config.rank,
         lora_alpha=config.numerator,

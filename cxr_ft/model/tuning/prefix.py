@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Base, Reader
-from cxr_ft.model.tuning._prompts import Learnt, prompted, reloaded
+from cxr_ft.model.protocols import Base, TextReader
+from cxr_ft.model.tuning._prompts import VirtualTokenOptions, prompted, reloaded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,7 @@ NEEDS_TEXT = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Learnt):
+class Config(VirtualTokenOptions):
     """Options of prefix tuning: keys and values are learnt for so many tokens."""
 
     lr: float = field(default=1e-2, metadata={"help": "peak learning rate; that of PEFT's examples"})
@@ -35,7 +35,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
 
     from peft import PrefixTuningConfig
 
-    if "past_key_values" not in inspect.signature(model.forward).parameters and isinstance(base, Reader):
+    if "past_key_values" not in inspect.signature(model.forward).parameters and isinstance(base, TextReader):
         kind = type(model).__name__
         raise UsageError(f"prefix: a {kind} ({base.name}) takes no learnt keys and values; use prompt, lora or adapter")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft.model.protocols import Base
-from cxr_ft.model.tuning._prompts import Learnt, prompted, reloaded
+from cxr_ft.model.tuning._prompts import VirtualTokenOptions, prompted, reloaded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +15,7 @@ NEEDS_TEXT = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Learnt):
+class Config(VirtualTokenOptions):
     """Options of prompt tuning: so many word vectors are learnt, which begin as words of the vocabulary."""
 
     lr: float = field(default=3e-2, metadata={"help": "peak learning rate; that of PEFT's examples"})

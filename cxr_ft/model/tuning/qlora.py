@@ -12,7 +12,7 @@ from cxr_ft.errors import UsageError, unknown
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning import _quantised
 from cxr_ft.model.tuning._modules import adapted, is_matrix, names_of
-from cxr_ft.model.tuning._options import LowRank
+from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ NEW_PARAMETERS = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(LowRank):
+class Config(LowRankOptions):
     """Options of QLoRA, after those of every low-rank method.
 
     Args:

@@ -1,1 +1,188 @@
-"""Where a run can be followed, one file each, found by its name; see `cxr_ft.run.track`."""
+"""Following a run where people look: TensorBoard, W&B, MLflow, each a file of `cxr_ft.run.trackers`; none unless asked.
+
+A tracker is told numbers: the configuration without paths, the splits' hashes, a line an epoch, the machine's load, and
+in the end cost and metrics. No text of a report, image or id goes there; with `include_data` the run's predictions and
+gallery do. It reads what the run writes (history.jsonl, system.jsonl, result.json), so that it can neither change a
+training nor end it: where it fails on the way, that is said and recorded in `tracking.json`, and the training goes on.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cxr_ft import plugins
+from cxr_ft.config import RunConfig
+from cxr_ft.errors import UsageError
+from cxr_ft.files import write_json
+from cxr_ft.run.cost import machine_load
+from cxr_ft.run.record import results
+
+FILE = "tracking.json"
+
+
+class Tracker(Protocol):
+    """What a tracker's module gives by begin(place, name, group, config, run_id).
+
+    Args (of `begin`):
+        place: the folder for its files, below the run's. name, group: of the run and of what it belongs to.
+        config: names with dots to plain values. run_id: of the run to go on with, None for a new one.
+    """
+
+    id: str
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers at a step (an epoch, or seconds)."""
+
+    def finish(self, summary: Mapping[str, float], files: Sequence[Path]) -> None:
+        """The last words: numbers without a step, and files to keep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Who follows a run, and whether data may go there. An empty name: nobody."""
+
+    name: str = ""
+    include_data: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name and self.name not in plugins.choices(plugins.TRACKERS):
+            plugins.load(plugins.TRACKERS, self.name)  # says which there are
+        if self.include_data and not self.name:
+            raise UsageError("--include-data is for a tracker; give --track NAME, or leave it out")
+
+
+NOBODY = Tracking()
+
+
+@contextlib.contextmanager
+def following(out: Path, config: RunConfig, hashes: Mapping[str, str], tracking: Tracking) -> Iterator[None]:
+    """Write system.jsonl while a run is trained into `out`, and tell the tracker of it and of every epoch.
+
+    Raises:
+        UsageError: where the tracker's package is not installed, or it cannot begin.
+    """
+    if not tracking.name:
+        with machine_load.Watch(out):
+            yield
+        return
+    follower = _Follower(out, tracking, plain(config.to_json(), hashes))
+    try:
+        with machine_load.Watch(out, follower.told):
+            yield
+    finally:
+        follower.end({}, [])
+
+
+def summarise(out: Path, tracking: Tracking, files: Sequence[Path] = ()) -> None:
+    """Tell the tracker what became of the run in `out`: cost, metrics by split; and keep `files`."""
+    if not tracking.name:
+        return
+    result = results.read(out)
+    follower = _Follower(out, tracking, plain(result.config, result.data["sha256"]))
+    kept = [*files]
+    if tracking.include_data:
+        kept += [
+            path for path in (out / "predictions.parquet", *sorted((out / "gallery").glob("*.png"))) if path.exists()
+        ]
+    follower.end(summary(result), kept)
+
+
+def log_page(out: Path, tracking: Tracking) -> None:
+    """Keep the comparison page in `out` as a run of its own."""
+    follower = _Follower(out, tracking, {"page": "comparison.html"})
+    follower.end({}, [path for name in ("comparison.html", "comparison.pdf") if (path := out / name).exists()])
+
+
+def plain(config: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """The configuration with dots, the splits by their hashes: the paths of a machine stay there."""
+    data = {key: value for key, value in config["data"].items() if key not in ("splits", "root")}
+    model = Path(config["model"]).name if Path(config["model"]).exists() else config["model"]
+    raw = {**config, "data": data, "model": model}
+    return {**_flat(raw), **{f"data.sha256.{name}": value for name, value in hashes.items()}}
+
+
+def summary(result: results.Result) -> dict[str, float]:
+    """Numbers of cost, and of the metrics of each split that speak of no single label or row."""
+    out = {f"cost/{key}": value for key, value in _flat(result.cost).items()}
+    for side, metrics in result.metrics.items():
+        alone = {
+            key: value for key, value in metrics.items() if key in ("macro", "micro") or not isinstance(value, dict)
+        }
+        out |= {f"{side}/{key}": value for key, value in _flat(alone).items()}
+    return {key: float(value) for key, value in out.items() if isinstance(value, (int, float))}
+
+
+def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in nested.items():
+        out |= {f"{key}.{k}": v for k, v in _flat(value).items()} if isinstance(value, Mapping) else {key: value}
+    return out
+
+
+class _Follower:
+    """One tracker's run, gone on with where the folder says it was begun."""
+
+    def __init__(self, out: Path, tracking: Tracking, config: Mapping[str, Any]) -> None:
+        self._out, self._name = out, tracking.name
+        self._state: dict[str, Any] = {"name": tracking.name, "id": None, "epochs": 0, "error": None}
+        if (out / FILE).exists():
+            before = json.loads((out / FILE).read_text(encoding="utf-8"))
+            self._state = before if before["name"] == tracking.name else self._state
+        module = plugins.load(plugins.TRACKERS, tracking.name)
+        place, group = out / "tracking", out.absolute().parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            self._tracker: Tracker = module.begin(place, out.name, group, config, self._state["id"])
+        except ImportError as error:
+            raise UsageError(
+                f"--track {tracking.name}: {error}; install it: pip install 'cxr_ft[{tracking.name}]'"
+            ) from None
+        # Whatever a tracker's own library raises where it cannot begin (no login, no server) is the user's to mend.
+        except Exception as error:
+            raise UsageError(f"--track {tracking.name} cannot begin: {str(error).splitlines()[0]}") from error
+        self._state["id"] = self._tracker.id
+        self._save()
+
+    def told(self, line: machine_load.Sample) -> None:
+        """A line of the machine's load, and the epochs that were finished since the last one."""
+        with self._going_on():
+            if self._state["error"] is None:
+                self._epochs()
+                seconds = round(line["seconds"])
+                self._tracker.log(seconds, {f"system/{key}": v for key, v in line.items() if key != "seconds"})
+
+    def end(self, numbers: Mapping[str, float], files: Sequence[Path]) -> None:
+        """What is left to say."""
+        with self._going_on():
+            if self._state["error"] is None:
+                self._epochs()
+            self._tracker.finish(numbers, files)
+        self._save()
+
+    def _epochs(self) -> None:
+        path = self._out / "history.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for line in lines[self._state["epochs"] :]:
+            row = json.loads(line)
+            values = {key: row[key] for key in ("train_loss", "val_loss", "val", "seconds") if row.get(key) is not None}
+            self._tracker.log(row["epoch"], values)
+            self._state["epochs"] += 1
+        self._save()
+
+    @contextlib.contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        # A full disk or a service that is down must not end a training of days; said once, and recorded.
+        except Exception as error:  # noqa: BLE001
+            if self._state["error"] is None:
+                self._state["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                print(f"{self._name} fails and is told no more: {self._state['error']}", file=sys.stderr)
+                self._save()
+
+    def _save(self) -> None:
+        write_json(self._out / FILE, self._state)

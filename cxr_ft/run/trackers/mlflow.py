@@ -10,7 +10,7 @@ from typing import Any
 
 
 class MLflow:
-    """See `cxr_ft.run.track.Tracker`."""
+    """See `cxr_ft.run.trackers.Tracker`."""
 
     def __init__(self, client: Any, run_id: str) -> None:
         self._client, self.id = client, run_id

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class TensorBoard:
-    """See `cxr_ft.run.track.Tracker`."""
+    """See `cxr_ft.run.trackers.Tracker`."""
 
     def __init__(self, place: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class WandB:
-    """See `cxr_ft.run.track.Tracker`."""
+    """See `cxr_ft.run.trackers.Tracker`."""
 
     def __init__(self, run: Any) -> None:
         self._run = run

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from cxr_ft.score.metrics.words import CASE, TOKENIZER, words
+from cxr_ft.score.metrics.word_tokens import CASE, TOKENIZER, words
 
 ORDER, SIGMA, SCALE = 4, 6.0, 10.0
 

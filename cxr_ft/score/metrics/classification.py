@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_ft.errors import UsageError
-from cxr_ft.score.metrics import examples
+from cxr_ft.score.metrics import example_based
 
 Array = npt.NDArray[Any]
 
@@ -58,7 +58,7 @@ def evaluate(
     micro, reason = _judge(truth[known], score[known], positive[known])
     if reason:
         undefined["micro"] = reason
-    by_example, reason = examples.evaluate(truth, score, positive, known)
+    by_example, reason = example_based.evaluate(truth, score, positive, known)
     if reason:
         undefined["examples"] = reason
     judged = [values for values in by_label.values() if values["auroc"] is not None]

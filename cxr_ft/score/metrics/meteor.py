@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from cxr_ft.score.metrics.words import CASE, TOKENIZER, words
+from cxr_ft.score.metrics.word_tokens import CASE, TOKENIZER, words
 
 
 def meteor(references: Sequence[str], generated: Sequence[str]) -> list[float]:

@@ -1,7 +1,7 @@
 """Whether a model judges some people worse than others: one value a group with its interval, over labels all can have.
 
-Shapes: N rows, L labels, R bootstrap replicates. Intervals resample whole subjects, see `cxr_ft.score.stats`. Groups of
-few subjects are counted, not judged.
+Shapes: N rows, L labels, R bootstrap replicates. Intervals resample whole subjects, see `statistics.intervals`.
+Groups of few subjects are counted, not judged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score import stats
 from cxr_ft.score.metrics import calibration
+from cxr_ft.score.statistics import intervals
 
 Array = npt.NDArray[Any]
 
@@ -103,11 +103,11 @@ def _judge(
     truth: Array, score: Array, positive: Array, shared: Array, who: Array
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The three values of one group, and why some are None."""
-    draws = stats.cluster_bootstrap(who, REPLICATES, DRAWS).astype(np.float32)
+    draws = intervals.cluster_bootstrap(who, REPLICATES, DRAWS).astype(np.float32)
     weights = np.concatenate([np.ones((1, len(who)), np.float32), draws])
     columns = truth[:, shared], score[:, shared]
     values = {
-        "auroc": stats.macro_auroc(*columns, weights) if shared.any() else np.full(len(weights), np.nan),
+        "auroc": intervals.macro_auroc(*columns, weights) if shared.any() else np.full(len(weights), np.nan),
         "recall": _recall(truth, positive, weights),
         "ece": _ece(truth, score, weights),
     }
@@ -127,7 +127,7 @@ def _judge(
 def _with_interval(row: Array) -> dict[str, float | None] | None:
     if np.isnan(row[0]):
         return None
-    low, high = stats.interval(row[1:]) or (None, None)
+    low, high = intervals.interval(row[1:]) or (None, None)
     return {"value": float(row[0]), "low": low, "high": high}
 
 

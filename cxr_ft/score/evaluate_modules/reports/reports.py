@@ -1,11 +1,11 @@
-"""Words, findings and sides of generated reports: `cxr_ft.score.metrics.reports.evaluate`."""
+"""Words, findings and sides of generated reports: `cxr_ft.score.metrics.report_metrics.evaluate`."""
 
 from typing import Any
 
 import datasets
 import evaluate
 
-from cxr_ft.score.metrics import reports
+from cxr_ft.score.metrics import report_metrics
 
 
 class Reports(evaluate.Metric):  # type: ignore[misc]
@@ -13,11 +13,11 @@ class Reports(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=reports.__doc__,
+            description=report_metrics.__doc__,
             citation="",
             inputs_description=self.__doc__,
             features=datasets.Features({name: datasets.Value("string") for name in ("predictions", "references")}),
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
-        return reports.evaluate(references, predictions)
+        return report_metrics.evaluate(references, predictions)

@@ -1,11 +1,11 @@
-"""Left and right in generated reports: `cxr_ft.score.metrics.sides.evaluate`."""
+"""Left and right in generated reports: `cxr_ft.score.metrics.laterality.evaluate`."""
 
 from typing import Any
 
 import datasets
 import evaluate
 
-from cxr_ft.score.metrics import sides
+from cxr_ft.score.metrics import laterality
 
 
 class Sides(evaluate.Metric):  # type: ignore[misc]
@@ -13,11 +13,11 @@ class Sides(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=sides.__doc__,
+            description=laterality.__doc__,
             citation="",
             inputs_description=self.__doc__,
             features=datasets.Features({name: datasets.Value("string") for name in ("predictions", "references")}),
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, Any]:
-        return sides.evaluate(references, predictions)
+        return laterality.evaluate(references, predictions)

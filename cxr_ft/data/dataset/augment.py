@@ -1,0 +1,66 @@
+"""Mild changes of the training images by albumentations, drawn from (seed, epoch, row) and nothing else.
+
+So neither workers, nor a resumed run, nor the order of rows changes what a row looks like in an epoch.
+"""
+
+import functools
+import os
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from cxr_ft.data.pixels.image_decode import Pixels
+
+AUGMENT = ("none", "mild")
+#: Degrees, share of the side, factor, share of the grey range: what differs between two films of one patient.
+TURN, SHIFT, SCALE, EXPOSURE = 5.0, 0.03, 0.05, 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What is drawn.
+
+    Args:
+        mild: position (turn, shift, scale, one film in two) and exposure (brightness, contrast, gamma, one in two).
+        flip: left and right are exchanged in one image in two. The text is not: it may say left and right.
+        seed: of the run.
+    """
+
+    mild: bool
+    flip: bool
+    seed: int
+
+    def __call__(self, image: "Pixels", epoch: int, row: int) -> "Pixels":
+        """`image` uint8 [S, S] as `row` is shown in `epoch`, of the same shape; `image` itself stays as it is."""
+        draws = np.random.default_rng([self.seed, epoch, row])
+        steps = _steps(self.mild, self.flip)
+        # Not `set_random_seed`: it gives each step the same seed, so that they all happen or none does.
+        steps.set_random_state(draws, random.Random(int(draws.integers(2**63))))
+        changed: Pixels = steps(image=np.ascontiguousarray(image))["image"]
+        return changed
+
+
+@functools.cache
+def _steps(mild: bool, flip: bool) -> Any:
+    # Else it asks the package index for a newer version when it is imported.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations as A
+    import cv2
+
+    moved = A.Affine(
+        rotate=(-TURN, TURN),
+        translate_percent={"x": (-SHIFT, SHIFT), "y": (-SHIFT, SHIFT)},
+        scale=(1 - SCALE, 1 + SCALE),
+        interpolation=cv2.INTER_LINEAR,
+        border_mode=cv2.BORDER_CONSTANT,  # beyond the film it is dark, as air is
+        fill=0,
+        p=0.5,
+    )
+    exposed = [
+        A.RandomBrightnessContrast(brightness_limit=EXPOSURE, contrast_limit=EXPOSURE, p=0.5),
+        A.RandomGamma(gamma_limit=(100 - 100 * EXPOSURE, 100 + 100 * EXPOSURE), p=0.5),
+    ]
+    return A.Compose([*([A.HorizontalFlip(p=0.5)] if flip else []), *([moved, *exposed] if mild else [])])

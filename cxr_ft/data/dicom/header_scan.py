@@ -1,0 +1,160 @@
+"""A few named tags of many DICOM files, quickly and without their pixels.
+
+Nearly every archived radiograph is explicit VR little endian with its header in the first kilobytes, and that much is
+walked by hand (`walk`). Whatever else a file is, pydicom reads it: the walk gives up on the first byte it does
+not know. So the values are pydicom's own on every file that pydicom accepts, and only the time differs.
+
+The values may identify a patient (PatientID): they are for the caller's memory, never for a file or a log.
+"""
+
+import contextlib
+import logging
+import re
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydicom import Dataset, datadict, dcmread, uid
+
+from cxr_ft.data.dicom.bounded_file import BoundedFile, check_regular, inflate, is_dicom, peek
+from cxr_ft.data.dicom.header_values import HEADER_ERRORS
+from cxr_ft.data.dicom.header_walk import CHARSET, SYNTAX, UnknownError, Value, by_hand
+from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TAGS = (
+    "TransferSyntaxUID",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "Modality",
+    "ViewPosition",
+    "PatientID",
+    "PatientSex",
+    "PatientAge",
+    "PhotometricInterpretation",
+    "Rows",
+    "Columns",
+    "BitsStored",
+)
+
+#: The one transfer syntax that is deflated (PS3.5 A.5), as an element of the file meta information.
+_DEFLATED = re.compile(rb"\x02\x00\x10\x00UI[\x16-\x18]\x001\.2\.840\.10008\.1\.2\.1\.99")
+
+
+def scan(paths: Iterable[Path | str], tags: Sequence[str] = TAGS) -> "pd.DataFrame":
+    """The headers of many files: one row a file, in order.
+
+    Args:
+        tags: DICOM keywords, of the data set or of the file meta information; no sequences.
+
+    Returns:
+        Columns `path` (as given), the tags (see `Value`), and `problem`: None, or why the file could not be read, one
+        of `Reason`'s codes.
+
+    Raises:
+        UsageError: for a tag that is no keyword, or is a sequence.
+    """
+    import pandas as pd
+
+    rows = []
+    for path in paths:
+        try:
+            rows.append((str(path), *read(path, tags), None))
+        except DicomError as error:
+            rows.append((str(path), *(None for _ in tags), error.reason.value))
+    return pd.DataFrame(rows, columns=["path", *tags, "problem"], dtype=object)
+
+
+def read(path: Path | str, tags: Sequence[str] = TAGS) -> tuple[Value, ...]:
+    """The values of `tags` in one file, in their order.
+
+    Raises:
+        DicomError: where the file cannot be opened, is no DICOM file, or its header cannot be parsed.
+        UsageError: for a tag that is no keyword, or is a sequence.
+    """
+    numbers, wanted = _numbers(tuple(tags))
+    try:
+        check_regular(path)
+        return by_hand(path, numbers, wanted)
+    except (UnknownError, RecursionError):  # sequences nested by the thousand
+        return _by_pydicom(Path(path), tuple(tags), numbers)
+    except DicomError as error:
+        raise error.at(Path(path)) from None
+    except OSError as error:
+        raise DicomError(Reason.NOT_READABLE, error.strerror or type(error).__name__, Path(path)) from None
+
+
+@lru_cache(maxsize=64)
+def _numbers(tags: tuple[str, ...]) -> tuple[tuple[int, ...], frozenset[int]]:
+    numbers = tuple((datadict.tag_for_keyword(tag) if tag else None) or 0 for tag in tags)
+    for tag, number in zip(tags, numbers, strict=True):
+        if not number or datadict.dictionary_VR(number) == "SQ":
+            raise UsageError(f"{tag!r} is no DICOM keyword of a plain value; use one like {', '.join(TAGS[:4])}")
+    return numbers, frozenset((*numbers, CHARSET, SYNTAX))
+
+
+def _by_pydicom(path: Path, tags: tuple[str, ...], numbers: tuple[int, ...]) -> tuple[Value, ...]:
+    try:
+        with BoundedFile.open(path) as file, _quiet():
+            header = _parsed(file, tags)
+            return tuple(
+                plain((header.file_meta if number >> 16 == 2 else header).get(tag))
+                for tag, number in zip(tags, numbers, strict=True)
+            )
+    except DicomError as error:
+        raise error.at(path) from None
+    except OSError as error:
+        if not error.errno:  # pydicom's own way of saying that a sequence has no end
+            raise DicomError(Reason.BAD_HEADER, "the header cannot be parsed", path) from None
+        raise DicomError(Reason.NOT_READABLE, error.strerror or type(error).__name__, path) from None
+    except (*HEADER_ERRORS, zlib.error) as error:
+        # What pydicom says may quote the header, so only the kind of error is passed on.
+        detail = f"the header cannot be parsed ({type(error).__name__})"
+        raise DicomError(Reason.BAD_HEADER, detail, path) from None
+
+
+def _parsed(file: BoundedFile, tags: tuple[str, ...]) -> Dataset:
+    bare = not is_dicom(peek(file))
+    deflated = _DEFLATED.search(file.read(2**16))
+    file.seek(0)
+    plain_file = inflate(file) if deflated else file
+    kinds = ("SOPClassUID", "Rows", "Modality")
+    header = dcmread(plain_file, stop_before_pixels=True, force=True, specific_tags=[*tags, *kinds])
+    # With force pydicom reads anything; what holds no element that every object has is some other file.
+    if bare and not any(kind in header for kind in kinds):
+        raise DicomError(Reason.NOT_DICOM, "no DICOM preamble, and no DICOM object without one")
+    if plain_file is not file:
+        header.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian  # as the file itself says
+    return header
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """pydicom warns of values that break their VR, and quotes them: none of that may reach a log."""
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def plain(value: Any) -> Value:
+    """A value of pydicom's as plain Python: subclasses of str, int and float as these, several values as a tuple."""
+    if value is None or isinstance(value, bytes):
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Sequence):
+        return tuple(plain(part) for part in value)
+    return str(value)  # a PersonName

@@ -1,0 +1,113 @@
+"""Decoding many images: one as a square, a look at all of them, and the processes that share the work."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_ft.data.dicom import DicomError, read_xray
+from cxr_ft.data.sources.access import local
+from cxr_ft.errors import UsageError
+from cxr_ft.progress import track
+
+__all__ = ["Pixels", "decoder", "local", "spread", "square", "unreadable"]
+
+Pixels = NDArray[np.uint8]
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+#: More processes than this are started only when asked for: each holds a full-size film or two in memory.
+MOST_WORKERS = 16
+#: What decides which pixels a picture gives: files here (a test holds them against what `dicom` imports), and packages.
+DECODER = ("dicom/*.py", "pixels/image_decode.py")
+LIBRARIES = (
+    "imagecodecs",
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "pillow",
+    "pydicom",
+    "pyjpegls",
+    "pylibjpeg-libjpeg",
+    "pylibjpeg-openjpeg",
+)
+#: Below this many files starting processes costs more than it saves.
+MANY = 64
+
+
+def unreadable(root: Path, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The paths below `root` that cannot be decoded, with reason code and detail."""
+    workers = None if len(paths) >= MANY else 1
+    outcomes = spread(functools.partial(_refusal, root), paths, workers, batch=8)
+    tracked = track(outcomes, "checking images", len(paths))
+    return {path: refusal for path, refusal in zip(paths, tracked, strict=True) if refusal}
+
+
+def square(path: Path, size: int) -> Pixels:
+    """One image as uint8 [size, size]: the short side resized to `size`, then the middle.
+
+    This is what GIT's processor does to an image (shortest edge, then centre crop), from the raw values.
+    """
+    pixels = read_xray(path, size=size)
+    top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
+    return np.ascontiguousarray(pixels[top : top + size, left : left + size])
+
+
+@functools.cache
+def decoder() -> str:
+    """A hash of what decides which pixels a file gives: the code here and the libraries behind it."""
+    digest = hashlib.sha256(" ".join(f"{name} {_version(name)}" for name in LIBRARIES).encode())
+    for file in sorted(file for pattern in DECODER for file in Path(__file__).parents[1].glob(pattern)):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def spread(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int | None, batch: int = 1) -> Iterator[Done]:
+    """Yield `work(job)` of each job, in their order, from `workers` processes (None: one a core, 16 at most).
+
+    Raises:
+        UsageError: where a process was killed, for want of memory as a rule; and whatever `work` raises.
+    """
+    from concurrent.futures.process import BrokenProcessPool
+
+    from joblib import Parallel, cpu_count, delayed
+
+    workers = min(cpu_count(), MOST_WORKERS) if workers is None else workers
+    if min(workers, len(jobs)) <= 1:
+        yield from map(work, jobs)
+        return
+    # joblib's workers do not run the caller's main script again, so scripts, notebooks and pipes need no guard.
+    parallel = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator", batch_size=batch)
+    try:
+        yield from parallel(delayed(_on_one_thread)(work, job) for job in jobs)
+    except BrokenProcessPool:
+        raise UsageError(
+            f"one of {workers} worker processes was killed, for want of memory perhaps; what was finished is kept: "
+            "run the same command again, with fewer workers if it happens again"
+        ) from None
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _on_one_thread(work: Callable[[Job], Done], job: Job) -> Done:
+    import cv2
+
+    cv2.setNumThreads(1)  # the processes share the cores already
+    return work(job)
+
+
+def _refusal(root: Path, path: str) -> tuple[str, str] | None:
+    try:
+        read_xray(local(root, path))
+    except DicomError as error:
+        return error.reason.value, error.detail
+    return None

@@ -1,0 +1,232 @@
+"""The sections of a report, with character offsets.
+
+A report is cut at its headers and nowhere else, so its sections, put together, are the report to the character. Headers
+are known names in any case at the start of a line or of a sentence, known names in capitals anywhere, and unknown names
+in capitals at the start of a line.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+
+from cxr_ft.data.reports.section_names import FILM, PARTS, PLAIN, canonical
+
+#: The sections a report is asked for.
+WANTED = ("findings", "impression")
+BOTH = "findings and impression"
+#: A header is at most this long, in characters.
+LONGEST = 60
+
+_COLON = re.compile(r":(?!//)|(?:(?<=FINDINGS)|(?<=IMPRESSION)|(?<=Findings)|(?<=Impression));")
+# Markup before a header at the start of its line, with its number; and after the header's colon or words.
+_LEAD = re.compile(r"[ \t\xa0\ufeff]*(?:[*_#>][ \t]*|</?\w{1,6}>[ \t]*)*")
+_NUMBERED = re.compile(_LEAD.pattern + r"(?:\d{1,2}[.)][ \t]*)?[*_]*")
+_TRAIL = re.compile(r"[ \t]*(?:\*\*|__(?!_)|</\w{1,6}>)")  # three underscores are a redaction
+# Headers that need no colon: dividers in capitals, the two sections alone on a line or before a dash, a signature.
+_BARE = re.compile(
+    r"(?m)(?:^|(?<=\s))(?P<divider>FINAL REPORT|FINAL ADDENDUM|WET READ)\b"
+    r"|^[ \t]*(?P<addendum>ADDENDUM)(?=[ \t]*$|[ \t]{2,}|[ \t]+#?\d)"
+    r"|^[ \t*#_]*(?P<alone>(?i:findings?(?: and |[ ]?/[ ]?)impressions?|findings?|impressions?|conclusions?))[ \t*#_]*$"
+    r"|^[ \t]*(?P<dash>(?:FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|Findings|Impression|Conclusion)[ \t]*[-–—])(?=\s)"
+    r"|(?:^[ \t]*|(?<=[.!?]\s))(?P<signed>(?:Electronically signed|Dictated by|Transcribed by|Signed by|Read by"
+    r"|Approved by|Reviewed by|Interpreted by|ELECTRONICALLY SIGNED|DICTATED BY|SIGNED BY)\b)"
+)
+_SENTENCE_END = re.compile(r"[.!?)\]][\s\"']+")
+# Capitals, three at least, that are no redaction ("XXXX:").
+_UNKNOWN = re.compile(r"(?![X\s_]+\Z)(?=.{3})(?!.*[a-z])[A-Z]")
+_WORD_START = re.compile(r"(?<![^\s.!?)\]*>])[A-Za-z]")
+_AFTER_SENTENCE = re.compile(r"[.!?)\]][\s\"']*\Z")
+_RULE = re.compile(r"[_=*-]{8,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A piece of a report: its header is report[start:body], its text report[body:end].
+
+    Args:
+        name: what its header means (`cxr_ft.data.reports.section_names.ALIASES`), "preamble" before the first header,
+            else the header in lower case.
+        start, body, end: character offsets in the report.
+        aside: part of a wet read or of an addendum, not of the report itself.
+    """
+
+    name: str
+    start: int
+    body: int
+    end: int
+    aside: bool = False
+
+
+def parse(report: str) -> list[Section]:
+    """The sections of a report [at least 1], in order; each begins where the one before ends.
+
+    Any text is taken: one without headers is one section, "preamble".
+    """
+    found = [Section(name="preamble", start=0, body=0, end=0)]
+    loud = not any(letter.islower() for letter in report)
+    for name, start, body in _headers(report, loud=loud):
+        before = found[-1]
+        if loud and name == before.name:
+            continue  # "... THE FOLLOWING FINDINGS: ...": no second section that takes the first one's place
+        if before.name in (*WANTED, BOTH, "film") and _continues(name, report[before.body : start]):
+            continue
+        found.append(Section(name=name, start=start, body=body, end=body))
+    ends = [*(section.start for section in found[1:]), len(report)]
+    return _asides([replace(section, end=end) for section, end in zip(found, ends, strict=True)])
+
+
+def sections(report: str) -> dict[str, str | None]:
+    """The findings and the impression of a report, white space collapsed; None where one is missing or empty.
+
+    The last occurrence wins, a combined header fills both, wet reads and addenda stand apart. Where no section is
+    called findings, one that is headed by the film's name ("CHEST, TWO VIEWS:") holds them.
+    """
+    found: dict[str, str | None] = dict.fromkeys(WANTED)
+    film = None
+    for section in parse(report):
+        text = clean(report[section.body : section.end])
+        if section.aside or not text:
+            continue
+        if section.name == "film":
+            film = text
+        for name in WANTED if section.name == BOTH else (section.name,):
+            if name in found:
+                found[name] = text
+    return {**found, "findings": found["findings"] or film}
+
+
+def clean(text: str) -> str:
+    """White space collapsed and ruled lines taken out; redactions ("___", "XXXX") and list numbers stay."""
+    return " ".join(_RULE.sub(" ", text).split())
+
+
+def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:
+    """Name, start and end of each header, in order, none overlapping another."""
+    found, reached = [], 0
+    for colon in _COLON.finditer(report):
+        line = max(report.rfind("\n", 0, colon.start()), report.rfind("\r", 0, colon.start())) + 1
+        begin = max(line, reached)
+        if header := _before_colon(report[begin : colon.start()], at_line_start=begin == line, loud=loud):
+            start, trail = _with_lead(report, begin + header[1]), _TRAIL.match(report, colon.end())
+            found.append((start, trail.end() if trail else colon.end(), header[0]))
+        reached = colon.end()
+    for bare in _BARE.finditer(report):
+        kind = str(bare.lastgroup)
+        name = "signature" if kind == "signed" else str(canonical(bare[kind].rstrip("-–— \t"), near=False))
+        found.append((_with_lead(report, bare.start(kind)), bare.end(), name))
+    reached = 0
+    # Of two that begin together the longer one is meant: "WET READ:" is found with its colon and without.
+    for start, end, name in sorted(found, key=lambda header: (header[0], -header[1])):
+        if start >= reached:
+            yield name, start, end
+            reached = end
+
+
+def _with_lead(report: str, start: int) -> int:
+    """Where a header at `start` begins with the markup and the number before it on its line."""
+    line = max(report.rfind("\n", 0, start), report.rfind("\r", 0, start)) + 1
+    before = report[line:start]
+    return line + len(before) - len(before.lstrip()) if before.strip() and _NUMBERED.fullmatch(before) else start
+
+
+def _before_colon(before: str, *, at_line_start: bool, loud: bool) -> tuple[str, int] | None:
+    """Name and start of the header that ends `before`: a line up to a colon, or what lies between two colons.
+
+    Args:
+        loud: the whole report is in capitals.
+    """
+    text = re.sub(r"</\w{1,6}>\Z", "", before.rstrip()).rstrip("*_").rstrip()
+    lead = _LEAD.match(text)
+    words = text[lead.end() :] if lead else text
+    if at_line_start and 0 < len(words) <= LONGEST and words[0].isalpha():
+        name = canonical(words, near=words[0].isupper())
+        if name is None and _UNKNOWN.match(words) and not _SENTENCE_END.search(words):
+            name = _unknown(words)
+            name = None if loud and name not in (*WANTED, BOTH, "film") else name
+        if name:
+            return name, len(text) - len(words)
+    return _within_line(text, loud=loud)
+
+
+def _within_line(text: str, *, loud: bool) -> tuple[str, int] | None:
+    """The longest known header at the end of `text`: in capitals, or after a sentence, or one of the two wanted."""
+    for match in _WORD_START.finditer(text, max(len(text) - LONGEST, 0)):
+        words = text[match.start() :]
+        name = canonical(words, near=words.isupper())
+        if name is None:
+            continue
+        wanted = name in (*WANTED, BOTH) and words[0].isupper()
+        free = wanted or _AFTER_SENTENCE.search(text, 0, match.start())
+        if (words.isupper() and not loud) or (free and " ".join(words.lower().split()) not in PLAIN):
+            return name, match.start()
+    return None
+
+
+def _unknown(words: str) -> str:
+    """The name of a header in capitals that no list has."""
+    lower = " ".join(words.lower().split())
+    if re.search(r"\bimpressions?\b", lower):
+        return BOTH if re.search(r"\bfindings?\b", lower) else "impression"
+    return "film" if FILM.search(lower) else lower
+
+
+def _continues(name: str, text: str) -> bool:
+    """Whether a header within findings or impression that hold `text` is one of their own parts."""
+    return (name == "film" and bool(text.strip())) or (name not in ("film", BOTH) and bool(_part(name)))
+
+
+def _part(name: str) -> bool:
+    return canonical(name, near=False) is None and PARTS.search(name) is not None
+
+
+def _asides(found: list[Section]) -> list[Section]:
+    """Mark what belongs to a wet read or an addendum.
+
+    One lasts until the final report begins. Where none follows, it lasts to the end if the report has had its findings
+    or impression before, and else is one section long: what follows then is the report.
+    """
+    out: list[Section] = []
+    aside = said = False
+    for i, section in enumerate(found):
+        if section.name == "final report":
+            aside = False
+        begins = section.name in ("wet read", "addendum")
+        if begins:
+            aside = said or any(later.name == "final report" for later in found[i + 1 :])
+        out.append(replace(section, aside=aside or begins))
+        said = said or (not aside and section.name in (*WANTED, BOTH, "film"))
+    return out
+
+
+@cache
+def exceptions() -> dict[str, tuple[str, int, int]]:
+    """MIMIC-CXR's reports whose findings stand under another header (its name, 0, 0), or at given offsets ("", a, b).
+
+    By study id without its "s", for the reports of version 2.0.0; at offsets 0, 0 there are none. Source:
+    custom_mimic_cxr_rules in txt/section_parser.py of MIT-LCP/mimic-cxr (also in MIT-LCP/mimic-code, commit 58b2987).
+    """
+    from importlib import resources
+
+    import yaml
+
+    said = yaml.safe_load(resources.files("cxr_ft.data").joinpath("mimic_cxr_exceptions.yaml").read_text("utf-8"))
+    headers = {study: (header, 0, 0) for study, header in said["header"].items()}
+    return headers | {study: ("", start, end) for study, (start, end) in said["offsets"].items()}
+
+
+def mimic_sections(study_id: str, report: str) -> dict[str, str | None]:
+    """`sections`, but the published exception where the study has one."""
+    if study_id not in exceptions():
+        return sections(report)
+    header, start, end = exceptions()[study_id]
+    if header:
+        texts = [clean(report[part.body : part.end]) for part in parse(report) if part.name in (header, _own(header))]
+        text = texts[-1] if texts else ""
+    else:
+        text = clean(report[start:end])
+    return {"findings": text or None, "impression": None}
+
+
+def _own(header: str) -> str | None:
+    return canonical(header, near=False)

@@ -1,0 +1,133 @@
+"""The text columns of the split tables: sections of reports, and mini-reports written from labels.
+
+The wording of the mini-report is ours.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.records import Records, raw_labels, root_folder
+from cxr_ft.data.reports.sections import clean, mimic_sections, parse, sections
+from cxr_ft.data.sources import access
+from cxr_ft.data.splits.balance import kinds
+from cxr_ft.errors import UsageError
+from cxr_ft.progress import track
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TEXTS", "add_texts", "mini_report", "mini_report_of_class", "mini_reports", "sections"]
+
+#: What `--text` may be, and the text columns it makes.
+TEXTS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "mini_report": ("mini_report",),
+    "findings": ("findings",),
+    "impression": ("impression",),
+    "all": ("mini_report", "findings", "impression"),
+}
+#: Sections that stand beside a report's text and may be read before it is written; `--text all` keeps those there are.
+CONTEXTS = ("indication", "history")
+#: The mini-report's sentences: one a label that is stated, by its value; one for a normal film; one for a single class.
+SENTENCES = {1.0: "There is {}.", 0.0: "No {}.", -1.0: "Possible {}."}
+NORMAL, ONE_CLASS = "No acute finding.", "The film shows {}."
+
+
+def columns(text: str, table: "pd.DataFrame") -> list[str]:
+    """The text columns that `--text` gives: those asked for, and the sections beside them that `table` has."""
+    return [*TEXTS[text], *(name for name in CONTEXTS if text == "all" and name in table)]
+
+
+def mini_report(values: Mapping[str, float], normal: str | None) -> str:
+    """One sentence a label that is stated (1 present, 0 absent, -1 suspected; NaN is not stated), in the labels' order.
+
+    A film whose `normal` label is 1 begins with one sentence that says so.
+    """
+    sentences = [NORMAL] if normal and values.get(normal) == 1 else []
+    sentences += [SENTENCES[v].format(_words(name)) for name, v in values.items() if v in SENTENCES and name != normal]
+    return " ".join(sentences)
+
+
+def mini_report_of_class(label: str) -> str:
+    """The mini-report of single-label data."""
+    return ONE_CLASS.format(_words(label))
+
+
+def _words(label: str) -> str:
+    """A label as words of a sentence: "Pleural_Thickening" is pleural thickening."""
+    return " ".join(label.replace("_", " ").lower().split())
+
+
+def add_texts(table: "pd.DataFrame", records: Records, text: str, notes: list[str]) -> "pd.DataFrame":
+    """`table` with the sections that `text` asks for. Rows whose report has none of them are left out.
+
+    A section that the table has as a column is taken from there; else the reports' files are read.
+
+    Raises:
+        UsageError: where a section is asked for and the data has no reports.
+    """
+    parts = [name for name in TEXTS[text] if name != "mini_report"]
+    if not parts:
+        return table
+    wanted = [*parts, *(CONTEXTS if text == "all" else ())]
+    if all(name in table for name in parts):
+        columns = {name: [clean(value) for value in table[name].fillna("")] for name in wanted if name in table}
+    else:
+        columns = _from_files(table, records, text, wanted)
+    table = table.assign(**{name: texts for name, texts in columns.items() if name in parts or any(texts)})
+    there = (table[parts] != "").any(axis=1)
+    if not there.any():
+        raise UsageError(
+            f"--text {text}: no report of {records.root} could be read and has that section; "
+            "use --text mini_report or none"
+        )
+    if dropped := int((~there).sum()):
+        notes.append(f"{dropped} images whose report has no {' or '.join(parts)} are left out")
+    return table[there]
+
+
+def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[str]) -> dict[str, list[str]]:
+    root = root_folder(records.root)
+    if not (table["report"] != "").any():
+        raise UsageError(f"--text {text}: {records.root} has no reports; use --text mini_report or none")
+    mimic = records.card.name.startswith("MIMIC-CXR")
+    files = table[["report", "study_id"]].drop_duplicates("report")
+    found = {
+        file: _sections_of(access.local(root, file), study if mimic else "")
+        for file, study in track(zip(*(files[c].tolist() for c in files), strict=True), "reading reports", len(files))
+        if file
+    }
+    return {name: [found.get(file, {}).get(name) or "" for file in table["report"].tolist()] for name in parts}
+
+
+def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
+    try:
+        report = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        report = file.read_text(encoding="latin-1")  # older archives; every byte is a character in it
+    except FileNotFoundError:
+        return {}
+    return {**(mimic_sections(mimic_study, report) if mimic_study else sections(report)), **contexts(report)}
+
+
+def contexts(report: str) -> dict[str, str]:
+    """What a report gives for each of CONTEXTS, white space collapsed; the last of that name wins, "" where none is."""
+    found = dict.fromkeys(CONTEXTS, "")
+    for section in parse(report):
+        if section.name in found and not section.aside:
+            found[section.name] = clean(report[section.body : section.end]) or found[section.name]
+    return found
+
+
+def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:
+    """The mini-report of each row [N] of a table with the card's labels."""
+    if not card.multi_label:
+        return [mini_report_of_class(label) for label in table["label"].tolist()]
+    values = raw_labels(table, card)
+    first, kind = kinds(np.nan_to_num(values, nan=9).astype(np.int64))
+    texts = [mini_report(dict(zip(card.labels, row, strict=True)), card.normal) for row in values[first].tolist()]
+    return [texts[i] for i in kind.tolist()]

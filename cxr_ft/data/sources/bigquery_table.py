@@ -1,0 +1,197 @@
+"""Tables of Google BigQuery, by Google's own client. Never run against Google itself yet: against a local server that
+speaks its REST protocol.
+
+Each query is first tried dry, which costs nothing: how many bytes it would read is said, and more than
+`maximum_bytes_billed` are refused, by us and by the server. The Storage API sends the rows where the package
+google-cloud-bigquery-storage is installed. The answer is kept (`cxr_ft.data.sources.query_cache`).
+"""
+
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cxr_ft.data.sources import endpoint, query_cache
+from cxr_ft.data.sources.address import FORMS, Address, query_of
+from cxr_ft.data.sources.bigquery_client import connected, one_line, retries
+from cxr_ft.data.sources.select import Among, Filters, is_text, statement
+from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    from google.cloud import bigquery
+
+#: Bytes that one query may read where the URL does not say.
+MAXIMUM_BYTES = 10_000_000_000
+
+
+class BigQueryTable:
+    """A table, a view or the answer to one SELECT."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        if not address.is_table:
+            raise UsageError(f"{address.bare} is no table: write {FORMS['bigquery']}, or give sql=SELECT ...")
+        self.most = _most(address)
+        self.sql = query_of(address)
+        self.source = f"(\n{self.sql}\n)" if self.sql else quoted(_path(address))
+
+    def fields(self) -> Mapping[str, Any]:
+        """Its columns and their types; pyarrow's null for those by which no row can be chosen."""
+        with connected(self.address) as client:
+            with one_line(self.address):
+                if not self.sql:
+                    schema = client.get_table(_path(self.address), **retries()).schema
+                else:
+                    schema = self._tried(client, self.sql, {}).schema
+            # Not every server tells a query's columns before it has run.
+            schema = schema or self._run(client, f"SELECT * FROM {self.source} LIMIT 0", {}).schema
+        return {column.name: _kind(column) for column in schema}
+
+    def read(self, columns: Sequence[str], filters: Filters) -> Any:
+        """Those columns of the rows that pass the filters, from the cache where nothing has changed since.
+
+        Raises:
+            UsageError: where the query would read more than `maximum_bytes_billed`.
+        """
+        sql, named = statement(self.source, columns, filters, quoted, lambda name: f"UNNEST(@{name})")
+        with connected(self.address) as client:
+            with one_line(self.address):
+                tried = self._tried(client, sql, named)
+                key = query_cache.key(client, tried, sql, named)
+            if key and (found := query_cache.find(key)) is not None:
+                _say(f"{self.address.shown}: as it was kept, nothing has changed since")
+                return found
+            self._check(tried.total_bytes_processed)
+            found = self._run(client, sql, named)
+        if key:
+            query_cache.keep(key, found)
+        return found
+
+    def _check(self, size: int | None) -> None:
+        if size is None:
+            _say(f"{self.address.shown}: the server does not say how much the query reads")
+        elif size > self.most:
+            raise UsageError(
+                f"{self.address.shown}: the query would read {_bytes(size)}, more than {_bytes(self.most)}; choose "
+                f"fewer columns, or allow it by maximum_bytes_billed={size} in the URL"
+            )
+        else:
+            _say(f"{self.address.shown}: the query reads {_bytes(size)}")
+
+    def _tried(self, client: "bigquery.Client", sql: str, named: Mapping[str, Among]) -> "bigquery.QueryJob":
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False, query_parameters=_parameters(named))
+        job = client.query(sql, config, job_retry=None, **retries())
+        # A server that does not tell the kind cannot be asked to run what may be no SELECT.
+        if self.sql and (job.statement_type or _first_word(self.sql)) not in {"SELECT", "WITH"}:
+            raise UsageError(f"{self.address.shown}: give one SELECT statement, and nothing else")
+        return job
+
+    def _run(self, client: "bigquery.Client", sql: str, named: Mapping[str, Among]) -> Any:
+        from google.cloud import bigquery
+
+        config = bigquery.QueryJobConfig(maximum_bytes_billed=self.most, query_parameters=_parameters(named))
+        with one_line(self.address, running=True):
+            rows = client.query(sql, config, **retries()).result(**retries())
+            if odd := next((column.name for column in rows.schema if column.field_type == "INTERVAL"), None):
+                raise UsageError(f"{self.address.shown}: column {odd} is an INTERVAL, for which there is no type here")
+            found = rows.to_arrow(create_bqstorage_client=_has_storage())
+        if rows.total_rows is not None and found.num_rows != rows.total_rows:
+            raise UsageError(
+                f"{self.address.shown}: the server sent {found.num_rows} of {rows.total_rows} rows; ask again"
+            )
+        return found
+
+
+def tables(database: Address) -> list[str]:
+    """The tables and views of a data set.
+
+    Raises:
+        UsageError: where it cannot be listed.
+    """
+    if "/" not in database.at:
+        raise UsageError(f"{database.bare} is a project: name a data set in it, {FORMS['bigquery']}")
+    with connected(database) as client, one_line(database):
+        return sorted(str(table.table_id) for table in client.list_tables(_dotted(database.at), **retries()))
+
+
+def quoted(name: str) -> str:
+    """An identifier in backquotes.
+
+    Raises:
+        UsageError: for a name that BigQuery cannot hold.
+    """
+    if set(name) & set("`\\\n"):
+        raise UsageError(f"{name!r} is no name in BigQuery")
+    return f"`{name}`"
+
+
+def _path(address: Address) -> str:
+    """project.dataset.table."""
+    if "/" not in address.at:
+        raise UsageError(f"{address.bare} names no data set: write {FORMS['bigquery']}")
+    return f"{_dotted(address.at)}.{address.options['table']}"
+
+
+def _dotted(at: str) -> str:
+    return at.replace("/", ".")
+
+
+def _kind(column: Any) -> Any:
+    import pyarrow as pa
+
+    kinds = {
+        "STRING": pa.string(),
+        **dict.fromkeys(("INTEGER", "INT64"), pa.int64()),
+        **dict.fromkeys(("FLOAT", "FLOAT64"), pa.float64()),
+        **dict.fromkeys(("BOOLEAN", "BOOL"), pa.bool_()),
+        "DATE": pa.date32(),
+    }
+    return pa.null() if column.mode == "REPEATED" else kinds.get(column.field_type.upper(), pa.null())
+
+
+def _parameters(named: Mapping[str, Among]) -> "list[bigquery.ArrayQueryParameter]":
+    from google.cloud import bigquery
+    from pyarrow import types
+
+    def kind(among: Among) -> str:
+        if is_text(among.kind):
+            return "STRING"
+        if types.is_date(among.kind):
+            return "DATE"
+        return "BOOL" if types.is_boolean(among.kind) else "INT64" if types.is_integer(among.kind) else "FLOAT64"
+
+    used = {name: among for name, among in named.items() if among.values}
+    return [bigquery.ArrayQueryParameter(name, kind(among), list(among.values)) for name, among in used.items()]
+
+
+def _most(address: Address) -> int:
+    said = address.options.get("maximum_bytes_billed", str(MAXIMUM_BYTES))
+    if not said.isascii() or not said.isdigit() or not int(said):
+        raise UsageError(f"{address.bare}: maximum_bytes_billed={said} is no number of bytes")
+    return int(said)
+
+
+def _first_word(sql: str) -> str:
+    words = sql.split()
+    return words[0].upper() if words and ";" not in sql else ""
+
+
+def _has_storage() -> bool:
+    """Whether rows can come by the Storage API, which speaks another protocol than emulators do."""
+    google = endpoint.is_google(endpoint.chosen())
+    return google and importlib.util.find_spec("google.cloud.bigquery_storage") is not None
+
+
+def _bytes(size: float) -> str:
+    """1.2 GB, as clouds count."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

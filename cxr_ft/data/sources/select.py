@@ -1,0 +1,126 @@
+"""What all kinds of tables share: finding columns, filters as typed values, and the SELECT of those that speak SQL."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cxr_ft.data.sources import cell_text
+from cxr_ft.errors import UsageError
+
+#: Rows wanted: a column's value, or several of which it is one. None is "missing".
+Where = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Among:
+    """The values a column may have, of the column's own type `kind`; `missing`: or none at all."""
+
+    kind: Any
+    values: tuple[Any, ...]
+    missing: bool
+
+    @property
+    def blank(self) -> tuple[str, ...]:
+        """What is as good as missing when it is written as text (`cxr_ft.data.sources.cell_text`)."""
+        from pyarrow import types
+
+        return ("nan", "NaN") if types.is_floating(self.kind) else ("",) if is_text(self.kind) else ()
+
+
+#: By column, in its own name.
+Filters = Mapping[str, Among]
+
+
+class Kind(Protocol):
+    """One table, wherever it is."""
+
+    def fields(self) -> Mapping[str, Any]:
+        """Its columns and their pyarrow types."""
+
+    def read(self, columns: Sequence[str], filters: Filters) -> Any:
+        """Those columns of the rows that pass every filter, as pyarrow.Table, in no certain order."""
+
+
+def find(there: Iterable[str], name: str) -> str | None:
+    """The column that is called `name`, or as databases write it that know no spaces and no capitals; else None."""
+    names = list(there)
+    if name in names:
+        return name
+    alike = [other for other in names if _plain(other) == _plain(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W", "_", name).casefold()
+
+
+def filters(where: Where, fields: Mapping[str, Any], source: str) -> Filters:
+    """The filters of `where`, each value of its column's type.
+
+    Raises:
+        UsageError: for a column that is not there, or a value that its column cannot have.
+    """
+    out = {}
+    for name, wanted in where.items():
+        if (own := find(fields, name)) is None:
+            raise UsageError(f"{source} has no column {name}; it has {', '.join(list(fields)[:20])}")
+        several = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
+        if not several:
+            raise UsageError(f"{source}: no value is asked of column {name}; give one or more, or leave it out")
+        cells = [cell_text.cell(value) for value in several]
+        typed = [_typed(cell, fields[own], f"{source}: column {name}") for cell in cells if cell is not None]
+        out[own] = Among(fields[own], tuple(typed), None in cells)
+    return out
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a pyarrow type is text."""
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _typed(cell: str, kind: Any, what: str) -> Any:
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    if is_text(kind):
+        return cell
+    simple = (types.is_boolean, types.is_integer, types.is_floating, types.is_date)
+    if not any(test(kind) for test in simple):
+        raise UsageError(f"{what} is of type {kind}: rows cannot be chosen by it; use SQL")
+    try:
+        return pa.scalar(cell).cast(kind).as_py()
+    except pa.ArrowInvalid:
+        raise UsageError(f"{what} is of type {kind}, and a value asked of it is not") from None
+
+
+def statement(
+    source: str,
+    columns: Sequence[str],
+    filters: Filters,
+    quote: Callable[[str], str],
+    parameter: Callable[[str], str],
+) -> tuple[str, dict[str, Among]]:
+    """A SELECT of `columns` from `source`, already quoted, and the filters by the names of their parameters.
+
+    Args:
+        quote: a column's name as the dialect quotes it.
+        parameter: a list parameter as the dialect writes it behind IN.
+    """
+    chosen = ", ".join(quote(name) for name in columns)
+    named = {f"p{i}": (column, among) for i, (column, among) in enumerate(filters.items())}
+    clauses = [_clause(quote(column), among, parameter(name)) for name, (column, among) in named.items()]
+    rows = f" WHERE {' AND '.join(clauses)}" if clauses else ""
+    return f"SELECT {chosen} FROM {source}{rows}", {name: among for name, (_, among) in named.items()}
+
+
+def _clause(column: str, among: Among, parameter: str) -> str:
+    inside = f"{column} IN {parameter}"
+    if not among.missing:
+        return inside
+    blank = ", ".join(f"'{word}'" for word in among.blank)
+    absent = f"{column} IS NULL" + (f" OR CAST({column} AS STRING) IN ({blank})" if blank else "")
+    return f"({absent} OR {inside})" if among.values else f"({absent})"

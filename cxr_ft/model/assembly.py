@@ -1,0 +1,170 @@
+"""Which base reads a model's name or folder, and the parts of a run put together."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from cxr_ft import plugins
+from cxr_ft.config import Part
+from cxr_ft.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cxr_ft.model.protocols import Base, Head, MultiView
+
+#: Models that ship with the package, one folder each.
+SHIPPED = Path(__file__).parent / "weights"
+#: A key of ours in a shipped config.json: the model has no weights file, they are drawn from this seed.
+SEED_KEY = "cxr_ft_random_seed"
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the models that ship with the package."""
+    return tuple(sorted(p.parent.name for p in SHIPPED.glob("*/config.json")))
+
+
+def family(name: str) -> ModuleType:
+    """The module of the base that reads `name`: a shipped model, a folder, or a hub name.
+
+    Raises:
+        UsageError: for an unknown name, a folder without config.json, a family no base reads, or no network.
+    """
+    silence_libraries()
+    bases = {base: plugins.load(plugins.BASES, base) for base in plugins.choices(plugins.BASES)}
+    for base in bases.values():
+        if name in base.PUBLISHED:
+            return base
+    model_type = _model_type(name, sorted(published for base in bases.values() for published in base.PUBLISHED))
+    for base in bases.values():
+        if model_type in base.MODEL_TYPES:
+            return base
+    known = ", ".join(f"{base} ({', '.join(module.MODEL_TYPES)})" for base, module in bases.items())
+    raise UsageError(f"{name} is a model of type {model_type!r}, which no base reads; bases: {known}")
+
+
+def location(name: str) -> Path | None:
+    """The folder of a shipped or local model; None for a hub name."""
+    folder = SHIPPED / name
+    if name in shipped():
+        return folder
+    return Path(name) if Path(name).is_dir() else None
+
+
+def _model_type(name: str, published: list[str]) -> str:
+    folder = location(name)
+    if folder is not None:
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            # As timm writes it: transformers reads it so, too.
+            return "timm_wrapper" if "architecture" in config else str(config["model_type"])
+        except (OSError, json.JSONDecodeError, KeyError, TypeError):
+            raise UsageError(f"{folder} holds no config.json with a model_type: give a transformers folder") from None
+    if name.count("/") != 1 or name.startswith((".", "/")):
+        raise unknown("model", name, [*shipped(), *published, "a folder", "a hub name OWNER/MODEL"])
+    from transformers import AutoConfig
+
+    try:
+        return str(AutoConfig.from_pretrained(name, trust_remote_code=False).model_type)
+    except (OSError, ValueError) as error:
+        raise cannot_fetch(name, error) from error
+
+
+def cannot_fetch(name: str, error: Exception) -> UsageError:
+    """The one line for a hub model that cannot be had."""
+    reason = str(error).strip().splitlines()[0]
+    return UsageError(f"cannot get {name} from the hub ({reason}); give a folder, or one of: {', '.join(shipped())}")
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """A base with a head on it, tuned by a method: what `fit` trains; `tuning` is the method's name and options."""
+
+    base: "Base"
+    head: "Head"
+    model: "nn.Module"
+    tuning: Part
+
+
+def build(config: Any, labels: tuple[str, ...], multi_label: bool, *, weights: bool = True) -> ModelParts:
+    """The parts of a run: base loaded, head attached, method applied, in this order.
+
+    Args:
+        config: a `cxr_ft.config.RunConfig`.
+        weights: False builds everything on the meta device: names and counts, no numbers.
+
+    Raises:
+        UsageError: for whatever cannot be put together.
+    """
+    tuning = plugins.load(plugins.TUNING, config.tuning.name)
+    base = family(config.model).load(config.model, weights=weights)
+    parts = assemble(base, config, labels, multi_label, tuning.apply)
+    if config.train.gradient_checkpointing:
+        _checkpoint(parts)
+    return parts
+
+
+def _checkpoint(parts: ModelParts) -> None:
+    """Have activations computed again in the backward pass.
+
+    Raises:
+        UsageError: where the model cannot.
+    """
+    model: Any = parts.model
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UsageError(
+            f"train.gradient_checkpointing: {parts.base.name} ({parts.base.family}) cannot; leave it false, and take "
+            "fewer rows at a time (train.micro_batch)"
+        )
+    # The re-entrant form gives no gradients below a frozen embedding.
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def assemble(base: "Base", config: Any, labels: tuple[str, ...], multi_label: bool, apply: Any) -> ModelParts:
+    """Attach the head to a loaded base and put `apply` (a method's, or what reloads one) on it."""
+    import torch
+
+    from cxr_ft.model.protocols import TextReader
+
+    if config.data.image_size is not None:
+        base.resize(config.data.image_size)
+    if config.data.views > 1:
+        _several(base).read_several(config.data.views)
+    tuning = plugins.load(plugins.TUNING, config.tuning.name)
+    attach = plugins.load(plugins.HEADS, config.head.name).attach
+    with torch.device("meta" if next(base.lm.parameters()).is_meta else "cpu"):
+        head = attach(base, config.head.options, labels, multi_label, tuning.NEW_PARAMETERS)
+    if config.data.context and head.output != "text" and not isinstance(base, TextReader):
+        raise UsageError(
+            f"data.context: {config.head.name} reads images alone; use --task report or both, whose texts read it"
+        )
+    if config.data.views > 1 and tuning.NEW_PARAMETERS:
+        head.new_modules = (*head.new_modules, *_several(base).new_modules(head.model))
+    model = apply(head.model, base, config.tuning.options, head.new_modules)
+    return ModelParts(base=base, head=head, model=model, tuning=config.tuning)
+
+
+def _several(base: "Base") -> "MultiView":
+    from cxr_ft.model.protocols import MultiView
+
+    if not isinstance(base, MultiView):
+        raise UsageError(f"data.views: {base.name} ({base.family}) reads one image a row; use data.views=1, or a GIT")
+    return base
+
+
+def silence_libraries() -> None:
+    """Silence what libraries say on import about nothing a user did."""
+    import logging
+    import os
+    import warnings
+
+    # bitsandbytes 0.50.2, imported by PEFT, misses an optional kernel that only quantised models use.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # PEFT 0.21.2 asks transformers 5.23.0 for an attribute by its old name.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()

@@ -1,0 +1,290 @@
+"""Microsoft GIT (Wang et al., arXiv 2205.14100) as transformers has it.
+
+A CLIP vision tower, and a text decoder that reads image tokens and text tokens in one sequence: text attends to all
+image tokens and to earlier text, image tokens never to text.
+
+Upstream: transformers/models/git/modeling_git.py, walked through by the files of this folder; its own forward runs
+where somebody changed a module that the walk does not call. From 4.49 to 5.14.1 its loss shifted labels twice; ours is
+computed by the head, so no version's loss is used.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_ft.errors import UsageError
+from cxr_ft.model.assembly import SEED_KEY
+from cxr_ft.model.protocols import Batch, Example, Roles
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cxr_ft.model.protocols import FrozenPrefix
+
+MODEL_TYPES = ("git",)
+#: transformers' GitConfig() is microsoft/git-base.
+PUBLISHED: dict[str, dict[str, Any]] = {"microsoft/git-base": {}}
+_TEXT = r"(?:git\.)?encoder\.layer\.(\d+)\."
+_VISION = r"(?:git\.)?image_encoder\.vision_model\.encoder\.layers\.(\d+)\."
+TARGETS: Roles = {
+    "text": {
+        "q": _TEXT + r"attention\.self\.query",
+        "k": _TEXT + r"attention\.self\.key",
+        "v": _TEXT + r"attention\.self\.value",
+        "o": _TEXT + r"attention\.output\.dense",
+        "up": _TEXT + r"intermediate\.dense",
+        "down": _TEXT + r"output\.dense",
+        "proj": r"(?:git\.)?visual_projection\.visual_projection\.0",
+    },
+    "vision": {
+        "q": _VISION + r"self_attn\.q_proj",
+        "k": _VISION + r"self_attn\.k_proj",
+        "v": _VISION + r"self_attn\.v_proj",
+        "o": _VISION + r"self_attn\.out_proj",
+        "up": _VISION + r"mlp\.fc1",
+        "down": _VISION + r"mlp\.fc2",
+    },
+}
+
+
+class Git:
+    """A `GitForCausalLM` with its processor; see `cxr_ft.model.protocols.Base`."""
+
+    family = "git"
+    targets = TARGETS
+
+    def __init__(self, lm: Any, processor: Any, name: str, places: "Tensor | None" = None) -> None:
+        self.lm, self.processor, self.name = lm, processor, name
+        self.tokenizer: Any = processor.tokenizer if processor is not None else None
+        #: [CLS], which each text begins with, and [SEP]; on the meta device there is no tokenizer to ask.
+        self.start, self.end = (-1, -1)
+        if self.tokenizer is not None:
+            self.start, self.end = int(self.tokenizer.cls_token_id), int(self.tokenizer.sep_token_id)
+        #: Images of a row that are read, and the embeddings [F, Dv] of their places that came with the weights.
+        self.views, self.places = 1, places
+
+    @property
+    def image_size(self) -> int:
+        """S, the side of its images in pixels."""
+        return int(self.lm.config.vision_config.image_size)
+
+    def resize(self, size: int) -> None:
+        """Read images of `size` pixels from now on."""
+        from cxr_ft.model.bases.git import resizing
+
+        if size != self.image_size:
+            resizing.resize(self.lm, size)
+
+    def encoder(self, pool: str = "query") -> "nn.Module":
+        """`GitModel`: towers and decoder, no vocabulary projection, and of those what `pool` reads."""
+        from cxr_ft.model.bases.git import pooling
+
+        return pooling.trimmed(self.lm.git, pool)
+
+    @property
+    def pools(self) -> dict[str, int]:
+        """The query token, which is how GIT answers; the mean of the image tokens; the vision tower's class token."""
+        width = int(self.lm.config.hidden_size)
+        return {"query": width, "mean": width, "cls": int(self.lm.config.vision_config.hidden_size)}
+
+    @property
+    def code(self) -> dict[str, str]:
+        """By pool, as `pooled` does it."""
+        image = "model.image_encoder(pixels).last_hidden_state"
+        return {
+            "query": "model(input_ids=start, pixel_values=pixels).last_hidden_state[:, -1]",
+            "mean": f"model.encoder(model.visual_projection({image})).last_hidden_state.mean(1)",
+            "cls": f"{image}[:, 0]",
+        }
+
+    @property
+    def longest(self) -> int:
+        """Text positions of the decoder."""
+        return int(self.lm.config.max_position_embeddings)
+
+    def read_several(self, views: int) -> None:
+        """Read up to `views` images a row from now on, each with an embedding of its place among them."""
+        from cxr_ft.model.bases.git import multi_view
+
+        multi_view.read_several(self.lm, views, self.places)
+        self.views = views
+
+    def new_modules(self, model: "nn.Module") -> tuple[str, ...]:
+        """Names in `model` of what `read_several` added: it is trained and saved as a head is."""
+        from cxr_ft.model.bases.git import multi_view
+
+        return multi_view.new_modules(model)
+
+    def inputs(self, examples: Sequence[Example]) -> Batch:
+        """pixel_values float32 [B, 3, S, S]; of several images [B, V, 3, S, S], `views` [B] says how many are there."""
+        if self.views == 1:
+            return {"pixel_values": self.pixel_values(np.stack([example.image for example in examples]))}
+        import torch
+
+        shown = [(e.image, *e.further)[: self.views] for e in examples]
+        counts = torch.tensor([len(of_row) for of_row in shown])
+        pixels = self.pixel_values(np.stack([image for of_row in shown for image in of_row]))
+        out = pixels.new_zeros(len(shown), self.views, *pixels.shape[1:])
+        out[torch.arange(self.views) < counts[:, None]] = pixels
+        return {"pixel_values": out, "views": counts}
+
+    def pixel_values(self, images: NDArray[np.uint8]) -> "Tensor":
+        """uint8 [..., S, S] -> float32 [..., 3, S, S] with the processor's mean and deviation a channel.
+
+        Raises:
+            ValueError: for images of another dtype or size.
+        """
+        from cxr_ft.model.bases._pixels import normalised
+
+        how = self.processor.image_processor
+        return normalised(images, self.image_size, how.image_mean, how.image_std, float(how.rescale_factor))
+
+    def take_processor(self, folder: Path) -> None:
+        """Prepare images and texts from now on as the processor says that `save` wrote into `folder`."""
+        from transformers import GitProcessor
+
+        self.processor = GitProcessor.from_pretrained(folder)
+        self.tokenizer = self.processor.tokenizer
+
+    def prefix(self, model: "nn.Module") -> "FrozenPrefix | None":
+        """Return what may be stored of each image, since frozen weights make it constant; see `frozen_prefix`."""
+        from cxr_ft.model.bases.git import frozen_prefix
+
+        return frozen_prefix.prefix(model)
+
+    def pooled(self, model: "nn.Module", batch: Batch, pool: str = "query") -> "Tensor":
+        """[B, D]: the decoder's state at the start token, which attends to every image token; or `image_vector`."""
+        from cxr_ft.model.bases.git import forward
+
+        return forward.pooled(model, batch, self.views, pool, self.start)
+
+    def logits(self, model: "nn.Module", batch: Batch, at: "Tensor | None" = None) -> "Tensor":
+        """[B, T, V] at the text positions; with `at`, bool [B, T], only where it is true: [N, V], in row order."""
+        from cxr_ft.model.bases.git import forward
+
+        return forward.logits(model, batch, self.views, at)
+
+    def logits_and_pooled(self, model: "nn.Module", batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
+        """`logits` at `at`, and the states [B, D] at each row's start token, which reads the image and no text."""
+        from cxr_ft.model.bases.git import forward
+
+        return forward.logits_and_pooled(model, batch, self.views, at)
+
+    def generate(
+        self,
+        model: Any,
+        batch: Batch,
+        prompt: Sequence[int] | Sequence[Sequence[int]],
+        max_new_tokens: int,
+        **search: Any,
+    ) -> list[str]:
+        """Text behind each row's prompt, greedily, stopped at [SEP].
+
+        Args:
+            prompt: token ids, the same for all rows; or a list a row.
+            search: beams, temperature, top_k, top_p, length_penalty of `cxr_ft.model.bases.git.beam_search.Search`.
+        """
+        from cxr_ft.model.bases.git import forward
+        from cxr_ft.model.bases.git.beam_search import Search
+
+        how = Search(end=self.end, pad=self.tokenizer.pad_token_id, max_new_tokens=max_new_tokens, **search)
+        ids = forward.generate(model, batch, self.views, prompt, how)
+        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return texts
+
+    def likelihood(self, model: Any, batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
+        """[B, K]. The image is read once; its keys and values are shared by the K sentences."""
+        from cxr_ft.model.bases.git import forward
+
+        return forward.likelihood(model, batch, self.views, self.start, sentences)
+
+    def blocks(self, model: "nn.Module") -> list[str]:
+        """Vision blocks, then text blocks."""
+        import re
+
+        ends = (_VISION[:-2], _TEXT[:-2])
+        return [name for end in ends for name, _ in model.named_modules() if re.fullmatch(end, name)]
+
+    def save(self, folder: Path, model: Any) -> None:
+        """A transformers folder: processor and tokenizer, and the model where one is given."""
+        how, size = self.processor.image_processor, self.image_size
+        how.size, how.crop_size = {"shortest_edge": size}, {"height": size, "width": size}
+        self.processor.save_pretrained(folder)
+        if model is not None:
+            from cxr_ft.model.bases.git import multi_view
+
+            model.save_pretrained(folder, state_dict=multi_view.plain_state(model), safe_serialization=True)
+
+
+def load(name: str, weights: bool = True) -> Git:
+    """A GIT by shipped name, folder or hub name.
+
+    Raises:
+        UsageError: where there is no such model, or no way to fetch it.
+    """
+    import torch
+    from transformers import GitConfig, GitForCausalLM, GitProcessor
+
+    from cxr_ft.model.assembly import cannot_fetch, location
+
+    folder = location(name)
+    where = str(folder or name)
+    try:
+        if not weights and folder is None and name in PUBLISHED:
+            config = GitConfig(**PUBLISHED[name])
+        else:
+            config = GitConfig.from_pretrained(where)
+        if not weights:
+            with torch.device("meta"):
+                return _of_one_image(GitForCausalLM(config), None, name)
+        processor = GitProcessor.from_pretrained(where)
+        seed = getattr(config, SEED_KEY, None)
+        if seed is not None and not (folder is not None and (folder / "model.safetensors").exists()):
+            return _of_one_image(_random(config, int(seed)), processor, name)
+        model = GitForCausalLM.from_pretrained(
+            where, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
+        )
+        return _of_one_image(model, processor, name)
+    except (OSError, ValueError) as error:
+        if folder is None:
+            raise cannot_fetch(name, error) from error
+        raise UsageError(f"{folder} is no complete GIT folder: {str(error).strip().splitlines()[0]}") from error
+
+
+def tiny() -> Git:
+    """Two vision and two text blocks of width 32, 32 pixels, the shipped vocabulary; random, the same each time."""
+    from transformers import GitConfig, GitProcessor
+
+    from cxr_ft.model.assembly import SHIPPED
+
+    folder = SHIPPED / "git-tiny-random"
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    vision = {**small, "image_size": 32, "patch_size": 16}
+    shape = GitConfig.from_pretrained(folder).to_dict()
+    config = GitConfig(**{**shape, **small, "vision_config": {**shape["vision_config"], **vision}})
+    return Git(_random(config, seed=0), GitProcessor.from_pretrained(folder), "git-tiny-test")
+
+
+def _of_one_image(lm: Any, processor: Any, name: str) -> Git:
+    from cxr_ft.model.bases.git import multi_view
+
+    return Git(lm, processor, name, places=multi_view.taken_out(lm))
+
+
+def _random(config: Any, seed: int) -> Any:
+    import torch
+    from transformers import GitForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GitForCausalLM(config)
+
+
+def restore(folder: Path, name: str) -> Git:
+    """The architecture and processor that `save` wrote; the caller puts the weights in."""
+    from transformers import GitConfig, GitProcessor
+
+    return Git(_random(GitConfig.from_pretrained(folder), seed=0), GitProcessor.from_pretrained(folder), name)

@@ -1,0 +1,63 @@
+"""The part of GIT that frozen weights make a constant of the image, so that it is computed once and stored.
+
+A batch holds one of PIXELS, TOWER, STATES and TOKENS; whoever stores one of the others puts it in place of the first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from cxr_ft.model.bases.git import eligibility, vision
+from cxr_ft.model.protocols import PIXELS, FrozenPrefix
+
+__all__ = ["PIXELS", "STATES", "TOKENS", "TOWER", "prefix", "tokens_of"]
+
+TOWER, STATES, TOKENS = "tower_states", "image_states", "image_tokens"
+
+
+def prefix(model: Any) -> FrozenPrefix | None:
+    """The longest stretch of `model`, from the image on, that training does not change: [B, I, D].
+
+    None where the vision tower is trained or drops out at random, or where transformers' own forward has to run.
+    """
+    if not eligibility.walkable(model):
+        return None
+    git = eligibility.git_of(model)
+    tower, projection = {"image_encoder": git.image_encoder}, {"visual_projection": git.visual_projection}
+    if not _constant(tower):
+        return None
+    if hasattr(git, "img_temporal_embedding"):
+        places = {"img_temporal_embedding": git.img_temporal_embedding}
+        if not _constant(places):
+            return FrozenPrefix(TOWER, lambda pixels: vision.tower_states(git, pixels), _weights(tower))
+        tower |= places
+    if not _constant(projection):
+        return FrozenPrefix(STATES, lambda pixels: vision.image_states(git, pixels), _weights(tower))
+    return FrozenPrefix(TOKENS, lambda pixels: tokens_of(git, {PIXELS: pixels}), _weights(tower | projection))
+
+
+def tokens_of(git: Any, batch: Mapping[str, Any]) -> Tensor:
+    """Image tokens [B, I, D] from whatever the batch holds: tokens, the tower's states, or pixels."""
+    if TOKENS in batch:
+        tokens: Tensor = batch[TOKENS]
+        return tokens
+    if STATES in batch:
+        states: Tensor = batch[STATES]
+    else:
+        alone = batch[TOWER] if TOWER in batch else vision.tower_states(git, batch[PIXELS])
+        states = vision.placed(git, alone)
+    return vision.image_tokens(git, states)
+
+
+def _constant(parts: dict[str, nn.Module]) -> bool:
+    """No trained parameter, no dropout that is ever on."""
+    modules = [module for part in parts.values() for module in part.modules()]
+    # The tower's attention keeps its rate as a number.
+    rates = [m.p if isinstance(m, nn.Dropout) else getattr(m, "dropout", 0.0) for m in modules]
+    drops = any(isinstance(rate, float) and rate > 0 for rate in rates)
+    return not drops and not any(p.requires_grad for part in parts.values() for p in part.parameters())
+
+
+def _weights(parts: dict[str, nn.Module]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}

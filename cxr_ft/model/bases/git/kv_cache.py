@@ -1,0 +1,121 @@
+"""What the decoder has read: image and prompt once a row, then what was written behind them, once a beam."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cxr_ft.model.bases.git.decoder import Pairs, after_attention, embedded, text_states
+from cxr_ft.model.bases.git.fused_linear import linears, lowered
+
+
+class KVCache(NamedTuple):
+    """Image and prompt: keys and values of each layer [B, H, P, d]; a bias [B, 1, 1, P] that hides padding, or None;
+    the next token's position [B]; the state at the last prompt token [B, D].
+    """
+
+    pairs: Pairs
+    bias: Tensor | None
+    position: Tensor
+    state: Tensor
+
+
+class Written:
+    """Keys and values behind a prefix: of each layer [B, H, K, t, d], with room for `room` tokens.
+
+    In the order in which attention's products take them, so that none has to copy what is written already.
+    """
+
+    def __init__(self, layers: int, room: int) -> None:
+        self.room, self.length = room, 0
+        self._pairs: list[tuple[Tensor, Tensor] | None] = [None] * layers
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add [B, H, K, T, d] to a layer; returns all it has. The last layer's turn moves `length` on."""
+        pair = self._pairs[layer]
+        if pair is None:
+            shape = (*k.shape[:3], self.room, k.shape[-1])
+            pair = self._pairs[layer] = k.new_empty(shape), v.new_empty(shape)
+        end = self.length + k.shape[3]
+        for kept, new in zip(pair, (k, v), strict=True):
+            kept[..., self.length : end, :] = new
+        if layer == len(self._pairs) - 1:
+            self.length = end
+        return pair[0][..., :end, :], pair[1][..., :end, :]
+
+    def reorder(self, parents: Tensor) -> None:
+        """Let beam k of each row go on from beam parents[:, k]; parents int64 [B, K]."""
+        b, k = parents.shape
+        if bool((parents == torch.arange(k, device=parents.device)).all()):
+            return
+        for pair in self._pairs:
+            for kept in pair or ():
+                past = kept.flatten(0, 2)[:, : self.length]  # [B H K, t, d]
+                firsts = torch.arange(0, len(past), k, device=past.device).view(b, -1, 1)
+                past.copy_(past.index_select(0, (parents[:, None] + firsts).flatten()))
+
+
+def read(git: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None) -> KVCache:
+    """Read image tokens [B, I, D] and prompts [B, T], padded on the left where `attention_mask` [B, T] is 0.
+
+    Positions count from each prompt's first token, as in transformers' generation.
+    """
+    b, t = input_ids.shape
+    if attention_mask is not None and not bool(attention_mask[:, -1].all()):
+        raise ValueError("prompts are padded on the left: the last column must hold each prompt's last token")
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    pairs: Pairs = []
+    last = torch.arange(t, device=input_ids.device).expand(b, t) == t - 1
+    state = text_states(git, tokens, input_ids, mask, at=last, positions=positions, keep=pairs)
+    whole = [(k.contiguous(), v.contiguous()) for k, v in pairs]
+    bias = None
+    if not bool(mask.all()):
+        k = whole[0][0]
+        bias = torch.zeros(b, 1, 1, k.shape[2], dtype=k.dtype, device=k.device)
+        bias[..., -t:].masked_fill_(mask[:, None, None] == 0, torch.finfo(k.dtype).min)
+    return KVCache(whole, bias, positions[:, -1] + 1, state)
+
+
+def extend(git: Any, prefix: KVCache, written: Written, input_ids: Tensor) -> Tensor:
+    """Write tokens [B, K, T] behind the prefix and what stands there already; returns their states [B, K, T, D]."""
+    b, k, t = input_ids.shape
+    place = torch.arange(written.length, written.length + t, device=input_ids.device)
+    positions = (prefix.position[:, None, None] + place).expand(b, k, t)
+    hidden = embedded(git.embeddings, input_ids.flatten(0, 1), positions.flatten(0, 1))  # [B K, T, D]
+    ahead = torch.arange(written.length + t, device=input_ids.device) > place[:, None] if t > 1 else None
+    for i, layer in enumerate(git.encoder.layer):
+        attention = layer.attention.self
+        three = linears((attention.query, attention.key, attention.value), lowered(hidden))
+        q, key, value = (_by_head(x, b, attention.attention_head_size) for x in three)
+        own = written.append(i, key, value)
+        context = _attend(q, prefix.pairs[i], own, prefix.bias, ahead)  # [B, H, K, T, d]
+        hidden = after_attention(layer, context.permute(0, 2, 3, 1, 4).reshape(b * k, t, -1), hidden)
+    return _by_row(hidden, b)
+
+
+def _by_row(x: Tensor, rows: int) -> Tensor:
+    """[B K, ...] -> [B, K, ...]."""
+    return x.view(rows, -1, *x.shape[1:])
+
+
+def _by_head(x: Tensor, rows: int, width: int) -> Tensor:
+    """[B K, T, H d] -> [B, H, K, T, d]."""
+    return x.reshape(rows, -1, x.shape[1], x.shape[2] // width, width).permute(0, 3, 1, 2, 4)
+
+
+def _attend(
+    q: Tensor, prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], bias: Tensor | None, ahead: Tensor | None
+) -> Tensor:
+    """Attention of q [B, H, K, T, d] on the prefix, which all K share, and on each one's own text."""
+    q = q / math.sqrt(q.shape[-1])
+    shared = q.flatten(2, 3) @ prefix[0].transpose(-1, -2)  # [B, H, K T, P]
+    if bias is not None:
+        shared = shared + bias
+    mine = q @ own[0].transpose(-1, -2)  # [B, H, K, T, t]
+    if ahead is not None:
+        mine = mine.masked_fill(ahead, torch.finfo(mine.dtype).min)
+    probabilities = torch.cat((shared.view(*mine.shape[:4], -1), mine), dim=-1).softmax(-1)
+    p, o = torch.split(probabilities, [shared.shape[-1], mine.shape[-1]], dim=-1)
+    return (p.flatten(2, 3) @ prefix[1]).view(q.shape) + o @ own[1]

@@ -1,0 +1,127 @@
+"""A grid to the runs it means: methods x options x seeds, ranks matched in parameters where asked."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_ft import config, plugins
+from cxr_ft.data.labels import CHEXPERT_14
+from cxr_ft.errors import UsageError, unknown
+
+Cells = dict[str, config.RunConfig]
+
+#: A matched rank may miss the parameters asked by this share before the grid is refused.
+TOLERANCE = 0.25
+
+
+def cells(raw: Mapping[str, Any], grid: Mapping[str, Any]) -> Cells:
+    """The runs of a grid, by the name of their folder.
+
+    Args:
+        raw: what all runs share, nested as `config.resolve` takes it.
+        grid: `method`, `seeds`, and options of methods (`targets`, `rank`, ...), each a list of values. A method is a
+            name, or a mapping of `name` and options of its own. An option is varied for the methods that have it.
+            `match`, a number in place of `rank`: each set of targets gets the rank whose adapter comes nearest to so
+            many parameters.
+
+    Raises:
+        UsageError: for an option that none of the methods has, an empty list, a value no run can have, or targets that
+            no rank brings within a quarter of `match`.
+    """
+    grid = dict(grid)
+    parameters = grid.pop("match", None)
+    if empty := [key for key, values in grid.items() if not values]:
+        raise UsageError(f"grid: {empty[0]} has no values")
+    if parameters is not None and "rank" in grid:
+        raise UsageError("grid: match chooses the ranks; leave out rank")
+    methods = [_method(m) for m in grid["method"]] if "method" in grid else [(config.resolve(raw).tuning.name, {})]
+    names = [name for name, _ in methods]
+    seeds = grid["seeds"] if "seeds" in grid else [config.mapping(raw, "train").get("seed", 0)]
+    fields = {m: [f.name for f in dataclasses.fields(plugins.load(plugins.TUNING, m).Config)] for m in names}
+    axes = [key for key in grid if key not in ("method", "seeds")]
+    for key in axes:
+        if not any(key in own for own in fields.values()):
+            raise unknown("grid key", key, {"method", "seeds", "match", "tries", *itertools.chain(*fields.values())})
+    out: Cells = {}
+    for method, given in methods:
+        own = [key for key in axes if key in fields[method] and key not in given]
+        # What tells the cells of a method apart stands in their folders' names.
+        varied = [*(given if names.count(method) > 1 else ()), *own]
+        # What has no learning rate trains nothing: every seed would give the same.
+        drawn = seeds if "lr" in fields[method] else seeds[:1]
+        for values in itertools.product(*(grid[key] for key in own)):
+            chosen = dict(zip(own, values, strict=True))
+            tuning = {**_shared(raw, method, fields), "name": method, **given, **chosen}
+            shared = {key: value for key, value in raw.items() if key != "tuning"}
+            matched: list[str] = []
+            if parameters is not None and "rank" in fields[method]:
+                tuning["rank"] = matched_rank(
+                    config.resolve(config.merge(shared, {"tuning": tuning}), "grid"), parameters
+                )
+                matched = ["rank"]
+            for seed in drawn:
+                one = config.merge(shared, {"tuning": tuning, "train": {"seed": seed}})
+                resolved = config.resolve(one, where="grid")
+                out[_name(resolved, [*varied, *matched])] = resolved
+    return out
+
+
+def matched_rank(cell: config.RunConfig, parameters: int) -> int:
+    """The rank at which the adapter of `cell` comes nearest to `parameters` parameters, counted without weights.
+
+    Raises:
+        UsageError: where the nearest one misses them by more than TOLERANCE.
+    """
+    if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters < 1:
+        raise UsageError(f"grid: match is {parameters!r}; give a number of parameters, as 147456")
+    one, two = (_adapter(cell, rank) for rank in (1, 2))
+    # What all methods of low rank add is linear in the rank.
+    rank = max(1, round((parameters - (2 * one - two)) / (two - one)))
+    count = one + (two - one) * (rank - 1)
+    if abs(count - parameters) > TOLERANCE * parameters:
+        targets = ",".join(getattr(cell.tuning.options, "targets", ()))
+        raise UsageError(
+            f"grid: {cell.tuning.name} on {targets} has {count:,} parameters at rank {rank}, the nearest to match "
+            f"{parameters:,}; give a match of {one:,} or more"
+        )
+    return rank
+
+
+def _adapter(cell: config.RunConfig, rank: int) -> int:
+    from cxr_ft.run.training import train
+
+    options = dataclasses.replace(cell.tuning.options, rank=rank)
+    tuning = dataclasses.replace(cell.tuning, options=options)
+    # The labels are the head's business, which is counted apart.
+    planned = train.plan(dataclasses.replace(cell, tuning=tuning), CHEXPERT_14, True)
+    return int(planned["parameters"]["adapter"])
+
+
+def _method(item: Any) -> tuple[str, dict[str, Any]]:
+    """A method of the grid: its name, and options of its own."""
+    if not isinstance(item, Mapping):
+        return str(item), {}
+    given = dict(item)
+    if "name" not in given:
+        raise UsageError(f"grid: method {item!r} has no name; write lora, or {{name: lora, lr: 3e-3}}")
+    return str(given.pop("name")), given
+
+
+def _shared(raw: Mapping[str, Any], method: str, fields: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The options of `raw` that are this method's: all, where `raw` names it; those it has, where `raw` names none."""
+    own = dict(config.mapping(raw, "tuning"))
+    if "name" in own:
+        return own if own["name"] == method else {}
+    return {
+        key: value for key, value in own.items() if key in fields[method] or not any(key in f for f in fields.values())
+    }
+
+
+def _name(resolved: config.RunConfig, varied: Sequence[str]) -> str:
+    tuning = resolved.tuning.to_json()
+    words = [resolved.head.name, resolved.tuning.name]
+    for key in varied:
+        value = tuning[key]
+        words.append(".".join(value).replace("[", "").replace("]", "") if isinstance(value, tuple) else f"{key}{value}")
+    return "-".join([*words, f"s{resolved.train.seed}"])

@@ -1,0 +1,95 @@
+"""A recipe: one YAML an experiment, what its runs share and the key `grid`; and its tiny form.
+
+    tiny:                          laid over the rest of the file; a list replaces a list
+      splits: {source: "texts:reviews,rows=400", layout: imdb, per_label: 150}
+      model: bert-tiny-random
+      train: {epochs: 4}
+      grid: {seeds: [0]}
+
+`splits` says what `cxr-split` would be told; its source is embedded data (`phantom:...`, `texts:...`), so that the tiny
+form needs no network. They are made in the user's cache folder when they are first needed.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cxr_ft
+from cxr_ft import config
+from cxr_ft.data import manifest, phantom
+from cxr_ft.data.phantom import texts
+from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.errors import UsageError
+from cxr_ft.files import cache_folder
+
+KEY = "tiny"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinySplits:
+    """What the splits of a tiny form are made of: embedded data, and the options of `cxr-split` by their names."""
+
+    source: str
+    layout: str = "mimic_cxr"
+    per_label: int
+    seed: int = 0
+    unit: str = "image"
+    official: bool = False
+    text: str = "mini_report"
+
+    def __post_init__(self) -> None:
+        if not (phantom.is_spec(self.source) or texts.is_spec(self.source)):
+            raise UsageError(f"{KEY}.splits.source: {self.source} is not embedded; give phantom:... or texts:...")
+
+
+def read(path: Path, *, tiny: bool = False, splits: bool = True) -> dict[str, Any]:
+    """A recipe's mapping, with its `grid` and without its `tiny`.
+
+    Args:
+        tiny: with the tiny form laid over it.
+        splits: make the tiny form's splits where they are not there yet, and name them in data.splits.
+
+    Raises:
+        UsageError: where it cannot be read, or has no tiny form.
+    """
+    raw = config.read_yaml(path)
+    over = dict(config.mapping(raw, KEY, str(path)))
+    raw.pop(KEY, None)
+    if not tiny:
+        return raw
+    if not over:
+        raise UsageError(f"{path} has no key {KEY}: it has no tiny form; run it without --tiny")
+    wanted = _splits(over, path)
+    over.pop("splits")
+    out = config.merge(raw, over)
+    return config.merge(out, {"data": {"splits": str(made(wanted))}}) if splits else out
+
+
+def made(wanted: TinySplits) -> Path:
+    """The folder of the splits asked for, made in the cache folder on first use.
+
+    Raises:
+        UsageError: for whatever is wrong with what is asked, and where the cache folder cannot be written.
+    """
+    asked = dataclasses.asdict(wanted)
+    version = [cxr_ft.__version__, phantom.FORMAT, texts.FORMAT]
+    name = hashlib.sha256(json.dumps([asked, version], sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache_folder() / "data_splits" / f"{KEY}-{wanted.layout}-{name}"
+    if not (folder / "manifest.json").exists():
+        source, layout = asked.pop("source"), asked.pop("layout")
+        source = texts.ensure(source) if texts.is_spec(source) else source
+        manifest.make(source, layout, SplitRequest(**asked), folder)
+    return folder
+
+
+def _splits(over: Mapping[str, Any], path: Path) -> TinySplits:
+    where = f"{path}, {KEY}.splits"
+    raw = config.mapping(over, "splits", str(path))
+    if missing := [key for key in ("source", "per_label") if key not in raw]:
+        raise UsageError(f"{where}: {missing[0]} is missing; give source and per_label, as cxr-split takes them")
+    made_of: TinySplits = config.options(TinySplits, raw, where)
+    return made_of

@@ -1,0 +1,67 @@
+"""Quantised layers without numbers: bitsandbytes packs real ones alone. Their bytes and what they do are the same."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cxr_ft.config import RunConfig
+from cxr_ft.model.assembly import ModelParts
+from cxr_ft.model.tuning import _quantised
+from cxr_ft.model.tuning._modules import replace, widths
+
+#: Numbers under one second-level scale of double quantisation; its code books and offset, in bytes.
+_SECOND, _BOOKS = 256, 4 * (16 + 256 + 1)
+
+
+def quantised(parts: ModelParts, config: RunConfig) -> None:
+    """Replace what a quantising method would quantise in the hollow model of `parts`."""
+    kind = getattr(config.tuning.options, "quantise", None)
+    if kind is None:
+        return
+    model: Any = parts.model
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    for name in _quantised.layers_of(inner, parts.base, kind):
+        if ".lora_" not in name:
+            replace(inner, name, lambda layer: _Packed(layer, kind))
+
+
+class _Packed(nn.Module):
+    """[..., in] -> [..., out] by a weight of `kind` that is unpacked for each product."""
+
+    def __init__(self, layer: Any, kind: str) -> None:
+        super().__init__()
+        self.in_features, self.out_features = widths(layer)
+        size = self.in_features * self.out_features
+        if kind == "nf4":
+            scales = size // _quantised.BLOCK
+            nbytes = size // 2 + scales + 4 * -(-scales // _SECOND) + _BOOKS
+        else:
+            nbytes = size + 4 * self.out_features
+        self.keeps = kind != "nf4"
+        self.weight = nn.Parameter(torch.empty(nbytes, dtype=torch.uint8, device=layer.weight.device), False)
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As bitsandbytes does it on CPU: int8 keeps its input, four bits keep nothing."""
+        out: Tensor = _Product.apply(x.float() if self.keeps else x, self)
+        return out
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x, layer = inputs
+        ctx.layer = layer
+        if layer.keeps:
+            ctx.save_for_backward(x)
+        return F.linear(x, _unpacked(layer, x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] @ _unpacked(ctx.layer, grads[0].dtype), None
+
+
+def _unpacked(layer: _Packed, dtype: torch.dtype) -> Tensor:
+    return torch.empty(layer.out_features, layer.in_features, dtype=dtype, device=layer.weight.device)

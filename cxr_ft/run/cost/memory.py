@@ -1,0 +1,226 @@
+"""The peak of memory in a training step, split into kinds: every tensor's bytes, counted as it comes and goes.
+
+What a process holds by the system's account says nothing about a method on CPU, where the allocator keeps what was
+freed. So the storages of all tensors are counted while a step runs. The same count of the same step on tensors without
+numbers is the prediction of `cxr_ft.run.cost.step_forecast`.
+"""
+
+import contextlib
+import math
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from cxr_ft.model.protocols import Batch, trainable
+
+#: weights: parameters, buffers, and copies of frozen ones in a lower precision; gradients: of trained parameters;
+#: optimizer: AdamW's states; activations: what the backward pass needs; workspace: the rest, and the batch itself.
+KINDS = ("weights", "gradients", "optimizer", "activations", "workspace")
+
+
+class _Piece:
+    """A live storage: its kind and bytes, when it came, and when it was last called something else."""
+
+    __slots__ = ("born", "kind", "moved", "nbytes", "ref")
+
+    def __init__(self, kind: str, nbytes: int, now: int, ref: "weakref.ref[Any]") -> None:
+        self.kind, self.nbytes, self.born, self.moved, self.ref = kind, nbytes, now, now, ref
+
+
+class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes alive by kind while it is on, and their split when all together were most; work done, besides.
+
+    split: bytes by kind at the peak. largest: each kind's own peak. flops: multiplications and additions of products
+    and convolutions. operations, moved: number of the other operations, and bytes they read and wrote.
+    """
+
+    def __init__(self, held: Mapping[str, Iterable[Tensor]], batch: Batch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.alive, self.largest, self.split = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+        self.total = self.peak = self.peaked = self.now = 0
+        self.flops = self.operations = self.moved = 0
+        self.pieces: dict[int, _Piece] = {}
+        for kind, known in held.items():
+            for tensor in known:
+                self.call(tensor, kind)
+        for value in batch.values():
+            self.seen(value)
+        self.before = set(self.pieces)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation and see what it read and wrote."""
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return func(*args, **kwargs)  # asked of tensors without numbers
+        read = tensors((args, kwargs))
+        for tensor in read:
+            self.seen(tensor)  # made where nobody looked: by numpy, or before
+        out = self.run(func, args, kwargs)
+        written = tensors(out)
+        for tensor in written:
+            self.seen(tensor)
+        self.work(func, args, kwargs, out, (read, written))
+        return out
+
+    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The operation itself."""
+        return func(*args, **kwargs)
+
+    def work(self, func: Any, args: Any, kwargs: Any, out: Any, sides: tuple[list[Tensor], list[Tensor]]) -> None:
+        """Add up what the operation did."""
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += int(formula(*args, **kwargs, out_val=out))
+        if not func.is_view:
+            self.operations += 1
+            self.moved += 0 if formula else sum(t.numel() * t.itemsize for side in sides for t in side)
+
+    def seen(self, tensor: Tensor) -> int:
+        """Count the tensor's storage, if it is new; returns its key."""
+        storage = tensor.untyped_storage()
+        key = int(storage._cdata)
+        if key not in self.pieces:
+            self.now += 1
+            ref = weakref.ref(storage, partial(self._gone, key))
+            self.pieces[key] = _Piece("workspace", storage.nbytes(), self.now, ref)
+            self._add("workspace", storage.nbytes())
+        return key
+
+    def call(self, tensor: Tensor, kind: str) -> None:
+        """Say what a tensor is."""
+        self._call(self.pieces[self.seen(tensor)], kind)
+
+    def forward_done(self) -> None:
+        """Say that all there is now, but the weights and the like, is there for the backward pass."""
+        for key, piece in self.pieces.items():
+            if piece.kind == "workspace" and key not in self.before:
+                self._call(piece, "activations")
+
+    def finish(self) -> None:
+        """Count as weights what outlives the step: copies of frozen weights, made in it or before."""
+        for key, piece in self.pieces.items():
+            if piece.kind in ("activations", "workspace") and key not in self.before and piece.born <= self.peaked:
+                then = piece.kind if piece.moved <= self.peaked else "workspace"
+                self.split[then] -= piece.nbytes
+                self.split["weights"] += piece.nbytes
+        self.pieces.clear()
+
+    def _call(self, piece: _Piece, kind: str) -> None:
+        self.now += 1
+        self.alive[piece.kind] -= piece.nbytes
+        self.total -= piece.nbytes
+        piece.kind, piece.moved = kind, self.now
+        self._add(kind, piece.nbytes)
+
+    def _add(self, kind: str, nbytes: int) -> None:
+        self.alive[kind] += nbytes
+        self.total += nbytes
+        self.largest[kind] = max(self.largest[kind], self.alive[kind])
+        if self.total >= self.peak:
+            self.peak, self.peaked, self.split = self.total, self.now, dict(self.alive)
+
+    def _gone(self, key: int, _: Any) -> None:
+        piece = self.pieces.pop(key, None)
+        if piece is not None:
+            self.alive[piece.kind] -= piece.nbytes
+            self.total -= piece.nbytes
+
+
+@contextlib.contextmanager
+def counting(count: Count, model: nn.Module) -> Iterator[Count]:
+    """`count` the forward and backward pass inside the block; say `forward_done` between them."""
+
+    def packed(tensor: Tensor) -> Tensor:
+        if count.pieces[count.seen(tensor)].kind == "workspace":
+            count.call(tensor, "activations")
+        return tensor
+
+    def accumulated(p: Tensor) -> None:
+        if p.grad is not None:
+            count.call(p.grad, "gradients")
+
+    trained: list[Any] = list(trainable(model).values())
+    hooks = [p.register_post_accumulate_grad_hook(accumulated) for p in trained]
+    try:
+        with count, torch.autograd.graph.saved_tensors_hooks(packed, lambda tensor: tensor):
+            yield count
+        count.finish()
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def held(model: nn.Module, optimizer: Any) -> dict[str, list[Tensor]]:
+    """The tensors that are there before a step, by kind; `optimizer` may be None."""
+    state = {} if optimizer is None else optimizer.state
+    weights = [*model.parameters(), *model.buffers(), *model.state_dict(keep_vars=True).values()]
+    return {
+        "weights": [value for value in weights if isinstance(value, Tensor)],
+        "gradients": [p.grad for p in model.parameters() if p.grad is not None],
+        "optimizer": [v for states in state.values() for v in states.values() if isinstance(v, Tensor)],
+    }
+
+
+def weights_alone(model: nn.Module) -> dict[str, int]:
+    """The split of a model that is not trained."""
+    return {**dict.fromkeys(KINDS, 0), "weights": size(held(model, None)["weights"])}
+
+
+def tensors(nested: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dictionaries."""
+    return [x for x in tree_leaves(nested) if isinstance(x, Tensor)]
+
+
+def size(held: Iterable[Tensor]) -> int:
+    """Bytes of the tensors' storages, each once."""
+    return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}.values())
+
+
+class Meter:
+    """Counts the steps of a training that may need most memory: the first, and each with a larger batch than before.
+
+    What it found stands in `cost`, the training's own record, so that a training that goes on counts what an unbroken
+    one would have counted: memory, memory_largest, flops_per_sample, memory_batches.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Any) -> None:
+        self.model, self.optimizer = model, optimizer
+
+    @contextlib.contextmanager
+    def part(self, batch: Batch, cost: dict[str, Any]) -> Iterator[Any]:
+        """Count a part's forward and backward pass, if it is due; yields what has `forward_done`."""
+        numbers = sum(value.numel() for value in batch.values())
+        # Later parts of a step find gradients there.
+        place = "first" if all(p.grad is None for p in self.model.parameters()) else "further"
+        counted = cost.setdefault("memory_batches", {})
+        if numbers <= counted.get(place, 0):
+            yield _Nobody()
+            return
+        with counting(Count(held(self.model, self.optimizer), batch), self.model) as count:
+            yield count
+        counted[place] = numbers
+        if count.peak > sum(cost["memory"].values()):
+            cost["memory"] = count.split
+        largest = cost.setdefault("memory_largest", dict.fromkeys(KINDS, 0))
+        cost["memory_largest"] = {kind: max(largest[kind], count.largest[kind]) for kind in KINDS}
+        rows = max(len(value) for value in batch.values())
+        cost["flops_per_sample"] = max(cost.get("flops_per_sample", 0), math.ceil(count.flops / rows))
+
+    def stepped(self, cost: dict[str, Any]) -> None:
+        """After the optimizer's first step: the states it made are there at every later peak."""
+        states = size(held(self.model, self.optimizer)["optimizer"])
+        missing = states - cost["memory"]["optimizer"]
+        cost["memory"]["optimizer"] += missing
+        cost["memory_largest"]["optimizer"] = states
+
+
+class _Nobody:
+    def forward_done(self) -> None:
+        pass

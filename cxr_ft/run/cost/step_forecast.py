@@ -1,0 +1,218 @@
+"""What a training step will need, from the configuration alone: the step itself, run on tensors without numbers.
+
+Model and step are the real ones, so that every shape, dtype and saved tensor is too; torch's `FakeTensorMode` leaves
+out the numbers. Masks and token ids keep theirs: by them the code decides how many positions it reads.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+
+from cxr_ft.config import RunConfig
+from cxr_ft.model import assembly
+from cxr_ft.model.protocols import PIXELS, Base, Batch, HasFrozenPrefix, TextReader, trainable
+from cxr_ft.run.cost import memory
+from cxr_ft.run.cost.fake_quantised import quantised
+from cxr_ft.run.features.feature_store import AUTOCAST
+
+#: Of a text nobody knows yet.
+READ = 128
+#: The label of a position that does not count, as everywhere in torch.
+IGNORE = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLengths:
+    """Tokens of a step's rows: read before what is written, written, and read by a base of texts; one number a row."""
+
+    before: Sequence[int]
+    written: Sequence[int]
+    read: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepForecast:
+    """Of one step with `rows` rows: bytes by kind at the peak, and the work of each part of it.
+
+    flops, operations, moved: as `cxr_ft.run.cost.memory.Count` has them, of all parts together, and of the optimizer.
+    """
+
+    memory: dict[str, int]
+    rows: int
+    micro: int
+    flops: int
+    operations: int
+    moved: int
+
+    @property
+    def flops_per_sample(self) -> int:
+        """Of forward and backward pass."""
+        return math.ceil(self.flops / self.rows)
+
+
+def texts_of(config: RunConfig, base: Base, rows: int) -> TextLengths:
+    """The longest texts the configuration allows: what a step needs at most."""
+    head = config.head.options
+    written = int(getattr(head, "max_tokens", 0))
+    context = int(getattr(head, "max_context", 0)) if config.data.context else 0
+    read = min(base.limit, getattr(head, "read_tokens", 0) or READ) if isinstance(base, TextReader) else 0
+    before = 1 + len(str(getattr(head, "prompt", "")).split()) + context
+    return TextLengths(before=[before] * rows, written=[written] * rows, read=[read] * rows)
+
+
+def forecast_step(
+    config: RunConfig, parts: assembly.ModelParts, labels: int, texts: TextLengths | None = None
+) -> StepForecast:
+    """What a step of `config.train.batch_size` rows needs, micro-batches as configured.
+
+    Args:
+        parts: of `find.build` on the meta device; they are changed and of no other use afterwards.
+        labels: how many the head scores.
+        texts: of one micro-batch's rows; None: as long as the configuration allows.
+
+    Raises:
+        UsageError: where the method trains nothing.
+    """
+    train = config.train
+    micro = min(train.micro_batch or train.batch_size, train.batch_size)
+    chosen = texts or texts_of(config, parts.base, micro)
+    model, trained = parts.model.train(), trainable(parts.model)
+    batch = _batch(parts, config, labels, chosen)
+    dtype = AUTOCAST[train.precision]
+    with _without_numbers():
+        _hollow(model)
+        quantised(parts, config)
+        batch = _frozen_done(parts, config, batch, dtype)
+        states = [torch.empty(2 * p.nbytes + 4, dtype=torch.uint8) for p in trained.values()] if trained else []
+        trips = 1 if micro == train.batch_size else 2  # later parts of a step find gradients there
+        counts = [_count(parts, batch, states, dtype) for _ in range(trips)] if trained else []
+        alone = memory.weights_alone(model)
+    times = math.ceil(train.batch_size / micro)
+    last = counts[-1] if counts else None
+    return StepForecast(
+        memory=max((count.split for count in counts), key=lambda split: sum(split.values()), default=alone),
+        rows=train.batch_size,
+        micro=micro,
+        flops=times * last.flops if last else 0,
+        operations=times * last.operations if last else 0,
+        moved=times * last.moved + 7 * sum(p.nbytes for p in trained.values()) if last else 0,
+    )
+
+
+class _Hollow(memory.Count):  # type: ignore[no-untyped-call]
+    """A count of operations on tensors of which some have numbers: those that have keep them."""
+
+    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The operation, with numbers where all it reads has them."""
+        read = memory.tensors((args, kwargs))
+        if read and not any(isinstance(x, FakeTensor) for x in read):
+            with unset_fake_temporarily():
+                return func(*args, **kwargs)
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 0  # a number that decides no shape: a seed, or whether a copy is still good
+        if "index" in func._overloadpacket.__name__ and len(args) > 1 and isinstance(args[1], Sequence):
+            args = (args[0], _places(args[1]), *args[2:])
+        if func is torch.ops.aten.convolution_backward.default and _device() == "cpu":
+            asked = args[-1]
+            # oneDNN computes the weight's gradient wherever the bias's is asked for.
+            args = (*args[:-1], [asked[0], asked[1] or asked[2], asked[2]])
+        return func(*args, **kwargs)
+
+
+def _places(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Masks as the places where they are true, which have a shape that is known."""
+    out: list[Tensor | None] = []
+    for index in indices:
+        if index is not None and index.dtype == torch.bool and not isinstance(index, FakeTensor):
+            with unset_fake_temporarily():
+                out += index.nonzero(as_tuple=True)
+        else:
+            out.append(index)
+    return out
+
+
+def _count(parts: assembly.ModelParts, batch: Batch, states: list[Tensor], dtype: torch.dtype | None) -> memory.Count:
+    """One part's forward and backward pass, with the optimizer's states there."""
+    held = {**memory.held(parts.model, None), "optimizer": states}
+    with memory.counting(_Hollow(held, batch), parts.model) as count:
+        with torch.autocast(_device(), dtype, enabled=dtype is not None):
+            loss, _ = parts.head.loss(parts.model, batch)
+        count.forward_done()
+        loss.backward()  # type: ignore[no-untyped-call]
+        del loss
+    return count
+
+
+@contextmanager
+def _without_numbers() -> Iterator[None]:
+    with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
+        # By its address `cxr_ft.model.fast` tells whether a kept copy is of this weight: any will do.
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+        yield
+
+
+def _hollow(model: nn.Module) -> None:
+    """Give every parameter and buffer of the meta device a place on the run's device, still without numbers."""
+    made: dict[int, Tensor] = {}
+    for module in model.modules():
+        for there in (module._parameters, module._buffers):
+            for name, old in there.items():
+                if old is None:
+                    continue
+                if id(old) not in made:
+                    new = torch.empty(old.shape, dtype=old.dtype, device=_device())
+                    made[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                there[name] = made[id(old)]  # type: ignore[assignment]
+
+
+def _batch(parts: assembly.ModelParts, config: RunConfig, labels: int, texts: TextLengths) -> Batch:
+    """A batch under all names that bases and heads read, of real tensors whose numbers say how long each text is."""
+    base, rows = parts.base, len(texts.written)
+    if getattr(base, "tokenizer", 0) is None:
+        # Which token stands where decides no shape.
+        base.tokenizer = SimpleNamespace(cls_token_id=0, sep_token_id=0, pad_token_id=0, eos_token_id=0)  # type: ignore[attr-defined]
+    out: Batch = {"targets": torch.zeros(rows, labels)}
+    if base.image_size:
+        views = (config.data.views,) if config.data.views > 1 else ()
+        out[PIXELS] = torch.zeros(rows, *views, 3, base.image_size, base.image_size)
+        if views:
+            out["views"] = torch.full((rows,), views[0])
+    if any(texts.written):
+        lengths = [before + written - 1 for before, written in zip(texts.before, texts.written, strict=True)]
+        out |= _tokens("input_ids", "attention_mask", lengths)
+        out["labels"] = torch.full((rows, max(lengths)), IGNORE)
+        for row, (before, length) in enumerate(zip(texts.before, lengths, strict=True)):
+            out["labels"][row, before - 1 : length] = 0
+    elif any(texts.read):
+        out |= _tokens("input_ids", "attention_mask", texts.read)
+    if any(texts.read):
+        out |= _tokens("given_ids", "given_mask", texts.read)
+    return {name: value.to(_device()) for name, value in out.items()}
+
+
+def _tokens(ids: str, mask: str, lengths: Sequence[int]) -> Batch:
+    there = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return {ids: torch.zeros(there.shape, dtype=torch.int64), mask: there.long()}
+
+
+def _frozen_done(parts: assembly.ModelParts, config: RunConfig, batch: Batch, dtype: torch.dtype | None) -> Batch:
+    """`batch` as a training step gets it: with the output of what is frozen, where that is computed apart."""
+    augmented = config.data.augment != "none" or config.data.flip
+    prefix = parts.base.prefix(parts.model) if isinstance(parts.base, HasFrozenPrefix) and not augmented else None
+    if prefix is None or (_device() != "cpu" and config.train.store_features == "never"):
+        return batch
+    with torch.no_grad(), torch.autocast(_device(), dtype, enabled=dtype is not None):
+        done = prefix.compute(batch[PIXELS])
+    return {**{name: value for name, value in batch.items() if name != PIXELS}, prefix.key: done}
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

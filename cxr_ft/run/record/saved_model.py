@@ -1,0 +1,102 @@
+"""Saving what a run made and loading it again: ordinary PEFT or transformers folders, safetensors only.
+
+model/   adapter_config.json + adapter_model.safetensors (PEFT methods), or config.json + model.safetensors;
+         or what the method itself writes; processor and tokenizer; labels.json: label names, thresholds, task;
+         README.md, the model card; nothing of the model for zero_shot
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cxr_ft import config as configuration
+from cxr_ft import plugins
+from cxr_ft.errors import UsageError
+from cxr_ft.files import write_json, write_text
+from cxr_ft.model import assembly
+from cxr_ft.model.protocols import Base, HasProcessor, trainable
+from cxr_ft.run.record import results
+
+FOLDER = "model"
+
+
+def save(run: Path, parts: assembly.ModelParts, labels: dict[str, Any], card: str = "") -> int:
+    """Write `run/model`, whole or not at all, with `card` as its README.md; return its bytes on disk."""
+    folder = run / FOLDER
+    with tempfile.TemporaryDirectory(prefix=".model.", dir=run) as name:
+        temporary = Path(name) / FOLDER
+        temporary.mkdir()
+        tuning = plugins.load(plugins.TUNING, parts.tuning.name)
+        is_own, is_peft = hasattr(tuning, "save"), hasattr(parts.model, "peft_config")
+        whole = not is_own and not is_peft and bool(trainable(parts.model))
+        parts.base.save(temporary, parts.model if whole else None)
+        if is_own:
+            tuning.save(parts.model, temporary, parts.tuning.options, parts.head.new_modules)
+        elif is_peft:
+            model: Any = parts.model
+            model.save_pretrained(temporary, safe_serialization=True)
+        write_json(temporary / "labels.json", labels)
+        if card:
+            write_text(temporary / "README.md", card)  # in place of PEFT's, which has nothing but headings
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def labels(run: Path) -> dict[str, Any]:
+    """What `labels.json` says: labels, multi_label, thresholds.
+
+    Raises:
+        UsageError: where the run has saved no model.
+    """
+    path = run / FOLDER / "labels.json"
+    try:
+        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{run} has no saved model; did the run finish? Run cxr-train again, it goes on") from None
+    return saved
+
+
+def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, dict[str, Any]]:
+    """The saved model of a run, built anew from disk, in evaluation mode."""
+    config = configuration.resolve(results.read(run).config, where=str(run))
+    saved = labels(run)
+    folder = run / FOLDER
+    base_module = assembly.family(config.model)
+    whole = (folder / "model.safetensors").exists()
+    base: Base = base_module.restore(folder, config.model) if whole else base_module.load(config.model)
+    if not whole and isinstance(base, HasProcessor):
+        base.take_processor(folder)
+
+    tuning = plugins.load(plugins.TUNING, config.tuning.name)
+
+    def reload(model: nn.Module, *how: Any) -> nn.Module:
+        if hasattr(tuning, "reload"):
+            own: nn.Module = tuning.reload(model, *how, folder)
+            return own
+        if (folder / "adapter_config.json").exists():
+            from peft import PeftModel
+
+            peft_model: nn.Module = PeftModel.from_pretrained(model, folder)
+            return peft_model
+        if whole:
+            from safetensors.torch import load_model
+
+            load_model(model, folder / "model.safetensors", strict=True)
+        return model
+
+    # What is drawn here is overwritten by what was saved; the caller's random state stays as it is.
+    with torch.random.fork_rng(devices=[]):
+        parts = assembly.assemble(base, config, tuple(saved["labels"]), saved["multi_label"], reload)
+    parts.model.eval()
+    return parts, config, saved
+
+
+def trains(method: str) -> bool:
+    """Whether a method trains anything: one without `lr` does not."""
+    return hasattr(plugins.load(plugins.TUNING, method).Config, "lr")

@@ -1,0 +1,92 @@
+"""The pointing game (Zhang et al. 2016): whether the point a map is highest at lies in a box of what was asked about.
+
+Beside it stand what needs no model: a point drawn at random from the map's cells, and the image's centre. Points and
+boxes are in shares of the image's side, x to the right and y down. Intervals resample whole subjects.
+
+Shapes: N questions (an image and a label it has), C cells a side.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_ft.score.statistics import intervals
+
+Array = npt.NDArray[Any]
+Box = tuple[float, float, float, float]
+#: Subjects an interval needs, bootstrap replicates, and the seed of their draws.
+LEAST, REPLICATES, DRAWS = 10, 2000, 0
+
+
+class Rate(NamedTuple):
+    """A share of hits with its 95 % interval; None where there are fewer than LEAST subjects to resample."""
+
+    value: float
+    interval: intervals.Interval | None
+
+
+class Game(NamedTuple):
+    """Shares of hits of the model, of a random cell and of the centre; the model's minus the others', paired."""
+
+    questions: int
+    subjects: int
+    model: Rate
+    random: Rate
+    centre: Rate
+    above_random: Rate
+    above_centre: Rate
+
+
+def play(maps: npt.ArrayLike, boxes: Sequence[Sequence[Box]], subjects: npt.ArrayLike) -> Game | None:
+    """Judge maps by the boxes they should point at.
+
+    A hit is a point no further than half a cell from a box, as wide as a map of cells can be wrong about a point. Of
+    several highest cells each counts its share.
+
+    Args:
+        maps: [N, C, C], rows from top to bottom.
+        boxes: of each question the boxes (left, top, right, bottom) of its label.
+        subjects: [N].
+
+    Returns:
+        None where nothing was asked.
+
+    Raises:
+        ValueError: where the lengths disagree.
+    """
+    table, who = np.asarray(maps, float), np.asarray(subjects)
+    if not len(table) == len(boxes) == len(who):
+        raise ValueError(f"{len(table)} maps, {len(boxes)} lists of boxes, {len(who)} subjects")
+    if not len(table):
+        return None
+    cells = table.shape[1]
+    hit = np.array([inside(_centres(cells), some, 0.5 / cells) for some in boxes], float)
+    highest = (table == table.max(axis=(1, 2), keepdims=True)).reshape(len(table), -1)
+    model = (hit * highest).sum(axis=1) / highest.sum(axis=1)
+    random = hit.mean(axis=1)
+    centre = np.array([inside(np.array([[0.5, 0.5]]), some, 0.5 / cells)[0] for some in boxes], float)
+    weights = np.concatenate([np.ones((1, len(who))), intervals.cluster_bootstrap(who, REPLICATES, DRAWS)])
+    people = len(np.unique(who))
+    shares = [
+        weights @ values / weights.sum(axis=1) for values in (model, random, centre, model - random, model - centre)
+    ]
+    rates = [Rate(float(one[0]), intervals.interval(one[1:]) if people >= LEAST else None) for one in shares]
+    return Game(len(table), people, *rates)
+
+
+def inside(points: Array, boxes: Sequence[Box], reach: float) -> npt.NDArray[np.bool_]:
+    """Which points [P, 2] lie in a box, or no further from one than `reach` in x and in y."""
+    found = np.zeros(len(points), bool)
+    for left, top, right, bottom in boxes:
+        low, high = np.array([left, top]) - reach, np.array([right, bottom]) + reach
+        found |= ((points >= low) & (points <= high)).all(axis=1)
+    return found
+
+
+def _centres(cells: int) -> Array:
+    """The centres [C * C, 2] of the cells, row by row."""
+    at = (np.arange(cells) + 0.5) / cells
+    y, x = np.meshgrid(at, at, indexing="ij")
+    return np.stack([x.ravel(), y.ravel()], axis=1)

@@ -1,0 +1,201 @@
+"""Floors beside every model that reads texts: the majority of train, and TF-IDF with logistic regression.
+
+A fine-tuned model that does not beat them has learnt nothing that counting words would not give. Both are fitted on
+train alone and judged like the model, by `classification.evaluate`, with thresholds chosen on val where labels are
+several. Same input, same numbers: nothing is drawn by chance.
+
+Shapes: N rows of train, M rows judged, L labels.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cxr_ft.score.metrics import classification, labeler
+
+Floats = NDArray[np.float64]
+#: Words and pairs of words that are counted, at most, of the texts and of the second texts each.
+WORDS = 100_000
+#: The inverse strength of the ridge, larger than scikit-learn's 1: TF-IDF rows have length 1, so weights are large.
+STRENGTH = 10.0
+STEPS = 300
+_PIECE = re.compile(r"\w+|[^\w\s]+")
+#: What is kept of a floor's metrics.
+KEPT = ("n", "accuracy", "macro", "micro", "undefined")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextBaselines:
+    """What was learnt from train.
+
+    Args:
+        prevalence: of each label in train [L], None where nothing is known of it.
+        multi_label: whether a row may have several labels.
+        counters: scikit-learn's TF-IDF of the texts, and of the second texts where there are some.
+        models: its logistic regressions: one, or one a label, None where train has one class only.
+    """
+
+    prevalence: tuple[float | None, ...]
+    multi_label: bool
+    counters: tuple[Any, ...]
+    models: tuple[Any, ...]
+
+    def majority(self, rows: int) -> Floats:
+        """The same scores for everyone [M, L]: how often train has each label, 0.5 where that is not known."""
+        return np.tile([0.5 if share is None else share for share in self.prevalence], (rows, 1))
+
+    def tfidf_logreg(self, texts: Sequence[str], pairs: Sequence[str] = ()) -> Floats:
+        """The scores [M, L] of logistic regression."""
+        out, rows = self.majority(len(texts)), _counts(self.counters, texts, pairs)
+        if not self.multi_label:
+            (model,) = self.models
+            if model is not None:
+                out = np.zeros_like(out)
+                out[:, model.classes_] = model.predict_proba(rows)
+            return out
+        for label, model in enumerate(self.models):
+            if model is not None:
+                out[:, label] = model.predict_proba(rows)[:, 1]
+        return out
+
+
+def fit(texts: Sequence[str], targets: Floats, *, multi_label: bool, pairs: Sequence[str] = ()) -> TextBaselines:
+    """The floors of some training texts.
+
+    Args:
+        texts: N texts.
+        targets: [N, L] 1, 0 or NaN (masked); one-hot for single-label data.
+        pairs: their second texts, or nothing at all.
+
+    Raises:
+        ValueError: where there are no texts, or the lengths differ.
+    """
+    from scipy.sparse import hstack
+
+    targets = np.asarray(targets, float)
+    if not len(texts) == len(targets) > 0 or len(pairs) not in (0, len(texts)):
+        raise ValueError(f"{len(texts)} texts, {len(pairs)} second texts and targets {targets.shape} do not fit")
+    known = ~np.isnan(targets)
+    if not multi_label:
+        known[~known.all(axis=1)] = False
+    share = [
+        float(column[rows].mean()) if rows.any() else None for column, rows in zip(targets.T, known.T, strict=True)
+    ]
+    counters, columns = zip(*(_counter(column) for column in (texts, pairs) if len(column)), strict=True)
+    rows = hstack(columns, format="csr")
+    if multi_label:
+        models = [_regression(rows[k], column[k] > 0.5) for column, k in zip(targets.T, known.T, strict=True)]
+    else:
+        whole = known.all(axis=1)
+        models = [_regression(rows[whole], targets[whole].argmax(axis=1))]
+    return TextBaselines(prevalence=tuple(share), multi_label=multi_label, counters=counters, models=tuple(models))
+
+
+def thresholds(
+    floors: TextBaselines,
+    texts: Sequence[str],
+    truth: Floats,
+    *,
+    pairs: Sequence[str] = (),
+    ruled: Floats | None = None,
+) -> dict[str, list[float]]:
+    """The thresholds of each floor that are best on val, for `evaluate`; the arguments as there."""
+    scores = _scores(floors, texts, pairs, ruled)
+    return {name: classification.best_thresholds(truth, score) for name, score in scores.items()}
+
+
+def evaluate(
+    floors: TextBaselines,
+    texts: Sequence[str],
+    truth: Floats,
+    labels: Sequence[str],
+    *,
+    pairs: Sequence[str] = (),
+    ruled: Floats | None = None,
+    chosen: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, Any]:
+    """Judge the floors on some texts.
+
+    Args:
+        truth: [M, L] 1, 0 or NaN.
+        labels: the L names.
+        pairs: the second texts, where train had some.
+        ruled: what a rule-based labeler says of these texts [M, L], see `by_rules`; None: no such floor.
+        chosen: each floor's `thresholds`; None: 0.5. Unused when single-label.
+
+    Returns:
+        JSON-ready: "majority", "tfidf_logreg" and, with `ruled`, "rule_labeler", each with "n", "macro", "micro",
+        "undefined" and, single-label, "accuracy", as `classification.evaluate` gives them.
+
+    Raises:
+        ValueError: where the shapes disagree.
+    """
+    out = {}
+    for name, score in _scores(floors, texts, pairs, ruled).items():
+        levels = None if chosen is None else chosen[name]
+        found = classification.evaluate(truth, score, labels, levels, floors.multi_label)
+        out[name] = {key: found[key] for key in KEPT if key in found}
+    return out
+
+
+def _scores(
+    floors: TextBaselines, texts: Sequence[str], pairs: Sequence[str], ruled: Floats | None
+) -> dict[str, Floats]:
+    scores = {"majority": floors.majority(len(texts)), "tfidf_logreg": floors.tfidf_logreg(texts, pairs)}
+    return scores if ruled is None else {**scores, "rule_labeler": ruled_scores(ruled)}
+
+
+def by_rules(texts: Sequence[str], labels: Sequence[str]) -> Floats | None:
+    """What our rule-based labeler says of each text [M, L]: 1, 0, -1, or NaN for no mention.
+
+    None where it knows not all of the labels: it is a floor for CheXpert's labels alone.
+    """
+    if not set(labels) <= set(labeler.LABELS):
+        return None
+    return labeler.table(texts)[:, [labeler.LABELS.index(name) for name in labels]]
+
+
+def ruled_scores(ruled: Floats) -> Floats:
+    """A labeler's words as scores [M, L]: positive 1, uncertain a half, negative or no mention 0."""
+    return np.select([ruled == 1, ruled == -1], [1.0, 0.5], default=0.0)
+
+
+def _terms(text: str) -> list[str]:
+    """Words, runs of signs, and pairs of neighbours. scikit-learn's own n-grams take ten times as long."""
+    found = _PIECE.findall(text.lower())
+    return [*found, *(f"{a} {b}" for a, b in pairwise(found))]
+
+
+def _counter(texts: Sequence[str]) -> tuple[Any, Any]:
+    """TF-IDF and its rows of the texts, sparse [N, W]; None and no columns where no text says anything."""
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    if not any(text.strip() for text in texts):
+        return None, csr_matrix((len(texts), 0))
+    counter = TfidfVectorizer(analyzer=_terms, sublinear_tf=True, max_features=WORDS, dtype=np.float32)
+    return counter, counter.fit_transform(texts)
+
+
+def _counts(counters: Sequence[Any], texts: Sequence[str], pairs: Sequence[str]) -> Any:
+    """The TF-IDF rows, sparse [M, W]."""
+    from scipy.sparse import csr_matrix, hstack
+
+    columns = (texts, pairs) if len(counters) == 2 else (texts,)
+    there = zip(counters, columns, strict=True)
+    rows = [csr_matrix((len(texts), 0)) if one is None else one.transform(column) for one, column in there]
+    return hstack(rows, format="csr")
+
+
+def _regression(rows: Any, classes: NDArray[Any]) -> Any:
+    """A logistic regression of some classes; None where there is one class or nothing to tell it by."""
+    from sklearn.linear_model import LogisticRegression
+
+    if rows.shape[1] == 0 or len(np.unique(classes)) < 2:
+        return None
+    return LogisticRegression(C=STRENGTH, max_iter=STEPS).fit(rows, classes)

@@ -1,0 +1,182 @@
+"""Judging generated text against one reference each: BLEU, ROUGE-L, METEOR, CIDEr-D, labels stated, a constant floor.
+
+Scores are fractions in [0, 1], but for CIDEr-D, which reaches 10. BLEU is sacrebleu's, over the corpus (Papineni et al.
+2002; Post 2018); ROUGE-L is rouge-score's F measure without stemming (Lin 2004). Case does not count: the tokenizers of
+GIT and BERT drop it. A pair whose reference is blank cannot be judged and is counted.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_ft.score.metrics import cider, label_mentions, meteor
+
+Array = npt.NDArray[Any]
+
+#: The longest n-gram of BLEU.
+ORDER = 4
+_CANDIDATES, _SAMPLE = 50, 200
+
+
+def evaluate(references: Sequence[str], generated: Sequence[str], labels: Sequence[str] = ()) -> dict[str, Any]:
+    """Judge texts against their references.
+
+    Args:
+        references: N texts.
+        generated: N texts, in the same order.
+        labels: names whose statement in the texts is judged too; see `mentions`.
+
+    Returns:
+        JSON-ready: "bleu_1" to "bleu_4", "rouge_l", "meteor", "cider_d", "exact" (share of texts that are the same
+        but for case and spacing), "distinct" (share of distinct generated texts), "label_f1" (mean over the labels that
+        a reference states), "label_f1_micro" and "label_f1_each" of labels stated, "n" (pairs judged),
+        "blank_references" (pairs left out), "signature", "undefined".
+
+    Raises:
+        ValueError: where the two differ in length.
+    """
+    pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
+    names = [f"bleu_{order}" for order in range(1, ORDER + 1)]
+    result: dict[str, Any] = dict.fromkeys(
+        [*names, "rouge_l", "meteor", "cider_d", "exact", "distinct", *_labels([], [], labels)]
+    )
+    result |= {"n": len(pairs), "blank_references": len(references) - len(pairs), "signature": _signature()}
+    result["undefined"] = {} if pairs else {"all": "no reference has any text"}
+    if pairs:
+        counts = bleu_counts([r for r, _ in pairs], [g for _, g in pairs]).sum(axis=0)
+        result |= {name: float(bleu(counts, order)) for order, name in enumerate(names, start=1)}
+        result["rouge_l"] = _rouge_l(pairs)
+        result |= _weighted(pairs, result["undefined"])
+        result["exact"] = sum(_plain(r) == _plain(g) for r, g in pairs) / len(pairs)
+        result["distinct"] = len({g for _, g in pairs}) / len(pairs)
+        result |= _labels([r for r, _ in pairs], [g for _, g in pairs], labels)
+    return result
+
+
+def _weighted(pairs: Sequence[tuple[str, str]], undefined: dict[str, str]) -> dict[str, float | None]:
+    """METEOR and CIDEr-D; why the latter has no value goes to `undefined`."""
+    references, generated = [r for r, _ in pairs], [g for _, g in pairs]
+    consensus = cider.cider_d(references, generated)
+    if consensus is None:
+        undefined["cider_d"] = "the references do not differ, so that no n-gram of theirs has a weight"
+    mean = None if consensus is None else float(np.mean(consensus))
+    return {"meteor": float(np.mean(meteor.meteor(references, generated))), "cider_d": mean}
+
+
+def _labels(references: Sequence[str], generated: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    truth, said = label_mentions.stated(references, labels), label_mentions.stated(generated, labels)
+    each, micro = label_mentions.f1(truth, said)
+    there = np.asarray(truth.any(axis=0), dtype=bool)
+    return {
+        "label_f1": float(each[there].mean()) if there.any() else None,
+        "label_f1_micro": micro if there.any() else None,
+        "label_f1_each": {label: float(each[i]) for i, label in enumerate(labels) if there[i]},
+    }
+
+
+def _plain(text: str) -> str:
+    """A text without case, and without spaces, which tokenizers set as they like around signs."""
+    return "".join(text.lower().split())
+
+
+def constant_floor(
+    train_references: Sequence[str], references: Sequence[str], labels: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The best report that never looks at the image: what a model must beat.
+
+    The text is chosen on train alone: of its 50 most frequent texts (among equally frequent ones those of the most
+    usual length), the one of the highest BLEU-4 against at most 200 train references. It does not depend on row order.
+    For the labels stated the floor is another text: the one of train with the best macro F1 there.
+
+    Returns:
+        "text", and its "bleu_4" and "rouge_l" on `references`; "label_text" and its "label_f1" and "label_f1_micro";
+        None where there is nothing to choose or to judge.
+    """
+    train = tuple(sorted(text for text in train_references if text.strip()))
+    result: dict[str, Any] = dict.fromkeys(["text", "bleu_4", "rouge_l", "label_text", "label_f1", "label_f1_micro"])
+    if not train:
+        return result
+    best = constant_text(train)
+    judged = [text for text in references if text.strip()]
+    result["text"] = best
+    if judged:
+        result["bleu_4"] = float(bleu(bleu_counts(judged, [best] * len(judged)).sum(axis=0)))
+        result["rouge_l"] = _rouge_l([(text, best) for text in judged])
+    stated = label_mentions.stated(train, labels)
+    if stated.any():
+        most = train[label_mentions.best_constant(stated)]
+        f1 = _labels(judged, [most] * len(judged), labels)
+        result |= {"label_text": most, "label_f1": f1["label_f1"], "label_f1_micro": f1["label_f1_micro"]}
+    return result
+
+
+@lru_cache(maxsize=2)
+def constant_text(train: tuple[str, ...]) -> str:
+    """The text of `constant_floor`, of the sorted texts of train, at least one."""
+    usual = float(np.median([len(text) for text in train]))
+    frequency = Counter(train)
+    candidates = sorted(frequency, key=lambda text: (-frequency[text], abs(len(text) - usual), text))[:_CANDIDATES]
+    sample = [train[i] for i in np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).round().astype(int)]
+
+    def quality(text: str) -> float:
+        return float(bleu(bleu_counts(sample, [text] * len(sample)).sum(axis=0)))
+
+    return max(candidates, key=quality)
+
+
+def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Array:
+    """What BLEU needs of each pair: [N, 10] n-grams matched (4), generated (4), tokens generated, tokens of reference.
+
+    BLEU of any set of pairs follows from the sum of its rows, so that a bootstrap needs no second look at the text.
+    """
+    from sacrebleu.metrics import BLEU
+
+    judge = BLEU(max_ngram_order=ORDER, force=True, lowercase=True)
+    known: dict[tuple[str, str], list[float]] = {}
+    rows = np.zeros((len(references), 2 * ORDER + 2))
+    for row, pair in enumerate(zip(references, generated, strict=True)):
+        if pair not in known:
+            score = judge.corpus_score([pair[1]], [[pair[0]]])
+            known[pair] = [*score.counts, *score.totals, score.sys_len, score.ref_len]
+        rows[row] = known[pair]
+    return rows
+
+
+def bleu(counts: Array, order: int = ORDER) -> Array:
+    """BLEU of summed counts [..., 10] -> [...] in [0, 1], as sacrebleu has it, with its exponential smoothing."""
+    matched, total = counts[..., :order], counts[..., ORDER : ORDER + order]
+    length, wanted = counts[..., 2 * ORDER], counts[..., 2 * ORDER + 1]
+    halvings = np.cumsum(matched == 0, axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.where(matched == 0, 0.5**halvings, matched) / total
+        brevity = np.where(length < wanted, np.exp(1 - wanted / length), 1.0)
+        value = brevity * np.exp(np.log(precision).mean(axis=-1))
+    return np.where((counts[..., 0] > 0) & (total > 0).all(axis=-1), value, 0.0)
+
+
+def _rouge_l(pairs: Sequence[tuple[str, str]]) -> float:
+    """The mean F measure; each distinct pair is scored once."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    distinct = Counter(pairs)
+    return float(sum(scorer.score(*pair)["rougeL"].fmeasure * times for pair, times in distinct.items()) / len(pairs))
+
+
+def _signature() -> dict[str, str]:
+    from importlib.metadata import version
+
+    from sacrebleu.metrics import BLEU
+
+    judge = BLEU(max_ngram_order=ORDER, lowercase=True)
+    judge.corpus_score(["a"], [["a"]])
+    return {
+        "bleu": str(judge.get_signature()),
+        "rouge": f"rouge-score {version('rouge-score')} rougeL, no stemming",
+        "meteor": meteor.signature(),
+        "cider_d": cider.signature(),
+    }

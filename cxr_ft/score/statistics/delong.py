@@ -1,0 +1,106 @@
+"""AUROCs of several runs over the same rows, and how they vary together: DeLong, DeLong and Clarke-Pearson (1988).
+
+Placement values come from ranks (Sun and Xu 2014). A subject's rows count together (Obuchowski 1997), which is DeLong's
+covariance where each subject has one row. Of several labels the mean area is taken, with the labels' covariances.
+
+Shapes: M runs, N rows, K subjects, L labels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating]
+
+
+class PairedAurocs(NamedTuple):
+    """AUROCs (of several labels: their mean) and their covariance over the sampling of subjects.
+
+    Args:
+        points: [M].
+        covariance: [M, M]; None where it is undefined.
+        reason: why it is.
+    """
+
+    points: Array
+    covariance: Array | None
+    reason: str | None = None
+
+
+class _Label(NamedTuple):
+    """One label: areas [M], each subject's share in their error [M, K] by class, and subjects by class and in all."""
+
+    points: Array
+    positive: Array
+    negative: Array
+    subjects: tuple[int, int, int]
+
+
+def paired_aurocs(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLike) -> PairedAurocs:
+    """The areas under the ROC curves of M runs, and their covariance.
+
+    Args:
+        truth: [N] or [N, L], 1 or 0, NaN for a cell without a say.
+        scores: [M, N] or [M, N, L].
+        subjects: [N] the subject of each row.
+
+    Returns:
+        Areas; points are NaN where no label has both classes.
+    """
+    table, values = np.asarray(truth, float), np.asarray(scores, float)
+    if table.ndim == 1:
+        table, values = table[:, None], values[..., None]
+    group = np.unique(np.asarray(subjects), return_inverse=True)[1]
+    found = [_label(table[:, i], values[:, :, i], group) for i in range(table.shape[1])]
+    labels = [label for label in found if label is not None]
+    if not labels:
+        return PairedAurocs(np.full(len(values), np.nan), None, "no label has both positives and negatives")
+    points = np.mean([label.points for label in labels], axis=0)
+    if any(min(label.subjects) < 2 for label in labels):
+        return PairedAurocs(points, None, "all positives, or all negatives, of a label are of one subject")
+    return PairedAurocs(points, _covariance(labels))
+
+
+def _covariance(labels: list[_Label]) -> Array:
+    # Each class's sum of squares has the factor of its own number of subjects (Obuchowski 1997, S10 and S01), products
+    # of the classes that of all subjects (S11). A factor's root goes with each label, so that labels can be mixed.
+    many = len(labels)
+    positive = sum(_root(label.subjects[0]) * label.positive for label in labels)
+    negative = sum(_root(label.subjects[1]) * label.negative for label in labels)
+    mixed = sum(_root(label.subjects[2]) * label.positive for label in labels)
+    mixed = np.asarray(mixed) @ np.asarray(sum(_root(label.subjects[2]) * label.negative for label in labels)).T
+    squares = positive @ np.transpose(positive) + negative @ np.transpose(negative)
+    return np.asarray((squares + mixed + mixed.T) / many**2)
+
+
+def _root(subjects: int) -> float:
+    return float(np.sqrt(subjects / (subjects - 1)))
+
+
+def _label(truth: Array, scores: Array, group: npt.NDArray[np.intp]) -> _Label | None:
+    """One label's areas and errors; None where it has one class only."""
+    from scipy.stats import rankdata
+
+    known, size = ~np.isnan(truth), int(group.max(initial=-1)) + 1
+    positive, scores, group = truth[known] > 0.5, scores[:, known], group[known]
+    high, low = scores[:, positive], scores[:, ~positive]
+    positives, negatives = high.shape[1], low.shape[1]
+    if not positives or not negatives:
+        return None
+    ranks = rankdata(scores, axis=1)
+    above = (ranks[:, positive] - rankdata(high, axis=1)) / negatives
+    below = 1 - (ranks[:, ~positive] - rankdata(low, axis=1)) / positives
+    points = above.mean(axis=1)
+    counted = (len(np.unique(group[positive])), len(np.unique(group[~positive])), len(np.unique(group)))
+    return _Label(
+        points,
+        _by_subject(above - points[:, None], group[positive], size) / positives,
+        _by_subject(below - points[:, None], group[~positive], size) / negatives,
+        counted,
+    )
+
+
+def _by_subject(values: Array, group: npt.NDArray[np.intp], size: int) -> Array:
+    """Sums [M, K] of values [M, rows] over each subject's rows."""
+    return np.array([np.bincount(group, row, size) for row in values])
