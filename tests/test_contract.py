@@ -28,7 +28,7 @@ def fits(base, head, method):
     no method that learns words; one without biases no method that trains them."""
     tuning = plugins.load(plugins.TUNING, method)
     writes = isinstance(TINY[base], Writer)
-    asks = plugins.load(plugins.HEADS, head).OUTPUT == "text" or not tuning.NEW_PARAMETERS
+    asks = plugins.load(plugins.HEADS, head).OUTPUT == "text" or not tuning.TRAINS
     learns_words = getattr(tuning, "NEEDS_TEXT", False)
     has_biases = any(name.endswith("bias") for name, _ in TINY[base].lm.named_parameters())
     return (

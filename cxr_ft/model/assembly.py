@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_ft import plugins
 from cxr_ft.config import Part
 from cxr_ft.errors import UsageError, unknown
+from cxr_ft.model import methods
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,9 +99,8 @@ def build(config: Any, labels: tuple[str, ...], multi_label: bool, *, weights: b
     Raises:
         UsageError: for whatever cannot be put together.
     """
-    tuning = plugins.load(plugins.TUNING, config.tuning.name)
     base = family(config.model).load(config.model, weights=weights)
-    parts = assemble(base, config, labels, multi_label, tuning.apply)
+    parts = assemble(base, config, labels, multi_label, methods.load(config.tuning.name).apply)
     if config.train.gradient_checkpointing:
         _checkpoint(parts)
     return parts
@@ -132,15 +132,15 @@ def assemble(base: "Base", config: Any, labels: tuple[str, ...], multi_label: bo
         base.resize(config.data.image_size)
     if config.data.views > 1:
         _several(base).read_several(config.data.views)
-    tuning = plugins.load(plugins.TUNING, config.tuning.name)
+    method = methods.load(config.tuning.name)
     attach = plugins.load(plugins.HEADS, config.head.name).attach
     with torch.device("meta" if next(base.lm.parameters()).is_meta else "cpu"):
-        head = attach(base, config.head.options, labels, multi_label, tuning.NEW_PARAMETERS)
+        head = attach(base, config.head.options, labels, multi_label, method.trains)
     if config.data.context and head.output != "text" and not isinstance(base, TextReader):
         raise UsageError(
             f"data.context: {config.head.name} reads images alone; use --task report or both, whose texts read it"
         )
-    if config.data.views > 1 and tuning.NEW_PARAMETERS:
+    if config.data.views > 1 and method.trains:
         head.new_modules = (*head.new_modules, *_several(base).new_modules(head.model))
     model = apply(head.model, base, config.tuning.options, head.new_modules)
     return ModelParts(base=base, head=head, model=model, tuning=config.tuning)

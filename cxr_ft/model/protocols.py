@@ -252,7 +252,7 @@ class Head(Protocol):
 class Tuning(Protocol):
     """A way of fine-tuning: a module with `Config` (frozen dataclass, keyword-only, with `lr`) and
 
-    NEW_PARAMETERS: False where the method may not add a head (zero_shot).
+    TRAINS: False where the method trains nothing, and so makes no head (zero_shot).
     NEEDS_TEXT: True where what it learns is read as text is; it is missing elsewhere.
 
     A method whose model is neither PEFT's nor all transformers' own has besides, the second only where `apply` by PEFT
@@ -261,8 +261,8 @@ class Tuning(Protocol):
     save(model, folder, config, new): write what was trained.
     reload(model, base, config, new, folder) -> model: apply the method with what `save` or PEFT wrote.
 
-    One that must act within the training has `around(model, steps)`, which gives an object whose `before()` is called
-    before each step of the optimizer, with that step's gradients at hand, and whose `after(step)`, from 1 on, after it.
+    One that must act within the training has `callback(model, steps)`, which gives a
+    `cxr_ft.model.methods.StepCallback`.
     """
 
     Config: type

@@ -25,7 +25,7 @@ from cxr_ft.errors import UsageError
 SIZE = 8
 #: Makes the cache of argv[2:] in argv[1] as a user's process does.
 MAKE = (
-    "import sys; from pathlib import Path; from cxr_ft.data import cache\n"
+    "import sys; from pathlib import Path; from cxr_ft.data.pixels import cache\n"
     f"cache.cached(Path(sys.argv[1]), sys.argv[2:], {SIZE})"
 )
 

@@ -19,7 +19,8 @@ CLUSTER = """
 import json, os, signal, sys
 from pathlib import Path
 import ray
-from cxr_ft.data import cache, cluster
+from cxr_ft.data.pixels import cache
+from cxr_ft.data.pixels import ray_cluster as cluster
 cache.PER_SHARD = 5
 flag, make = Path(sys.argv[2]), cluster._make
 
@@ -39,7 +40,8 @@ BROKEN = """
 import os, signal, sys
 from pathlib import Path
 import ray
-from cxr_ft.data import cache, cluster
+from cxr_ft.data.pixels import cache
+from cxr_ft.data.pixels import ray_cluster as cluster
 from cxr_ft.errors import UsageError
 
 def build():

@@ -336,7 +336,7 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch):
 def test_a_local_table_loads_no_client(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     code = (
-        f"import sys\nfrom cxr_ft.data import sources\nsources.read_table({str(tmp_path / 't.csv')!r})\n"
+        f"import sys\nfrom cxr_ft.data.sources import access\naccess.read_table({str(tmp_path / 't.csv')!r})\n"
         "assert not {'google.cloud.bigquery', 'duckdb', 'requests'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)

@@ -19,14 +19,14 @@ from cxr_ft.run.training.train import fit
 
 
 def adalora_steps(parts, batch, steps, first=1, last=None):
-    around = adalora.around(parts.model, steps)
+    callback = adalora.callback(parts.model, steps)
     optimizer = torch.optim.SGD(trainable(parts.model).values(), lr=0.5)
     for step in range(first, (last or steps) + 1):
         loss, count = parts.head.loss(parts.model.eval(), batch)
         (loss / count).backward()
-        around.before()
+        callback.on_before_step()
         optimizer.step()
-        around.after(step)
+        callback.on_after_step(step)
         optimizer.zero_grad()
 
 
@@ -77,9 +77,11 @@ def test_adaloras_penalty_pulls_towards_orthogonal_vectors():
 def test_the_loop_calls_it_around_each_step(tmp_path, monkeypatch):
     """Trained by `fit`, and reloaded to the same scores."""
     called = []
-    before, after = _allocation.Allocation.before, _allocation.Allocation.after
-    monkeypatch.setattr(_allocation.Allocation, "before", lambda self: (called.append("before"), before(self)))
-    monkeypatch.setattr(_allocation.Allocation, "after", lambda self, step: (called.append(step), after(self, step)))
+    before, after = _allocation.Allocation.on_before_step, _allocation.Allocation.on_after_step
+    monkeypatch.setattr(_allocation.Allocation, "on_before_step", lambda self: (called.append("before"), before(self)))
+    monkeypatch.setattr(
+        _allocation.Allocation, "on_after_step", lambda self, step: (called.append(step), after(self, step))
+    )
     manifest.make(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     tiny = git.tiny()
     tiny.save(tmp_path / "tiny", tiny.lm)

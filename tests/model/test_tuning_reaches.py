@@ -14,7 +14,7 @@ from cxr_ft.run.training.train import plan
 #: Methods of PEFT with all options of `LowRank`.
 LOW_RANK = ("lora", "qlora", "hybrid", "adalora")
 TRAINING = [
-    name for name in plugins.choices(plugins.TUNING) if plugins.load(plugins.TUNING, name).NEW_PARAMETERS
+    name for name in plugins.choices(plugins.TUNING) if plugins.load(plugins.TUNING, name).TRAINS
 ]  # every method that trains
 
 

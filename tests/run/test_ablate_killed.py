@@ -85,7 +85,7 @@ import os, signal, sys
 from pathlib import Path
 import ray
 from cxr_ft.cli import ablate
-from cxr_ft.run import workers
+from cxr_ft.run.ablation import workers
 flag, right = Path(sys.argv[1]), workers._train
 
 def dying(raw, folder, *rest):

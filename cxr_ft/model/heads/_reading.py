@@ -15,6 +15,17 @@ class ReadingConfig:
             the base has positions for.
     """
 
+    # What every head's options say, so that nobody has to ask which head it is; those that do have them as fields.
+    #: Whether the head writes texts.
+    writes = False
+    #: The splits' text column it learns to write; the prompt and the lengths in tokens of what is read and written.
+    text = ""
+    prompt = ""
+    max_context = 0
+    max_tokens = 0
+    #: How the training loss weighs classes.
+    weights = "none"
+
     read_tokens: int = field(default=0, metadata={"help": "tokens read of a given text (0: up to 512)"})
 
     def __post_init__(self) -> None:

@@ -37,6 +37,8 @@ class WritingConfig(ReadingConfig):
         length_penalty: a beam's log-probability is divided by its length to this power.
     """
 
+    writes = True
+
     text: str = field(default="", metadata={"help": "text column to learn (default: the first one)"})
     prompt: str = field(default="", metadata={"help": "text given before the report"})
     max_context: int = field(default=64, metadata={"help": "longest context (data.context) in tokens"})

@@ -30,7 +30,7 @@ def remember(model: nn.Module) -> None:
 
 
 class Allocation:
-    """What a training of `steps` steps calls: `before` each step of the optimizer, with gradients, and `after` it."""
+    """Allocate the budget during a training of `steps` steps; see `cxr_ft.model.methods.StepCallback`."""
 
     def __init__(self, model: Any, steps: int) -> None:
         self.tuner = model.base_model
@@ -40,7 +40,7 @@ class Allocation:
         config.deltaT = max(1, steps // TIMES)
         self.end = steps - config.tfinal
 
-    def before(self) -> None:
+    def on_before_step(self) -> None:
         """Add the gradient of the paper's penalty: the mean of |P' P - 1| over all P and Q, times its weight."""
         factors = [
             m for _, layer in _layers(self.tuner.model) for m in (layer.lora_A["default"], layer.lora_B["default"].T)
@@ -50,7 +50,7 @@ class Allocation:
             (self.weight * torch.stack(excess).mean()).backward()
 
     @torch.no_grad()
-    def after(self, step: int) -> None:
+    def on_after_step(self, step: int) -> None:
         """Weigh by this step's gradients, and take products away if `step`, from 1 on, is one at which some go."""
         allocator, layers = self.tuner.rankallocator, list(_layers(self.tuner.model))
         if step < self.end:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cxr_ft.model.tuning._allocation import Allocation
 
-NEW_PARAMETERS = True
+TRAINS = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
         lora_alpha=config.numerator,
         lora_dropout=config.dropout,
         orth_reg_weight=config.orthogonal,
-        total_step=1,  # `around` knows it
+        total_step=1,  # `callback` knows it
         target_modules=names,
         modules_to_save=list(new) or None,
     )
@@ -73,8 +73,8 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     return out
 
 
-def around(model: "nn.Module", steps: int) -> "Allocation":
-    """What a training of `steps` steps calls around each of them."""
+def callback(model: "nn.Module", steps: int) -> "Allocation":
+    """Return what a training of `steps` steps calls around each step of the optimizer."""
     from cxr_ft.model.tuning._allocation import Allocation
 
     return Allocation(model, steps)

@@ -16,7 +16,7 @@ from cxr_ft.model.tuning._options import at_least_one
 if TYPE_CHECKING:
     from torch import nn
 
-NEW_PARAMETERS = True
+TRAINS = True
 #: What a run leaves: the adapters and the head, under their names in the model.
 FILE = "adapter.safetensors"
 

@@ -10,7 +10,7 @@ from cxr_ft.model.tuning._modules import names_of
 if TYPE_CHECKING:
     from torch import nn
 
-NEW_PARAMETERS = True
+TRAINS = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from cxr_ft.model.tuning._modules import adapted, names_of
 if TYPE_CHECKING:
     from torch import nn
 
-NEW_PARAMETERS = True
+TRAINS = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from cxr_ft.model.tuning._modules import is_transposed, matrices_of, replace
 if TYPE_CHECKING:
     from torch import nn
 
-NEW_PARAMETERS = True
+TRAINS = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from cxr_ft.model.tuning._prompts import VirtualTokenOptions, prompted, reloaded
 if TYPE_CHECKING:
     from torch import nn
 
-NEW_PARAMETERS = True
+TRAINS = True
 NEEDS_TEXT = True
 
 

@@ -17,7 +17,7 @@ from cxr_ft.model.tuning._options import LowRankOptions
 if TYPE_CHECKING:
     from torch import nn
 
-NEW_PARAMETERS = True
+TRAINS = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from cxr_ft.model.tuning._options import at_least_one, probability
 if TYPE_CHECKING:
     from torch import nn
 
-NEW_PARAMETERS = True
+TRAINS = True
 
 
 @dataclass(frozen=True, kw_only=True)

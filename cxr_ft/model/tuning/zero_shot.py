@@ -8,7 +8,7 @@ from cxr_ft.model.protocols import Base
 if TYPE_CHECKING:
     from torch import nn
 
-NEW_PARAMETERS = False
+TRAINS = False
 
 
 @dataclass(frozen=True, kw_only=True)

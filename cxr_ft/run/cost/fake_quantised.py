@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from cxr_ft.config import RunConfig
 from cxr_ft.model.assembly import ModelParts
+from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.tuning import _quantised
 from cxr_ft.model.tuning._modules import replace, widths
 
@@ -20,8 +21,7 @@ def quantised(parts: ModelParts, config: RunConfig) -> None:
     kind = getattr(config.tuning.options, "quantise", None)
     if kind is None:
         return
-    model: Any = parts.model
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner = unwrapped(parts.model)
     for name in _quantised.layers_of(inner, parts.base, kind):
         if ".lora_" not in name:
             replace(inner, name, lambda layer: _Packed(layer, kind))

@@ -85,7 +85,7 @@ def _table(splits: manifest.Splits, config: RunConfig) -> "pd.DataFrame":
     """The rows of train that are learnt from, as `batches.rows` takes them."""
     table = splits.tables["train"]
     head = config.head.options
-    if not hasattr(head, "text"):
+    if not head.writes:
         return table
     column = split_dataset.text_column(splits, head.text)
     return table[table[column].notna() & (table[column] != "")].drop_duplicates("study_id")
@@ -94,7 +94,7 @@ def _table(splits: manifest.Splits, config: RunConfig) -> "pd.DataFrame":
 def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) -> step_forecast.TextLengths | None:
     """Of `rows` rows the longest of train and others of mean length; None where no tokenizer is at hand, or no text."""
     head, where, table = config.head.options, assembly.location(config.model), _table(splits, config)
-    writes, reads = hasattr(head, "text"), isinstance(base, TextReader)
+    writes, reads = head.writes, isinstance(base, TextReader)
     if where is None or not (writes or reads):
         return None
     from transformers import AutoTokenizer
@@ -115,7 +115,7 @@ def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) ->
         return [max(longest)] + [round(sum(others) / len(others))] * (rows - 1)
 
     prompt = len(tokenizer(head.prompt, add_special_tokens=False).input_ids) if writes else 0
-    context = [0] * rows if reads else tokens(config.data.context, getattr(head, "max_context", 0))
+    context = [0] * rows if reads else tokens(config.data.context, head.max_context)
     column = (split_dataset.text_column(splits, head.text),) if writes else ()
     around = tokenizer.num_special_tokens_to_add(pair=False)
     return step_forecast.TextLengths(

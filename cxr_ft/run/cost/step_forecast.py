@@ -61,10 +61,10 @@ class StepForecast:
 def texts_of(config: RunConfig, base: Base, rows: int) -> TextLengths:
     """The longest texts the configuration allows: what a step needs at most."""
     head = config.head.options
-    written = int(getattr(head, "max_tokens", 0))
-    context = int(getattr(head, "max_context", 0)) if config.data.context else 0
-    read = min(base.limit, getattr(head, "read_tokens", 0) or READ) if isinstance(base, TextReader) else 0
-    before = 1 + len(str(getattr(head, "prompt", "")).split()) + context
+    written = int(head.max_tokens)
+    context = int(head.max_context) if config.data.context else 0
+    read = min(base.limit, head.read_tokens or READ) if isinstance(base, TextReader) else 0
+    before = 1 + len(str(head.prompt).split()) + context
     return TextLengths(before=[before] * rows, written=[written] * rows, read=[read] * rows)
 
 

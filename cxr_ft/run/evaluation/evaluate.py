@@ -63,7 +63,7 @@ class Predictions:
 def datasets_of(config: RunConfig, splits: manifest.Splits, size: int) -> dict[str, split_dataset.SplitDataset]:
     """All sides of the splits as data sets, for the task of `config`."""
     head = config.head.options
-    column = split_dataset.text_column(splits, head.text) if hasattr(head, "text") else None
+    column = split_dataset.text_column(splits, head.text) if head.writes else None
     return {
         side: split_dataset.rows(
             splits,
@@ -86,7 +86,7 @@ def _learning(config: RunConfig) -> TrainView:
         seed=seed,
         augmentation=Augmentation(mild=data.augment == "mild", flip=data.flip, seed=seed) if changes else None,
         uncertain=data.uncertain,
-        balanced=getattr(config.head.options, "weights", "none") == "balanced",
+        balanced=config.head.options.weights == "balanced",
         curriculum=data.curriculum,
     )
 

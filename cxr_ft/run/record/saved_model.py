@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from cxr_ft import config as configuration
-from cxr_ft import plugins
 from cxr_ft.errors import UsageError
 from cxr_ft.files import write_json, write_text
-from cxr_ft.model import assembly
+from cxr_ft.model import assembly, methods
+from cxr_ft.model.peft_models import is_peft
 from cxr_ft.model.protocols import Base, HasProcessor, trainable
 from cxr_ft.run.record import results
 
@@ -31,13 +31,12 @@ def save(run: Path, parts: assembly.ModelParts, labels: dict[str, Any], card: st
     with tempfile.TemporaryDirectory(prefix=".model.", dir=run) as name:
         temporary = Path(name) / FOLDER
         temporary.mkdir()
-        tuning = plugins.load(plugins.TUNING, parts.tuning.name)
-        is_own, is_peft = hasattr(tuning, "save"), hasattr(parts.model, "peft_config")
-        whole = not is_own and not is_peft and bool(trainable(parts.model))
+        method = methods.load(parts.tuning.name)
+        whole = method.save is None and not is_peft(parts.model) and bool(trainable(parts.model))
         parts.base.save(temporary, parts.model if whole else None)
-        if is_own:
-            tuning.save(parts.model, temporary, parts.tuning.options, parts.head.new_modules)
-        elif is_peft:
+        if method.save is not None:
+            method.save(parts.model, temporary, parts.tuning.options, parts.head.new_modules)
+        elif is_peft(parts.model):
             model: Any = parts.model
             model.save_pretrained(temporary, safe_serialization=True)
         write_json(temporary / "labels.json", labels)
@@ -73,12 +72,11 @@ def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, dict[
     if not whole and isinstance(base, HasProcessor):
         base.take_processor(folder)
 
-    tuning = plugins.load(plugins.TUNING, config.tuning.name)
+    method = methods.load(config.tuning.name)
 
     def reload(model: nn.Module, *how: Any) -> nn.Module:
-        if hasattr(tuning, "reload"):
-            own: nn.Module = tuning.reload(model, *how, folder)
-            return own
+        if method.reload is not None:
+            return method.reload(model, *how, folder)
         if (folder / "adapter_config.json").exists():
             from peft import PeftModel
 
@@ -98,5 +96,5 @@ def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, dict[
 
 
 def trains(method: str) -> bool:
-    """Whether a method trains anything: one without `lr` does not."""
-    return hasattr(plugins.load(plugins.TUNING, method).Config, "lr")
+    """Return whether a method trains anything."""
+    return methods.load(method).trains

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from cxr_ft import plugins
 from cxr_ft.config import RunConfig
 from cxr_ft.data.dataset import split_dataset
 from cxr_ft.files import write_text
+from cxr_ft.model import methods
 from cxr_ft.model.assembly import ModelParts
+from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.protocols import trainable
 from cxr_ft.progress import Bar, bar
 from cxr_ft.run.cost import parameter_count
@@ -64,7 +65,7 @@ class Loop:
         if found is not None:
             trained.put_back(found)
         state.cost["feature_seconds"] = state.cost.get("feature_seconds", 0.0) + preparing
-        tuning = plugins.load(plugins.TUNING, self.config.tuning.name)
+        method = methods.load(self.config.tuning.name)
         stepper = Stepper(
             parts=self.parts,
             rows=rows,
@@ -74,7 +75,7 @@ class Loop:
             clip=train.clip,
             seed=train.seed,
             frozen=frozen,
-            around=tuning.around(self.parts.model, steps) if hasattr(tuning, "around") else None,
+            callback=method.callback(self.parts.model, steps) if method.callback else None,
         )
         with self._bar(f"training {self.config.tuning.name}", steps) as progress:
             progress.advance(state.step)
@@ -93,7 +94,7 @@ class Loop:
         # As for evaluation, that is not wrapped in DistributedDataParallel: the step sums gradients itself.
         learner: nn.Module = self.accelerator.prepare_model(LossModule(self.parts), evaluation_mode=True)
         if sharded:
-            inner = model.get_base_model() if hasattr(model, "peft_config") else model
+            inner = unwrapped(model)
             train_state.shard(learner, [inner.get_submodule(name) for name in self.parts.base.blocks(inner)])
         optimizer: Any = torch.optim.AdamW(self._groups(), fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, self.config.train.warmup))

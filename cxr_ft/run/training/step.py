@@ -19,6 +19,7 @@ from torch import nn
 from cxr_ft.data.dataset import split_dataset
 from cxr_ft.data.dataset.split_dataset import TrainIndex
 from cxr_ft.model.assembly import ModelParts
+from cxr_ft.model.methods import StepCallback
 from cxr_ft.model.protocols import Batch, trainable
 from cxr_ft.run.cost import memory
 from cxr_ft.run.features.feature_store import FrozenFeatures
@@ -44,7 +45,7 @@ class Stepper:
     """What a step needs; `clip` is the largest norm of the gradient, `seed` that of dropout.
 
     frozen: how the frozen part of the rows gets into a batch; None: the model computes it, if there is one.
-    around: what the method itself does before and after each step of the optimizer (see `protocols.Tuning`).
+    callback: what the method itself does before and after each step of the optimizer; None: nothing.
     """
 
     parts: ModelParts
@@ -55,7 +56,7 @@ class Stepper:
     clip: float
     seed: int
     frozen: FrozenFeatures | None = None
-    around: Any = None
+    callback: StepCallback | None = None
 
     def step(self, chosen: Sequence[TrainIndex], state: checkpoint.LoopState) -> float:
         """One step on the rows `chosen`; returns its mean loss. The first step is checked.
@@ -75,12 +76,13 @@ class Stepper:
         norm = float(self.accelerator.clip_grad_norm_(self.learner.parameters(), self.clip))
         if not math.isfinite(norm) and not self._scale_too_large():
             raise TrainingError(f"the gradient's norm is {norm} {divergence.where(state, ids)}; try a lower lr")
-        stepping = self.around is not None and math.isfinite(norm)  # fp16's scaler leaves out the step where it is not
-        if stepping:
-            self.around.before()
+        # fp16's scaler leaves out the step where the norm is not finite, and so does the method.
+        callback = self.callback if math.isfinite(norm) else None
+        if callback is not None:
+            callback.on_before_step()
         self.optimizer.step()
-        if stepping:
-            self.around.after(state.step + 1)
+        if callback is not None:
+            callback.on_after_step(state.step + 1)
         if first and self._meter is not None:
             self._meter.stepped(state.cost)
         self.optimizer.zero_grad()

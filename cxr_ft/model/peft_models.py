@@ -1,0 +1,24 @@
+"""Tell a model that PEFT has wrapped from a plain one, and get at the plain one."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def is_peft(model: "nn.Module") -> bool:
+    """Return whether PEFT has wrapped `model`."""
+    return hasattr(model, "peft_config")
+
+
+def unwrapped(model: "nn.Module") -> "nn.Module":
+    """Return the model inside PEFT's wrapper, with its adapters in place; a plain model is returned as it is."""
+    wrapped: Any = model
+    inner: nn.Module = wrapped.get_base_model() if is_peft(model) else model
+    return inner
+
+
+def learns_prompts(model: "nn.Module") -> bool:
+    """Return whether PEFT has put learnt tokens in front of the text (prompt and prefix tuning)."""
+    configs: dict[str, Any] = getattr(model, "peft_config", {})
+    return any(config.is_prompt_learning for config in configs.values())
