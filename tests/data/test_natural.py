@@ -86,8 +86,19 @@ def test_weights_by_raking():
     assert weight @ patterns == pytest.approx([300, 300]) and weight.sum() == pytest.approx(1000)
 
 
-def test_what_cannot_be_met_stays_bounded():
-    """All chosen rows hold both labels: no weights tell them apart."""
+def test_a_label_that_all_chosen_rows_have_is_passed_over():
+    """All chosen rows hold both labels, so no weights tell the labels apart: the rows' sum alone is met."""
     patterns = np.array([[1, 1], [1, 0], [0, 1]], dtype=bool)
     weight = prevalence.weights(patterns, np.array([10, 500, 5]), np.array([5, 0, 0]))
-    assert weight.tolist() == pytest.approx([103.0, 0, 0]) or (0 < weight[0] < np.inf)
+    assert weight.tolist() == pytest.approx([515 / 5, 0, 0])
+
+
+def test_labels_that_contradict_each_other_leave_bounded_weights():
+    """Nobody who was chosen has the first label alone, as nearly all rows do: no weights give both labels' counts.
+
+    The weights of the rows themselves are 10 / 5 = 2. The first label wants the pair's weight 10,001 times as large,
+    the second the weight of rows without labels: neither goes beyond FACTOR times 2.
+    """
+    patterns = np.array([[0, 0], [1, 1], [1, 0]], dtype=bool)
+    weight = prevalence.weights(patterns, np.array([10, 10, 100_000]), np.array([5, 5, 0]))
+    assert weight.tolist() == pytest.approx([2 * prevalence.FACTOR, 2, 0])

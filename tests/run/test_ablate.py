@@ -65,6 +65,12 @@ def test_a_method_may_bring_options_of_its_own():
         grid.cells({}, {"method": [{"name": "lora", "rate": 1}]})
 
 
+def test_an_option_that_a_method_brings_is_not_varied_for_it():
+    cells = grid.cells({}, {"method": ["lora", {"name": "hybrid", "rank": 3}], "rank": [2, 4]})
+    assert list(cells) == ["classify-lora-rank2-s0", "classify-lora-rank4-s0", "classify-hybrid-s0"]
+    assert cells["classify-hybrid-s0"].tuning.options.rank == 3
+
+
 def test_what_trains_nothing_has_one_seed():
     assert list(grid.cells({}, {"method": ["zero_shot", "full"], "seeds": [3, 4]})) == [
         "classify-zero_shot-s3",

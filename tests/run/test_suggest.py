@@ -84,20 +84,20 @@ def test_the_verdict_is_on_the_side_of_the_better_one(tmp_path, ours, words):
         follow = rng.random(200) < share
         score = np.where(follow, truth, 1 - truth) + rng.normal(0, 0.01, 200)
         if share == 0.5:
-            score = np.random.default_rng(1).normal(size=200)
+            score = rng.normal(size=200)
         ids = [("test", f"p{i}", f"s{i}", f"d{i}", "a", truth[i], score[i]) for i in range(200)]
         # On val it is the other way round: what is read there would turn the verdict around.
         ids += [("val", f"p{i}", f"s{i}", f"d{i}", "a", truth[i], -score[i]) for i in range(200)]
         columns = ["split", "subject_id", "study_id", "dicom_id", "label", "truth", "score"]
         results.write_predictions(tmp_path / name, pd.DataFrame(ids, columns=columns))
     pair = suggest._compared(tmp_path, dict.fromkeys(("us-0", "us-1")), dict.fromkeys(("them-0", "them-1")))
-    assert np.sign(round(pair.gap, 1)) == np.sign(ours - 0.5)
+    assert abs(pair.gap) < 0.1 if ours == 0.5 else np.sign(pair.gap) == np.sign(ours - 0.5)
     assert suggest._verdict("q,v", pair).partition("): ")[2].startswith(words)
 
 
 def test_a_cheaper_module_is_taken_before_a_dear_one_of_a_little_more_energy():
     modules = [module("text.up", 40, 10.0), module("text.q", 10, 9.0), module("text.v", 10, 8.0)]
-    assert suggest.propose(modules, 40).targets == ("text.q", "text.v")
+    assert suggest.propose(modules, 40)[:2] == (("text.q", "text.v"), 1)
 
 
 def test_each_candidate_is_named_by_a_target_that_means_it_alone():

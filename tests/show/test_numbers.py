@@ -1,0 +1,384 @@
+"""Every number stands where it is named, every verdict follows from its numbers: records whose numbers all differ."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_runs import TRAINABLE, TUNING, classify_run
+
+from cxr_ft.run.record import results
+from cxr_ft.score.statistics import intervals, multiple_comparisons
+from cxr_ft.score.statistics.pairs import Pair
+from cxr_ft.show import compare, phrasing
+from cxr_ft.show.charts import charts
+from cxr_ft.show.compare import Comparison, Variant
+from cxr_ft.show.runs import Run
+from cxr_ft.show.tables import main_tables, pair_tables, subgroup_tables
+from cxr_ft.show.test_predictions import PredictionBook, TestRows
+
+AREAS = {"auroc": 0.81, "f1": 0.82, "precision": 0.83, "recall": 0.84}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return results.read(classify_run(tmp_path_factory.mktemp("numbers") / "run"))
+
+
+def scores(shift, **more):
+    """Metrics of one split: numbers that differ between metrics, and between splits by `shift`."""
+    macro = {name: round(value + shift, 4) for name, value in AREAS.items()}
+    return {"macro": macro, "micro": {"accuracy": round(0.85 + shift, 4)}} | more
+
+
+def run(base, method="lora", seed=0, **changes):
+    """A record of that method; `metrics` by split, and whatever else of the record is to differ."""
+    config = {**base.config, "tuning": TUNING[method], "train": {**base.config["train"], "seed": seed}}
+    cost = {**base.cost, "parameters": {"trainable": TRAINABLE[method], "total": 22_900_000}}
+    changed = {"config": config, "cost": cost, "config_hash": f"{method}{seed}", **changes}
+    return Run(Path("nowhere"), base.replace(**changed))
+
+
+def one(base, metrics, method="lora", **changes):
+    """A comparison of one run with these metrics."""
+    (comparison,) = compare.compare([run(base, method, metrics=metrics, **changes)])
+    return comparison
+
+
+def pair(low, high, p=0.01, fixed=(False, False)):
+    return Pair((low + high) / 2, (low, high), p, "made up", 100, None, fixed)
+
+
+def pairs_of(base, methods, tested, seeds=2, test=None):
+    """A comparison of methods whose pairs are as given: (first, second) to (pair, p of all pairs together)."""
+    variants = []
+    for method in methods:
+        value = (test or {}).get(method, 0.8)
+        metrics = {"test": {"macro": {"auroc": value}}, "val": {"macro": {"auroc": 0.7}}}
+        runs = [run(base, method, seed, metrics=metrics) for seed in range(seeds)]
+        variants.append(Variant(method, runs, "rows", None))
+    by_name = {variant.name: variant for variant in variants}
+    found = {(a, b): compare.Tested(by_name[a], by_name[b], how, p) for (a, b), (how, p) in tested.items()}
+    return Comparison("classify", "abc", variants, 100, 300, found)
+
+
+def test_each_column_holds_the_metric_and_the_split_of_its_title(base):
+    comparison = one(base, {"val": scores(0.1), "test": scores(0), "test_natural": scores(-0.2)})
+    table = main_tables.main(comparison)
+    told = {title: cell.text for title, cell in zip(table.head, table.rows[0].cells, strict=True)}
+    assert told["Macro AUROC, test"] == "0.810" and told["Macro AUROC, val"] == "0.910"
+    assert [told[name] for name in ("Accuracy", "F1", "Precision", "Recall")] == ["0.850", "0.820", "0.830", "0.840"]
+    natural = main_tables.natural(comparison)
+    told = {title: cell.text for title, cell in zip(natural.head, natural.rows[0].cells, strict=True)}
+    assert (told["Balanced"], told["Natural"], told["Difference"]) == ("0.810", "0.610", "−0.200")
+    assert "macro AUROC 0.810" in phrasing.lead(comparison)
+
+
+def test_each_column_of_reports_and_of_their_baselines_is_the_metric_of_its_title(base):
+    def metrics(shift):
+        clinical = {"14_positive": {"macro": {"f1": 0.4 + shift}}, "14_negative": {"macro": {"f1": 0.9}}}
+        words_ = {"bleu_1": 0.9, "bleu_4": 0.1 + shift, "rouge_l": 0.3 + shift, "label_f1": 0.5 + shift}
+        return {**words_, "clinical": clinical, "distinct": 0.6 + shift}
+
+    baseline = {"bleu_1": 0.7, "bleu_4": 0.11, "rouge_l": 0.31, "clinical_f1_14_positive": 0.41, "label_f1": 0.51}
+    test = metrics(0) | {"floors": {"random": baseline}}
+    comparison = one(base, {"val": metrics(0.2), "test": test}, plan={"output": "text"})
+    table = main_tables.main(comparison)
+    mine, others = ({t: c.text for t, c in zip(table.head, row.cells, strict=True)} for row in table.rows)
+    titles = ["BLEU-4, test", "Clinical F1", "Label F1", "ROUGE-L"]
+    assert [mine[title] for title in titles] == ["0.100", "0.400", "0.500", "0.300"]
+    assert [others[title] for title in titles] == ["0.110", "0.410", "0.510", "0.310"]
+    assert (mine["BLEU-4, val"], mine["Distinct"]) == ("0.300", "0.600")
+
+
+def test_a_variant_is_the_mean_of_its_seeds(base):
+    found = [run(base, seed=seed, metrics={"test": scores(shift)}) for seed, shift in enumerate((0, 0.1))]
+    draws = np.stack([np.linspace(0.1, 0.3, 201), np.linspace(0.5, 0.7, 201)])
+    variant = Variant("lora", found, "rows", draws)
+    assert variant.value == pytest.approx(0.86)
+    assert variant.interval == pytest.approx((0.305, 0.495))
+
+
+def test_the_bar_of_an_interval_stands_where_its_numbers_do(base):
+    """Intervals 0.5 to 0.7 and 0.6 to 0.9 on a scale of 0.5 to 0.9; the values are 0.61 and 0.81."""
+    found = []
+    for method, shift, ends in (("lora", -0.2, (0.5, 0.7)), ("full", 0, (0.6, 0.9))):
+        made = run(base, method, metrics={"test": scores(shift)})
+        low, high = ends
+        margin = (high - low) * 0.025 / 0.95
+        draws = np.linspace(low - margin, high + margin, 2001)[None]
+        found.append(Variant(method, [made], "rows", draws))
+    rows = main_tables.main(Comparison("classify", "abc", found, 100, 300)).rows
+    assert rows[0].cells[1].bar == pytest.approx((0, 0.5, 0.275), abs=1e-6)
+    assert rows[1].cells[1].bar == pytest.approx((0.25, 1, 0.775), abs=1e-6)
+
+
+def test_full_fine_tuning_is_chosen_on_val(base):
+    """Of two variants the one that is better on test is worse on val."""
+    found = []
+    for i, (val, test) in enumerate(((0.1, -0.1), (-0.1, 0.1))):
+        made = run(base, "full", metrics={"val": scores(val), "test": scores(test)})
+        config = {**made.result.config, "train": {**made.result.config["train"], "epochs": 3 + i}}
+        found.append(Run(made.folder, made.result.replace(config=config, config_hash=str(i))))
+    (comparison,) = compare.compare(found)
+    assert comparison.reference.runs[0].result.config["train"]["epochs"] == 3
+    assert comparison.best.runs[0].result.config["train"]["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    ("p", "adjusted", "apart"), [(0.01, 0.05, True), (0.01, 0.0501, False), (0.001, 0.09, False), (None, None, False)]
+)
+def test_two_variants_differ_by_the_two_sided_p_of_all_pairs_together(base, p, adjusted, apart):
+    comparison = pairs_of(base, ["lora", "full"], {("lora", "full"): (pair(-0.08, -0.02, p), adjusted)})
+    (tested,) = comparison.tested.values()
+    assert tested.apart is apart
+    assert len(set(comparison.letters.values())) == (2 if apart else 1)
+    assert phrasing.verdict(comparison, tested) == (
+        "lower" if apart else "not tested" if adjusted is None else "cannot be told apart"
+    )
+
+
+def test_the_gap_is_the_variant_minus_the_best_whichever_was_first(base):
+    values = {"lora": 0.75, "full": 0.8, "last_layers": 0.7}
+    tested = {
+        ("lora", "full"): (pair(-0.08, -0.02), 0.02),
+        ("full", "last_layers"): (pair(0.04, 0.16), 0.02),
+        ("lora", "last_layers"): (pair(0.01, 0.09), 0.02),
+    }
+    comparison = pairs_of(base, list(values), tested, test=values)
+    lora, full, layers = comparison.variants
+    assert phrasing.difference(comparison, lora) == ("−0.080 to −0.020", "lower")
+    assert phrasing.difference(comparison, layers) == ("−0.160 to −0.040", "lower")
+    assert phrasing.difference(comparison, full) == ("best", "by point estimate")
+    assert phrasing.verdict(comparison, comparison.pair(full, layers)) == "higher"
+    turned = comparison.pair(layers, full)
+    assert (turned.pair.gap, turned.first, turned.second) == (pytest.approx(-0.1), layers, full)
+    keys = [row.cells[3].key for row in main_tables.main(comparison).rows[:3]]
+    assert keys == pytest.approx([-0.05, 0.0, -0.1])
+    assert sorted(comparison.letters.values()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome", "why"),
+    [
+        (-0.008, 0.05, "within margin", "the gap is above −0.008"),
+        (-0.05, -0.02, "worse by more than the margin", "the gap is below −0.020"),
+        (-0.05, 0.008, "open", "the gap is above −0.050"),
+        (0.02, 0.05, "within margin", "the gap is above 0.020"),
+    ],
+)
+def test_the_margin_is_held_against_the_variant_minus_full(base, low, high, outcome, why):
+    for first, second, ends in (("lora", "full", (low, high)), ("full", "lora", (-high, -low))):
+        comparison = pairs_of(base, ["lora", "full"], {(first, second): (pair(*ends), 0.02)})
+        ((name, (found, told)),) = phrasing.margins(comparison, 0.01).items()
+        assert (name, found) == ("lora", outcome)
+        assert told.startswith(f"{why} (one-sided 97.5 %;")
+
+
+def test_an_order_needs_a_second_seed_of_every_variant(base):
+    tested = {("lora", "full"): (pair(-0.08, -0.02), 0.02)}
+    whole = pairs_of(base, ["lora", "full"], tested)
+    assert whole.ranked
+    short = [whole.variants[0], Variant("full", whole.variants[1].runs[:1], "rows", None)]
+    half = Comparison("classify", "abc", short, 100, 300, whole.tested)
+    assert not half.ranked
+    assert phrasing.verdict(half, next(iter(half.tested.values()))) == "apart, one seed"
+
+
+def test_p_values_of_a_table_are_adjusted_together_and_know_what_was_not_trained(base):
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0.0, 1.0], 30)[:, None]
+    rows = TestRows("rows", np.arange(60), truth, intervals.macro_auroc)
+    found, answers = [], {}
+    for method, shift in (("zero_shot", 0.9), ("lora", 1.3), ("full", 2.2)):
+        found.append(Variant(method, [run(base, method, metrics={"test": scores(0)})], "rows", None))
+        answers[method] = (shift * truth + rng.normal(0, 1, (60, 1)))[None]
+    tested = compare._tested(found, answers, PredictionBook(rows={"rows": rows}))
+    ps = [one_.pair.p for one_ in tested.values()]
+    assert [one_.adjusted for one_ in tested.values()] == pytest.approx(multiple_comparisons.holm(ps))
+    assert max(ps) < 1 and ps != [one_.adjusted for one_ in tested.values()]
+    assert tested["zero_shot", "full"].pair.fixed == (True, False)
+    assert tested["lora", "full"].pair.fixed == (False, False)
+
+
+def test_intervals_of_the_page_draw_whole_subjects():
+    """Two rows of one subject are drawn equally often, so that the difference of their weights is 0."""
+    rows = TestRows("r", np.array(["a", "a", "b", "c"]), np.zeros(4), lambda truth, answers, w: w[..., 0] - w[..., 1])
+    assert not PredictionBook(rows={"r": rows}).replicates("r", np.zeros((1, 4))).any()
+
+
+@pytest.mark.parametrize(
+    ("output", "floor", "hidden"),
+    [
+        ("scores", {"floors": {"tfidf_logreg": {"macro": {"auroc": 0.7, "f1": 0.99}, "accuracy": 0.99}}}, True),
+        ("scores", {"floors": {"tfidf_logreg": {"macro": {"auroc": 0.8, "f1": 0.1}, "accuracy": 0.1}}}, False),
+        ("text", {"floor": {"bleu_4": 0.7, "rouge_l": 0.99, "bleu_1": 0.99}}, True),
+        ("text", {"floor": {"bleu_4": 0.8, "rouge_l": 0.1, "bleu_1": 0.1}}, False),
+    ],
+)
+def test_the_baseline_is_held_against_the_low_end_of_the_interval_in_the_same_metric(base, output, floor, hidden):
+    """The interval is 0.75 to 0.85: a baseline of 0.7 is beaten, one of 0.8 is not."""
+    metrics = {"test": scores(0) | {"bleu_4": 0.8} | floor}
+    made = run(base, metrics=metrics, plan={"output": output})
+    variant = Variant("lora", [made], "rows", np.linspace(0.75, 0.85, 2001)[None])
+    answer = phrasing.answer(Comparison("task", "abc", [variant], 100, 300), 0.01)
+    assert ("Not shown to be better" in answer) is not hidden
+    assert hidden or "(0.800)." in answer
+
+
+def test_pairs_csv_holds_the_low_end_before_the_high_one(base):
+    comparison = pairs_of(base, ["lora", "full"], {("lora", "full"): (pair(-0.08, -0.02, 0.011), 0.022)})
+    (line,) = csv.DictReader(io.StringIO(pair_tables.pairs_csv([comparison])))
+    wanted = {"first": "lora", "second": "full", "low": "-0.08", "high": "-0.02", "p": "0.011", "p_holm": "0.022"}
+    assert {key: line[key] for key in wanted} == wanted
+    assert float(line["gap"]) == pytest.approx(-0.05)
+
+
+def test_what_a_method_saves_is_held_against_full_fine_tuning(base):
+    """A memory of 100 + 300 MB against one of 100 + 600 + 300 MB."""
+    memory = {
+        "lora": {"weights": 100_000_000, "optimizer": 0, "activations": 300_000_000},
+        "full": {"weights": 100_000_000, "optimizer": 600_000_000, "activations": 300_000_000},
+    }
+    found = [
+        run(base, method, metrics={"test": scores(0)}, cost={**base.cost, "memory": kinds})
+        for method, kinds in memory.items()
+    ]
+    (comparison,) = compare.compare(found)
+    (said,) = pair_tables.memory(comparison)
+    assert "its peak memory is 40 % of full fine-tuning's (400 MB against 1 GB): most of the difference" in said
+    assert said.endswith("is the optimizer's states (600 MB less).")
+    (lora,) = [row for row in main_tables.main(comparison).rows if row.cells[0].text.startswith("lora")]
+    assert "400 MB" in [cell.text for cell in lora.cells]
+
+
+def values(value, half):
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def group(auroc, recall, ece, half=0.02):
+    return {
+        "n": 90,
+        "subjects": 30,
+        "auroc": values(auroc, half),
+        "recall": values(recall, half),
+        "ece": values(ece, half),
+    }
+
+
+def test_the_worse_group_is_the_lower_one_but_for_errors(base):
+    sex = {"groups": {"F": group(0.9, 0.6, 0.3), "M": group(0.7, 0.8, 0.1)}, "undefined": {}, "labels": []}
+    said = subgroup_tables.gaps(one(base, {"test": scores(0, subgroups={"sex": sex})}))
+    assert [line.partition(":")[0] for line in said] == [
+        "Macro AUROC is worse for sex M than for F",
+        "Recall is worse for sex F than for M",
+        "Calibration error is worse for sex F than for M",
+    ]
+    assert "(0.700, 0.680 to 0.720 against 0.900, 0.880 to 0.920)" in said[0]
+    meet = {"groups": {"F": group(0.9, 0.6, 0.3, 0.11), "M": group(0.7, 0.8, 0.1, 0.11)}, "undefined": {}}
+    assert subgroup_tables.gaps(one(base, {"test": scores(0, subgroups={"sex": meet})})) == []
+
+
+def test_each_column_of_the_calibration_table_is_the_error_of_its_title(base):
+    def of(shift):
+        kinds = {kind: {"ece": 0.1 * i + shift, "brier": 0.77} for i, kind in enumerate(("raw", "scaled", "corrected"))}
+        return {"calibration": {**kinds, "temperature": 1.5 + shift}}
+
+    metrics = {split: scores(0) | of(shift) for split, shift in (("test", 0.3), ("test_natural", 0.05), ("val", 0.6))}
+    table = subgroup_tables.calibration(one(base, metrics))
+    told = {title: cell.text for title, cell in zip(table.head, table.rows[0].cells, strict=True)}
+    del told["Variant"]
+    assert told == {
+        "Error, test": "0.300",
+        "Scaled": "0.400",
+        "Error, natural": "0.050",
+        "Corrected": "0.250",
+        "Brier score, test": "0.770",
+        "Temperature": "1.80",
+    }
+
+
+def test_bars_of_labels_are_aurocs_on_test_beside_their_names(base):
+    def labels(shift):
+        return {name: {"auroc": 0.6 + 0.1 * i + shift, "ap": 0.9} for i, name in enumerate(("Edema", "Fracture"))}
+
+    metrics = {"val": scores(0, labels=labels(0.15)), "test": scores(0, labels=labels(0))}
+    (axis,) = charts.CHARTS["per_label"]([run(base, metrics=metrics).result]).axes
+    names = [text.get_text() for text in axis.get_yticklabels()]
+    at = axis.get_yticks()
+    ends = {}
+    for bar in axis.patches:
+        place = int(np.argmin(np.abs(np.asarray(at) - (bar.get_y() + bar.get_height() / 2))))
+        ends[names[place]] = (bar.get_x(), bar.get_x() + bar.get_width())
+    assert ends == {"Edema": pytest.approx((0.5, 0.6)), "Fracture": pytest.approx((0.5, 0.7))}
+
+
+def test_bars_of_labels_leave_out_the_worst_on_val(base):
+    """Seven variants, of which six are drawn: the one that is best on test is the worst on val."""
+    labels = {"Edema": {"auroc": 0.7}}
+    found = []
+    for i in range(7):
+        made = run(base, metrics={"val": scores(0.01 * i), "test": scores(-0.01 * i, labels=labels)}).result
+        train = {**made.config["train"], "batch_size": 2**i}
+        found.append(made.replace(config={**made.config, "train": train}, config_hash=str(i)))
+    (axis,) = charts.CHARTS["per_label"](found).axes
+    (legend,) = axis.figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert len(shown) == 6 and not [name for name in shown if name.endswith("batch_size 1)")]
+
+
+@pytest.mark.parametrize(("cost", "wanted"), [("parameters", 222_338), ("time", 33.0), ("memory", 400_000_000)])
+def test_quality_on_test_stands_over_the_cost_of_the_axis(base, cost, wanted):
+    metrics = {"val": scores(0.1), "test": scores(0)}
+    memory = {"weights": 100_000_000, "activations": 300_000_000, "allocator_peak": 7}
+    costs = {**base.cost, "train_seconds": 33.0, "memory": memory}
+    costs["parameters"] = {"trainable": 222_338, "total": 22_900_000}
+    (axis,) = charts.quality_vs(cost, [run(base, metrics=metrics, cost=costs).result]).axes
+    points = [tuple(line.get_xydata()[0]) for line in axis.lines if len(line.get_xydata()) == 1]
+    assert (wanted, 0.81) in points and {y for _, y in points} == {0.81}
+
+
+def test_learning_curves_hold_val_above_and_dash_the_loss_of_train(base):
+    history = [{"epoch": e, "step": e, "train_loss": 0.1 * e, "val_loss": 0.2 * e, "val": 0.3 * e} for e in (1, 2)]
+    above, losses = charts.CHARTS["learning_curves"]([run(base, history=history).result]).axes
+    assert [line.get_ydata().tolist() for line in above.lines] == [[0.3, 0.6]]
+    assert {line.get_linestyle(): line.get_ydata().tolist() for line in losses.lines} == {
+        "-": [0.2, 0.4],
+        "--": [0.1, 0.2],
+    }
+
+
+def test_bars_of_memory_are_means_over_seeds(base):
+    found = [
+        run(base, seed=seed, cost={**base.cost, "memory": {"weights": size, "activations": 2 * size}}).result
+        for seed, size in enumerate((100_000_000, 300_000_000))
+    ]
+    (axis,) = charts.CHARTS["memory_by_kind"](found).axes
+    assert [text.get_text() for text in axis.texts] == [" 600 MB"]
+
+
+def test_the_reliability_diagram_weighs_bins_by_rows_and_is_of_test(base):
+    def bins(*rows):
+        found = [{"from": 0.2, "to": 0.3, "n": n, "score": score, "positive": share} for n, score, share in rows]
+        return {"calibration": {"raw": {"reliability": found}}}
+
+    seeds = [(30, 0.21, 0.5), (10, 0.25, 0.9)]
+    found = [
+        run(base, seed=i, metrics={"test": bins(row), "val": bins((99, 0.29, 0.1))}).result
+        for i, row in enumerate(seeds)
+    ]
+    (axis,) = charts.CHARTS["calibration"](found).axes
+    (point,) = axis.lines[-1].get_xydata()
+    assert tuple(point) == pytest.approx((0.22, 0.6))
+
+
+def test_the_machine_s_memory_is_in_billions_of_bytes(base, tmp_path):
+    (tmp_path / "system.jsonl").write_text('{"seconds": 5.0, "memory_bytes": 2500000000}\n')
+    (axis,) = charts.FOLDERS["system"]([Run(tmp_path, base)]).axes
+    assert axis.get_ylabel() == "Process, GB"
+    assert axis.lines[0].get_ydata().tolist() == [2.5]
+
+
+def test_a_small_p_keeps_its_digits():
+    assert [phrasing.p_value(p) for p in (0.0009, 0.001, 0.005, 0.05)] == ["below 0.001", "0.001", "0.005", "0.050"]
