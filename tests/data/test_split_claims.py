@@ -12,6 +12,7 @@ from cxr_ft.data import manifest
 from cxr_ft.data.audit import confound_probe
 from cxr_ft.data.audit.near_texts import groups
 from cxr_ft.data.dataset.split_dataset import rows
+from cxr_ft.data.dataset.train_view import order, soft_targets
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.records import Records, order_key, raw_labels
 from cxr_ft.data.splits import compiler
@@ -47,6 +48,12 @@ def test_the_seed_decides_the_natural_test_set(monkeypatch):
     monkeypatch.setattr(compiler, "NATURAL", 10)
     one, other = (ids(compiled(toy(), views="all", per_label=6, seed=s), "test_natural", "subject_id") for s in (0, 1))
     assert one - other and other - one
+
+
+def test_seed_and_epoch_decide_the_order_of_training_and_nothing_else_does():
+    orders = {(seed, epoch): tuple(order(50, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(set(orders.values())) == 4
+    assert all(tuple(order(50, *key)) == one and sorted(one) == [*range(50)] for key, one in orders.items())
 
 
 # The sides.
@@ -172,21 +179,21 @@ def test_what_the_weights_miss_is_said_as_it_is():
 # The files.
 
 
-def table_of_films(place, order=1):
-    """A table of 48 films of 24 patients with two labels of every kind of value; `order` -1 lists it backwards."""
+def table_of_films(place, step=1):
+    """A table of 48 films of 24 patients with two labels of every kind of value; a `step` of -1 lists it backwards."""
     place.mkdir()
     listed = []
     for i in range(48):
         Image.new("L", (20, 20), 5 * i + 1).save(place / f"{i}.png")
         values = {"Edema": [1, 0, -1, None][i % 4], "Fracture": [0, 1, 1][i % 3]}
         listed.append({"path": f"{i}.png", "patient_id": f"p{i // 2}", **values})
-    pd.DataFrame(listed[::order]).astype({"Edema": "Int64"}).to_csv(place / "labels.csv", index=False)
+    pd.DataFrame(listed[::step]).astype({"Edema": "Int64"}).to_csv(place / "labels.csv", index=False)
     return str(place)
 
 
 def test_the_csvs_are_the_same_to_the_byte_in_any_order_of_the_source(tmp_path):
-    for name, order in (("a", 1), ("b", -1)):
-        source = table_of_films(tmp_path / name, order)
+    for name, step in (("a", 1), ("b", -1)):
+        source = table_of_films(tmp_path / name, step)
         manifest.make(source, "folder", SplitRequest(per_label=8), tmp_path / f"{name}_out")
     for file in (tmp_path / "a_out").glob("*.csv"):
         assert file.read_bytes() == (tmp_path / "b_out" / file.name).read_bytes(), file.name
@@ -242,6 +249,13 @@ def test_a_report_of_several_films_is_read_once(tmp_path):
     assert data.table["study_id"].is_unique and len(data) < len(made.tables["train"])
     first = made.tables["train"].drop_duplicates("study_id")
     assert data.texts == first["mini_report"].tolist()
+
+
+def test_only_what_is_uncertain_gets_a_soft_target():
+    """A blank that is masked stays masked, whatever an uncertain label counts as."""
+    raw = np.array([[-1.0, np.nan, 1.0, 0.0]])
+    goals = np.array([[np.nan, np.nan, 1.0, 0.0]])
+    np.testing.assert_array_equal(soft_targets(raw, goals, 0.4, multi_label=True), [[0.4, np.nan, 1.0, 0.0]])
 
 
 def test_labels_go_by_their_names_not_by_the_order_of_columns():

@@ -18,11 +18,12 @@ SHORT = {"epochs": 1}
 
 
 @pytest.fixture(scope="module")
-def trained(overlapping, tmp_path_factory):
-    """A run of one epoch by task, verified in this process."""
+def trained(tmp_path_factory):
+    """A run of one epoch by task, verified in this process, and its `splits`, in which no two sides are alike."""
     place = tmp_path_factory.mktemp("trained")
+    toy.make(place, per_label=24)
     for task in ("classify", "report"):
-        train.fit(toy.configured(overlapping, "lora", task, **SHORT), place / task, verify=False)
+        train.fit(toy.configured(place, "lora", task, **SHORT), place / task, verify=False)
         evaluate.verify(place / task)
     return place
 
@@ -47,26 +48,32 @@ def test_a_run_resumed_after_its_best_epoch_still_saves_that_epoch(overlapping, 
     assert result.metrics["val"]["loss"] == pytest.approx(value, rel=1e-5)
 
 
-def test_each_prediction_is_of_its_own_row_and_side(overlapping, trained):
-    tables = manifest.read(overlapping / "splits").tables
+def test_each_prediction_is_of_its_own_row_and_side(trained):
+    tables = manifest.read(trained / "splits").tables
     predictions = results.read_predictions(trained / "classify")
     for side in ("val", "test", "test_natural"):
         mine = predictions[(predictions["split"] == side) & (predictions["label"] == "opaque")]
         assert sorted(mine["dicom_id"]) == sorted(tables[side]["dicom_id"].astype(str))
         truth = tables[side].assign(dicom_id=tables[side]["dicom_id"].astype(str)).set_index("dicom_id")["label"]
         assert (mine.set_index("dicom_id")["truth"] == (truth == "opaque").astype(float)[mine["dicom_id"]]).all()
-    # The score of an image alone is that of its row.
-    parts, again, _ = saved_model.load(trained / "classify")
-    rows = evaluate.datasets_of(again, manifest.read(overlapping / "splits"), parts.base.image_size)["test"]
-    mine = predictions[(predictions["split"] == "test") & (predictions["label"] == "opaque")].set_index("dicom_id")
-    column = saved_model.labels(trained / "classify")["labels"].index("opaque")
-    for i in (0, 5):
-        (score,) = evaluate.run_inference(parts, rows, 1, "", among=[i]).scores[:, column]
-        assert mine.loc[str(rows.ids["dicom_id"].iloc[i]), "score"] == pytest.approx(score, abs=1e-6)
+    # Without this one side could stand for the other.
+    assert set(tables["test"]["dicom_id"]) != set(tables["test_natural"]["dicom_id"])
 
 
-def test_reports_are_held_against_their_own_reference(overlapping, trained):
-    splits = manifest.read(overlapping / "splits")
+def test_the_score_of_an_image_alone_is_that_of_its_row(trained):
+    predictions = results.read_predictions(trained / "classify")
+    parts, again, saved = saved_model.load(trained / "classify")
+    sides = evaluate.datasets_of(again, manifest.read(trained / "splits"), parts.base.image_size)
+    column = saved["labels"].index("opaque")
+    for side in ("val", "test", "test_natural"):
+        mine = predictions[(predictions["split"] == side) & (predictions["label"] == "opaque")].set_index("dicom_id")
+        for i in (0, len(sides[side]) - 1):
+            (score,) = evaluate.run_inference(parts, sides[side], 1, "", among=[i]).scores[:, column]
+            assert mine.loc[str(sides[side].ids["dicom_id"].iloc[i]), "score"] == pytest.approx(score, abs=1e-6)
+
+
+def test_reports_are_held_against_their_own_reference(trained):
+    splits = manifest.read(trained / "splits")
     predictions = results.read_predictions(trained / "report")
     for side in ("val", "test", "test_natural"):
         mine = predictions[predictions["split"] == side].set_index("dicom_id")["reference"]
@@ -74,8 +81,8 @@ def test_reports_are_held_against_their_own_reference(overlapping, trained):
         assert mine.to_dict() == table.set_index("dicom_id")["findings"].to_dict()
 
 
-def test_the_constant_report_is_chosen_on_train(overlapping, trained):
-    tables = manifest.read(overlapping / "splits").tables
+def test_the_constant_report_is_chosen_on_train(trained):
+    tables = manifest.read(trained / "splits").tables
     metrics = results.read(trained / "report").metrics
     labels = saved_model.labels(trained / "report")["labels"]
     for side in ("val", "test", "test_natural"):
@@ -131,6 +138,16 @@ def test_a_run_is_named_by_the_splits_it_was_trained_on(overlapping):
     assert chosen.fingerprint({"train": "a", "test": "b"}) != chosen.fingerprint({"train": "a", "test": "c"})
     assert chosen.fingerprint({"train": "a"}) == chosen.fingerprint({"train": "a"})
     assert chosen.fingerprint({}) != toy.configured(overlapping, seed=1).fingerprint({})
+
+
+def test_only_train_is_learnt_from_and_weighted_only_where_the_head_says_so(trained):
+    splits = manifest.read(trained / "splits")
+    raw = toy.configured(trained).to_json()
+    for weights in ("none", "balanced"):
+        raw["head"]["weights"] = weights
+        sides = evaluate.datasets_of(toy.config.resolve(raw), splits, 32)
+        assert {side for side, rows in sides.items() if rows.learnt is not None} == {"train"}
+        assert (sides["train"].learnt.weights is not None) == (weights == "balanced")
 
 
 def test_running_means_change_in_training_and_are_saved_with_it():

@@ -89,6 +89,21 @@ def test_scores_of_the_natural_side_are_corrected_and_of_the_balanced_side_not()
     assert old["scaled"] is old["corrected"] is None and old["undefined"]["scaled"] == "the run recorded none"
 
 
+def test_scores_are_cut_at_the_thresholds_that_were_saved():
+    truth = np.array([[0, 1], [1, 0], [1, 1], [0, 0]] * 20, float)
+    scores = np.where(truth == 1, 0.3, 0.1)
+    side = rows(80, truth, size=1, sex=["F", "M", "M", "F"] * 20)
+    saved = {"labels": LABELS, "multi_label": True, "thresholds": [0.2, 0.2], "calibration": None}
+    judged = evaluation_context.of_scores(
+        side, scores, saved, "test", evaluation_context.EvaluationContext(side, side, manifest())
+    )
+    assert judged["macro"]["f1"] == 1.0
+    assert judged["subgroups"]["sex"]["groups"]["M"]["recall"]["value"] == 1.0
+    # At 0.5 nothing would be found.
+    missed = evaluation_context.of_scores(side, scores, {**saved, "thresholds": [0.5, 0.5]}, "test", None)
+    assert missed["macro"]["recall"] == 0.0
+
+
 def test_texts_are_judged_with_floors_and_probes_on_a_test_side_alone():
     findings = ["Small left effusion.", "No edema. Right pneumothorax.", "Mild edema.", "Heart size is normal."]
     some = rows(4, np.zeros((4, 2)), findings=findings)

@@ -19,13 +19,13 @@ FINDINGS = {
 }
 
 
-def make(place, per_class=40, dropout=0.1):
+def make(place, per_class=40, per_label=None):
     """Write splits and a tiny pretrained model into the folder `place`: `splits`, `tiny`.
 
     Args:
         place: an existing folder.
         per_class: images of each class, each of its own subject.
-        dropout: of the text blocks in training.
+        per_label: images of each class in the splits; None: all. With fewer the natural side has other rows than test.
     """
     rng = np.random.default_rng(0)
     (place / "images").mkdir()
@@ -40,11 +40,10 @@ def make(place, per_class=40, dropout=0.1):
     manifest.make(
         str(place / "images"),
         "folder",
-        SplitRequest(per_label=per_class, text="findings", ratios=(50.0, 35.0, 15.0)),
+        SplitRequest(per_label=per_label or per_class, text="findings", ratios=(50.0, 35.0, 15.0)),
         place / "splits",
     )
     tiny = git.tiny()
-    tiny.lm.config.hidden_dropout_prob = dropout
     tiny.save(place / "tiny", tiny.lm)
 
 
