@@ -1,0 +1,287 @@
+"""Judge predictions of any origin: values by label with intervals over subjects, and gaps between groups of people."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Bootstrap replicates of whole subjects, and the seed of their draws where none is given.
+REPLICATES, SEED = 2000, 0
+#: Subjects that a group, and the rest beside it, need before their gap is computed.
+LEAST_SUBJECTS = 10
+#: The error of all gaps together, by Holm (1979).
+ERROR = 0.05
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One metric of one label, or of all labels together ("macro").
+
+    Args:
+        label, metric: what was computed.
+        value: None where the metric is undefined.
+        low, high: the 95 % interval over the sampling of subjects; None where there is none.
+        note: why value or interval are missing.
+    """
+
+    label: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The metric of a group minus that of everybody else.
+
+    Args:
+        group: variable and value, as "sex=F".
+        metric: "auroc" (macro, over the labels that have both classes on both sides of the gap).
+        difference: None where it is undefined.
+        low, high: its 95 % interval over the sampling of subjects, not adjusted for the number of gaps.
+        p: two-sided, of no gap, not adjusted.
+        stated: whether the gap may be stated: p adjusted by Holm over all gaps is at most 0.05.
+        note: why the difference is missing.
+    """
+
+    group: str
+    metric: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    stated: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` returns: `values`, `gaps`, and how many rows and subjects they are of."""
+
+    values: tuple[Value, ...]
+    gaps: "pd.DataFrame"
+    rows: int
+    subjects: int
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return the values as a table: label, metric, value, low, high, note."""
+        return _frame(self.values, Value)
+
+    def _repr_html_(self) -> str:
+        heading = f"<p>{self.rows:,} rows of {self.subjects:,} subjects; 95 % intervals over subjects</p>"
+        gaps = self.gaps.to_html(index=False, float_format="%.3f") if len(self.gaps) else ""
+        return f"{heading}{self.to_frame().to_html(index=False, float_format='%.3f', na_rep='')}{gaps}"
+
+
+def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script against it)
+    truth: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    subjects: npt.ArrayLike,
+    groups: "Mapping[str, Sequence[object]] | None" = None,
+    labels: Sequence[str] | None = None,
+    seed: int | None = None,
+) -> Evaluation:
+    """Judge scores against the truth, subjects resampled as a whole.
+
+    Args:
+        truth: [N] or [N, L], 1 or 0; NaN leaves a cell out.
+        scores: like `truth`; any real numbers, higher for positive.
+        subjects: [N], the subject of each row.
+        groups: by variable ("sex", "scanner", ...) the group of each row [N]; missing values are in no group.
+        labels: the L names; None: "0", "1", ...
+        seed: of the bootstrap's draws; None: 0. Equal seed, equal numbers.
+
+    Returns:
+        An `Evaluation`: `to_frame()` gives AUROC and average precision of each label and their mean ("macro"), `gaps`
+        the gap of each group to everybody else. AUROC has DeLong's interval on the logit scale, rows clustered by
+        subject (Obuchowski 1997); average precision that of the percentile bootstrap over subjects.
+
+    Raises:
+        UsageError: where the shapes do not fit, or a score is no number.
+
+    Example:
+        >>> import cxr_ft
+        >>> found = cxr_ft.evaluate([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], subjects=["a", "b", "c", "d"])
+        >>> found.to_frame()["value"].round(3).tolist()
+        [0.75, 0.833]
+    """
+    table, values, owners = _checked(truth, scores, subjects)
+    names = [str(i) for i in range(table.shape[1])] if labels is None else [str(label) for label in labels]
+    if len(names) != table.shape[1]:
+        raise UsageError(f"labels: {len(names)} names for {table.shape[1]} columns of truth")
+    from cxr_ft.score.statistics.intervals import cluster_bootstrap
+
+    weights = np.concatenate([np.ones((1, len(owners))), cluster_bootstrap(owners, REPLICATES, seed or SEED)])
+    found: list[Value] = []
+    for column, name in enumerate(names):
+        one = slice(column, column + 1)
+        found += [
+            _auroc(name, table[:, one], values[:, one], owners),
+            _average_precision(name, table[:, one], values[:, one], weights),
+        ]
+    if len(names) > 1:
+        found += [_auroc("macro", table, values, owners), _average_precision("macro", table, values, weights)]
+    gaps: list[Gap] = []
+    mirrors: list[int] = []
+    for variable, members in _grouped(groups or {}, len(owners)).items():
+        present = sorted(set(members) - {""})
+        # Of two groups the second gap is the first one mirrored: one question, asked once.
+        mirrors += [len(gaps) + 1] if len(present) == 2 and "" not in members else []
+        gaps += [
+            _gap(f"{variable}={group}", (table, values, owners), members == group, members != "", weights)
+            for group in present
+        ]
+    return Evaluation(tuple(found), _frame(_adjusted(gaps, mirrors), Gap), len(owners), len(np.unique(owners)))
+
+
+def _checked(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLike) -> tuple[Floats, Floats, Floats]:
+    table, values = np.asarray(truth, float), np.asarray(scores, float)
+    owners = np.unique(np.asarray(subjects).astype(str), return_inverse=True)[1]
+    if table.shape != values.shape or table.ndim not in (1, 2) or len(table) != len(owners):
+        raise UsageError(
+            f"truth {table.shape}, scores {values.shape} and {len(owners)} subjects do not fit; give [rows] or "
+            "[rows, labels] for both, and a subject a row"
+        )
+    if not len(table):
+        raise UsageError("truth has no rows; give one row an image or study")
+    if not np.isfinite(values).all():
+        raise UsageError(f"scores: {int((~np.isfinite(values)).sum())} are no finite numbers; leave those rows out")
+    if bad := sorted(set(np.unique(table[~np.isnan(table)])) - {0.0, 1.0}):
+        raise UsageError(f"truth: {bad[0]:g}; give 1 (positive), 0 (negative) or NaN (not known)")
+    shape = (len(table), -1)
+    return table.reshape(shape), values.reshape(shape), owners
+
+
+def _grouped(groups: "Mapping[str, Sequence[object]]", rows: int) -> dict[str, npt.NDArray[np.str_]]:
+    out = {}
+    for name, members in groups.items():
+        plain = np.array(["" if one is None or one != one else str(one) for one in members])  # noqa: PLR0124
+        if len(plain) != rows:
+            raise UsageError(f"groups: {name} has {len(plain)} values for {rows} rows")
+        out[str(name)] = plain
+    return out
+
+
+def _auroc(label: str, truth: Floats, scores: Floats, subjects: Floats) -> Value:
+    """AUROC of one label or the mean of several; its interval by DeLong on the logit scale.
+
+    The logit keeps the ends between 0 and 1, and covers better near 1 than the percentile bootstrap does.
+    """
+    from scipy.special import expit, logit, ndtri
+
+    from cxr_ft.score.statistics.delong import paired_aurocs
+
+    areas = paired_aurocs(truth, scores[None], subjects)
+    point = float(areas.points[0])
+    if np.isnan(point):
+        return Value(label, "auroc", None, None, None, areas.reason or "undefined")
+    if areas.covariance is None:
+        return Value(label, "auroc", point, None, None, areas.reason or "no interval")
+    spread = float(np.sqrt(max(areas.covariance[0, 0], 0.0)))
+    if not 0 < point < 1 or spread == 0:
+        return Value(label, "auroc", point, None, None, "no interval: the scores separate the classes perfectly")
+    half = float(ndtri(0.975)) * spread / (point * (1 - point))
+    low, high = expit(logit(point) - half), expit(logit(point) + half)
+    return Value(label, "auroc", point, float(low), float(high))
+
+
+def _average_precision(label: str, truth: Floats, scores: Floats, weights: Floats) -> Value:
+    """Average precision (scikit-learn's definition) of one label or the mean of several, under weights [1 + R, N]."""
+    columns = [
+        (truth[known, i] == 1, scores[known, i], weights[:, known])
+        for i in range(truth.shape[1])
+        if (known := ~np.isnan(truth[:, i])).any() and len(set(truth[known, i])) == 2
+    ]
+    if not columns:
+        return Value(label, "ap", None, None, None, "no label has both positives and negatives")
+    from cxr_ft.score.statistics.intervals import interval
+
+    rows = np.mean([_weighted_ap(*column) for column in columns], axis=0)
+    ends = interval(rows[1:])
+    note = "" if ends else "no interval: undefined in more than a tenth of the resampled sets"
+    return Value(label, "ap", float(rows[0]), *(ends or (None, None)), note)
+
+
+def _weighted_ap(truth: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """The sum over thresholds of (recall_k - recall_k-1) * precision_k, equal scores together; [1 + R]."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    hits = np.cumsum(weights[:, order] * truth[order], axis=1)[:, last]
+    taken = np.cumsum(weights[:, order], axis=1)[:, last]
+    steps = np.diff(hits, axis=1, prepend=0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(taken > 0, hits / taken, 0.0)
+        out: Floats = (steps * precision).sum(axis=1) / hits[:, -1]
+    return out
+
+
+def _gap(
+    name: str,
+    data: tuple[Floats, Floats, Floats],
+    inside: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.bool_],
+    weights: Floats,
+) -> Gap:
+    """AUROC of the rows `inside` minus that of other rows of a known group, on labels with both classes in both.
+
+    Args:
+        data: truth [N, L], scores [N, L] and subjects [N].
+    """
+    from scipy.special import ndtr, ndtri
+
+    from cxr_ft.score.statistics.intervals import macro_auroc
+
+    def without(note: str, difference: float | None = None) -> Gap:
+        return Gap(name, "auroc", difference, None, None, None, stated=False, note=note)
+
+    (truth, scores, subjects), outside = data, known & ~inside
+    for rows, who in ((inside, "the group"), (outside, "everybody else")):
+        if (many := len(np.unique(subjects[rows]))) < LEAST_SUBJECTS:
+            return without(f"{who} has {many} subjects; {LEAST_SUBJECTS} are needed")
+    both = [all({0.0, 1.0} <= set(truth[rows, i]) for rows in (inside, outside)) for i in range(truth.shape[1])]
+    if not any(both):
+        return without("no label has both classes in the group and outside it")
+    # One set of draws for both sides: a subject may have rows on either.
+    one, two = (
+        macro_auroc(truth[rows][:, both], scores[rows][:, both], weights[:, rows]) for rows in (inside, outside)
+    )
+    difference, draws = float(one[0] - two[0]), one[1:] - two[1:]
+    defined = draws[~np.isnan(draws)]
+    if len(defined) < 0.9 * len(draws) or (spread := float(defined.std(ddof=1))) == 0:
+        return without("no interval: undefined in too many resampled sets", difference)
+    half = float(ndtri(0.975)) * spread
+    p = float(2 * ndtr(-abs(difference) / spread))
+    return Gap(name, "auroc", difference, difference - half, difference + half, p, stated=False)
+
+
+def _adjusted(gaps: Sequence[Gap], mirrors: Sequence[int]) -> list[Gap]:
+    """The gaps with `stated` by Holm over all of them; those at `mirrors` repeat the gap before them."""
+    import dataclasses
+
+    from cxr_ft.score.statistics.multiple_comparisons import holm
+
+    adjusted = holm([None if i in mirrors else gap.p for i, gap in enumerate(gaps)])
+    for i in mirrors:
+        adjusted[i] = adjusted[i - 1]
+    return [
+        dataclasses.replace(gap, stated=p is not None and p <= ERROR) for gap, p in zip(gaps, adjusted, strict=True)
+    ]
+
+
+def _frame(rows: "Sequence[Value] | Sequence[Gap]", kind: type) -> "pd.DataFrame":
+    import dataclasses
+
+    import pandas as pd
+
+    return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=[f.name for f in dataclasses.fields(kind)])
