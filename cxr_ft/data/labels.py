@@ -5,6 +5,7 @@ mentioned. A policy maps raw values to targets in [0, 1], NaN where the label is
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from cxr_ft.errors import unknown
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 CHEXPERT_14 = (
     "No Finding",
@@ -72,3 +74,21 @@ def targets(raw: Floats, uncertain: str, blank: str) -> Floats:
         raise unknown("policy for blank labels", blank, BLANK)
     # Blanks first: a masked uncertain label is NaN too, and must not be read as blank.
     return UNCERTAIN[uncertain](BLANK[blank](raw))
+
+
+def distinct_rows(rows: NDArray[np.integer[Any] | np.bool_]) -> tuple[Ints, Ints]:
+    """Return the first row of each distinct content [K], and the number of its content for each row [N].
+
+    As `np.unique(rows, axis=0)` would, many times faster: each row of whole numbers [N, L] becomes one number.
+    """
+    code = np.zeros(len(rows), dtype=np.int64)
+    first, radix = np.zeros(min(len(rows), 1), dtype=np.int64), 1
+    for column in rows.T.astype(np.int64):
+        values = int(column.max(initial=0) - column.min(initial=0)) + 1
+        if radix * values > 2**62:  # numbered anew, to leave room for one more column
+            _, first, code = np.unique(code, return_index=True, return_inverse=True)
+            radix = len(first)
+        code = code * values + (column - column.min(initial=0))
+        radix *= values
+    _, first, code = np.unique(code, return_index=True, return_inverse=True)
+    return first, code

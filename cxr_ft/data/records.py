@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ft.data import phantom
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.sources import access
 from cxr_ft.errors import UsageError
@@ -35,6 +34,8 @@ GIVEN = ("text", "text_pair")
 FRONTAL = ("PA", "AP")
 LATERALS = {"LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL"}
 SPLITS = ("train", "val", "test")
+#: The name of a synthetic archive begins with this.
+PHANTOM = "phantom:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +97,21 @@ class Records:
                 )
 
 
+def is_phantom(source: str) -> bool:
+    """Return whether a source names a synthetic archive ("phantom:subjects=240,size=192"), well-formed or not."""
+    return source == PHANTOM.removesuffix(":") or source.startswith(PHANTOM)
+
+
 def root_folder(source: str) -> Path:
-    """The folder behind a source: a path, a URL's mirror, or a phantom, which is made in the cache on first use.
+    """Return the folder behind a source: a path, a URL's mirror, or a phantom, which is made in the cache on first use.
 
     Raises:
         UsageError: where it does not exist; a URL is not looked up here.
     """
-    if phantom.is_spec(source):
+    if is_phantom(source):
+        # Loaded here alone: whose images are in a folder needs no generator.
+        from cxr_ft.data import phantom
+
         return phantom.ensure(source)
     if access.is_url(source):
         return access.mirror(source)
