@@ -61,7 +61,7 @@ class LabelCounts(TypedDict):
 
 
 class Certificate(TypedDict):
-    """What the integer program proves about the selection of rows.
+    """The proof by the integer program for the selection of rows.
 
     `worst_overshoot`: rows of a label beyond its target, as a share of the target, at the labels `at_worst`.
     `least_possible`: no selection has a smaller worst overshoot. `gap`: how far the total over all labels may be from
@@ -80,8 +80,11 @@ class Certificate(TypedDict):
 
 
 class WeightQuality(TypedDict):
-    """What weights leave over: the share of a split's rows whose label set has no selected row, and the largest error
-    of a weighted prevalence."""
+    """The errors that the weights of one split leave.
+
+    `rows_without`: share of its rows whose label set has no selected row. `prevalence_error`: largest error of a
+    weighted prevalence, as a share.
+    """
 
     rows_without: float
     prevalence_error: float
@@ -123,7 +126,7 @@ class Splits:
 
     @property
     def root(self) -> str:
-        """The folder or URL that paths in the CSVs are relative to, or the specification of a synthetic archive."""
+        """Return the folder or URL that paths in the CSVs are relative to, or the specification of a synthetic archive."""
         return image_root(self.folder, self.manifest)
 
     @property

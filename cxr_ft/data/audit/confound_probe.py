@@ -48,7 +48,7 @@ GROUPS = ("size", "file", "header", "source", "intensity")
 
 @dataclass(frozen=True, kw_only=True)
 class Confound:
-    """How well one label is predicted from features that are not the content of the image.
+    """The accuracy of predicting one label from features that are not the content of the image.
 
     Args:
         label: its name.

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainView:
-    """How training sees its rows. Nothing of it changes val, test, or the rows of train that metrics are computed on.
+    """Options of how training sees its rows. They change neither val nor test, nor the rows of train that metrics use.
 
     Args:
         seed: of the run.

@@ -65,7 +65,7 @@ class CompiledSplits:
 
     @property
     def worst_overshoot(self) -> float:
-        """The largest number of rows beyond a label's target, as a share of that target."""
+        """Return the largest number of rows beyond a label's target, as a share of that target."""
         return float(self.selection["worst_overshoot"])
 
 

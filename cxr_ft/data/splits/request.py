@@ -1,4 +1,4 @@
-"""The split request: the options of cxr-split, and which rows are eligible under them."""
+"""Define the split request: the options of cxr-split, and which rows are eligible under them."""
 
 import dataclasses
 import os
