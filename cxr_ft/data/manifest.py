@@ -126,7 +126,7 @@ class Splits:
 
     @property
     def root(self) -> str:
-        """Return the folder or URL that paths in the CSVs are relative to, or the specification of a synthetic archive."""
+        """Return what paths in the CSVs are relative to: a folder, a URL, or a synthetic archive's specification."""
         return image_root(self.folder, self.manifest)
 
     @property
