@@ -18,20 +18,20 @@ class LeakError(UsageError):
 
     Args:
         kind: what is shared: "subject", "study", "image" or "text".
-        sides: the two splits, as ("train", "test").
+        splits: the two splits, as ("train", "test").
         count: how many subjects, studies, images or texts are in both.
         where: the folder that was not written.
     """
 
-    def __init__(self, kind: str, sides: tuple[str, str], count: int, where: object) -> None:
-        self.kind, self.sides, self.count = kind, sides, count
+    def __init__(self, kind: str, splits: tuple[str, str], count: int, where: object) -> None:
+        self.kind, self.splits, self.count = kind, splits, count
         plural = {"study": "studies"}.get(kind, f"{kind}s")
         cause = "ids or file names that differ only in upper and lower case or in spaces"
         if kind == "text":
             cause = "texts that are the same or nearly the same under different groups"
         super().__init__(
             f"{where}: no split file was written, because {count} {kind if count == 1 else plural} would be in both "
-            f"{sides[0]} and {sides[1]}. In the source, look for {cause} and correct it; "
+            f"{splits[0]} and {splits[1]}. In the source, look for {cause} and correct it; "
             "if there is none, this is a fault of cxr-split: please report it"
         )
 

@@ -112,7 +112,20 @@ def test_every_command_is_installed_and_in_the_readme():
 def test_what_split_lists_is_what_its_owners_know():
     from cxr_ft.cli import split
     from cxr_ft.data.reports import text_columns
-    from cxr_ft.data.splits import compiler
+    from cxr_ft.data.splits import request
 
-    assert split.VIEWS == compiler.VIEWS
+    assert split.VIEWS == request.VIEWS
     assert tuple(text_columns.TEXTS) == split.TEXTS
+
+
+@pytest.mark.parametrize("module", ["data.manifest", "data.dataset.split_dataset", "data.dataset.open_split"])
+def test_reading_splits_loads_no_compiler(module):
+    """Training reads splits: neither the split compiler, nor the synthetic archive, nor scipy is loaded for that."""
+    code = (
+        f"import sys, cxr_ft.{module}\n"
+        "others = ('cxr_ft.data.splits', 'cxr_ft.data.phantom', 'cxr_ft.data.layouts', 'scipy')\n"
+        "loaded = [m for m in sys.modules if m.startswith(tuple(f'{name}.' for name in others)) or m in others]\n"
+        "assert not loaded, sorted(loaded)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

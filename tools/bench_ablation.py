@@ -18,6 +18,7 @@ from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.phantom import make_archive
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model.assembly import silence_libraries
 from cxr_ft.run.record import saved_model
 from cxr_ft.run.training import train
@@ -50,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         make_archive(place / "archive", asked.subjects, 0, 128, 1)
-        manifest.make(str(place / "archive"), "mimic_cxr", SplitRequest(per_label=20), place / "splits")
+        make_splits(str(place / "archive"), "mimic_cxr", SplitRequest(per_label=20), place / "splits")
         rows = len(manifest.read(place / "splits").tables["train"])
         wall, cpu = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0.0)
         for i, (targets, seed) in enumerate((t, s) for t in TARGETS for s in range(asked.seeds)):

@@ -21,12 +21,12 @@ import pandas as pd
 import psutil
 from numpy.typing import NDArray
 
-from cxr_ft.data import manifest
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.layouts import mimic_cxr
 from cxr_ft.data.records import Records
-from cxr_ft.data.splits.compiler import Compiled, compile_splits
+from cxr_ft.data.splits.compiler import CompiledSplits, compile_splits
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import write_splits
 
 IMAGES, STUDIES, SUBJECTS = 377_110, 227_835, 65_379
 #: The share of studies each label is positive in, in the order of CHEXPERT_14, about as in MIMIC-CXR.
@@ -47,27 +47,27 @@ def main() -> None:
         bench(folder, SplitRequest(per_label=args.per_label))
 
 
-def bench(folder: Path, asked: SplitRequest) -> None:
+def bench(folder: Path, request: SplitRequest) -> None:
     """Read the tables in `folder` and write their splits below it."""
     with measured("read the tables"):
         records = mimic_cxr.records(str(folder))
     with measured("compile and write the splits"):
-        compiled = compile_splits(records, asked, lambda paths: {})
-        made = manifest.write(folder / "splits", records, "mimic_cxr", asked, compiled)
+        compiled = compile_splits(records, request, lambda paths: {})
+        made = write_splits(folder / "splits", records, "mimic_cxr", request, compiled)
     shares = np.array([[row[side] for side in ("train", "val", "test")] for row in made["labels"].values()])
-    goal = np.array(asked.ratios) / 100
+    goal = np.array(request.ratios) / 100
     off = np.abs(shares / shares.sum(axis=1, keepdims=True) / goal - 1).max()
     print(f"rows: {made['rows']}; {compiled.notes[-1]}")
     print(f"worst share of a label on a side is {100 * off:.2f} % off its target")
-    stability(records, compiled, asked)
+    stability(records, compiled, request)
 
 
-def stability(records: Records, whole: Compiled, asked: SplitRequest) -> None:
+def stability(records: Records, whole: CompiledSplits, request: SplitRequest) -> None:
     """Print how much changes when the last 1 % of the subjects come to an archive."""
     subject = records.table["subject_id"]
     late = subject.drop_duplicates().sample(frac=0.01, random_state=0)
     early = records.table[~subject.isin(late)].reset_index(drop=True)
-    before = compile_splits(dataclasses.replace(records, table=early), asked, lambda paths: {})
+    before = compile_splits(dataclasses.replace(records, table=early), request, lambda paths: {})
     images, subjects = ((sides(one, key) for one in (before, whole)) for key in ("dicom_id", "subject_id"))
     stay, moved = (pd.concat(pair, axis=1, keys=["before", "after"]) for pair in (images, subjects))
     chosen = stay.dropna(subset="before")
@@ -78,7 +78,7 @@ def stability(records: Records, whole: Compiled, asked: SplitRequest) -> None:
     )
 
 
-def sides(compiled: Compiled, key: str) -> "pd.Series[str]":
+def sides(compiled: CompiledSplits, key: str) -> "pd.Series[str]":
     """The side of each image or subject that was chosen, by its id."""
     tables = [compiled.tables[side].assign(side=side) for side in ("train", "val", "test")]
     return pd.concat(tables).drop_duplicates(key).set_index(key)["side"]

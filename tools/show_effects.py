@@ -26,6 +26,7 @@ from cxr_ft.data import manifest
 from cxr_ft.data.layouts import mimic_cxr
 from cxr_ft.data.splits.compiler import compile_splits
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import write_splits
 from cxr_ft.run.evaluation import evaluate
 from cxr_ft.run.record import saved_model
 from cxr_ft.run.training import train
@@ -86,13 +87,13 @@ def splits_of(out: Path, *, exchanged: bool) -> manifest.Splits:
         lateral = set(records.table.loc[records.table["view"] == "LATERAL", "study_id"])
         kept = records.table[records.table["study_id"].isin(lateral)].reset_index(drop=True)
         records = dataclasses.replace(records, table=kept)
-        asked = SplitRequest(per_label=5000, ratios=(55.0, 10.0, 35.0), views="all", unit="study", text="all")
-        compiled = compile_splits(records, asked, lambda _: {})
+        request = SplitRequest(per_label=5000, ratios=(55.0, 10.0, 35.0), views="all", unit="study", text="all")
+        compiled = compile_splits(records, request, lambda _: {})
         for table in compiled.tables.values() if exchanged else ():
             for column in ("path", "dicom_id"):
                 films = [str(value).split("|") for value in table[column]]
                 table[column] = [f"{films[i - 1][0]}|{film[-1]}" for i, film in enumerate(films)]
-        manifest.write(out, records, "mimic_cxr", asked, compiled)
+        write_splits(out, records, "mimic_cxr", request, compiled)
     return manifest.read(out)
 
 

@@ -27,10 +27,10 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 def side(splits: manifest.Splits, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Thumbnails [N, 1024] in [0, 1] and targets [N, L] in {0, 1, NaN}."""
-    table, asked = splits.tables[name], splits.manifest["asked"]
+    table, request = splits.tables[name], splits.manifest["request"]
     first = [str(path).split("|")[0] for path in table["path"]]
     pixels = cached(root_folder(splits.root), first, SIDE)[:].reshape(len(table), -1) / 255
-    return pixels, targets(raw_labels(table, splits.card), asked["uncertain"], asked["blank"])
+    return pixels, targets(raw_labels(table, splits.card), request["uncertain"], request["blank"])
 
 
 def probe(splits: manifest.Splits) -> dict[str, float]:

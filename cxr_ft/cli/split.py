@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,29 +90,30 @@ def _main(argv: Sequence[str] | None) -> int:
         ratios = tuple(float(part) for part in args.ratios.split("/"))
     except ValueError:
         raise UsageError(f"--ratios {args.ratios}: write three numbers with sum 100, as 70/15/15") from None
-    from cxr_ft.data import labels, manifest
+    from cxr_ft.data import labels
     from cxr_ft.data.sources import access
     from cxr_ft.data.splits.request import SplitRequest
+    from cxr_ft.data.splits.write import make_splits
 
     for flag, value, known in (("uncertain", args.uncertain, labels.UNCERTAIN), ("blank", args.blank, labels.BLANK)):
         if value not in known:
             raise UsageError(f"--{flag} {value}: choose from {', '.join(known)}")
     names = ("per_label", "seed", "views", "uncertain", "blank", "unit", "official", "text")
-    asked = SplitRequest(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
+    request = SplitRequest(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
     source = access.with_images(args.source, args.root) if "root" in args else args.source
     with access.bigquery_endpoint(getattr(args, "bigquery_endpoint", None)):
-        made = manifest.make(source, args.layout, asked, args.out, _draw)
+        made = make_splits(source, args.layout, request, args.out, _draw)
     _say(made, args.out)
     return DONE
 
 
-def _draw(made: dict[str, Any], file: Path) -> None:
+def _draw(made: Mapping[str, Any], file: Path) -> None:
     from cxr_ft.show.charts import charts
 
     charts.distribution(made).savefig(file, format="png", dpi=150)
 
 
-def _say(made: dict[str, Any], out: Path) -> None:
+def _say(made: Mapping[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -126,32 +127,33 @@ def _say(made: dict[str, Any], out: Path) -> None:
     table.add_row("rows", str(counts["eligible"]), *(str(rows[side]) for side in rows), style="bold")
     table.add_row("subjects", "", *(str(subjects[side]) for side in subjects), style="bold")
     console.print(table)
-    if made["binds"]:
-        console.print(f"fewer than asked, so all there are were shared out: {escape(', '.join(made['binds']))}")
+    if made["short_labels"]:
+        short = escape(", ".join(made["short_labels"]))
+        console.print(f"labels with fewer images than requested, so that all of them are used: {short}")
     if counts["rejected"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in counts["by_reason"].items())
         console.print(f"{counts['rejected']} images could not be read ({reasons}): see rejected.csv")
     for note in made["notes"]:
         console.print(escape(f"note: {note}"))
     leaks = ", ".join(f"{n} of {what}" for what, n in made["leaks"].items())
-    console.print(f"on two sides: {leaks}. Written: {out}", soft_wrap=True)
+    console.print(f"in more than one split: {leaks}. Written: {out}", soft_wrap=True)
 
 
 def _audit(files: list[Path], root: str | None) -> int:
     from cxr_ft.data.audit.leak_audit import audit
 
     found = audit(files, root)
-    print("sides: " + ", ".join(f"{name} ({rows} rows)" for name, rows in found.sides.items()))
+    print("splits: " + ", ".join(f"{name} ({rows} rows)" for name, rows in found.splits.items()))
     print(f"compared: {', '.join(found.compared)}")
     for leak in found.leaks:
         print(f"LEAK {leak}")
     if found.confounds:
-        print("what is told without the film (logistic regression, held-out subjects, 95 % interval):")
+        print("labels predicted without the image (logistic regression, held-out subjects, 95 % interval):")
     for label in found.confounds:
-        print(f"{'CONFOUND' if label.found else '  '} {label}")
+        print(f"{'CONFOUND' if label.above_chance else '  '} {label}")
     for note in found.notes:
         print(f"note: {note}")
-    confounded = sum(label.found for label in found.confounds)
+    confounded = sum(label.above_chance for label in found.confounds)
     print(f"{len(found.leaks) or 'no'} leaks found, {confounded or 'no'} labels confounded")
     return DONE if found.clean else FOUND
 

@@ -1,56 +1,133 @@
-"""Split CSVs and the manifest that certifies them: written here, read here.
+"""Read a folder of splits: the CSVs, and the manifest that certifies them.
 
-`manifest.json` says what was asked, what was achieved for each label, what binds, and the SHA-256 of every file.
+`manifest.json` says what was requested, what was achieved for each label, which leaks were counted, and the SHA-256 of
+every file. Compiling and writing splits is `cxr_ft.data.splits`; nothing here loads it, so that training does not.
 """
 
 import csv
-import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
-from cxr_ft import plugins
-from cxr_ft.data import phantom
-from cxr_ft.data.audit import leak_audit
 from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.pixels import image_decode
-from cxr_ft.data.records import IDS, SPLITS, Records, root_folder
-from cxr_ft.data.sources import access
-from cxr_ft.data.splits import text_rows
-from cxr_ft.data.splits.compiler import Compiled, compile_splits
-from cxr_ft.data.splits.request import SplitRequest
-from cxr_ft.errors import LeakError, UsageError
-from cxr_ft.files import cache_folder, check_writable, sha256, staged, write_json
+from cxr_ft.data.records import IDS, SPLITS
+from cxr_ft.errors import UsageError
+from cxr_ft.files import cache_folder, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Draws a manifest's chart into a file; given by those who may import what draws.
-Draw = Callable[[dict[str, Any], Path], None]
-CHART = "distribution.png"
+MANIFEST = "manifest.json"
+#: The CSV of each split.
 FILES = {name: f"{name}_split.csv" for name in (*SPLITS, "test_natural")}
-OFFICIAL_LEAKS = "the data's own split, kept as asked by --official, has subjects or images on two sides"
-#: The kind of a LeakError, where it is not the audit's own word.
-KIND_OF = {"path": "image", "near-identical text": "text"}
+#: Columns that every CSV of a split has, besides the labels.
 NEEDED = (*IDS, "path", "view", "split", "weight")
+#: Keys without which a JSON file is no manifest.
+KEYS = ("root", "card", "request", "files")
+CHANGED = "is not the file its manifest certifies; run cxr-split again"
+
+
+class RequestOptions(TypedDict):
+    """The options of cxr-split, as `cxr_ft.data.splits.request.SplitRequest` has them."""
+
+    per_label: int
+    seed: int
+    ratios: list[float]
+    views: str
+    uncertain: str
+    blank: str
+    unit: str
+    official: bool
+    text: str
+
+
+class LabelCounts(TypedDict):
+    """Positive rows of one label: requested, available, the target, achieved, and the part of each split."""
+
+    requested: int
+    available: int
+    target: int
+    achieved: int
+    train_quota: int
+    val_quota: int
+    test_quota: int
+    train: int
+    val: int
+    test: int
+    test_natural: int
+
+
+class Certificate(TypedDict):
+    """The proof by the integer program for the selection of rows.
+
+    `worst_overshoot`: rows of a label beyond its target, as a share of the target, at the labels `at_worst`.
+    `least_possible`: no selection has a smaller worst overshoot. `gap`: how far the total over all labels may be from
+    the least, as a share. `from_wished`: distance from the archive's own mix of label sets, as a share of the rows, and
+    `from_wished_gap` how far that may be from the least (None: not known). `short`: labels with fewer rows than
+    requested.
+    """
+
+    worst_overshoot: float
+    least_possible: float
+    gap: float
+    from_wished: float
+    from_wished_gap: float | None
+    short: list[str]
+    at_worst: list[str]
+
+
+class WeightQuality(TypedDict):
+    """The errors that the weights of one split leave.
+
+    `rows_without`: share of its rows whose label set has no selected row. `prevalence_error`: largest error of a
+    weighted prevalence, as a share.
+    """
+
+    rows_without: float
+    prevalence_error: float
+
+
+class Manifest(TypedDict):
+    """The content of `manifest.json`."""
+
+    version: int
+    layout: str
+    #: The folder or URL that paths are relative to, or the specification of a synthetic archive.
+    root: str
+    #: The same folder relative to the folder of the splits: it is found after both were moved together.
+    root_from_splits: NotRequired[str]
+    card: dict[str, Any]
+    request: RequestOptions
+    counts: dict[str, Any]
+    rows: dict[str, int]
+    subjects: dict[str, int]
+    labels: dict[str, LabelCounts]
+    short_labels: list[str]
+    worst_overshoot: float
+    selection: Certificate
+    weights: dict[str, WeightQuality]
+    texts: NotRequired[dict[str, Any]]
+    leaks: dict[str, int]
+    notes: list[str]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """A folder of splits as read: its manifest, card and tables by side."""
+    """A folder of splits as read: its manifest, the card of the data, and one table a split."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     card: DatasetCard
     tables: dict[str, "pd.DataFrame"]
 
     @property
     def root(self) -> str:
-        """What paths in the CSVs are relative to: a folder, or a phantom's specification."""
-        return str(self.manifest["root"])
+        """Return what paths in the CSVs are relative to: a folder, a URL, or a synthetic archive's specification."""
+        return image_root(self.folder, self.manifest)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -58,77 +135,8 @@ class Splits:
         return {FILES[name]: sha256(self.folder / FILES[name]) for name in self.tables}
 
 
-def write(
-    out: Path, records: Records, layout: str, asked: SplitRequest, compiled: Compiled, *, draw: Draw | None = None
-) -> dict[str, Any]:
-    """Write the CSVs, `rejected.csv`, the chart and last `manifest.json` into `out`; return the manifest.
-
-    Raises:
-        LeakError: where two of the compiled splits share a subject, a study, an image or a text; nothing is written.
-        UsageError: where the folder cannot be written.
-    """
-    import pandas as pd
-
-    tables = {FILES[name]: table for name, table in compiled.tables.items()}
-    whole = pd.concat([compiled.tables[name] for name in SPLITS], ignore_index=True)
-    tables[f"sampled_{asked.per_label}_per_label.csv"] = whole
-    tables["rejected.csv"] = pd.DataFrame(compiled.rejected, columns=["path", "reason", "detail"])
-    reasons = pd.Series([reason for _, reason, _ in compiled.rejected], dtype="string").value_counts()
-    texts = text_rows.counted(records, compiled.tables) if records.card.unit == "text" else None
-    said = [] if texts is None else [text_rows.in_words(texts, records.card.group)]
-    manifest: dict[str, Any] = {
-        "version": 1,
-        "layout": layout,
-        "root": records.root,
-        "card": records.card.to_json(),
-        "asked": dataclasses.asdict(asked),
-        "counts": {**compiled.counts, "by_reason": {str(k): int(v) for k, v in sorted(reasons.items())}},
-        "rows": {name: len(table) for name, table in compiled.tables.items()},
-        "subjects": {name: int(table["subject_id"].nunique()) for name, table in compiled.tables.items()},
-        "labels": compiled.labels,
-        "binds": [name for name, row in compiled.labels.items() if row["available"] < asked.per_label],
-        "worst_overshoot": round(compiled.worst_overshoot, 6),
-        "selection": compiled.selection,
-        "weights": compiled.weights,
-        **({} if texts is None else {"texts": texts}),
-        "leaks": (leaks := _certified(compiled, records.card, asked, out)),
-        "notes": [*compiled.notes, *said, *([OFFICIAL_LEAKS] if any(leaks.values()) else [])],
-    }
-    with staged(out, last="manifest.json") as folder:
-        for name, table in tables.items():
-            _whole_numbers(table, records.card).to_csv(folder / name, index=False, lineterminator="\n")
-        manifest["files"] = {name: sha256(folder / name) for name in sorted(tables)}
-        if draw is not None:
-            draw(manifest, folder / CHART)
-        write_json(folder / "manifest.json", manifest)
-    for stale in out.glob("sampled_*_per_label.csv"):
-        if stale.name not in tables:
-            stale.unlink()  # of earlier splits in the same folder, which the new manifest does not know
-    return manifest
-
-
-def _certified(compiled: Compiled, card: DatasetCard, asked: SplitRequest, out: Path) -> dict[str, int]:
-    """Return how many values of each kind two splits share, counted by the code of `cxr-split --audit`.
-
-    The data's own split is taken as it is: its leaks are counted, not refused.
-
-    Raises:
-        LeakError: where two compiled splits share anything; `out` is the folder that its message names.
-    """
-    kinds = [[*IDS, "path"]] if card.unit != "text" else [list(IDS)]
-    # By themselves: beside a column of subjects the audit would pass over what several of them have.
-    kinds += [["text"]] if card.group == "near-duplicate" else []
-    parts = [leak_audit.compare({name: table[kind] for name, table in compiled.tables.items()}) for kind in kinds]
-    compared, leaks = (list(chain.from_iterable(part)) for part in zip(*parts, strict=True))
-    if leaks and not asked.official:
-        first = leaks[0]
-        raise LeakError(KIND_OF.get(first.what, first.what), (first.left, first.right), first.count, out)
-    said = [*compared, *(leak.what for leak in leaks)]
-    return {what: sum(leak.count for leak in leaks if leak.what == what) for what in dict.fromkeys(said)}
-
-
 def read(folder: Path) -> Splits:
-    """The splits in a folder.
+    """Read the splits in a folder.
 
     Raises:
         UsageError: where the manifest or a CSV is missing, or a CSV lacks its columns or was changed since.
@@ -139,23 +147,38 @@ def read(folder: Path) -> Splits:
     tables = {name: _read_table(folder / file, (*NEEDED, *labels), labels, card) for name, file in FILES.items()}
     for name, file in FILES.items():
         if manifest["files"].get(file) != sha256(folder / file):
-            raise UsageError(f"{folder / file} is not the file its manifest certifies; run cxr-split again")
+            raise UsageError(f"{folder / file} {CHANGED}")
         if tables[name].empty:
             raise UsageError(f"{folder / file} has no rows")
     return Splits(folder=folder, manifest=manifest, card=card, tables=tables)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
+def recorded_root(folder: Path) -> str | None:
+    """Return `image_root` of the manifest in a folder; None where it names none.
+
+    Raises:
+        UsageError: where there is no manifest, or it cannot be read.
+    """
+    content = _content(folder)
+    return image_root(folder, content) if isinstance(content, dict) and "root" in content else None
+
+
+def _content(folder: Path) -> object:
+    path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{folder} holds no manifest.json: give a folder that cxr-split wrote") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or not {"root", "card", "asked", "files"} <= manifest.keys():
-        raise UsageError(f"{path} is no manifest of cxr-split")
-    return manifest
+
+
+def _manifest(folder: Path) -> Manifest:
+    path, content = folder / MANIFEST, _content(folder)
+    if not isinstance(content, dict) or (missing := [key for key in KEYS if key not in content]):
+        lack = f": it has no {', '.join(missing)}" if isinstance(content, dict) else ""
+        raise UsageError(f"{path} is no manifest of cxr-split{lack}; make the splits again")
+    return cast(Manifest, content)
 
 
 def _read_table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], card: DatasetCard) -> "pd.DataFrame":
@@ -166,6 +189,7 @@ def _read_table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], ca
             header = next(csv.reader(file), [])
         if missing := [column for column in needed if column not in header]:
             raise UsageError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header[:20])}")
+        # A class may be called "None" or "NA", and an id may begin with 0: only these columns are numbers.
         numbers = {"weight", *(labels if card.multi_label else ())}
         dtypes = {name: "float64" if name in numbers else "string" for name in header}
         table = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values={name: [""] for name in numbers})
@@ -176,56 +200,97 @@ def _read_table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], ca
     return table
 
 
-def _whole_numbers(table: "pd.DataFrame", card: DatasetCard) -> "pd.DataFrame":
-    """Labels as 1, 0, -1 or nothing, not as 1.0."""
-    names = [name for name in card.labels if card.multi_label and name in table]
-    return table.astype(dict.fromkeys(names, "Int64"))
+def image_root(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """Return the place that a manifest's paths are relative to, as it is found from the folder of the splits.
+
+    The recorded place where it exists; else the place with the same position relative to `folder`, where there is a
+    folder; else the recorded place, so that messages name it.
+    """
+    recorded = str(manifest["root"])
+    position = manifest.get("root_from_splits")
+    if position and not _is(Path.exists, Path(recorded)):
+        moved = Path(os.path.normpath(folder.resolve() / position))
+        if _is(Path.is_dir, moved):
+            return str(moved)
+    return recorded
 
 
-def make(source: str, layout: str, asked: SplitRequest, out: Path, draw: Draw | None = None) -> dict[str, Any]:
-    """What `cxr-split` does: read the archive, compile the splits, write them; return the manifest.
+def _is(kind: Callable[[Path], bool], path: Path) -> bool:
+    """Return `kind(path)`; False in a folder that may not be looked into, where it would raise."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
+
+
+def locate(recorded: str | Path, run: Path, hashes: Mapping[str, str]) -> Path:
+    """Return the folder of the splits that a run was trained on, also after run and splits were moved together.
+
+    These places are looked at, in this order:
+
+    1. the recorded path; a relative one from the working folder;
+    2. the recorded path, then its last parts alone ("data/splits", "splits"), from the run's folder and each folder
+       above it. Two folders that are moved together keep the folder that holds both, so the path of the splits from
+       there is one of these.
+
+    A folder counts only where its CSVs have the recorded content: another folder of the same name is passed over.
 
     Args:
-        draw: draws the manifest's chart into a file; None: no chart is written.
+        recorded: the path of the splits as a run's result.json has it (`data.splits`).
+        run: the run's folder.
+        hashes: SHA-256 of each CSV by file name (`data.sha256` of result.json), at least one.
 
     Raises:
-        UsageError: for whatever is wrong with the source, the options or the folder; nothing is written then.
+        UsageError: where no such folder is found.
     """
-    check_writable(out)
-    records = plugins.load(plugins.LAYOUTS, layout).records(source)
-    if records.card.unit == "text":
-        records, asked = text_rows.about(dataclasses.replace(records, root=_resolved(records.root)), asked)
-        compiled = compile_splits(records, asked, lambda _: {})
-        return write(out, records, layout, asked, compiled, draw=draw)
-    root = root_folder(records.root)
-    at_hand = access.at_hand(root, list(records.table["path"].head(1000)))
-
-    def check(paths: Sequence[str]) -> dict[str, tuple[str, str]]:
-        return image_decode.unreadable(root, paths) if at_hand else {}
-
-    compiled = compile_splits(records, asked, check)
-    if not at_hand:
-        compiled.notes.append(f"no image of {records.root} is at hand: none was checked")
-    records = dataclasses.replace(records, root=_resolved(records.root))
-    return write(out, records, layout, asked, compiled, draw=draw)
-
-
-def _resolved(root: str) -> str:
-    """A local root as it is found from anywhere."""
-    return root if phantom.is_spec(root) or access.is_url(root) else str(root_folder(root).resolve())
+    changed: list[tuple[Path, str]] = []
+    for folder in dict.fromkeys(_places(Path(recorded), run)):
+        if not _is(Path.is_file, folder / MANIFEST):
+            continue
+        other = _first_difference(folder, hashes)
+        if other is None:
+            return folder
+        changed.append((folder, other))
+    if changed:
+        folder, file = changed[0]
+        raise UsageError(
+            f"{run}: the splits in {folder} changed since it was trained ({file} differs); put its own files back, or "
+            "evaluate it on these with cxr-evaluate"
+        )
+    raise UsageError(
+        f"{run}: its splits {recorded} are neither there, nor at the same position in a folder above the run; put them "
+        "back, or next to the run's folder, or evaluate it on other splits with cxr-evaluate"
+    )
 
 
-#: The embedded default: `data_splits/phantom` in a checkout, else made in the user's cache folder.
-DEFAULT_SOURCE = "phantom:subjects=1000,seed=0,size=160"
-DEFAULT_ASKED = SplitRequest(per_label=100, text="all")
+def _places(recorded: Path, run: Path) -> Iterator[Path]:
+    yield recorded
+    parts = [part for part in recorded.parts if part != recorded.anchor]
+    # A run reached by a symbolic link has two lines of folders above it; the splits may lie in either.
+    starts = (Path(os.path.normpath(run.absolute())), run.resolve())
+    above = dict.fromkeys(folder for start in starts for folder in (start, *start.parents))
+    for first in range(len(parts)):
+        for folder in above:
+            yield Path(os.path.normpath(folder.joinpath(*parts[first:])))
+
+
+def _first_difference(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """Return the first file of `folder` that is missing or has another hash; None: all are as recorded."""
+    for name, digest in hashes.items():
+        if not _is(Path.is_file, folder / name) or sha256(folder / name) != digest:
+            return name
+    return None if hashes else MANIFEST
 
 
 def default_splits() -> Path:
-    """The phantom's splits: the checkout's, or the same made in the cache folder on first use."""
+    """Return the splits of the synthetic archive: the checkout's, or the same made in the cache folder on first use."""
     tracked = Path("data_splits/phantom")
-    if (tracked / "manifest.json").exists():
+    if (tracked / MANIFEST).exists():
         return tracked
     cached = cache_folder() / "data_splits" / "phantom"
-    if not (cached / "manifest.json").exists():
-        make(DEFAULT_SOURCE, "mimic_cxr", DEFAULT_ASKED, cached)
+    if not (cached / MANIFEST).exists():
+        # Loaded here alone: who reads splits needs no compiler.
+        from cxr_ft.data.splits import write
+
+        write.make_default_splits(cached)
     return cached

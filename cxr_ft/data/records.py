@@ -1,4 +1,4 @@
-"""Record and the records table: the one row type of the package.
+"""Define the records table, the one row type of the package, and normal forms of its columns.
 
 A layout gives a table with the columns below, one row an image, or one row a text. Whatever the archive looks like,
 everything after the layout (splits, batches, pages) sees only this.
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ft.data import phantom
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.sources import access
 from cxr_ft.errors import UsageError
@@ -35,18 +34,20 @@ GIVEN = ("text", "text_pair")
 FRONTAL = ("PA", "AP")
 LATERALS = {"LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL"}
 SPLITS = ("train", "val", "test")
+#: The name of a synthetic archive begins with this.
+PHANTOM = "phantom:"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """What a layout found.
+    """The rows of an archive, as a layout returns them.
 
     Args:
         table: COLUMNS, some of OPTIONAL and REPORT_TEXTS, for texts GIVEN, then the labels: float columns under the
             card's names (1, 0, -1, NaN) for multi-label data, one string column `label` else.
         card: the layout's card, with the label vocabulary filled in.
         root: the folder or URL that paths are relative to, or a phantom's specification ("phantom:subjects=200").
-        notes: what a user should know: one sentence each.
+        notes: one sentence each, for the user.
     """
 
     table: "pd.DataFrame"
@@ -67,7 +68,7 @@ class Records:
         self._check_labels()
 
     def _check_ids(self) -> None:
-        """Raise UsageError where an id or path is missing, an image stands twice, or a study has two subjects."""
+        """Raise UsageError where an id or path is missing, an image is listed twice, or a study has two subjects."""
         table, is_text = self.table, self.card.unit == "text"
         if table.empty:
             raise UsageError(f"{self.root}: no rows")
@@ -88,6 +89,7 @@ class Records:
             raise UsageError(f"{self.root}: study {owners[shared].iloc[0]} belongs to two subjects; ids must be unique")
 
     def _check_labels(self) -> None:
+        """Raise UsageError where a label has another value than 1, 0, -1 or NaN."""
         for name in self.card.labels if self.card.multi_label else ():
             values = self.table[name]
             if len(bad := values[values.notna() & ~values.isin((1, 0, -1))]):
@@ -96,13 +98,21 @@ class Records:
                 )
 
 
+def is_phantom(source: str) -> bool:
+    """Return whether a source names a synthetic archive ("phantom:subjects=240,size=192"), well-formed or not."""
+    return source == PHANTOM.removesuffix(":") or source.startswith(PHANTOM)
+
+
 def root_folder(source: str) -> Path:
-    """The folder behind a source: a path, a URL's mirror, or a phantom, which is made in the cache on first use.
+    """Return the folder behind a source: a path, a URL's mirror, or a phantom, which is made in the cache on first use.
 
     Raises:
         UsageError: where it does not exist; a URL is not looked up here.
     """
-    if phantom.is_spec(source):
+    if is_phantom(source):
+        # Loaded here alone: whose images are in a folder needs no generator.
+        from cxr_ft.data import phantom
+
         return phantom.ensure(source)
     if access.is_url(source):
         return access.mirror(source)
@@ -113,29 +123,29 @@ def root_folder(source: str) -> Path:
 
 
 def views(raw: "pd.Series[str]") -> "pd.Series[str]":
-    """Views as the package writes them: capitals, both laterals as LATERAL (PS3.3 C.8.7.1), "" where none is said."""
+    """Return views as the package writes them: capitals, both laterals as LATERAL (PS3.3 C.8.7.1), "" where unknown."""
     named = raw.fillna("").str.strip().str.upper()
     return named.map(lambda view: LATERALS.get(view, view)).astype("string")
 
 
 def sexes(raw: "pd.Series[str]") -> "pd.Series[str]":
-    """M, F, O, or missing, of any word that begins so."""
+    """Return M, F, O, or missing, for any word that begins so."""
     first = raw.str.strip().str.upper().str[:1]
     return first.where(first.isin(["M", "F", "O"])).astype("string")
 
 
 def ages(raw: "pd.Series[str]") -> "pd.Series[str]":
-    """Whole years, of "58", "58.0", or DICOM's "058Y", "010M" (PS3.5 6.2); missing beyond 0 to 120, which are slips."""
+    """Return whole years for "58", "58.0", DICOM's "058Y" or "010M" (PS3.5 6.2); missing beyond 0 to 120."""
     import pandas as pd
 
-    found = raw.astype("string").str.extract(r"^\s*(\d+)(?:\.0*)?\s*([YMWDymwd]?)\s*$")
-    unit = found[1].str.upper().map({"Y": 1.0, "": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25})
-    years = (pd.to_numeric(found[0]).astype("Float64") * unit.astype("Float64")).floordiv(1)
+    parts = raw.astype("string").str.extract(r"^\s*(\d+)(?:\.0*)?\s*([YMWDymwd]?)\s*$")
+    unit = parts[1].str.upper().map({"Y": 1.0, "": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25})
+    years = (pd.to_numeric(parts[0]).astype("Float64") * unit.astype("Float64")).floordiv(1)
     return years.where(years.between(0, 120)).astype("Int64").astype("string")
 
 
 def bands(raw: "pd.Series[str]") -> "pd.Series[str]":
-    """Ages as bands of ten years ("50-59"), the last of them "90+": an exact age may tell who somebody is."""
+    """Return ages as bands of ten years ("50-59"), the last of them "90+": an exact age may identify a person."""
     import pandas as pd
 
     start = pd.to_numeric(ages(raw)).astype("Int64") // 10 * 10
@@ -144,7 +154,7 @@ def bands(raw: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def raw_labels(table: "pd.DataFrame", card: DatasetCard) -> NDArray[np.float64]:
-    """The raw label values [N, L]: 1, 0, -1, NaN; one-hot for single-label data."""
+    """Return the raw label values [N, L]: 1, 0, -1, NaN; one-hot for single-label data."""
     if card.multi_label:
         return table[list(card.labels)].to_numpy(dtype=np.float64)
     values = table["label"].astype(str).to_numpy()
@@ -152,5 +162,5 @@ def raw_labels(table: "pd.DataFrame", card: DatasetCard) -> NDArray[np.float64]:
 
 
 def order_key(seed: int, name: str) -> bytes:
-    """A hash that orders ids by chance, the same on every machine and whatever other rows there are."""
+    """Return a hash of 8 bytes that orders ids at random: the same on every machine, whatever other rows there are."""
     return hashlib.blake2b(f"{seed}|{name}".encode(), digest_size=8).digest()

@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 from cxr_ft.data import manifest
-from cxr_ft.data.dataset import split_dataset
+from cxr_ft.data.dataset.open_split import open_split
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.pixels import cache, image_decode, shards
 from cxr_ft.data.sources import access
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 
 SIZE = 8
@@ -53,7 +54,7 @@ def few(tmp_path):
 
 @pytest.fixture
 def splits(tmp_path):
-    manifest.make(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
+    make_splits(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     return tmp_path / "splits"
 
 
@@ -176,7 +177,7 @@ def test_training_reads_what_was_built(splits, monkeypatch):
     assert built.images == pd.concat(read.tables.values())["path"].nunique()
     monkeypatch.setattr(shards, "square", lambda *_: pytest.fail("decoded again"))
     for side, table in read.tables.items():
-        rows = split_dataset.rows(read, side, SIZE)
+        rows = open_split(read, side, SIZE)
         root = cache.source_folder(read)
         np.testing.assert_array_equal(np.stack([example.image for example in rows]), expected(root, table["path"]))
 

@@ -11,6 +11,7 @@ from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.pixels import cache, ray_cluster
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 
 SIZE = 8
@@ -68,7 +69,7 @@ def everything(place):
 
 @pytest.fixture
 def splits(tmp_path):
-    manifest.make(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
+    make_splits(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     return tmp_path / "splits"
 
 

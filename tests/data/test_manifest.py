@@ -1,95 +1,49 @@
-"""Split files: what is written is what is read, certified, and other things are refused."""
+"""Reading splits: only what the manifest certifies is read, and a run finds its splits after both were moved."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from cxr_ft.data import manifest
+from cxr_ft.data import manifest, phantom, records
+from cxr_ft.data.audit import leak_audit
 from cxr_ft.data.layouts import folder
+from cxr_ft.data.pixels import cache
+from cxr_ft.data.splits import write
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.errors import UsageError
 
 
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A folder with an archive, its splits, and a run's folder: each test works on a copy."""
+    place = tmp_path_factory.mktemp("archive")
+    source = folder.demo(place)
+    write.make_splits(source, "folder", SplitRequest(per_label=10), place / "data" / "splits")
+    (place / "runs" / "x").mkdir(parents=True)
+    return place
+
+
 @pytest.fixture
-def made(tmp_path):
-    source = folder.demo(tmp_path)
-    out = tmp_path / "splits"
-    manifest.make(source, "folder", SplitRequest(per_label=10), out)
-    return source, out
+def project(archive, tmp_path):
+    """A copy of the archive, whose manifest names the original place: as if the project had been moved here."""
+    shutil.copytree(archive, tmp_path / "project")
+    return tmp_path / "project"
 
 
-def test_files_of_the_contract(made):
-    _, out = made
-    names = {"train_split.csv", "val_split.csv", "test_split.csv", "test_natural_split.csv", "sampled_10_per_label.csv"}
-    assert {p.name for p in out.iterdir()} == names | {"manifest.json", "rejected.csv"}
-    train = pd.read_csv(out / "train_split.csv")
-    first = ["subject_id", "study_id", "dicom_id", "path", "view", "split", "weight", "label", "mini_report"]
-    assert list(train.columns) == first
-    whole = pd.read_csv(out / "sampled_10_per_label.csv")
-    assert len(whole) == 20 and set(whole["split"]) == {"train", "val", "test"}
-    assert (out / "rejected.csv").read_text() == "path,reason,detail\n"
-
-
-def test_made_again_it_is_the_same_to_the_byte(made, tmp_path):
-    source, out = made
-    manifest.make(source, "folder", SplitRequest(per_label=10), tmp_path / "again")
-    for file in out.iterdir():
-        assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes(), file.name
-
-
-def test_the_certificate(made):
-    _, out = made
-    said = json.loads((out / "manifest.json").read_text())
-    assert said["leaks"] == {"subject": 0, "study": 0, "image": 0, "path": 0}
-    assert any("subjects unknown" in note for note in said["notes"])
-    assert said["card"]["labels"] == ["clear", "opaque"] and said["card"]["group"] == "unknown"
-    splits = manifest.read(out)
-    assert {splits.tables[side]["split"].iloc[0] for side in splits.tables} == set(splits.tables)
-
-
-def test_numbers_are_whole_and_blanks_empty(tmp_path):
-    (tmp_path / "a").mkdir()
-    from PIL import Image
-
-    rows = []
-    for i in range(48):
-        Image.new("L", (20, 20), 5 * i + 1).save(tmp_path / "a" / f"{i}.png")
-        rows.append(
-            {"path": f"a/{i}.png", "patient_id": i // 2, "Edema": [1, 0, -1, None][i % 4], "Fracture": int(i % 3 == 0)}
-        )
-    pd.DataFrame(rows).astype({"Edema": "Int64"}).to_csv(tmp_path / "labels.csv", index=False)
-    manifest.make(str(tmp_path), "folder", SplitRequest(per_label=10), tmp_path / "out")
-    train = pd.read_csv(tmp_path / "out" / "train_split.csv", dtype=str, keep_default_na=False)
-    assert set(train["Edema"]) == {"1", "0", "-1", ""} and set(train["Fracture"]) == {"0", "1"}
-    card = manifest.read(tmp_path / "out").card
-    assert card.labels == ("Edema", "Fracture") and card.multi_label and card.group == "subject"
-    assert card.normal is None
-
-
-def test_a_bad_image_is_rejected_with_its_reason(tmp_path):
-    source = folder.demo(tmp_path)
-    bad = tmp_path / "classes" / "clear" / "3.png"
-    bad.write_bytes(bad.read_bytes()[:60])
-    (tmp_path / "classes" / "opaque" / "zz.dcm").write_text("no image")
-    manifest.make(source, "folder", SplitRequest(per_label=40), tmp_path / "out")
-    rejected = pd.read_csv(tmp_path / "out" / "rejected.csv")
-    assert set(rejected["path"]) == {"clear/3.png", "opaque/zz.dcm"}
-    assert rejected["reason"].notna().all() and rejected["detail"].notna().all()
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]["rejected"] == 2
-
-
-def test_a_changed_csv_is_refused(made):
-    _, out = made
+def test_a_changed_csv_is_refused(project):
+    out = project / "data" / "splits"
     file = out / "val_split.csv"
     file.write_text(file.read_text().replace("opaque", "clear", 1))
     with pytest.raises(UsageError, match=r"val_split\.csv is not the file its manifest certifies"):
         manifest.read(out)
 
 
-def test_a_csv_without_its_columns_is_refused(made):
-    _, out = made
+def test_a_csv_without_its_columns_is_refused(project):
+    out = project / "data" / "splits"
     table = pd.read_csv(out / "test_split.csv").drop(columns=["label", "path"])
     table.to_csv(out / "test_split.csv", index=False)
     with pytest.raises(UsageError, match=r"test_split\.csv has no column path, label"):
@@ -104,96 +58,179 @@ def test_a_folder_that_is_none_of_ours_is_refused(tmp_path, content):
         manifest.read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("table", "words"),
-    [
-        ("a,b\n1,2\n", "has no column path"),
-        ("path,b\nx.png,hello\n", "no column label"),
-        ("path,label\nx.png,a\ny.png,b\n", "none of its 2 paths is a file"),
-        ("path,label\nclasses/clear/0.png,a\n", "one class"),
-        ("", "cannot be read: No columns"),
-        ("path,label\n", "0 of 0 rows"),
-        ("path,label\n,a\nclasses/clear/0.png,b\n", "1 of 2 rows have a path missing"),
-        ("path,weight\nclasses/clear/0.png,1\nclasses/clear/1.png,0\n", "label 'weight' has the name of a column"),
-        (
-            "path,findings\nclasses/clear/0.png,1\nclasses/clear/1.png,0\n",
-            "no column label, and no column of",
-        ),
-        ("path,label\nclasses/clear/0.png,a\nclasses/clear/0.png,b\n", "stands in two rows"),
-        ("path,label,dicom_id\nclasses/clear/0.png,a,\nclasses/clear/1.png,b,x\n", "1 rows have no dicom_id"),
-        (
-            "path,label,patient_id,study_id\nclasses/clear/0.png,a,1,s\nclasses/clear/1.png,b,2,s\n",
-            "study s belongs to two subjects",
-        ),
-    ],
-)
-def test_tables_that_do_not_fit_are_one_line(tmp_path, table, words):
-    folder.demo(tmp_path)
-    (tmp_path / "t.csv").write_text(table)
-    with pytest.raises(UsageError, match=words) as caught:
-        folder.records(str(tmp_path / "t.csv"))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_class_may_be_called_none_and_a_subject_na(tmp_path):
-    folder.demo(tmp_path)
-    rows = [f"classes/clear/{i}.png,{['None', 'Mass', ''][i % 3]},{'NA' if i < 4 else i}" for i in range(12)]
-    (tmp_path / "t.csv").write_text("\n".join(["path,label,patient_id", *rows]) + "\n")
-    records = folder.records(str(tmp_path / "t.csv"))
-    assert records.card.labels == ("Mass", "None")
-    assert "NA" in set(records.table["subject_id"])
-    assert any("4 images without a label" in note for note in records.notes)
-
-
-def test_folders_of_splits_are_no_classes(tmp_path):
-    folder.demo(tmp_path)
-    for name, new in (("clear", "train"), ("opaque", "test")):
-        (tmp_path / "classes" / name).rename(tmp_path / "classes" / new)
-    with pytest.raises(UsageError, match="are splits, not classes"):
-        folder.records(str(tmp_path / "classes"))
-
-
-def test_a_bar_in_a_file_name_is_refused(tmp_path):
-    folder.demo(tmp_path)
-    (tmp_path / "classes" / "clear" / "0.png").rename(tmp_path / "classes" / "clear" / "a|b.png")
-    with pytest.raises(UsageError, match="a path must not hold"):
-        folder.records(str(tmp_path / "classes"))
-
-
-def test_new_splits_in_the_same_folder_replace_the_old(made):
-    source, out = made
-    manifest.make(source, "folder", SplitRequest(per_label=9), out)
-    assert [p.name for p in out.glob("sampled_*")] == ["sampled_9_per_label.csv"]
-    manifest.read(out)
-
-
-def test_an_empty_folder_is_one_line(tmp_path):
-    with pytest.raises(UsageError, match="no sub-folders with images"):
-        folder.records(str(tmp_path))
-    with pytest.raises(UsageError, match="does not exist"):
-        folder.records(str(tmp_path / "nothing"))
-
-
-@pytest.mark.slow
-def test_the_tracked_splits_are_those_of_the_default(tmp_path):
-    """data_splits/phantom, made again: the same CSVs to the byte (the chart's pixels depend on fonts)."""
-    tracked = Path(__file__).parents[2] / "data_splits" / "phantom"
-    manifest.make(manifest.DEFAULT_SOURCE, "mimic_cxr", manifest.DEFAULT_ASKED, tmp_path / "again")
-    for file in (tmp_path / "again").iterdir():
-        assert file.read_bytes() == (tracked / file.name).read_bytes(), file.name
-
-
 def test_the_tracked_splits_can_be_read():
     tracked = manifest.read(Path(__file__).parents[2] / "data_splits" / "phantom")
-    assert tracked.root == manifest.DEFAULT_SOURCE
+    assert tracked.root == write.DEFAULT_SOURCE
     assert tracked.card.sensitivity == "synthetic"
 
 
 def test_default_splits_are_made_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(manifest, "DEFAULT_SOURCE", "phantom:subjects=30,seed=0,size=64")
-    monkeypatch.setattr(manifest, "DEFAULT_ASKED", SplitRequest(per_label=8, text="all"))
+    monkeypatch.setattr(write, "DEFAULT_SOURCE", "phantom:subjects=30,seed=0,size=64")
+    monkeypatch.setattr(write, "DEFAULT_REQUEST", SplitRequest(per_label=8, text="all"))
     first = manifest.default_splits()
     stamp = (first / "manifest.json").stat().st_mtime_ns
     assert manifest.default_splits() == first and (first / "manifest.json").stat().st_mtime_ns == stamp
     assert manifest.read(first).root.startswith("phantom:")
+
+
+def test_a_manifest_without_its_request_says_so(project):
+    file = project / "data" / "splits" / "manifest.json"
+    content = json.loads(file.read_text())
+    del content["request"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="it has no request; make the splits again"):
+        manifest.read(file.parent)
+
+
+@pytest.mark.parametrize("source", ["phantom:subjects=2", "phantom", "data/phantom", "phantoms/x", "phantom:people=3"])
+def test_a_synthetic_archive_is_known_without_loading_it(source):
+    assert records.is_phantom(source) == phantom.is_spec(source)
+
+
+# A run and its splits: result.json has the path as it was typed, and the hashes of the CSVs.
+
+
+def hashes(splits):
+    return manifest.read(splits).hashes
+
+
+def test_splits_that_were_not_moved_are_where_they_were(project, tmp_path, monkeypatch):
+    splits, run = project / "data" / "splits", project / "runs" / "x"
+    assert manifest.locate(str(splits), run, hashes(splits)) == splits
+    monkeypatch.chdir(project)
+    assert manifest.locate("data/splits", Path("runs/x"), hashes(splits)) == Path("data/splits")
+    (tmp_path / "elsewhere").mkdir()
+    assert manifest.locate(str(splits), tmp_path / "elsewhere", hashes(splits)) == splits
+
+
+@pytest.mark.parametrize("recorded", ["data/splits", "./data/splits", "../project/data/splits", "../../data/splits"])
+def test_a_relative_path_is_found_from_another_working_folder(project, tmp_path, monkeypatch, recorded):
+    monkeypatch.chdir(tmp_path)
+    splits = project / "data" / "splits"
+    assert manifest.locate(recorded, project / "runs" / "x", hashes(splits)).resolve() == splits
+    assert manifest.locate(recorded, Path("project/runs/x"), hashes(splits)).resolve() == splits
+
+
+@pytest.mark.parametrize("below", ["", "deeper/inside"])
+def test_run_and_splits_moved_together_are_found(project, tmp_path, below):
+    old, expected = str(project / "data" / "splits"), hashes(project / "data" / "splits")
+    new = tmp_path / "new" / "home" / below
+    new.parent.mkdir(parents=True, exist_ok=True)
+    project.rename(new)
+    assert manifest.locate(old, new / "runs" / "x", expected) == new / "data" / "splits"
+
+
+def test_splits_inside_the_run_and_beside_it_are_found(project, tmp_path):
+    old, expected = "/gone/data/splits", hashes(project / "data" / "splits")
+    inside = project / "runs" / "x" / "splits"
+    shutil.copytree(project / "data" / "splits", inside)
+    shutil.rmtree(project / "data")
+    assert manifest.locate(old, project / "runs" / "x", expected) == inside
+    inside.rename(project / "runs" / "splits")
+    assert manifest.locate(old, project / "runs" / "x", expected) == project / "runs" / "splits"
+
+
+def test_a_run_behind_a_symbolic_link_finds_splits_on_both_ways(project, tmp_path):
+    expected = hashes(project / "data" / "splits")
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "x"
+    link.symlink_to(project / "runs" / "x")
+    assert manifest.locate("/gone/data/splits", link, expected) == project / "data" / "splits"
+    (tmp_path / "links" / "data").symlink_to(project / "data")
+    assert manifest.locate("/gone/data/splits", link, expected) == tmp_path / "links" / "data" / "splits"
+
+
+def test_another_folder_of_the_same_name_is_passed_over(project, tmp_path, monkeypatch):
+    """The working folder has splits of the same name with other rows; the run's own are nearer to the run."""
+    splits = project / "data" / "splits"
+    other = tmp_path / "data" / "splits"
+    write.make_splits(str(project / "classes"), "folder", SplitRequest(per_label=9, seed=1), other)
+    assert hashes(other) != hashes(splits)
+    monkeypatch.chdir(tmp_path)
+    assert manifest.locate("data/splits", project / "runs" / "x", hashes(splits)) == splits
+    assert manifest.locate(str(other), project / "runs" / "x", hashes(splits)) == splits
+
+
+def test_deleted_splits_are_one_line(project):
+    expected = hashes(project / "data" / "splits")
+    shutil.rmtree(project / "data")
+    with pytest.raises(
+        UsageError, match=r"its splits data/splits are neither there.*put them back.*cxr-evaluate"
+    ) as no:
+        manifest.locate("data/splits", project / "runs" / "x", expected)
+    assert "\n" not in str(no.value)
+
+
+@pytest.mark.parametrize("how", ["changed", "missing", "no hashes"])
+def test_splits_with_other_content_are_one_line(project, how):
+    splits = project / "data" / "splits"
+    expected = hashes(splits)
+    if how == "changed":
+        with (splits / "val_split.csv").open("a") as file:
+            file.write("\n")
+    if how == "missing":
+        (splits / "val_split.csv").unlink()
+    expected = {} if how == "no hashes" else expected
+    name = "manifest.json" if how == "no hashes" else "val_split.csv"
+    with pytest.raises(UsageError, match=rf"changed since it was trained \({name} differs\).*cxr-evaluate") as no:
+        manifest.locate(str(splits), project / "runs" / "x", expected)
+    assert str(splits) in str(no.value) and "\n" not in str(no.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
+def test_a_folder_that_may_not_be_looked_into_is_passed_over(project, tmp_path):
+    expected = hashes(project / "data" / "splits")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    try:
+        found = manifest.locate(closed / "data" / "splits", project / "runs" / "x", expected)
+    finally:
+        closed.chmod(0o700)
+    assert found == project / "data" / "splits"
+
+
+# The images: the manifest names their folder, and its position relative to the splits.
+
+
+def test_images_moved_together_with_the_splits_are_found(archive, project, tmp_path):
+    recorded = manifest.read(archive / "data" / "splits").root
+    assert recorded == str(archive / "classes") and Path(recorded).is_dir()
+    # The place of the manifest counts as long as it exists; a copy elsewhere does not change that.
+    assert manifest.read(project / "data" / "splits").root == recorded
+    content = json.loads((project / "data" / "splits" / "manifest.json").read_text())
+    assert content["root_from_splits"] == "../../classes"
+    content["root"] = "/gone/classes"
+    (project / "data" / "splits" / "manifest.json").write_text(json.dumps(content))
+    moved = manifest.read(project / "data" / "splits")
+    assert moved.root == str(project / "classes")
+    assert cache.source_folder(moved) == project / "classes"
+    link = tmp_path / "link"
+    link.symlink_to(project / "data" / "splits")
+    assert manifest.read(link).root == str(project / "classes")
+
+
+def test_the_audit_finds_moved_images_too(project):
+    out = project / "data" / "splits"
+    content = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**content, "root": "/gone/classes"}))
+    assert "pixels" in leak_audit.audit([out / f"{name}_split.csv" for name in ("train", "val", "test")]).compared
+
+
+@pytest.mark.parametrize("position", [None, "../../not/there"])
+def test_images_that_are_gone_are_named_as_recorded(project, position):
+    out = project / "data" / "splits"
+    content = json.loads((out / "manifest.json").read_text())
+    content |= {"root": "/gone/classes", "root_from_splits": position}
+    if position is None:
+        del content["root_from_splits"]
+    (out / "manifest.json").write_text(json.dumps(content))
+    splits = manifest.read(out)
+    assert splits.root == "/gone/classes"
+    with pytest.raises(UsageError, match="/gone/classes does not exist: was the archive moved"):
+        cache.source_folder(splits)
+
+
+def test_a_synthetic_archive_has_no_position():
+    tracked = manifest.read(Path(__file__).parents[2] / "data_splits" / "phantom")
+    assert "root_from_splits" not in tracked.manifest and tracked.root.startswith("phantom:")

@@ -21,6 +21,7 @@ from cxr_ft.data import manifest
 from cxr_ft.data.layouts import mimic_cxr, nih, table
 from cxr_ft.data.sources import access
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def server():
 def csvs(source, layout, out, url, **asked):
     """The split CSVs of a source, by name."""
     with access.bigquery_endpoint(url):
-        manifest.make(str(source), layout, SplitRequest(**{"per_label": 4, "views": "all", **asked}), out)
+        make_splits(str(source), layout, SplitRequest(**{"per_label": 4, "views": "all", **asked}), out)
     return {file.name: file.read_bytes() for file in out.glob("*_split.csv")} | {
         "sampled": next(out.glob("sampled_*.csv")).read_bytes()
     }

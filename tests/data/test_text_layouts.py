@@ -17,9 +17,10 @@ from cxr_ft import plugins
 from cxr_ft.cli.split import main
 from cxr_ft.data import manifest
 from cxr_ft.data.audit.leak_audit import audit
-from cxr_ft.data.dataset import split_dataset
+from cxr_ft.data.dataset.open_split import open_split
 from cxr_ft.data.layouts import _texts, imdb, mnli, openi, report_text, resumes, sst2, text_table, tweet_sentiment
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 
 LAYOUTS = {m.__name__.rpartition(".")[2]: m for m in (imdb, mnli, report_text, resumes, sst2, text_table)}
@@ -32,7 +33,7 @@ def one_line(error, *parts):
 
 
 def made(source, layout, out, **asked):
-    return manifest.make(str(source), layout, SplitRequest(**{"per_label": 10, **asked}), out)
+    return make_splits(str(source), layout, SplitRequest(**{"per_label": 10, **asked}), out)
 
 
 def same(left, right):
@@ -53,14 +54,14 @@ def test_splits_of_every_layout(layout, tmp_path):
         assert (table["path"] == "").all() and (table["view"] == "").all()
         merged = table.merge(records.table, on="dicom_id", suffixes=("", "_was"))
         assert (merged["text"] == merged["text_was"]).all() and len(merged) == len(table), name
-    rows = split_dataset.rows(splits, "test", 0)
+    rows = open_split(splits, "test", 0)
     example = rows[0]
     assert example.image.shape == (0, 0) and example.given == splits.tables["test"]["text"][0] and example.text == ""
     assert example.pair == (splits.tables["test"]["text_pair"][0] if "text_pair" in splits.tables["test"] else "")
     assert example.targets.shape == (len(splits.card.labels),) and rows.images.shape == (len(rows), 0, 0)
     with pytest.raises(UsageError, match="holds texts alone"):
-        split_dataset.rows(splits, "test", 224)
-    assert rows.images.digest != split_dataset.rows(splits, "train", 0).images.digest
+        open_split(splits, "test", 224)
+    assert rows.images.digest != open_split(splits, "train", 0).images.digest
 
 
 @pytest.mark.parametrize("layout", sorted({*LAYOUTS} - {"report_text"}))
@@ -262,7 +263,7 @@ def test_a_section_alone_is_read_and_grouped_anew(tmp_path):
     source = report_text.demo(tmp_path)
     told = made(source, "report_text", tmp_path / "out", text="findings")
     train = manifest.read(tmp_path / "out").tables["train"]
-    assert train["text"].str.fullmatch(r"Film \d+\.").all() and told["asked"]["text"] == "findings"
+    assert train["text"].str.fullmatch(r"Film \d+\.").all() and told["request"]["text"] == "findings"
     with pytest.raises(UsageError, match=r"leaves nothing for|need one each"):
         made(source, "report_text", tmp_path / "other", text="impression")  # all impressions are the same
 
@@ -395,7 +396,7 @@ def test_what_texts_do_not_have_is_refused(tmp_path):
             made(source, "text_table", tmp_path / "out", **asked)
     made(source, "text_table", tmp_path / "out")
     with pytest.raises(UsageError, match=r"data\.views counts images"):
-        split_dataset.rows(manifest.read(tmp_path / "out"), "test", 0, views=2)
+        open_split(manifest.read(tmp_path / "out"), "test", 0, views=2)
 
 
 def test_the_hub_is_named_without_a_network(tmp_path, monkeypatch):
@@ -434,7 +435,7 @@ def test_the_resumes_and_their_published_split(tmp_path):
     for name, part in (("train", train), ("test", test)):
         part.to_csv(tmp_path / f"{name}.csv", index=False)
     (leak,) = audit([tmp_path / "train.csv", tmp_path / "test.csv"]).leaks
-    assert (leak.what, leak.rows, leak.total) == ("text", 137, 145)
+    assert (leak.kind, leak.rows, leak.total) == ("text", 137, 145)
     told = made(REAL / "resumes.csv", "resumes", tmp_path / "out", per_label=40)
     assert told["texts"]["rows"] == 962 and told["texts"]["distinct"] == 166 and len(told["labels"]) == 25
     assert set(told["leaks"].values()) == {0}

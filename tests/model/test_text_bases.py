@@ -11,9 +11,9 @@ from text_parts import CAUSAL, ENCODERS, LABELS, SHAPES, TEXTS, base_of, example
 from transformers import AutoModel, AutoModelForCausalLM
 
 from cxr_ft import config
-from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model import assembly
 from cxr_ft.model.bases import causal_lm, text_encoder
@@ -340,7 +340,7 @@ def test_a_run_on_texts_is_trained_reloaded_and_judged(kind, method, tmp_path):
     with (tmp_path / "texts.csv").open("w", newline="") as file:
         rows = [(f"{'pain' if i % 2 else 'calm'} {words[i % 6]} {i}", ("well", "ill")[i % 2]) for i in range(60)]
         csv.writer(file).writerows([("text", "label"), *rows])
-    manifest.make(str(tmp_path / "texts.csv"), "text_table", SplitRequest(per_label=24), tmp_path / "splits")
+    make_splits(str(tmp_path / "texts.csv"), "text_table", SplitRequest(per_label=24), tmp_path / "splits")
     base = base_of(kind)
     base.save(tmp_path / "base", base.lm)
     raw = {
@@ -357,7 +357,7 @@ def test_a_run_on_texts_is_trained_reloaded_and_judged(kind, method, tmp_path):
 
 
 def test_a_base_of_texts_says_what_it_would_read_of_images(tmp_path):
-    manifest.make(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
+    make_splits(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     with pytest.raises(UsageError, match=r"reads text, and .* holds images.*data\.context=findings"):
         fit(
             config.resolve({"data": {"splits": str(tmp_path / "splits")}, "model": "bert-tiny-random"}),

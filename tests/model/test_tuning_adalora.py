@@ -6,9 +6,9 @@ from peft import PeftModel
 from tuning_parts import LABELS, answers, batch_of, built, logits
 
 from cxr_ft import config
-from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
 from cxr_ft.model.tuning import _allocation, adalora
@@ -82,7 +82,7 @@ def test_the_loop_calls_it_around_each_step(tmp_path, monkeypatch):
     monkeypatch.setattr(
         _allocation.Allocation, "on_after_step", lambda self, step: (called.append(step), after(self, step))
     )
-    manifest.make(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
+    make_splits(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     tiny = git.tiny()
     tiny.save(tmp_path / "tiny", tiny.lm)
     raw = {

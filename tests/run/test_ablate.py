@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from cxr_ft import config
-from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run.ablation import ablate, grid
@@ -18,7 +18,7 @@ from cxr_ft.run.training import train
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
+    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return place
@@ -169,7 +169,7 @@ def test_other_labels_cannot_judge_it(finished, tmp_path):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for i in range(12):
             Image.new("L", (40, 40), 9 * i).save(tmp_path / "pets" / name / f"{i}.png")
-    manifest.make(str(tmp_path / "pets"), "folder", SplitRequest(per_label=10), tmp_path / "splits")
+    make_splits(str(tmp_path / "pets"), "folder", SplitRequest(per_label=10), tmp_path / "splits")
     with pytest.raises(UsageError, match="it was trained on clear, opaque; the splits have cat, dog"):
         external_validation.evaluate_on(finished, tmp_path / "splits", tmp_path / "out")
 
@@ -187,7 +187,7 @@ def test_fewer_classes_can_still_judge_a_single_label_run(place, tmp_path):
         f"{p.relative_to(tmp_path / 'three')},{p.parent.name}" for p in sorted((tmp_path / "three").glob("*/*.png"))
     ]
     (tmp_path / "three" / "t.csv").write_text("\n".join(["path,label", *rows]) + "\n")
-    manifest.make(str(tmp_path / "three"), "folder", SplitRequest(per_label=10), tmp_path / "splits")
+    make_splits(str(tmp_path / "three"), "folder", SplitRequest(per_label=10), tmp_path / "splits")
     raw = {"data": {"splits": str(tmp_path / "splits")}, "model": str(place / "tiny"), "train": {"epochs": 1}}
     train.fit(config.resolve(raw), tmp_path / "run", verify=False)
     metrics, _ = external_validation.evaluate_on(tmp_path / "run", place / "splits", tmp_path / "out")

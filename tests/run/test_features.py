@@ -13,9 +13,10 @@ from transformers import GitConfig, GitForCausalLM
 from cxr_ft import config
 from cxr_ft.config import Part
 from cxr_ft.data import manifest
-from cxr_ft.data.dataset import split_dataset
+from cxr_ft.data.dataset.open_split import open_split
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.assembly import ModelParts, build
 from cxr_ft.model.bases import git, timm_vision
@@ -30,7 +31,7 @@ from cxr_ft.run.training import checkpoint, train
 def place(tmp_path_factory):
     """Splits of a tiny folder, and a tiny pretrained model."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
+    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return place
@@ -71,7 +72,7 @@ def parts_of(place, **how):
 
 
 def side(place, name="train", size=32, **how):
-    return split_dataset.rows(manifest.read(place / "splits"), name, size, **how)
+    return open_split(manifest.read(place / "splits"), name, size, **how)
 
 
 def files(cache):
@@ -171,7 +172,7 @@ def test_no_change_is_ever_a_hit(place, cache, monkeypatch):
     assert stored(autocast=torch.bfloat16) == 3
     order = dataclasses.replace(manifest.read(place / "splits"))
     order.tables["train"] = order.tables["train"][::-1].reset_index(drop=True)
-    assert stored(rows=split_dataset.rows(order, "train", 32)) == 4
+    assert stored(rows=open_split(order, "train", 32)) == 4
     assert stored(rows=side(place, "val")) == 5
     settings = parts.base.processor.image_processor
     monkeypatch.setattr(settings, "image_mean", [0.5, 0.5, 0.4])
@@ -187,7 +188,7 @@ def test_no_change_is_ever_a_hit(place, cache, monkeypatch):
 
 def test_another_image_is_another_file(place, tmp_path, cache):
     source = Path(folder.demo(tmp_path))
-    manifest.make(str(source), "folder", SplitRequest(per_label=12), tmp_path / "splits")
+    make_splits(str(source), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     parts = parts_of(place)
     feature_store.FeatureStore(parts).frozen(side(tmp_path), reads=2)
     film = source / str(side(tmp_path).table["path"].iloc[0])

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run.ablation import ablate, grid, rate_search, workers
@@ -18,7 +18,7 @@ from cxr_ft.run.training import train
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
+    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return {

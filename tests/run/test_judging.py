@@ -30,7 +30,7 @@ def manifest(blank="negative", labels=("a", "b")):
         manifest={
             "counts": {"eligible": 100},
             "labels": {name: {"available": counts[name]} for name in labels},
-            "asked": {"blank": blank},
+            "request": {"blank": blank},
         }
     )
 
@@ -58,7 +58,7 @@ def test_the_natural_prevalence_is_the_manifests():
     assert evaluation_context.EvaluationContext(None, None, manifest(labels=("a",))).natural(LABELS) == [0.2, None]
     assert evaluation_context.EvaluationContext(None, None, manifest(blank="ignore")).natural(LABELS) == [None, None]
     assert evaluation_context.EvaluationContext(
-        None, None, SimpleNamespace(manifest={"asked": {"blank": "negative"}})
+        None, None, SimpleNamespace(manifest={"request": {"blank": "negative"}})
     ).natural(LABELS) == [
         None,
         None,

@@ -14,6 +14,7 @@ from cxr_ft.data import manifest
 from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.model.protocols import HasFrozenPrefix
@@ -29,7 +30,7 @@ METHODS = ["full", "last_layers", "lora", "adapter", "bitfit", "ia3", "qlora"]
 def place(tmp_path_factory):
     """Splits of a tiny folder, and tiny pretrained models."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
+    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     for name, tiny in (("git", git.tiny()), ("vit", timm_vision.tiny())):
         tiny.save(place / name, tiny.lm)
     return place

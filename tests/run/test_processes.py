@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from cxr_ft import config
-from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run.record import results
@@ -26,7 +26,7 @@ SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 def place(tmp_path_factory):
     """Splits of a tiny folder, and a tiny pretrained model without dropout."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
+    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.lm.config.hidden_dropout_prob = tiny.lm.config.attention_probs_dropout_prob = 0.0
     tiny.save(place / "dry", tiny.lm)

@@ -16,6 +16,7 @@ from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.model.heads.classify import Classify
@@ -29,7 +30,7 @@ from cxr_ft.run.training.step import Stepper
 def place(tmp_path_factory):
     """Splits of a tiny folder, and a tiny pretrained model, with dropout and without."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
+    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     assert tiny.lm.config.hidden_dropout_prob > 0
     tiny.save(place / "tiny", tiny.lm)

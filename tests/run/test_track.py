@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cxr_ft import config
-from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run import trackers as track
@@ -31,7 +31,7 @@ def place(tmp_path_factory):
     folder.demo(place)
     for i, path in enumerate(sorted((place / "classes").rglob("*.png"))):
         path.rename(path.with_name(f"{NAME}{i}.png"))
-    manifest.make(str(place / "classes"), "folder", SplitRequest(per_label=12), place / "splits")
+    make_splits(str(place / "classes"), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return place

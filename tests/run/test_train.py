@@ -13,6 +13,7 @@ from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run.evaluation import evaluate
@@ -25,7 +26,7 @@ from cxr_ft.run.training.loop import TrainingError
 def place(tmp_path_factory):
     """Splits of a tiny folder, and a tiny pretrained model."""
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
+    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
     return place
@@ -213,13 +214,13 @@ def test_what_cannot_be_done_writes_nothing(place, tmp_path):
 
 
 def test_reports_count_a_study_once(place, tmp_path):
-    from cxr_ft.data.dataset import split_dataset
+    from cxr_ft.data.dataset.open_split import open_split
 
     splits = manifest.read(place / "splits")
     twice = pd.concat([splits.tables["train"]] * 2, ignore_index=True)
     doubled = dataclasses.replace(splits, tables={**splits.tables, "train": twice})
-    assert len(split_dataset.rows(doubled, "train", 32)) == 2 * len(splits.tables["train"])
-    assert len(split_dataset.rows(doubled, "train", 32, text="mini_report")) == len(splits.tables["train"])
+    assert len(open_split(doubled, "train", 32)) == 2 * len(splits.tables["train"])
+    assert len(open_split(doubled, "train", 32, text="mini_report")) == len(splits.tables["train"])
 
 
 def test_memory_and_parameters_are_counted(place, tmp_path):

@@ -5,8 +5,8 @@ import pandas as pd
 from PIL import Image
 
 from cxr_ft import config
-from cxr_ft.data import manifest
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model.bases import git
 
 #: Mean shade of the images of each class, and how much it varies from image to image: much more than the means differ.
@@ -37,7 +37,7 @@ def make(place, per_class=40, per_label=None):
             row = {"path": f"{name}{i}.png", "subject_id": f"{name}{i}", "label": name}
             rows.append({**row, "findings": FINDINGS[name][i % 3]})
     pd.DataFrame(rows).to_csv(place / "images" / "table.csv", index=False)
-    manifest.make(
+    make_splits(
         str(place / "images"),
         "folder",
         SplitRequest(per_label=per_label or per_class, text="findings", ratios=(50.0, 35.0, 15.0)),

@@ -13,7 +13,7 @@ from cxr_ft.show.charts import charts
 from cxr_ft.show.runs import Run, names, peak_bytes
 
 MANIFEST = {
-    "asked": {"per_label": 50},
+    "request": {"per_label": 50},
     "labels": {
         "Edema": {"available": 900, "train": 35, "val": 8, "test": 8, "test_natural": 3},
         HOSTILE: {"available": 20, "train": 14, "val": 3, "test": 3, "test_natural": 1},

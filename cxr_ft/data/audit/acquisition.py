@@ -1,10 +1,10 @@
-"""What a file is besides the film in it: pixels as a hash, size, file, header, mean grey level."""
+"""Measure how an image was acquired and stored: a hash of its pixels, size, file, header, mean grey level."""
 
 import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,14 +15,14 @@ from cxr_ft.progress import track
 if TYPE_CHECKING:
     import pandas as pd
 
-#: How the film was made; nothing that says of whom.
+#: Header fields of the acquisition; none that identifies a person.
 HEADER = ("Modality", "PhotometricInterpretation", "BitsStored", "Manufacturer", "TransferSyntaxUID")
 
 
 def measure(root: Path, paths: Sequence[str]) -> "pd.DataFrame":
-    """Of each image: a hash of its pixels ("" where it cannot be read), size, file, header and mean grey level.
+    """Return a row an image, by path: a hash of its pixels, size, file, header and mean grey level.
 
-    Indexed by path. No identifying header field is read.
+    The hash is "" and the rest missing where an image cannot be read. No identifying header field is read.
     """
     import pandas as pd
 
@@ -31,7 +31,8 @@ def measure(root: Path, paths: Sequence[str]) -> "pd.DataFrame":
     return pd.DataFrame(rows, index=pd.Index(paths, name="path"))
 
 
-def _measure(root: Path, path: str) -> dict[str, Any]:
+def _measure(root: Path, path: str) -> dict[str, object]:
+    """Return one image's row of `measure`."""
     file = local(root, path)
     try:
         pixels = read_xray(file)
@@ -54,8 +55,8 @@ def _measure(root: Path, path: str) -> dict[str, Any]:
     }
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """What a file says of how it was made; nothing that says of whom."""
+def _header(file: Path) -> dict[str, object]:
+    """Return the values of HEADER in a DICOM file, or the properties of another image file."""
     from cxr_ft.data.dicom import header_scan
 
     try:
@@ -65,7 +66,8 @@ def _header(file: Path) -> dict[str, Any]:
     return {f"header {tag}": value for tag, value in zip(HEADER, values, strict=True)}
 
 
-def _picture_header(file: Path) -> dict[str, Any]:
+def _picture_header(file: Path) -> dict[str, object]:
+    """Return the colour mode, JPEG quality (as the sum of its tables) and resolution of an image file."""
     from PIL import Image
 
     with Image.open(file) as picture:

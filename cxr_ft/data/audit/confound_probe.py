@@ -1,8 +1,10 @@
-"""What can be told about a label without looking at the film: a warning that the sides of a label differ in more.
+"""Measure how well a label is predicted without the content of the image: a confound that models may learn instead.
 
 Sets put together from several sources often have one label from one hospital and another from the next: then the size
-of the file says as much as the lungs. A logistic regression is given only such things and judged on subjects it has not
-seen (DeGrave et al., AI for radiographic COVID-19 detection selects shortcuts over signal, 2021, shows why).
+of the file says as much as the lungs. A logistic regression gets only such features and is evaluated on subjects it was
+not fitted on (DeGrave et al., AI for radiographic COVID-19 detection selects shortcuts over signal, 2021, shows why).
+
+Shapes: N rows, F features.
 """
 
 from dataclasses import dataclass
@@ -17,10 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
-#: The lower end of the interval from which on a label counts as told without the film.
-FOUND = 0.7
+#: A label whose interval lies above this counts as predicted without the image.
+CONFOUNDED = 0.7
 FOLDS, REPLICATES, SHUFFLES = 5, 500, 5
-#: Rows looked at, at most, whole subjects by chance; and subjects with and without a label, at least.
+#: Rows used, at most (whole subjects at random), and the fewest subjects with and without a label.
 ROWS, LEAST = 6000, 20
 #: Values of a category that get a column of their own, and the rows they need.
 VALUES, COMMON = 20, 5
@@ -40,21 +42,21 @@ NO_LABELS = {
     "mini_report",
     "text",
 }
-#: What a feature belongs to, by the beginning of its name.
+#: Groups of features: the beginning of a feature's name.
 GROUPS = ("size", "file", "header", "source", "intensity")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confound:
-    """How well one label is told from things that are not the film.
+    """The accuracy of predicting one label from features that are not the content of the image.
 
     Args:
         label: its name.
         auroc, low, high: area under the ROC curve over held-out subjects with all features, and its 95 % interval
             (bootstrap of subjects).
-        shuffled: the same with the labels shuffled between subjects, the highest of SHUFFLES: what chance gives here.
+        shuffled: the area with labels shuffled between subjects, the highest of SHUFFLES: the level of chance here.
         by: the area with one group of features alone.
-        rows, positives: what it rests on.
+        rows, positives: rows with a known label, and those of them where it is positive.
     """
 
     label: str
@@ -67,9 +69,9 @@ class Confound:
     positives: int
 
     @property
-    def found(self) -> bool:
-        """Whether the label is told far better than chance."""
-        return self.low > max(FOUND, self.shuffled)
+    def above_chance(self) -> bool:
+        """Return whether the label is predicted far better than chance."""
+        return self.low > max(CONFOUNDED, self.shuffled)
 
     def __str__(self) -> str:
         by = ", ".join(f"{name} {value:.2f}" for name, value in self.by.items())
@@ -82,32 +84,34 @@ class Confound:
 def probe(
     table: "pd.DataFrame", measured: "pd.DataFrame", path: str | None, group: str | None
 ) -> tuple[list[Confound], list[str]]:
-    """How well each label of `table` is told without the film, the best told first; and what is to be said.
+    """Return how well each label of `table` is predicted without the image, the best first; and notes.
 
     Args:
-        measured: of `acquisition.measure`, by path; may be empty.
-        path, group: the columns of the files and of what must stand in one fold; None where there is none.
+        measured: the result of `acquisition.measure`, by path; may be empty.
+        path: the column of file names; None: there is none.
+        group: the column of values that must stay in one fold, as subjects; None: each row is its own.
     """
     labels = _labels(table)
     if not labels:
-        return [], ["no column of labels was found: the confound probe had nothing to predict"]
+        return [], ["the tables have no column of labels: the confound probe had nothing to predict"]
     groups = table[group] if group else table.index.astype(str).to_series(index=table.index)
-    keep = _some(groups.to_numpy(dtype=object))
+    keep = _sample(groups.to_numpy(dtype=object))
     table, groups = table[keep].reset_index(drop=True), groups[keep].reset_index(drop=True)
     features = _features(table, measured, path, set(labels))
     if not features:
-        return [], ["nothing that could tell a label without the film stands in the tables: no confound probe"]
+        return [], ["the tables have no feature besides the image itself: no confound probe"]
     subject = np.unique(groups.to_numpy(dtype=object), return_inverse=True)[1]
-    found, few = [], []
+    confounds, few = [], []
     for label, values in labels.items():
         truth = values[keep]
-        stated = ~np.isnan(truth)
-        if min(len(set(subject[stated & (truth == value)])) for value in (0, 1)) < LEAST:
+        known = ~np.isnan(truth)
+        if min(len(set(subject[known & (truth == value)])) for value in (0, 1)) < LEAST:
             few.append(label)
             continue
-        found.append(_confound(label, truth[stated] == 1, {k: x[stated] for k, x in features.items()}, subject[stated]))
+        parts = {name: x[known] for name, x in features.items()}
+        confounds.append(_confound(label, truth[known] == 1, parts, subject[known]))
     notes = [f"too few subjects with and without it for the confound probe: {', '.join(few)}"] if few else []
-    return sorted(found, key=lambda one: (-one.auroc, one.label)), notes
+    return sorted(confounds, key=lambda confound: (-confound.auroc, confound.label)), notes
 
 
 def _confound(label: str, truth: NDArray[np.bool_], features: dict[str, Floats], subject: NDArray[Any]) -> Confound:
@@ -129,7 +133,7 @@ def _confound(label: str, truth: NDArray[np.bool_], features: dict[str, Floats],
 
 
 def _held_out(x: Floats, truth: NDArray[np.bool_], subject: NDArray[Any]) -> Floats:
-    """Scores of each row by a regression that has not seen its subject."""
+    """Return the score of each row [N] by a regression that was not fitted on its subject."""
     from sklearn.linear_model import LogisticRegression
 
     score = np.zeros(len(truth))
@@ -146,6 +150,7 @@ def _held_out(x: Floats, truth: NDArray[np.bool_], subject: NDArray[Any]) -> Flo
 
 
 def _shuffled(x: Floats, truth: NDArray[np.bool_], subject: NDArray[Any], rng: np.random.Generator) -> float:
+    """Return the area with labels exchanged between subjects, each with that of its first row."""
     names, where = np.unique(subject, return_inverse=True)
     first = truth[np.unique(where, return_index=True)[1]]
     other = rng.permutation(first)[where] if len(names) < len(truth) else rng.permutation(truth)
@@ -153,6 +158,7 @@ def _shuffled(x: Floats, truth: NDArray[np.bool_], subject: NDArray[Any], rng: n
 
 
 def _auroc(truth: NDArray[np.bool_], score: Floats) -> float:
+    """Return the area under the ROC curve by the ranks of the positives (Mann-Whitney); NaN where a class is empty."""
     from scipy.stats import rankdata
 
     positive = int(truth.sum())
@@ -165,7 +171,7 @@ def _auroc(truth: NDArray[np.bool_], score: Floats) -> float:
 def _interval(
     truth: NDArray[np.bool_], score: Floats, subject: NDArray[Any], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """The middle 95 % over bootstraps of subjects."""
+    """Return the middle 95 % of the area over bootstraps of subjects."""
     order = np.argsort(subject, kind="stable")
     rows = np.split(order, np.flatnonzero(np.diff(subject[order])) + 1)
     areas = []
@@ -177,23 +183,23 @@ def _interval(
 
 
 def _labels(table: "pd.DataFrame") -> dict[str, Floats]:
-    """The label columns as 1, 0, NaN (uncertain): of one column `label` each class, else columns of only 1, 0, -1."""
+    """Return the labels as 1, 0, NaN (uncertain) [N]: each class of a column `label`, else columns of only 1, 0, -1."""
     import pandas as pd
 
     if "label" in table:
         classes = sorted(set(table["label"]) - {""})
         names = {f"{classes[1]} (not {classes[0]})": classes[1]} if len(classes) == 2 else {c: c for c in classes}
         return {name: np.array((table["label"] == label).tolist(), dtype=np.float64) for name, label in names.items()}
-    found: dict[str, Floats] = {}
+    columns: dict[str, Floats] = {}
     for name in [column for column in table if column not in NO_LABELS and not str(column).startswith("_")]:
         values = pd.to_numeric(table[name], errors="coerce").astype("float64")
         if (table[name] != "").any() and (values.isin([1, 0, -1]) | (table[name] == "")).all():
-            found[str(name)] = np.array(values.fillna(0).where(values != -1).tolist(), dtype=np.float64)
-    return found
+            columns[str(name)] = np.array(values.fillna(0).where(values != -1).tolist(), dtype=np.float64)
+    return columns
 
 
-def _some(groups: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Whole groups by chance, about ROWS rows of them."""
+def _sample(groups: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Return which rows are used [N]: whole groups at random, about ROWS rows."""
     names, where, rows = np.unique(groups, return_inverse=True, return_counts=True)
     order = sorted(range(len(names)), key=lambda i: order_key(0, str(names[i])))
     taken = np.zeros(len(names), dtype=bool)
@@ -202,7 +208,7 @@ def _some(groups: NDArray[np.object_]) -> NDArray[np.bool_]:
 
 
 def _features(table: "pd.DataFrame", measured: "pd.DataFrame", path: str | None, labels: set[str]) -> dict[str, Floats]:
-    """The features [N, F] of each group that has any."""
+    """Return the features [N, F] of each group of GROUPS that has any."""
     import pandas as pd
 
     raw: dict[str, pd.Series[Any]] = {f"source {c}": table[c] for c in table if str(c).lower() in SOURCES}
@@ -218,16 +224,16 @@ def _features(table: "pd.DataFrame", measured: "pd.DataFrame", path: str | None,
         for column in [c for c in measured if c != "pixels"]:
             raw[str(column)] = first.map(measured[str(column)])
     columns = {name: _columns(values) for name, values in raw.items()}
-    found: dict[str, Floats] = {}
+    features: dict[str, Floats] = {}
     for group in GROUPS:
         parts = [x for name, x in columns.items() if name.startswith(group) and x.shape[1]]
         if parts:
-            found[group] = np.concatenate(parts, axis=1)
-    return found
+            features[group] = np.concatenate(parts, axis=1)
+    return features
 
 
 def _columns(values: "pd.Series[Any]") -> Floats:
-    """A feature as columns: a number as itself and as tenths, a category as its frequent values."""
+    """Return a feature as columns [N, F]: a number as itself and as tenths, a category as its frequent values."""
     import pandas as pd
 
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
@@ -239,10 +245,11 @@ def _columns(values: "pd.Series[Any]") -> Floats:
     words = values.astype("string").fillna("").str.strip().str.lower()
     counts = words.value_counts()
     common = sorted(counts[counts >= COMMON].index[:VALUES])
-    # Of one value only nothing can be told.
+    # A feature of one value alone says nothing.
     kept = common if counts.size > 1 else []
     return np.column_stack([(words == value).to_numpy(dtype=np.float64) for value in kept]) if kept else _none(words)
 
 
 def _none(values: "pd.Series[str]") -> Floats:
+    """Return no column for as many rows [N, 0]."""
     return np.zeros((len(values), 0))

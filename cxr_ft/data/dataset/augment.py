@@ -1,6 +1,6 @@
-"""Mild changes of the training images by albumentations, drawn from (seed, epoch, row) and nothing else.
+"""Augment training images mildly by albumentations, with draws from (seed, epoch, row) and nothing else.
 
-So neither workers, nor a resumed run, nor the order of rows changes what a row looks like in an epoch.
+So neither workers, nor a resumed run, nor the order of rows changes how a row looks in an epoch.
 """
 
 import functools
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from cxr_ft.data.pixels.image_decode import Pixels
 
 AUGMENT = ("none", "mild")
-#: Degrees, share of the side, factor, share of the grey range: what differs between two films of one patient.
+#: Degrees, share of the side, factor, share of the grey range: as two films of one patient may differ.
 TURN, SHIFT, SCALE, EXPOSURE = 5.0, 0.03, 0.05, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is drawn.
+    """Random changes of an image.
 
     Args:
-        mild: position (turn, shift, scale, one film in two) and exposure (brightness, contrast, gamma, one in two).
-        flip: left and right are exchanged in one image in two. The text is not: it may say left and right.
+        mild: change position (turn, shift, scale; one image in two) and exposure (brightness and contrast, gamma; each
+            in one of two).
+        flip: exchange left and right in one image of two. The text stays as it is, although it may say left and right.
         seed: of the run.
     """
 
@@ -34,7 +35,7 @@ class Augmentation:
     seed: int
 
     def __call__(self, image: "Pixels", epoch: int, row: int) -> "Pixels":
-        """`image` uint8 [S, S] as `row` is shown in `epoch`, of the same shape; `image` itself stays as it is."""
+        """Return `image` uint8 [S, S] as `row` is shown in `epoch`, of the same shape; the input stays as it is."""
         draws = np.random.default_rng([self.seed, epoch, row])
         steps = _steps(self.mild, self.flip)
         # Not `set_random_seed`: it gives each step the same seed, so that they all happen or none does.
@@ -44,7 +45,8 @@ class Augmentation:
 
 
 @functools.cache
-def _steps(mild: bool, flip: bool) -> Any:
+def _steps(mild: bool, flip: bool) -> Any:  # albumentations has no types
+    """Return albumentations' pipeline; made once, its random state is set for each image."""
     # Else it asks the package index for a newer version when it is imported.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations as A

@@ -1,4 +1,7 @@
-"""How train's rows are learnt, where that differs from how they are judged: soft labels, weights, images, order."""
+"""Define how training sees its rows, where metrics see them otherwise: soft targets, weights, augmentation, order.
+
+Shapes: N rows, L labels.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +17,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainView:
-    """What training changes of the rows it is shown. Nothing of it touches val, test, or what train is judged by.
+    """Options of how training sees its rows. They change neither val nor test, nor the rows of train that metrics use.
 
     Args:
         seed: of the run.
-        augmentation: None: images stay as they are.
-        uncertain: what -1 counts as, in [0, 1]; None: as the splits say.
-        balanced: weights by class, see `class_weights`.
-        curriculum: in so many first epochs the rows come from the shortest report to the longest.
+        augmentation: random changes of the images; None: they stay as they are.
+        uncertain: the target of an uncertain label (-1), in [0, 1]; None: by the policy of the splits.
+        balanced: whether each class has the same weight in the loss, see `class_weights`.
+        curriculum: the number of first epochs in which rows come from the shortest report to the longest.
     """
 
     seed: int = 0
@@ -32,7 +35,7 @@ class TrainView:
 
 
 def soft_targets(raw: Floats, targets: Floats, uncertain: float | None, multi_label: bool) -> Floats:
-    """`targets` [N, L] with `uncertain` where `raw` [N, L] is -1.
+    """Return `targets` [N, L] with `uncertain` where `raw` [N, L] is -1.
 
     Raises:
         UsageError: for single-label data, where nothing can be uncertain.
@@ -45,11 +48,11 @@ def soft_targets(raw: Floats, targets: Floats, uncertain: float | None, multi_la
 
 
 def class_weights(targets: Floats, multi_label: bool) -> Floats:
-    """The weight of each label's part of the loss, [N, L], for targets [N, L] in [0, 1], NaN where masked.
+    """Return the weight of each label's part of the loss [N, L], for targets [N, L] in [0, 1], NaN where masked.
 
-    Each class of a label (single-label: each class) weighs alike over all rows, and the mean weight is 1: a class that
-    n of N known rows have gets N / (n * number of classes that occur), as in scikit-learn's "balanced". A soft target
-    gets the mean of its classes' weights.
+    Each class of a label (single-label: each class) has the same weight over all rows, and the mean weight is 1: a
+    class of n among N known rows gets N / (n * number of classes that occur), as in scikit-learn's "balanced". A soft
+    target gets the mean of its classes' weights.
     """
     if not multi_label:
         counts = np.nansum(targets, axis=0)
@@ -63,7 +66,7 @@ def class_weights(targets: Floats, multi_label: bool) -> Floats:
 
 
 def _weights(counts: Floats, axis: int) -> Floats:
-    """counts.sum() / (counts * classes that occur) along `axis`; 0 for what does not occur, which nothing reads."""
+    """Return counts.sum() / (counts * classes that occur) along `axis`; 0 for a class that does not occur."""
     occurs = counts > 0
     share = counts * occurs.sum(axis=axis, keepdims=True)
     weights: Floats = np.zeros_like(counts, dtype=np.float64)
@@ -72,9 +75,13 @@ def _weights(counts: Floats, axis: int) -> Floats:
 
 
 def order(rows: int, seed: int, epoch: int, texts: Sequence[str] = ()) -> list[int]:
-    """Every row once, by chance; with `texts`, from the one with the fewest words to the longest, equals by chance."""
-    chance = np.random.default_rng([seed, epoch]).permutation(rows)
+    """Return every row once, at random; with `texts`, from the fewest words to the most, equals at random.
+
+    Drawn from seed and epoch alone, so that a resumed run goes on in the same order.
+    """
+    shuffled = np.random.default_rng([seed, epoch]).permutation(rows)
     if not texts:
-        return [int(row) for row in chance]
+        return [int(row) for row in shuffled]
     words = np.array([len(text.split()) for text in texts])
-    return [int(row) for row in chance[np.argsort(words[chance], kind="stable")]]
+    # A stable sort of the shuffled rows leaves those of equal length in random order.
+    return [int(row) for row in shuffled[np.argsort(words[shuffled], kind="stable")]]

@@ -125,7 +125,7 @@ def assemble(
     root: str,
     card: DatasetCard,
     notes: list[str],
-    together: Callable[[list[str]], near_texts.Rows] = lambda _: (),
+    together: Callable[[list[str]], near_texts.RowPairs] = lambda _: (),
 ) -> Records:
     """Records of one row a text.
 
@@ -186,7 +186,7 @@ def _kept(table: "pd.DataFrame", keep: "pd.Series[bool]", why: str, notes: list[
 
 
 def _identified(
-    table: "pd.DataFrame", labels: list[str], together: Callable[[list[str]], near_texts.Rows]
+    table: "pd.DataFrame", labels: list[str], together: Callable[[list[str]], near_texts.RowPairs]
 ) -> "pd.DataFrame":
     """The table with its ids: those it lacks are hashes of what a row says, numbered where several say the same."""
     said = [name for name in (*GIVEN, *labels, "split") if name in table]

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_ft.data import manifest
-from cxr_ft.data.phantom import is_spec
 from cxr_ft.data.pixels.image_decode import decoder, spread
 from cxr_ft.data.pixels.shards import PER_SHARD, Images, Shard, intact, make
-from cxr_ft.data.records import root_folder
+from cxr_ft.data.records import is_phantom, root_folder
 from cxr_ft.data.sources import access
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cache_folder, make_folder
@@ -123,7 +122,7 @@ def source_folder(splits: manifest.Splits, root: str | None = None) -> Path:
         UsageError: where there is no such folder.
     """
     where = root or splits.root
-    if not (is_spec(where) or access.is_url(where) or Path(access.place(where)).is_dir()):
+    if not (is_phantom(where) or access.is_url(where) or Path(access.place(where)).is_dir()):
         raise UsageError(f"{where} does not exist: was the archive moved? Then use --set data.root=DIR, or --root DIR")
     return root_folder(where)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.labels import distinct_rows
 from cxr_ft.data.records import Records, raw_labels, root_folder
 from cxr_ft.data.reports.sections import clean, mimic_sections, parse, sections
 from cxr_ft.data.sources import access
-from cxr_ft.data.splits.balance import kinds
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
@@ -128,6 +128,6 @@ def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:
     if not card.multi_label:
         return [mini_report_of_class(label) for label in table["label"].tolist()]
     values = raw_labels(table, card)
-    first, kind = kinds(np.nan_to_num(values, nan=9).astype(np.int64))
+    first, kind = distinct_rows(np.nan_to_num(values, nan=9).astype(np.int64))
     texts = [mini_report(dict(zip(card.labels, row, strict=True)), card.normal) for row in values[first].tolist()]
     return [texts[i] for i in kind.tolist()]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Compile splits: rows selected by an integer program, subjects assigned to splits, files certified."""

@@ -1,7 +1,9 @@
-"""The optimisations behind a split: how many rows of each kind are taken, and which side everything goes to.
+"""Solve the two optimisations behind splits: how many rows of each label set to select, and each subject's split.
 
-Rows of one kind hold the same labels (a pattern), subjects of one kind hold the same counts of labels. Which rows and
-subjects of a kind are meant is decided by a hash, so everything here works on counts and knows no names.
+Rows of one pattern have the same label set, subjects of one kind have the same counts of labels. A hash decides which
+rows and subjects of a kind are meant, so everything here works on counts and knows no names.
+
+Shapes: P patterns, L labels, G subjects (or other groups), K kinds of them, S splits.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.data.labels import distinct_rows
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-#: A kind, the side it leaves, the side it goes to.
+#: A kind, the split that one of its items leaves, the split it goes to.
 Move = tuple[int, int, int]
 #: Nodes HiGHS may visit for one program; a limit on time would give other splits on a slower machine.
 NODES = 2_000
@@ -25,7 +29,7 @@ LEVELS = 8
 MOVES = 20_000
 #: A change below this is none.
 ENOUGH = 1e-12
-#: Kinds of each side whose exchanges are looked at.
+#: Kinds of each split whose exchanges are looked at.
 NEAREST = 512
 #: What floating point may be off by in a count of rows.
 SLACK = 1e-6
@@ -35,10 +39,10 @@ INFEASIBLE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """How many rows of each pattern to take [P], and the certificate.
+    """Rows to select of each pattern, and the certificate of that choice.
 
     Args:
-        take: rows of each pattern.
+        take: rows of each pattern [P].
         worst: the worst overshoot over a quota, as a share of that quota.
         bound: no selection has a smaller worst overshoot than this; equal to `worst` where that is proven.
         gap: how far the total over all labels may be from the least at this overshoot, as a share; 0 where proven.
@@ -50,23 +54,8 @@ class Selection:
     gap: float
 
 
-def kinds(rows: NDArray[np.integer[Any] | np.bool_]) -> tuple[Ints, Ints]:
-    """The first row of each distinct kind [K], and the kind of each row [N], of whole numbers `rows` [N, L]."""
-    code = np.zeros(len(rows), dtype=np.int64)
-    first, radix = np.zeros(min(len(rows), 1), dtype=np.int64), 1
-    for column in rows.T.astype(np.int64):
-        values = int(column.max(initial=0) - column.min(initial=0)) + 1
-        if radix * values > 2**62:  # numbered anew, to leave room for one more column
-            _, first, code = np.unique(code, return_index=True, return_inverse=True)
-            radix = len(first)
-        code = code * values + (column - column.min(initial=0))
-        radix *= values
-    _, first, code = np.unique(code, return_index=True, return_inverse=True)
-    return first, code
-
-
-def share_out(total: int, ratios: Sequence[float]) -> list[int]:
-    """`total` in whole parts by `ratios`, largest remainders first; the parts' sum is `total`."""
+def apportion(total: int, ratios: Sequence[float]) -> list[int]:
+    """Return `total` in whole parts by `ratios`, by the largest remainders; the parts sum to `total`."""
     exact = [total * r / sum(ratios) for r in ratios]
     parts = [int(e) for e in exact]
     by_remainder = sorted(range(len(parts)), key=lambda i: (parts[i] - exact[i], i))
@@ -75,78 +64,81 @@ def share_out(total: int, ratios: Sequence[float]) -> list[int]:
     return parts
 
 
-def solve(patterns: Mask, available: Ints, quotas: Ints) -> Selection:
-    """How many rows of each pattern to take: at least the quotas, least worst overshoot, then least total.
+def select_rows(patterns: Mask, available: Ints, quotas: Ints) -> Selection:
+    """Solve for the rows of each pattern: at least the quotas, least worst overshoot, then least total.
 
     Args:
         patterns: which pattern counts for which label [P, L].
         available: rows of each pattern [P].
-        quotas: rows wanted of each label [L], at most what is available.
+        quotas: rows required of each label [L], at most what is available.
 
     Solved by HiGHS (scipy.optimize.milp). The program without whole numbers bounds the worst overshoot from below; an
     overshoot is a whole number of rows of some label, so the first level from that bound upwards that a mixed-integer
     program can meet is the least there is, and the same program finds the least total at that level.
     """
-    held, wanted = patterns[:, quotas > 0].T.astype(np.float64), quotas[quotas > 0].astype(np.float64)
-    if wanted.size == 0:
+    has, required = patterns[:, quotas > 0].T.astype(np.float64), quotas[quotas > 0].astype(np.float64)
+    if required.size == 0:
         return Selection(take=np.zeros(len(patterns), dtype=np.int64), worst=0.0, bound=0.0, gap=0.0)
-    found = _least_overshoot(held, available, wanted, whole=False)
-    bound = _level(np.ceil(wanted * (1 + found.fun) - SLACK), wanted)
+    # Rows are whole: no overshoot lies between the continuous optimum and the next whole row of some label.
+    result = _least_overshoot(has, available, required, whole=False)
+    bound = _level(np.ceil(required * (1 + result.fun) - SLACK), required)
     for _ in range(LEVELS):
-        found = _least_total(held, available, wanted, bound)
-        if found.status != INFEASIBLE:
+        result = _least_total(has, available, required, bound)
+        if result.status != INFEASIBLE:
             break
-        bound = _level(np.floor(wanted * (1 + bound) + SLACK) + 1, wanted)
-    if found.x is None:
-        found = _least_overshoot(held, available, wanted, whole=True)
-        bound = max(bound, float(found.mip_dual_bound))
-        found = _least_total(held, available, wanted, _level(np.rint(held @ np.rint(found.x[:-1])), wanted, worst=True))
-    take = np.rint(found.x).astype(np.int64)
-    got = held @ take
-    if (got < wanted).any() or (take > available).any():
-        raise RuntimeError(f"HiGHS gave a selection beyond its bounds: {found.message}")
-    return Selection(take=take, worst=_level(got, wanted, worst=True), bound=bound, gap=float(found.mip_gap))
+        bound = _level(np.floor(required * (1 + bound) + SLACK) + 1, required)
+    if result.x is None:  # LEVELS were not enough: find the least level by a program of its own
+        result = _least_overshoot(has, available, required, whole=True)
+        bound = max(bound, float(result.mip_dual_bound))
+        level = _level(np.rint(has @ np.rint(result.x[:-1])), required, worst=True)
+        result = _least_total(has, available, required, level)
+    # HiGHS returns whole numbers up to its tolerance; rounded, they must still meet every bound exactly.
+    take = np.rint(result.x).astype(np.int64)
+    selected = has @ take
+    if (selected < required).any() or (take > available).any():
+        raise RuntimeError(f"HiGHS gave a selection beyond its bounds: {result.message}")
+    return Selection(take=take, worst=_level(selected, required, worst=True), bound=bound, gap=float(result.mip_gap))
 
 
-def _level(rows: Floats, wanted: Floats, *, worst: bool = False) -> float:
-    """The least (or worst) overshoot of `rows` over what is `wanted`."""
-    over = rows / wanted - 1
+def _level(rows: Floats, required: Floats, *, worst: bool = False) -> float:
+    """Return the least (or worst) overshoot of `rows` [L] over what is `required` [L], as a share."""
+    over = rows / required - 1
     return float(over.max() if worst else over.min())
 
 
-def _least_overshoot(held: Floats, available: Ints, wanted: Floats, *, whole: bool) -> Any:
-    """HiGHS's result for the least t with wanted <= held n <= wanted (1 + t); the variables are n [P] and t."""
+def _least_overshoot(has: Floats, available: Ints, required: Floats, *, whole: bool) -> Any:
+    """Solve for the least t with required <= has n <= required (1 + t); the variables are n [P] and t."""
     from scipy.optimize import LinearConstraint
 
-    matrix = np.block([[held, np.zeros((len(wanted), 1))], [held, -wanted[:, None]]])
-    lower = np.concatenate([wanted, np.full(len(wanted), -np.inf)])
-    upper = np.concatenate([np.full(len(wanted), np.inf), wanted])
-    cost = np.append(np.zeros(held.shape[1]), 1.0)
-    top = np.append(available, max(_level(held @ available, wanted, worst=True), 0.0))
-    return _milp(cost, LinearConstraint(matrix, lower, upper), np.append(np.full(held.shape[1], whole), False), top)
+    matrix = np.block([[has, np.zeros((len(required), 1))], [has, -required[:, None]]])
+    lower = np.concatenate([required, np.full(len(required), -np.inf)])
+    upper = np.concatenate([np.full(len(required), np.inf), required])
+    cost = np.append(np.zeros(has.shape[1]), 1.0)
+    top = np.append(available, max(_level(has @ available, required, worst=True), 0.0))
+    return _feasible(cost, LinearConstraint(matrix, lower, upper), np.append(np.full(has.shape[1], whole), False), top)
 
 
-def _least_total(held: Floats, available: Ints, wanted: Floats, level: float) -> Any:
-    """HiGHS's result for the n [P] with the least total over all labels and no overshoot beyond `level`."""
+def _least_total(has: Floats, available: Ints, required: Floats, level: float) -> Any:
+    """Solve for the n [P] with the least total over all labels and no overshoot beyond `level`."""
     from scipy.optimize import LinearConstraint
 
-    most = np.floor(wanted * (1 + level) + SLACK)
-    whole = np.ones(held.shape[1])
-    return _milp(held.sum(axis=0), LinearConstraint(held, wanted, most), whole, available.astype(np.float64))
+    most = np.floor(required * (1 + level) + SLACK)
+    whole = np.ones(has.shape[1])
+    return _feasible(has.sum(axis=0), LinearConstraint(has, required, most), whole, available.astype(np.float64))
 
 
-def _milp(cost: Floats, constraint: Any, whole: NDArray[Any], top: Floats) -> Any:
-    found = program(cost, constraint, whole, top)
-    if found.x is None and found.status != INFEASIBLE:
-        raise RuntimeError(f"HiGHS found no selection: {found.message}")
-    return found
+def _feasible(cost: Floats, constraint: Any, whole: NDArray[Any], top: Floats) -> Any:
+    result = solve_milp(cost, constraint, whole, top)
+    if result.x is None and result.status != INFEASIBLE:
+        raise RuntimeError(f"HiGHS result no selection: {result.message}")
+    return result
 
 
-def program(cost: Floats, constraint: Any, whole: NDArray[Any], top: Floats, *, gap: float = 0.0) -> Any:
-    """HiGHS's result for the least `cost` with variables from 0 to `top`, those `whole` being whole numbers.
+def solve_milp(cost: Floats, constraint: Any, whole: NDArray[Any], top: Floats, *, gap: float = 0.0) -> Any:
+    """Solve a mixed-integer program by HiGHS: the least `cost`, variables from 0 to `top`, those `whole` integer.
 
-    It ends NODES nodes after its start, or where the cost is within the share `gap` of the least; `x` is None where
-    it met the constraint nowhere.
+    It stops after NODES nodes, or where the cost is within the share `gap` of the least. Returns scipy's
+    `OptimizeResult`; its `x` is None where no point that meets the constraint was found.
     """
     from scipy.optimize import Bounds, milp
 
@@ -154,109 +146,118 @@ def program(cost: Floats, constraint: Any, whole: NDArray[Any], top: Floats, *, 
     return milp(cost, constraints=constraint, integrality=whole, bounds=Bounds(0, top), options=options)
 
 
-def assign(draws: Floats, counts: Ints, ratios: Iterable[float]) -> Ints:
-    """A side (0, 1, 2) for each group, so that every column of `counts` is shared out by `ratios`.
+def assign_splits(draws: Floats, counts: Ints, ratios: Iterable[float]) -> Ints:
+    """Return a split (0, 1, 2) for each group, so that every column of `counts` is divided by `ratios`.
 
     Args:
         draws: a number in [0, 1) for each group [G], by chance but tied to its name.
-        counts: what each group holds of each label, and of rows [G, L].
+        counts: rows of each label in each group, and all its rows [G, L].
 
     Returns:
-        Sides [G]. Each group goes where its draw falls, then groups move while that brings the shares nearer; so other
-        groups that come or go move few of those that stay.
+        Splits [G]. Each group goes where its draw falls, then groups move while that brings the shares nearer; so
+        adding or removing other groups moves few of those that stay.
     """
     share = np.array(list(ratios), dtype=np.float64)
     share /= share.sum()
-    first, kind = kinds(counts)
-    side = np.searchsorted(np.cumsum(share)[:-1], draws, side="right")
-    held: Ints = np.zeros((len(first), len(share)), dtype=np.int64)
-    np.add.at(held, (kind, side), 1)
-    held = balanced(counts[first], held, share)
+    first, kind = distinct_rows(counts)
+    split = np.searchsorted(np.cumsum(share)[:-1], draws, side="right")
+    items: Ints = np.zeros((len(first), len(share)), dtype=np.int64)
+    np.add.at(items, (kind, split), 1)
+    items = balance(counts[first], items, share)
+    # The balancing says how many of a kind go to each split; by their draws, the lowest go to train and so on, so that
+    # most keep the split that their draw alone gave.
     order = np.lexsort((draws, kind))
     place = np.arange(len(kind)) - np.searchsorted(kind[order], kind[order])  # within its kind, by draw
-    side[order] = (place[:, None] >= np.cumsum(held, axis=1)[kind[order], :-1]).sum(axis=1)
-    return side.astype(np.int64)
+    split[order] = (place[:, None] >= np.cumsum(items, axis=1)[kind[order], :-1]).sum(axis=1)
+    return split.astype(np.int64)
 
 
-def balanced(columns: Ints, rows: Ints, share: Floats) -> Ints:
-    """Move items between sides while that brings each column's shares nearer to `share`.
+def balance(columns: Ints, items: Ints, share: Floats) -> Ints:
+    """Move items between splits while that brings each column's shares nearer to `share`.
 
     Args:
-        columns: what one item of each kind holds of each column [K, L].
-        rows: items of each kind on each side [K, S].
-        share: the sides' shares [S].
+        columns: the amount of each column in one item of each kind [K, L].
+        items: items of each kind in each split [K, S].
+        share: the splits' shares [S].
 
     Returns:
-        Items of each kind on each side [K, S]: no move of one item, and no exchange of two among those that alone would
-        harm least, lowers the squared relative deviations, summed over columns and sides. Sums run in a fixed order,
-        without BLAS, so that every machine takes the same moves.
+        Items of each kind in each split [K, S]: no move of one item, and no exchange of two among those that alone
+        would harm least, lowers the squared relative deviations, summed over columns and splits. Sums run in a fixed
+        order, without BLAS, so that every machine takes the same moves.
     """
-    total = (rows.sum(axis=1) @ columns).astype(np.float64)
-    state = _State(columns[:, total > 0], total[total > 0], rows, share)
+    total = (items.sum(axis=1) @ columns).astype(np.float64)
+    state = _Balance(columns[:, total > 0], total[total > 0], items, share)
     for _ in range(MOVES):
         moves = state.best_move() or state.best_exchange()
         if not moves:
             break
         for kind, a, b in moves:
             state.move(kind, a, b)
-    return state.rows
+    return state.items
 
 
-class _State:
-    """Where the items stand, and what adding one of a kind to a side would change."""
+class _Balance:
+    """The items of each split, and by how much moving one of a kind would change the sum of squared deviations.
 
-    def __init__(self, columns: Ints, total: Floats, rows: Ints, share: Floats) -> None:
-        self.x, self.rows, self.share = columns / total, rows.copy(), share  # [K, L], [K, S], [S]
-        self.held = (rows.T @ columns) / total  # [S, L], shares
-        self.own = _dot(self.x * self.x, np.ones(len(total)))
+    With h[s] the shares that split s holds of each column, w[s] the share it should hold and x[k] what an item of kind
+    k holds, the sum is over s of |h[s] - w[s]|^2 / w[s]^2. Adding x[k] to split s changes it by
+    2 x[k].(h[s] - w[s]) / w[s]^2 + |x[k]|^2 / w[s]^2: `pull` is the first part, `size` is |x[k]|^2.
+    """
+
+    def __init__(self, columns: Ints, total: Floats, items: Ints, share: Floats) -> None:
+        self.x, self.items, self.share = columns / total, items.copy(), share  # [K, L], [K, S], [S]
+        self.shares = (items.T @ columns) / total  # [S, L], shares
+        self.size = _dot(self.x * self.x, np.ones(len(total)))
         self.pull = np.stack([self._pull(s) for s in range(len(share))])  # [S, K], the linear part of the change
 
     def move(self, kind: int, a: int, b: int) -> None:
-        """One item of a kind from side a to side b."""
+        """Move one item of a kind from split a to split b."""
         for s, sign in ((a, -1), (b, 1)):
-            self.rows[kind, s] += sign
-            self.held[s] += sign * self.x[kind]
+            self.items[kind, s] += sign
+            self.shares[s] += sign * self.x[kind]
             self.pull[s] = self._pull(s)
 
     def best_move(self) -> list[Move]:
-        """The move that lowers the sum most, if one does."""
-        found = []
+        """Return the move that lowers the sum most; nothing where none does."""
+        candidates = []
         for a, b in permutations(range(len(self.share)), 2):
             change = self._change(a, b)
             kind = int(np.argmin(change))
-            found.append((change[kind], [(kind, a, b)]))
-        change, moves = min(found)
+            candidates.append((change[kind], [(kind, a, b)]))
+        change, moves = min(candidates)
         return moves if change < -ENOUGH else []
 
     def best_exchange(self) -> list[Move]:
-        """The best exchange of two items, among those whose own moves raise it least for their size."""
-        found = []
+        """Return the best exchange of two items, among those whose own moves raise the sum least for their size."""
+        candidates = []
         for a, b in combinations(range(len(self.share)), 2):
-            there, back = self._change(a, b), self._change(b, a)
-            i, j = (np.argsort(change / (self.own + ENOUGH), kind="stable")[:NEAREST] for change in (there, back))
+            forth, back = self._change(a, b), self._change(b, a)
+            i, j = (np.argsort(change / (self.size + ENOUGH), kind="stable")[:NEAREST] for change in (forth, back))
+            # The two items change the sum together by their own moves, less twice the product of what they hold.
             both = np.zeros((len(i), len(j)))
             for column in self.x.T:
                 both += np.outer(column[i], column[j])
-            change = there[i][:, None] + back[j] - 2 * self._weight(a, b) * both
+            change = forth[i][:, None] + back[j] - 2 * self._weight(a, b) * both
             k = np.unravel_index(int(np.argmin(change)), change.shape)
-            found.append((change[k], [(int(i[k[0]]), a, b), (int(j[k[1]]), b, a)]))
-        change, moves = min(found)
+            candidates.append((change[k], [(int(i[k[0]]), a, b), (int(j[k[1]]), b, a)]))
+        change, moves = min(candidates)
         return moves if change < -ENOUGH else []
 
     def _change(self, a: int, b: int) -> Floats:
-        """What moving one item of each kind from side a to side b adds to the sum [K]."""
-        change: Floats = self.pull[b] - self.pull[a] + self.own * self._weight(a, b)
-        change[self.rows[:, a] == 0] = np.inf
+        """Return what moving one item of each kind from split a to split b adds to the sum [K]."""
+        change: Floats = self.pull[b] - self.pull[a] + self.size * self._weight(a, b)
+        change[self.items[:, a] == 0] = np.inf
         return change
 
     def _weight(self, a: int, b: int) -> float:
         return float(1 / self.share[a] ** 2 + 1 / self.share[b] ** 2)
 
     def _pull(self, s: int) -> Floats:
-        return _dot(self.x, 2 * (self.held[s] - self.share[s]) / self.share[s] ** 2)
+        return _dot(self.x, 2 * (self.shares[s] - self.share[s]) / self.share[s] ** 2)
 
 
 def _dot(x: Floats, weight: Floats) -> Floats:
+    """Return x @ weight, summed column by column: BLAS may add in another order on another machine."""
     out = np.zeros(len(x))
     for column, w in zip(x.T, weight, strict=True):
         out += column * w

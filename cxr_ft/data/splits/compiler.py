@@ -1,44 +1,35 @@
-"""Records to balanced, subject-disjoint train / val / test tables, compiled rather than sampled.
+"""Compile records into balanced, subject-disjoint train / val / test tables.
 
-1. Mixed-integer programs over label patterns choose how many images of each pattern to take: at least the quota of
+1. Mixed-integer programs over label sets (patterns) decide how many images of each to select: at least the quota of
    every label, least worst overshoot first, then least total, then as near the natural mix as the counts by label
    allow. Nothing is duplicated.
-2. Within a pattern, images are taken in the order of a hash of their id and the seed.
-3. Every eligible subject, chosen from or not, goes to the side that a hash of its id says; then a few subjects move,
-   until each label's share of each side meets the ratios, among the chosen images and among all.
+2. Within a pattern, images are selected in the order of a hash of their id and the seed.
+3. Every eligible subject, selected from or not, goes to the split that a hash of its id says; then a few subjects move,
+   until each label's share of each split meets the ratios, among the selected images and among all.
 
-So the result does not depend on the order of rows, on workers or on PYTHONHASHSEED, and few subjects change sides when
-rows are added. Images that cannot be read are found when they are chosen, dropped, and the program is solved again.
+So the result does not depend on the order of rows, on workers or on PYTHONHASHSEED, and few subjects change splits when
+rows are added. Images that cannot be read are found when they are selected, dropped, and the program is solved again.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.data.labels import distinct_rows
+from cxr_ft.data.manifest import Certificate, LabelCounts, WeightQuality
 from cxr_ft.data.records import GIVEN, IDS, OPTIONAL, SPLITS, Records, order_key
 from cxr_ft.data.reports.text_columns import add_texts, columns, mini_reports
-from cxr_ft.data.splits import official, prevalence, text_rows
-from cxr_ft.data.splits.balance import Selection, assign, kinds, share_out, solve
-from cxr_ft.data.splits.request import (
-    NONE,
-    UNITS,
-    VIEWS,
-    SplitRequest,
-    eligible,
-    join_studies,
-    positives,
-    refuse_outside,
-)
+from cxr_ft.data.splits import prevalence
+from cxr_ft.data.splits.balance import Selection, apportion, assign_splits, select_rows
+from cxr_ft.data.splits.request import SplitRequest, eligible, for_texts, join_studies, positives, refuse_outside
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["NONE", "UNITS", "VIEWS", "Check", "Compiled", "compile_splits", "positives"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -47,153 +38,187 @@ Mask = NDArray[np.bool_]
 Check = Callable[[Sequence[str]], dict[str, tuple[str, str]]]
 #: Rows of the natural test set, at least, where there are so many.
 NATURAL = 1000
+NO_VAL = "the data's own split has no val: some of its train's subjects, at random, are taken for it"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compiled:
-    """The splits: tables by side ("train", "val", "test", "test_natural"), what was refused, and the certificate.
+class CompiledSplits:
+    """Compiled splits and their certificate.
 
-    `labels` says for each label what was asked, is available, is the target, was achieved, and the overshoot (a share
-    of the target); `selection` the worst overshoot, the bound below which none can be, the gap of the total, and the
-    labels that bind: those with too few images, and those at the worst overshoot; `weights` for each weighted side the
-    share of its rows whose pattern has no chosen row, and how far off a weighted prevalence is at most.
+    Args:
+        tables: by split: "train", "val", "test", "test_natural".
+        rejected: path, reason code and detail of each unreadable image.
+        labels: the counts of each label.
+        selection: what the program proves.
+        weights: for each weighted split what its weights leave over.
+        counts: records, eligible and rejected rows.
+        notes: one sentence each, for the manifest and the terminal.
     """
 
     tables: dict[str, "pd.DataFrame"]
     rejected: list[tuple[str, str, str]]
-    labels: dict[str, dict[str, int]]
-    selection: dict[str, Any]
-    weights: dict[str, dict[str, float]]
+    labels: dict[str, LabelCounts]
+    selection: Certificate
+    weights: dict[str, WeightQuality]
     counts: dict[str, int]
     notes: list[str] = field(default_factory=list)
 
     @property
     def worst_overshoot(self) -> float:
-        """The worst overshoot over a target, as a share of it."""
+        """Return the largest number of rows beyond a label's target, as a share of that target."""
         return float(self.selection["worst_overshoot"])
 
 
-def compile_splits(records: Records, asked: SplitRequest, check: Check) -> Compiled:
-    """Balanced, subject-disjoint splits of `records`.
+def compile_splits(records: Records, request: SplitRequest, check: Check) -> CompiledSplits:
+    """Compile balanced, subject-disjoint splits of `records`.
 
     Args:
-        check: says which of some paths cannot be read; called only for images about to be chosen.
+        check: says which of some paths cannot be read; called only for images about to be selected.
 
     Raises:
         UsageError: where nothing is left to split, or too few subjects.
     """
     if is_text := records.card.unit == "text":
-        records, asked = text_rows.about(records, asked)
+        records, request = for_texts(records, request)
     notes: list[str] = list(records.notes)
     refuse_outside(records)
-    table = eligible(records, asked, notes)
-    table = table if is_text else add_texts(table, records, asked.text, notes)
-    if asked.unit == "study":
+    table = eligible(records, request, notes)
+    table = table if is_text else add_texts(table, records, request.text, notes)
+    if request.unit == "study":
         table = join_studies(table)
         notes.append("a row is a study: its first image, PA before AP before LATERAL; data.views=2 reads two of them")
     if table.empty:
-        raise UsageError(f"{records.root}: no row is left after the filters (views {asked.views}, text {asked.text})")
-    problem = _Problem(table.sort_values("dicom_id", ignore_index=True), records, asked)
-    checked: set[str] = set()
-    while True:
-        taken = problem.solve()
-        new = [path for path in problem.paths(taken) if path not in checked]
-        bad = check(new)
-        checked.update(new)
-        if not bad:
-            break
-        problem.drop(bad)
-    refused = problem.refused
-    out = problem.tables()
-    if empty := [name for name in SPLITS if out[name].empty]:
         raise UsageError(
-            f"--per-label {asked.per_label} leaves nothing for {', '.join(empty)}; ask for more, or other --ratios"
-            + (f" ({in_words(refused)})" if refused else "")
+            f"{records.root}: no row is left after the filters (views {request.views}, text {request.text})"
+        )
+    problem = _Problem(table.sort_values("dicom_id", ignore_index=True), records, request)
+    _solve_with_readable(problem, check)
+    tables = problem.tables()
+    if empty := [name for name in SPLITS if tables[name].empty]:
+        raise UsageError(
+            f"--per-label {request.per_label} leaves nothing for {', '.join(empty)}; ask for more, or other --ratios"
+            + (f" ({unreadable_summary(problem.refused)})" if problem.refused else "")
         )
     certificate = problem.certificate()
-    notes += [*problem.notes, _in_words(certificate), _in_mix(problem.mix)]
-    return Compiled(
-        tables=out,
+    rows = "texts" if is_text else "studies" if request.unit == "study" else "images"
+    notes += [*problem.notes, overshoot_note(certificate, rows), _weights_note(problem.weight_quality)]
+    readable, refused = int(problem.readable.sum()), problem.refused
+    return CompiledSplits(
+        tables=tables,
         rejected=sorted((path, *why) for path, why in refused.items()),
-        labels=problem.achieved(out),
+        labels=problem.label_counts(tables),
         selection=certificate,
-        weights=problem.mix,
-        counts={"records": len(records.table), "eligible": int(problem.readable.sum()), "rejected": len(refused)},
+        weights=problem.weight_quality,
+        counts={"records": len(records.table), "eligible": readable, "rejected": len(refused)},
         notes=notes,
     )
 
 
-def _in_words(certificate: dict[str, Any]) -> str:
-    """The certificate in one sentence, for the manifest and the terminal."""
-    worst, least, gap = (100 * certificate[key] for key in ("worst_overshoot", "least_possible", "gap"))
-    proof = "the least there can be" if worst == least else f"and no selection can do better than {least:.2f} %"
-    binds = f", at {' and '.join(certificate['at_worst'])}" if certificate["at_worst"] else ""
-    return f"the selection's worst overshoot over a target is {worst:.2f} %{binds}: {proof}; gap of the total {gap:g} %"
+def _solve_with_readable(problem: "_Problem", check: Check) -> None:
+    """Solve, check the images of the solution, and solve again without those that cannot be read, until all can."""
+    checked: set[str] = set()
+    while True:
+        new = [path for path in problem.paths(problem.solve()) if path not in checked]
+        unreadable = check(new)
+        checked.update(new)
+        if not unreadable:
+            return
+        problem.drop(unreadable)
 
 
-def _in_mix(mix: dict[str, dict[str, float]]) -> str:
-    """What the weights restore, in one sentence."""
-    lost, off = (max(side[key] for side in mix.values()) for key in ("rows_without", "prevalence_error"))
+def overshoot_note(certificate: Certificate, rows: str) -> str:
+    """Return the certificate as one sentence, for the manifest and the terminal.
+
+    Args:
+        rows: what a row is, in the plural ("images").
+    """
+    worst, least, gap = (
+        100 * share for share in (certificate["worst_overshoot"], certificate["least_possible"], certificate["gap"])
+    )
+    total = "" if gap == 0 else f"; the total over all labels is within {_percent(gap)} of the least possible"
+    if not certificate["at_worst"]:
+        return f"no label has more {rows} than requested{total}"
+    names = " and ".join(certificate["at_worst"])
+    verb = "has" if len(certificate["at_worst"]) == 1 else "each have"
+    proof = "no selection can do better (proven)"
+    if worst != least:
+        proof = f"no selection can do better than {_percent(least)}, and whether one can reach that is not known"
+    return f"{names} {verb} {_percent(worst)} more {rows} than requested; {proof}{total}"
+
+
+def _percent(value: float) -> str:
+    return f"{round(value, 2):g} %"
+
+
+def _weights_note(quality: dict[str, WeightQuality]) -> str:
+    """Return what the weights restore as one sentence."""
+    without = max(split["rows_without"] for split in quality.values())
+    error = max(split["prevalence_error"] for split in quality.values())
     return (
-        f"the weights give back each side's natural prevalences to within {100 * off:.2f} points; "
-        f"{100 * lost:.1f} % of a side's rows at most have a combination of labels of which no row was chosen"
+        f"the weights restore each split's natural prevalences to within {100 * error:.2f} points; for up to "
+        f"{100 * without:.1f} % of a split's rows no image with the same label set was selected, so weights cannot "
+        "represent them"
     )
 
 
 class _Problem:
-    """The eligible rows [N], and what is chosen of them as rows turn out to be unreadable."""
+    """The eligible rows [N], and the solution, which changes as rows turn out to be unreadable.
 
-    def __init__(self, table: "pd.DataFrame", records: Records, asked: SplitRequest) -> None:
+    Shapes: N rows, P patterns (label sets), Q quotas (labels, and one more where no label is "normal"), G subjects.
+    """
+
+    def __init__(self, table: "pd.DataFrame", records: Records, request: SplitRequest) -> None:
         import pandas as pd
 
-        self.table, self.card, self.root, self.asked = table, records.card, records.root, asked
+        self.table, self.card, self.root, self.request = table, records.card, records.root, request
         self.notes: list[str] = []
-        self.held, self.names = positives(table, self.card, asked)
-        first, self.pattern = kinds(self.held)
-        self.patterns: Mask = self.held[first]
+        self.has, self.names = positives(table, self.card, request)  # bool [N, Q]
+        first, self.pattern = distinct_rows(self.has)  # the pattern of each row [N]
+        self.patterns: Mask = self.has[first]  # [P, Q]
         self.subject, subjects = pd.factorize(table["subject_id"].to_numpy(dtype=object), sort=True)
         self.subjects = subjects
         if len(subjects) < len(SPLITS):
             raise UsageError(
                 f"{self.root}: {len(subjects)} eligible subjects; train, val and test need one each at least"
             )
-        self.draw = _keys(asked.seed, subjects) / 2.0**64
-        self.rank = _keys(asked.seed, table["dicom_id"].to_numpy(dtype=object))
+        # Every random choice is a hash of seed and id: it does not change with other rows or their order.
+        self.draw = _keys(request.seed, subjects) / 2.0**64  # [G]
+        self.rank = _keys(request.seed, table["dicom_id"].to_numpy(dtype=object))  # [N]
         draws = self.draw[self.subject]
-        self.official = official.sides(table, draws, asked.ratios, self.notes) if asked.official else None
+        self.official = _official_splits(table, draws, request.ratios, self.notes) if request.official else None
         self.readable: Mask = np.ones(len(table), dtype=bool)
         self.refused: dict[str, tuple[str, str]] = {}
 
     def solve(self) -> Mask:
-        """Choose rows, give every subject a side, and say which rows are in any table."""
+        """Select rows, give every subject a split, and return which rows are in any table [N]."""
         pool = self.readable if self.official is None else self.readable & (self.official == 0)
-        self.quotas: Ints = np.minimum(self.asked.per_label, self.held[pool].sum(axis=0))
-        chosen = self._choose(pool)
-        self.side = self._assigned(chosen) if self.official is None else self.official
+        self.quotas: Ints = np.minimum(self.request.per_label, self.has[pool].sum(axis=0))
+        selected = self._select(pool)
+        self.split = self._assigned(selected) if self.official is None else self.official
         if self.official is not None:
-            chosen |= self.readable & (self.official > 0)
-        self.chosen = {name: chosen & (self.side == s) for s, name in enumerate(SPLITS)}
-        self.chosen["test_natural"] = self._natural(least=int(self.chosen["test"].sum()))
-        taken: Mask = chosen | self.chosen["test_natural"]
-        return taken
+            selected |= self.readable & (self.official > 0)
+        self.selected = {name: selected & (self.split == s) for s, name in enumerate(SPLITS)}
+        self.selected["test_natural"] = self._natural(least=int(self.selected["test"].sum()))
+        used: Mask = selected | self.selected["test_natural"]
+        return used
 
     def paths(self, rows: Mask) -> list[str]:
-        """The files of some rows."""
+        """Return the files of some rows."""
         return [path for row in self.table["path"][rows] for path in row.split("|") if path]
 
-    def drop(self, bad: dict[str, tuple[str, str]]) -> None:
+    def drop(self, unreadable: dict[str, tuple[str, str]]) -> None:
         """Take rows with an unreadable file out of the problem."""
-        self.refused |= bad
-        self.readable &= [bad.keys().isdisjoint(row.split("|")) for row in self.table["path"]]
+        self.refused |= unreadable
+        self.readable &= [unreadable.keys().isdisjoint(row.split("|")) for row in self.table["path"]]
 
     def tables(self) -> dict[str, "pd.DataFrame"]:
-        """The CSVs' tables. `weight`: how many readable rows of its side a chosen row stands for."""
+        """Return the CSVs' tables by split. `weight`: how many readable rows of its split a selected row stands for."""
         out = {}
-        self.mix: dict[str, dict[str, float]] = {}
-        for name, mask in self.chosen.items():
+        self.weight_quality: dict[str, WeightQuality] = {}
+        for name, mask in self.selected.items():
             weight = 1.0 if name == "test_natural" else self._weights(name, mask)[self.pattern[mask]]
             rows = self.table[mask].assign(split=name, weight=weight)
-            texts = [n for n in GIVEN if n in rows] if self.card.unit == "text" else columns(self.asked.text, rows)
+            texts = [n for n in GIVEN if n in rows] if self.card.unit == "text" else columns(self.request.text, rows)
             if "mini_report" in texts:
                 rows["mini_report"] = mini_reports(rows, self.card)
             first = [*IDS, "path", "view", "split", "weight", *(column for column in OPTIONAL if column in rows)]
@@ -202,94 +227,135 @@ class _Problem:
         return out
 
     def _weights(self, name: str, mask: Mask) -> Floats:
-        """The weight of a chosen row of each pattern [P], to six digits; what they miss is kept in `mix`."""
-        there = np.bincount(self.pattern[self._here(name)], minlength=len(self.patterns))
-        here = np.bincount(self.pattern[mask], minlength=len(self.patterns))
-        weight = np.array([float(f"{w:.6g}") for w in prevalence.weights(self.patterns, there, here)])
-        held = (weight * here) @ self.patterns / max(float(weight @ here), 1.0)
-        off = np.abs(held - there @ self.patterns / max(int(there.sum()), 1)).max()
-        lost = there[here == 0].sum() / max(int(there.sum()), 1)
-        self.mix[name] = {"rows_without": round(float(lost), 6), "prevalence_error": round(float(off), 6)}
+        """Return the weight of a selected row of each pattern [P], to six digits; keep what weights leave over."""
+        natural = np.bincount(self.pattern[self._in_split(name)], minlength=len(self.patterns))
+        chosen = np.bincount(self.pattern[mask], minlength=len(self.patterns))
+        # Six digits: the last bits of a machine's sums must not reach the CSVs.
+        exact = prevalence.prevalence_weights(self.patterns, natural, chosen)
+        weight = np.array([float(f"{w:.6g}") for w in exact])
+        weighted = (weight * chosen) @ self.patterns / max(float(weight @ chosen), 1.0)
+        error = np.abs(weighted - natural @ self.patterns / max(int(natural.sum()), 1)).max()
+        without = natural[chosen == 0].sum() / max(int(natural.sum()), 1)
+        self.weight_quality[name] = {
+            "rows_without": round(float(without), 6),
+            "prevalence_error": round(float(error), 6),
+        }
         return weight
 
-    def achieved(self, out: dict[str, "pd.DataFrame"]) -> dict[str, dict[str, int]]:
-        """For each label: asked, available, target, achieved, and each side's part of the target and rows."""
-        counts = {name: positives(rows, self.card, self.asked)[0].sum(axis=0) for name, rows in out.items()}
-        targets = np.stack([share_out(int(quota), self.asked.ratios) for quota in self.quotas])
-        if self.official is not None:  # the other sides are taken whole
-            targets = np.stack([self.quotas, *(self.held[self._here(name)].sum(axis=0) for name in SPLITS[1:])], axis=1)
+    def label_counts(self, tables: dict[str, "pd.DataFrame"]) -> dict[str, LabelCounts]:
+        """Return for each quota: requested, available, target, achieved, and each split's part of target and rows."""
+        counts = {name: positives(rows, self.card, self.request)[0].sum(axis=0) for name, rows in tables.items()}
+        targets = np.stack([apportion(int(quota), self.request.ratios) for quota in self.quotas])
+        if self.official is not None:  # val and test are taken whole
+            whole = (self.has[self._in_split(name)].sum(axis=0) for name in SPLITS[1:])
+            targets = np.stack([self.quotas, *whole], axis=1)
         return {
-            label: {
-                "asked": self.asked.per_label,
-                "available": int(self.held[self.readable, i].sum()),
-                "target": int(self.quotas[i]),
-                "achieved": int(self.got[i]),
-                **{f"{side}_quota": int(targets[i, s]) for s, side in enumerate(SPLITS)},
-                **{name: int(count[i]) for name, count in counts.items()},
-            }
+            label: cast(
+                LabelCounts,
+                {
+                    "requested": self.request.per_label,
+                    "available": int(self.has[self.readable, i].sum()),
+                    "target": int(self.quotas[i]),
+                    "achieved": int(self.by_label[i]),
+                    **{f"{name}_quota": int(targets[i, s]) for s, name in enumerate(SPLITS)},
+                    **{name: int(count[i]) for name, count in counts.items()},
+                },
+            )
             for i, label in enumerate(self.names)
         }
 
-    def certificate(self) -> dict[str, Any]:
-        """What the program proves, and the labels that bind it."""
-        worst = np.isclose(self.got / np.maximum(self.quotas, 1) - 1, self.selection.worst) & (self.quotas > 0)
+    def certificate(self) -> Certificate:
+        """Return what the program proves, and the labels that decide it."""
+        overshoot = self.by_label / np.maximum(self.quotas, 1) - 1
+        worst = np.isclose(overshoot, self.selection.worst) & (self.quotas > 0)
         return {
             "worst_overshoot": round(self.selection.worst, 6),
             "least_possible": round(self.selection.bound, 6),
             "gap": round(self.selection.gap, 6),
-            "from_wished": round(self.spread.distance, 6),
-            "from_wished_gap": None if self.spread.gap is None else round(self.spread.gap, 6),
-            "short": [name for i, name in enumerate(self.names) if self.quotas[i] < self.asked.per_label],
+            "from_wished": round(self.mix.distance, 6),
+            "from_wished_gap": None if self.mix.gap is None else round(self.mix.gap, 6),
+            "short": [name for i, name in enumerate(self.names) if self.quotas[i] < self.request.per_label],
             "at_worst": [name for i, name in enumerate(self.names) if worst[i] and self.selection.worst > 0],
         }
 
-    def _here(self, name: str) -> Mask:
-        here: Mask = (self.side == SPLITS.index(name.removesuffix("_natural"))) & self.readable
-        return here
+    def _in_split(self, name: str) -> Mask:
+        """Return which rows [N] are readable and of a split; "test_natural" is of test."""
+        mask: Mask = (self.split == SPLITS.index(name.removesuffix("_natural"))) & self.readable
+        return mask
 
-    def _choose(self, pool: Mask) -> Mask:
-        """The rows of `pool` [N] that the program takes: of each pattern the first ones by their hash."""
-        rows = np.flatnonzero(pool & self.held.any(axis=1))
+    def _select(self, pool: Mask) -> Mask:
+        """Return the rows of `pool` [N] that the program selects: of each pattern the first ones by their hash."""
+        rows = np.flatnonzero(pool & self.has.any(axis=1))
         if rows.size == 0 and self.refused:
-            raise UsageError(f"{self.root}: no image with a positive label is left: {in_words(self.refused)}")
+            raise UsageError(f"{self.root}: no image with a positive label is left: {unreadable_summary(self.refused)}")
         if rows.size == 0:
             raise UsageError(f"{self.root}: no image has a positive label; other --views or --uncertain are needed")
         code = self.pattern[rows]
-        there = np.bincount(code, minlength=len(self.patterns))
-        self.selection: Selection = solve(self.patterns, there, self.quotas)
-        self.spread = prevalence.spread(self.patterns, there, self.selection.take)
-        take = self.spread.take
-        self.got: Ints = take @ self.patterns
+        available = np.bincount(code, minlength=len(self.patterns))
+        self.selection: Selection = select_rows(self.patterns, available, self.quotas)
+        self.mix = prevalence.nearest_to_natural_mix(self.patterns, available, self.selection.take)
+        take = self.mix.take
+        self.by_label: Ints = take @ self.patterns
         order = np.lexsort((self.rank[rows], code))
         place = np.arange(len(rows)) - np.searchsorted(code[order], code[order])  # within its pattern
-        chosen: Mask = np.zeros(len(pool), dtype=bool)
-        chosen[rows[order][place < take[code[order]]]] = True
-        return chosen
+        selected: Mask = np.zeros(len(pool), dtype=bool)
+        selected[rows[order][place < take[code[order]]]] = True
+        return selected
 
-    def _assigned(self, chosen: Mask) -> Ints:
-        """The side of each row [N]: shares are met among the chosen rows, and among all, for the natural test set."""
-        counts: Ints = np.zeros((len(self.draw), 2 * self.held.shape[1] + 2), dtype=np.int64)
-        for i, column in enumerate([*self.held.T, np.ones(len(chosen), dtype=bool)]):
-            for j, mask in enumerate((chosen, self.readable)):
+    def _assigned(self, selected: Mask) -> Ints:
+        """Return the split of each row [N]: shares are met among the selected rows, and among all.
+
+        Among all too, since the natural test set is drawn from all rows of test.
+        """
+        counts: Ints = np.zeros((len(self.draw), 2 * self.has.shape[1] + 2), dtype=np.int64)
+        for i, column in enumerate([*self.has.T, np.ones(len(selected), dtype=bool)]):
+            for j, mask in enumerate((selected, self.readable)):
                 counts[:, 2 * i + j] = np.bincount(self.subject[column & mask], minlength=len(self.draw))
-        side: Ints = assign(self.draw, counts, self.asked.ratios)[self.subject]
-        return side
+        split: Ints = assign_splits(self.draw, counts, self.request.ratios)[self.subject]
+        return split
 
     def _natural(self, least: int) -> Mask:
-        """All readable rows of whole test subjects, by chance, until there are `least` (and NATURAL, of so many)."""
-        rows = np.flatnonzero(self._here("test"))
+        """Return all readable rows [N] of whole test subjects, at random, until there are `least` and NATURAL of them.
+
+        All rows of test where there are fewer.
+        """
+        rows = np.flatnonzero(self._in_split("test"))
         taken: Mask = np.zeros(len(self.table), dtype=bool)
         if rows.size:
-            # Not the draw that sides go by: those who moved to this side would come first.
+            # Not the draw that splits go by: subjects who moved to test would come first.
             names, which = np.unique(self.subject[rows], return_inverse=True)
-            place = _keys(self.asked.seed, [f"natural|{name}" for name in self.subjects[names]])[which]
+            place = _keys(self.request.seed, [f"natural|{name}" for name in self.subjects[names]])[which]
             last = np.sort(place)[min(max(least, NATURAL), len(rows)) - 1]
             taken[rows[place <= last]] = True
         return taken
 
 
-def in_words(refused: dict[str, tuple[str, str]]) -> str:
-    """How many images could not be read, why, and one of them."""
+def _official_splits(
+    table: "pd.DataFrame", draws: Floats, ratios: tuple[float, float, float], notes: list[str]
+) -> Ints:
+    """Return the data's own split of each row [N], -1 where it says none. Without a val, subjects of train become it.
+
+    Args:
+        draws: a random number in [0, 1) for each row's subject [N].
+        ratios: train, val, test in percent.
+
+    Raises:
+        UsageError: where train or test has no row.
+    """
+    number = {name: i for i, name in enumerate(SPLITS)}
+    split = np.array([number.get(name, -1) for name in table["official"].tolist()], dtype=np.int64)
+    missing = [name for i, name in enumerate(SPLITS) if not (split == i).any()]
+    if missing == ["val"]:
+        train, val, _ = ratios
+        split[(split == 0) & (draws >= train / (train + val))] = SPLITS.index("val")
+        notes.append(NO_VAL)
+    elif missing:
+        raise UsageError(f"--official: the data's own split has no eligible row for {', '.join(missing)}")
+    return split
+
+
+def unreadable_summary(refused: dict[str, tuple[str, str]]) -> str:
+    """Return how many images could not be read, why, and one of them, as one clause."""
     reasons = Counter(reason for reason, _ in refused.values())
     counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
     path, (reason, detail) = min(refused.items())
@@ -297,6 +363,6 @@ def in_words(refused: dict[str, tuple[str, str]]) -> str:
 
 
 def _keys(seed: int, names: Iterable[str]) -> NDArray[np.uint64]:
-    """`order_key` of each name as a number."""
+    """Return `order_key` of each name as a number."""
     joined = b"".join([order_key(seed, name) for name in names])
     return np.frombuffer(joined, dtype=">u8").astype(np.uint64)

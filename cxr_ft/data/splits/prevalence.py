@@ -1,6 +1,7 @@
-"""How near a balanced choice stays to the mix the archive has: which patterns are chosen, and what a row stands for.
+"""Keep a balanced selection near the archive's own mix of label sets, and weight its rows back to the prevalences.
 
-A pattern is what a row holds of all labels. Everything here works on counts of rows by pattern and knows no names.
+A pattern is a label set: what a row has of all labels. Everything here works on counts of rows by pattern and knows no
+names. Shapes: P patterns, L labels.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cxr_ft.data.splits.balance import program
+from cxr_ft.data.splits.balance import solve_milp
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -21,18 +22,18 @@ FACTOR = 100.0
 GAP = 1e-4
 #: Newton's method, in rows as shares of all there are; it ends by itself, and where it does the program rounds off.
 NEWTON = {"gtol": 1e-10, "maxiter": 300, "initial_trust_radius": 10.0, "max_trust_radius": 1e6}
-#: Decimals of the wished-for rows, so that the last bits of a machine's square roots decide nothing.
+#: Decimals of the allocated rows, so that the last bits of a machine's square roots decide nothing.
 DECIMALS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatternSpread:
-    """Rows of each pattern near the natural mix [P], and the certificate.
+class NaturalMix:
+    """Rows to select of each pattern, near the natural mix, and the certificate of that choice.
 
     Args:
-        take: rows of each pattern.
-        distance: sum over patterns of the rows more or fewer than wished for, as a share of all rows taken.
-        gap: how far `distance` may be from the least; None where the program found nothing, so that `take` is as given.
+        take: rows of each pattern [P].
+        distance: sum over patterns of the difference to `neyman_rows`, as a share of all rows selected.
+        gap: how far `distance` may be from the least; None where the program found nothing and `take` is the input's.
     """
 
     take: Ints
@@ -40,95 +41,100 @@ class PatternSpread:
     gap: float | None
 
 
-def spread(patterns: Mask, available: Ints, take: Ints) -> PatternSpread:
-    """The choice with the same rows of every label as `take` that is nearest to `wished`.
+def nearest_to_natural_mix(patterns: Mask, available: Ints, take: Ints) -> NaturalMix:
+    """Return the selection nearest to `neyman_rows` among those with as many rows of every label as `take`.
 
     Args:
         patterns: which pattern counts for which label [P, L].
         available: rows of each pattern [P].
         take: rows of each pattern [P], of which only the sums by label are kept.
 
-    A mixed-integer program with the sum of absolute differences as its cost. That cost is convex, with corners at
-    whole numbers once the two next to each wish are told apart, so the rows of a pattern are written as the sum of
-    those up to the wish, the one across it, and those beyond.
+    A mixed-integer program with the sum of absolute differences as its cost. For one pattern that cost falls by 1 a
+    row below the goal g, rises by 1 a row above it, and changes by 1 - 2 (g - floor(g)) over the one row that crosses
+    it. So the rows of a pattern are the sum of three variables: those below, the one across, those above. The slopes
+    grow, so the least cost fills them in this order by itself.
     """
     from scipy.optimize import LinearConstraint
 
-    held, got = patterns.T.astype(np.float64), (take @ patterns).astype(np.float64)
-    wish = wished(patterns, available, take)
-    below = np.floor(wish)
+    has, by_label = patterns.T.astype(np.float64), (take @ patterns).astype(np.float64)
+    goal = neyman_rows(patterns, available, take)
+    below = np.floor(goal)
     across = np.minimum(1.0, available - below)
-    cost = np.concatenate([np.full(len(wish), -1.0), 1 - 2 * (wish - below), np.ones(len(wish))])
+    cost = np.concatenate([np.full(len(goal), -1.0), 1 - 2 * (goal - below), np.ones(len(goal))])
     top = np.concatenate([below, across, available - below - across])
-    whole = np.ones(len(cost))
-    found = program(cost, LinearConstraint(np.hstack([held] * 3), got, got), whole, top, gap=GAP)
+    same = LinearConstraint(np.hstack([has] * 3), by_label, by_label)
+    result = solve_milp(cost, same, np.ones(len(cost)), top, gap=GAP)
     near, gap = take, None
-    if found.x is not None:
-        near = np.rint(found.x).astype(np.int64).reshape(3, -1).sum(axis=0)
-        gap = max(float(found.fun - found.mip_dual_bound), 0.0) / max(int(near.sum()), 1)
-        if (near @ patterns != got).any() or (near > available).any():
-            raise RuntimeError(f"HiGHS gave a selection beyond its bounds: {found.message}")
-    return PatternSpread(take=near, distance=float(np.abs(near - wish).sum()) / max(int(near.sum()), 1), gap=gap)
+    if result.x is not None:
+        near = np.rint(result.x).astype(np.int64).reshape(3, -1).sum(axis=0)
+        gap = max(float(result.fun - result.mip_dual_bound), 0.0) / max(int(near.sum()), 1)
+        if (near @ patterns != by_label).any() or (near > available).any():
+            raise RuntimeError(f"HiGHS gave a selection beyond its bounds: {result.message}")
+    return NaturalMix(take=near, distance=float(np.abs(near - goal).sum()) / max(int(near.sum()), 1), gap=gap)
 
 
-def wished(patterns: Mask, available: Ints, take: Ints) -> Floats:
-    """The rows of each pattern [P], not yet whole, with `take`'s rows by label whose weights would vary least.
+def neyman_rows(patterns: Mask, available: Ints, take: Ints) -> Floats:
+    """Return the rows of each pattern [P], not yet whole, whose weights would vary least, with `take`'s rows by label.
 
-    A row stands for available / rows of its pattern, so the sum over patterns of available^2 / rows is least (which is
-    Neyman's allocation, 1934, under these constraints). By duality the share of a pattern is 1 / sqrt(1 + m), and 1 at
-    most, with m the sum of one multiplier for each label it holds: at most 15 unknowns, found by Newton's method.
+    A row stands for available / rows of its pattern, so the sum over patterns of available^2 / rows is least (Neyman's
+    allocation, 1934, under these constraints). By duality the selected share of a pattern is 1 / sqrt(1 + m), and 1 at
+    most, with m the sum of one multiplier for each label it has: at most 15 unknowns, found by Newton's method.
     """
     from scipy.optimize import minimize
 
-    got = (take @ patterns).astype(np.float64)
-    held = patterns.astype(np.float64)
-    there = np.where(patterns.any(axis=1) & ~patterns[:, got == 0].any(axis=1), available, 0).astype(np.float64)
-    scale = max(float(there.sum()), 1.0)
+    by_label = (take @ patterns).astype(np.float64)
+    has = patterns.astype(np.float64)
+    # No row of a pattern without labels, or with a label of which no row is selected, can be taken.
+    usable = patterns.any(axis=1) & ~patterns[:, by_label == 0].any(axis=1)
+    rows = np.where(usable, available, 0).astype(np.float64)
+    scale = max(float(rows.sum()), 1.0)  # in shares of all rows, so that `gtol` means the same for every archive
 
     def dual(multipliers: Floats) -> tuple[float, Floats]:
-        raised = held @ multipliers
-        root = np.sqrt(np.maximum(1 + raised, 1.0))
-        value = multipliers @ got - (there * (2 * root + np.minimum(raised, 0.0))).sum()
-        return float(value) / scale, (got - (there / root) @ held) / scale
+        """Return the negative dual function and its gradient; below m = 0 a pattern is selected whole."""
+        price = has @ multipliers
+        root = np.sqrt(np.maximum(1 + price, 1.0))
+        value = multipliers @ by_label - (rows * (2 * root + np.minimum(price, 0.0))).sum()
+        return float(value) / scale, (by_label - (rows / root) @ has) / scale
 
-    def curvature(multipliers: Floats) -> Floats:
-        beyond = 1 + held @ multipliers
-        bent = np.where(beyond > 1, there / 2 * np.maximum(beyond, 1.0) ** -1.5, 0.0)
-        out: Floats = (held.T * bent) @ held / scale
+    def hessian(multipliers: Floats) -> Floats:
+        inner = 1 + has @ multipliers
+        second = np.where(inner > 1, rows / 2 * np.maximum(inner, 1.0) ** -1.5, 0.0)
+        out: Floats = (has.T * second) @ has / scale
         return out
 
-    found = minimize(dual, np.zeros(len(got)), jac=True, hess=curvature, method="trust-exact", options=NEWTON)
-    rows: Floats = np.round(there / np.sqrt(np.maximum(1 + held @ found.x, 1.0)), DECIMALS)
-    return rows
+    best = minimize(dual, np.zeros(len(by_label)), jac=True, hess=hessian, method="trust-exact", options=NEWTON)
+    allocation: Floats = np.round(rows / np.sqrt(np.maximum(1 + has @ best.x, 1.0)), DECIMALS)
+    return allocation
 
 
-def weights(patterns: Mask, natural: Ints, chosen: Ints) -> Floats:
-    """What a chosen row of each pattern stands for [P]: weighted, the chosen rows have the labels' natural counts.
+def prevalence_weights(patterns: Mask, natural: Ints, selected: Ints) -> Floats:
+    """Return the weight of a selected row of each pattern [P]: weighted, the rows have the labels' natural counts.
 
-    Begins at natural / chosen rows of the pattern itself, then goes from label to label until the rows with and those
-    without it sum to what there naturally are (raking, Deming and Stephan 1940), within FACTOR of the beginning.
+    Begins at natural / selected rows of the pattern itself, then goes from label to label until the rows with and those
+    without it sum to their natural counts (raking, Deming and Stephan 1940), within FACTOR of the beginning.
 
     Args:
         patterns: which pattern counts for which label [P, L].
-        natural: rows of each pattern there are [P].
-        chosen: rows of each pattern that were taken [P]; where it is 0, so is the weight.
+        natural: eligible rows of each pattern [P].
+        selected: selected rows of each pattern [P]; where it is 0, so is the weight.
 
-    A label that no chosen row has, or all of them, can be met by no weights and is passed over.
+    A label that no selected row has, or that all have, can be met by no weights and is passed over.
     """
-    taken = chosen > 0
+    taken = selected > 0
     if not taken.any():
         return np.zeros(len(patterns))
-    held, rows = patterns[taken], chosen[taken].astype(np.float64)
-    wanted, total = (natural @ patterns).astype(np.float64), float(natural.sum())
+    has, rows = patterns[taken], selected[taken].astype(np.float64)
+    goal, total = (natural @ patterns).astype(np.float64), float(natural.sum())
     own = np.maximum(natural[taken], 1) / rows
-    some = held.any(axis=0) & ~held.all(axis=0) & (wanted > 0) & (wanted < total)
+    reachable = has.any(axis=0) & ~has.all(axis=0) & (goal > 0) & (goal < total)
     factor = np.ones(len(rows))
     for _ in range(SWEEPS):
         before = factor.copy()
         factor *= total / float((factor * own * rows).sum())
-        for label in np.flatnonzero(some):
-            for has, part in ((held[:, label], wanted[label]), (~held[:, label], total - wanted[label])):
-                factor[has] *= part / float((factor * own * rows)[has].sum())
+        for label in np.flatnonzero(reachable):
+            for group, part in ((has[:, label], goal[label]), (~has[:, label], total - goal[label])):
+                factor[group] *= part / float((factor * own * rows)[group].sum())
+            # Else two labels that pull against each other drive a weight to 0 or beyond all measure.
             factor = np.clip(factor, 1 / FACTOR, FACTOR)
         if np.abs(factor / before - 1).max() < CLOSE:
             break

@@ -1,5 +1,6 @@
-"""What the user asks of the splits, and the rows that come into question."""
+"""Define the split request: the options of cxr-split, and which rows are eligible under them."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
-from cxr_ft.data.phantom import is_spec
-from cxr_ft.data.records import FRONTAL, Records, raw_labels
+from cxr_ft.data.records import FRONTAL, REPORT_TEXTS, Records, is_phantom, raw_labels
 from cxr_ft.data.reports.text_columns import TEXTS
 from cxr_ft.data.sources.access import is_url
 from cxr_ft.errors import UsageError, unknown
@@ -21,24 +22,27 @@ if TYPE_CHECKING:
 
 VIEWS = ("frontal", "all", "PA", "AP", "LATERAL")
 UNITS = ("image", "study")
-#: The quota of rows without any positive label, in data that has no label for normal films.
+#: The quota of rows without any positive label, in data that has no label for normal images.
 NONE = "(none)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRequest:
-    """What the user asked of the splits.
+    """The options of cxr-split.
 
     Args:
-        per_label: images (or studies) wanted of each label over the three sides together.
-        seed: decides which images are taken among equals.
+        per_label: images (or studies) requested of each label, over the three splits together.
+        seed: decides which images are selected among equals.
         ratios: train, val, test in percent.
         views: frontal (PA and AP), all, or one view. Images without a view pass where the data has none at all.
         uncertain, blank: policies of `cxr_ft.data.labels`.
         unit: what a row is; "study" joins the images of a study.
         official: keep the data's own split; quotas hold for train only.
-        text: the text columns, one of `cxr_ft.data.reports.text_columns.TEXTS`; for texts about a report the section
-        that is read.
+        text: the text columns, one of `cxr_ft.data.reports.text_columns.TEXTS`; where a row is a text about a report,
+            the section that is read.
+
+    Raises:
+        UsageError: for a value out of range or unknown.
     """
 
     per_label: int
@@ -54,23 +58,28 @@ class SplitRequest:
     def __post_init__(self) -> None:
         if self.per_label < 1:
             raise UsageError(f"--per-label {self.per_label}: at least 1 image a label is needed")
+        # `not all(r > 0)` and not `any(r <= 0)`: NaN is neither.
         if len(self.ratios) != 3 or not all(r > 0 for r in self.ratios) or abs(sum(self.ratios) - 100) > 1e-6:
             raise UsageError(
                 f"--ratios {'/'.join(f'{r:g}' for r in self.ratios)}: "
                 "give three positive numbers with sum 100, as 70/15/15"
             )
-        for kind, value, known in (
+        for option, value, known in (
             ("--views", self.views, VIEWS),
             ("--unit", self.unit, UNITS),
             ("--text", self.text, TEXTS),
         ):
             if value not in known:
-                raise unknown(f"{kind} value", value, known)
+                raise unknown(f"{option} value", value, known)
 
 
 def refuse_outside(records: Records) -> None:
-    """Raise UsageError where a path of an image or report leads out of the root."""
-    remote = is_url(records.root) or is_spec(records.root)
+    """Refuse records of which the path of an image or report leads out of the root.
+
+    Raises:
+        UsageError: where one does.
+    """
+    remote = is_url(records.root) or is_phantom(records.root)
     root = None if remote else Path(os.path.normpath(Path(records.root).absolute()))
     for column in ("path", "report"):
         paths = records.table[column].tolist()
@@ -87,28 +96,32 @@ def _outside(root: Path | None, path: str) -> bool:
     return not Path(os.path.normpath(root / path)).is_relative_to(root)
 
 
-def eligible(records: Records, asked: SplitRequest, notes: list[str]) -> "pd.DataFrame":
-    """The rows of the views asked for; data without any view is taken whole, and says so."""
+def eligible(records: Records, request: SplitRequest, notes: list[str]) -> "pd.DataFrame":
+    """Return the rows of the requested views; of data without any view, all rows, with a line in `notes`.
+
+    Raises:
+        UsageError: where no row has the requested view.
+    """
     table = records.table
-    if asked.views == "all" or records.card.unit == "text":
+    if request.views == "all" or records.card.unit == "text":
         return table
     if (table["view"] == "").all():
-        if asked.views != "frontal":
-            raise UsageError(f"--views {asked.views}: {records.root} says no view of any image; use --views all")
-        notes.append("the data says no views: all images are taken for frontal ones")
+        if request.views != "frontal":
+            raise UsageError(f"--views {request.views}: {records.root} says no view of any image; use --views all")
+        notes.append("the data says no views: all images are taken as frontal")
         return table
-    kept = table[table["view"].isin(FRONTAL if asked.views == "frontal" else [asked.views])]
-    there = ", ".join(sorted(str(view) or "none said" for view in table["view"].unique()))
+    kept = table[table["view"].isin(FRONTAL if request.views == "frontal" else [request.views])]
+    present = ", ".join(sorted(str(view) or "unknown" for view in table["view"].unique()))
     if kept.empty:
-        raise UsageError(f"--views {asked.views}: {records.root} has none; its views are {there}; use --views all")
+        raise UsageError(f"--views {request.views}: {records.root} has none; its views are {present}; use --views all")
     notes.append(
-        f"{len(table) - len(kept)} of {len(table)} images are left out by --views {asked.views} (views: {there})"
+        f"{len(table) - len(kept)} of {len(table)} images are left out by --views {request.views} (views: {present})"
     )
     return kept
 
 
 def join_studies(table: "pd.DataFrame") -> "pd.DataFrame":
-    """One row a study: dicom_id, path and view joined by `|`, PA, AP, LATERAL first in this order."""
+    """Return one row a study: dicom_id, path and view joined by `|`, PA, AP, LATERAL first in this order."""
     order = {"PA": 0, "AP": 1, "LATERAL": 2}
     table = table.assign(_order=table["view"].map(order).fillna(3)).sort_values(["study_id", "_order", "dicom_id"])
     joined = table.groupby("study_id", sort=True)[["dicom_id", "path", "view"]].agg("|".join)
@@ -118,10 +131,45 @@ def join_studies(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def positives(
-    table: "pd.DataFrame", card: DatasetCard, asked: SplitRequest
+    table: "pd.DataFrame", card: DatasetCard, request: SplitRequest
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """Which row counts for which quota [N, L'], and the quotas' names: the labels, and NONE where none is normal."""
-    values = targets(raw_labels(table, card), asked.uncertain, asked.blank) == 1
+    """Return which row counts for which quota, bool [N, Q], and the names of the quotas [Q].
+
+    The quotas are the labels, and NONE in multi-label data without a label for normal images.
+    """
+    values = targets(raw_labels(table, card), request.uncertain, request.blank) == 1
     if card.multi_label and card.normal is None:
         return np.column_stack([values, ~values.any(axis=1)]), (*card.labels, NONE)
     return values, card.labels
+
+
+def for_texts(records: Records, request: SplitRequest) -> tuple[Records, SplitRequest]:
+    """Return records and request as they hold for rows that are texts, which have no views and no studies.
+
+    With --text findings (or another section) the text of each row is that section of its report.
+
+    Raises:
+        UsageError: where an option does not apply to texts.
+    """
+    for flag, value, plain in (("--views", request.views, ("frontal", "all")), ("--unit", request.unit, ("image",))):
+        if value not in plain:
+            raise UsageError(f"{flag} {value}: {records.root} holds texts, one a row; leave it out")
+    if request.text not in REPORT_TEXTS:
+        return records, dataclasses.replace(request, text="none")
+    if request.text not in records.table:
+        raise UsageError(f"--text {request.text}: the texts of {records.root} have no such sections; leave it out")
+    return _section(records, request.text), request
+
+
+def _section(records: Records, name: str) -> Records:
+    """Return the records with one section as the text, and groups made anew from what is the same in it."""
+    table = records.table.assign(text=records.table[name])
+    kept = table[table["text"] != ""].reset_index(drop=True)
+    if kept.empty:
+        raise UsageError(f"--text {name}: no report of {records.root} has that section; leave it out")
+    dropped = len(table) - len(kept)
+    notes = [f"{dropped} of {len(table)} reports have no {name} and are left out"] if dropped else []
+    owners = kept["subject_id"].tolist() if records.card.group == "subject" else None
+    kept = kept.assign(subject_id=near_texts.group_names(kept["text"].tolist(), owners))
+    kept["subject_id"] = kept["subject_id"].astype("string")
+    return dataclasses.replace(records, table=kept, notes=(*records.notes, *notes))

@@ -20,9 +20,10 @@ from typing import Any
 
 import cxr_ft
 from cxr_ft import config
-from cxr_ft.data import manifest, phantom
+from cxr_ft.data import phantom
 from cxr_ft.data.phantom import texts
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cache_folder
 
@@ -82,7 +83,7 @@ def made(wanted: TinySplits) -> Path:
     if not (folder / "manifest.json").exists():
         source, layout = asked.pop("source"), asked.pop("layout")
         source = texts.ensure(source) if texts.is_spec(source) else source
-        manifest.make(source, layout, SplitRequest(**asked), folder)
+        make_splits(source, layout, SplitRequest(**asked), folder)
     return folder
 
 

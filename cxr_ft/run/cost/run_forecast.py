@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_ft import plugins
 from cxr_ft.config import Part, RunConfig
 from cxr_ft.data import manifest
-from cxr_ft.data.dataset import split_dataset
+from cxr_ft.data.dataset import open_split
 from cxr_ft.data.records import GIVEN
 from cxr_ft.model import assembly
 from cxr_ft.model.protocols import Base, TextReader
@@ -82,12 +82,12 @@ def forecast(
 
 
 def _table(splits: manifest.Splits, config: RunConfig) -> "pd.DataFrame":
-    """The rows of train that are learnt from, as `batches.rows` takes them."""
+    """The rows of train that are learnt from, as `open_split` takes them."""
     table = splits.tables["train"]
     head = config.head.options
     if not head.writes:
         return table
-    column = split_dataset.text_column(splits, head.text)
+    column = open_split.text_column(splits, head.text)
     return table[table[column].notna() & (table[column] != "")].drop_duplicates("study_id")
 
 
@@ -116,7 +116,7 @@ def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) ->
 
     prompt = len(tokenizer(head.prompt, add_special_tokens=False).input_ids) if writes else 0
     context = [0] * rows if reads else tokens(config.data.context, head.max_context)
-    column = (split_dataset.text_column(splits, head.text),) if writes else ()
+    column = (open_split.text_column(splits, head.text),) if writes else ()
     around = tokenizer.num_special_tokens_to_add(pair=False)
     return step_forecast.TextLengths(
         before=[1 + prompt + given for given in context],

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cxr_ft.config import RunConfig
 from cxr_ft.data import manifest
-from cxr_ft.data.dataset import split_dataset
+from cxr_ft.data.dataset import open_split, split_dataset
 from cxr_ft.data.dataset.augment import Augmentation
 from cxr_ft.data.dataset.train_view import TrainView
 from cxr_ft.errors import UsageError
@@ -63,15 +63,15 @@ class Predictions:
 def datasets_of(config: RunConfig, splits: manifest.Splits, size: int) -> dict[str, split_dataset.SplitDataset]:
     """All sides of the splits as data sets, for the task of `config`."""
     head = config.head.options
-    column = split_dataset.text_column(splits, head.text) if head.writes else None
+    column = open_split.text_column(splits, head.text) if head.writes else None
     return {
-        side: split_dataset.rows(
+        side: open_split.open_split(
             splits,
             side,
             size,
             config.data.root,
             column,
-            learning=_learning(config) if side == "train" else None,
+            view=_learning(config) if side == "train" else None,
             views=config.data.views,
             context=config.data.context,
         )

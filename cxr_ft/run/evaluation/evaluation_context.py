@@ -37,12 +37,12 @@ class EvaluationContext:
         self, rows: split_dataset.SplitDataset, labels: Sequence[str], multi_label: bool
     ) -> dict[str, Any] | None:
         """The floors of a task that reads text alone, on `rows`; None where images are read."""
-        if not rows.beside.context or (len(rows) and rows.images[0].size):
+        if not rows.side_inputs.context or (len(rows) and rows.images[0].size):
             return None
         floors, chosen = _fitted_on(self, labels, multi_label)
-        texts, ruled = list(rows.beside.context), text_baselines.by_rules(rows.beside.context, labels)
+        texts, ruled = list(rows.side_inputs.context), text_baselines.by_rules(rows.side_inputs.context, labels)
         return text_baselines.evaluate(
-            floors, texts, rows.targets, labels, pairs=rows.beside.pairs, ruled=ruled, chosen=chosen
+            floors, texts, rows.targets, labels, pairs=rows.side_inputs.pairs, ruled=ruled, chosen=chosen
         )
 
     def natural(self, labels: Sequence[str]) -> list[float | None]:
@@ -52,7 +52,7 @@ class EvaluationContext:
         """
         whole = self.splits.manifest
         rows, counts = whole.get("counts", {}).get("eligible"), whole.get("labels", {})
-        if not rows or whole["asked"]["blank"] == "ignore":
+        if not rows or whole["request"]["blank"] == "ignore":
             return [None] * len(labels)
         return [counts[name]["available"] / rows if name in counts else None for name in labels]
 
@@ -64,13 +64,15 @@ def _fitted_on(
     on the same ones.
     """
     train, val = tested.train, tested.val
-    key = repr((sorted(tested.splits.hashes.items()), list(labels), hash(tuple(train.beside.context))))
+    key = repr((sorted(tested.splits.hashes.items()), list(labels), hash(tuple(train.side_inputs.context))))
     if key not in _kept:
         floors = text_baselines.fit(
-            train.beside.context, train.targets, multi_label=multi_label, pairs=train.beside.pairs
+            train.side_inputs.context, train.targets, multi_label=multi_label, pairs=train.side_inputs.pairs
         )
-        ruled = text_baselines.by_rules(val.beside.context, labels)
-        chosen = text_baselines.thresholds(floors, val.beside.context, val.targets, pairs=val.beside.pairs, ruled=ruled)
+        ruled = text_baselines.by_rules(val.side_inputs.context, labels)
+        chosen = text_baselines.thresholds(
+            floors, val.side_inputs.context, val.targets, pairs=val.side_inputs.pairs, ruled=ruled
+        )
         _kept.clear()
         _kept[key] = floors, chosen
     return _kept[key]
@@ -97,7 +99,7 @@ def _trained(method: str, train: split_dataset.SplitDataset, multi_label: bool) 
     """The prevalence of each label by the targets and weights of training."""
     if not saved_model.trains(method):
         return None
-    learnt = train.learnt
+    learnt = train.train_targets
     targets = train.targets if learnt is None else learnt.targets
     weights = np.ones_like(targets) if learnt is None or learnt.weights is None else learnt.weights
     weights = np.where(np.isnan(targets), 0.0, weights)

@@ -144,7 +144,7 @@ class FeatureStore:
             precision: "no", "bf16" or "fp16", as in `train.precision`.
             epochs: passes over the rows.
         """
-        augmented = rows.learnt is not None and rows.learnt.how.augmentation is not None
+        augmented = rows.train_targets is not None and rows.train_targets.view.augmentation is not None
         why = None
         if self.prefix is None:
             why = (
@@ -248,7 +248,7 @@ class FeatureStore:
 
 def _images(rows: SplitDataset) -> list[str]:
     """Hashes of the images of each row, in order; a row may have several."""
-    beside, starts = rows.beside.images, rows.beside.starts
+    beside, starts = rows.side_inputs.images, rows.side_inputs.starts
     if beside is None or starts is None:
         return [rows.images.digest]
     return [rows.images.digest, beside.digest, _hash(np.ascontiguousarray(starts).data)]

@@ -22,11 +22,11 @@ def film(seed=0, side=64):
     return shade.astype(np.uint8)
 
 
-def rows_of(learning, count=10, targets=None, weights=None):
+def rows_of(view, count=10, targets=None, weights=None):
     table = pd.DataFrame({"text": [f"{'word ' * (i % 4)}end" for i in range(count)]})
     goals = np.zeros((count, 2)) if targets is None else targets
-    learnt = TrainTargets(learning, goals + 0.25, weights)
-    return SplitDataset(table, np.stack([film(i) for i in range(count)]), goals, "text", learnt)
+    train = TrainTargets(view, goals + 0.25, weights)
+    return SplitDataset(table, np.stack([film(i) for i in range(count)]), goals, "text", train)
 
 
 def collated(examples):

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from cxr_ft.cli.split import main
-from cxr_ft.data import manifest
 from cxr_ft.data.audit import leak_audit, near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records
 from cxr_ft.data.splits import compiler
-from cxr_ft.data.splits.compiler import Compiled
+from cxr_ft.data.splits.compiler import CompiledSplits
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import OFFICIAL_LEAKS, write_splits
 from cxr_ft.errors import LeakError, UsageError
 
 PAIRS = [*combinations(("train", "val", "test"), 2), ("train", "test_natural"), ("val", "test_natural")]
@@ -49,11 +49,11 @@ def write(tables, out, *, unit="image", official=False):
     table = pd.concat([clean(unit)[name] for name in ("train", "val", "test")], ignore_index=True)
     records = Records(table=table.assign(official="", report=""), card=card, root=".")
     selection = {"worst_overshoot": 0.0}
-    row = dict.fromkeys(("asked", "available", "target", "achieved"), 9)
-    compiled = Compiled(
+    row = dict.fromkeys(("requested", "available", "target", "achieved"), 9)
+    compiled = CompiledSplits(
         tables=tables, rejected=[], labels={"A": row}, selection=selection, weights={}, counts={}, notes=[]
     )
-    return manifest.write(out, records, "toy", SplitRequest(per_label=9, official=official), compiled)
+    return write_splits(out, records, "toy", SplitRequest(per_label=9, official=official), compiled)
 
 
 def refused(tables, out, **options):
@@ -84,7 +84,7 @@ def test_one_shared_id_is_refused(tmp_path, what, left, right):
     for column in COPIED[what]:
         tables[right].loc[4, column] = tables[left].loc[1, column]
     error = refused(tables, tmp_path / "out")
-    assert (error.kind, error.sides, error.count) == ("image" if what == "path" else what, (left, right), 1)
+    assert (error.kind, error.splits, error.count) == ("image" if what == "path" else what, (left, right), 1)
     assert f"1 {error.kind} would be in both {left} and {right}" in str(error)
 
 
@@ -95,7 +95,7 @@ def test_one_shared_text_is_refused(tmp_path, nearly, left, right):
     tables[left].loc[1, "text"] = LONG.format(7)
     tables[right].loc[4, "text"] = LONG.format(9 if nearly else 7).upper()
     error = refused(tables, tmp_path / "out", unit="text")
-    assert (error.kind, error.sides, error.count) == ("text", (left, right), 1)
+    assert (error.kind, error.splits, error.count) == ("text", (left, right), 1)
     assert f"1 text would be in both {left} and {right}" in str(error)
     assert "nodule" not in str(error)
 
@@ -106,7 +106,7 @@ def test_an_image_inside_a_joined_study_is_refused(tmp_path):
     tables["train"].loc[0, "dicom_id"] = "x|y"
     tables["val"].loc[3, "dicom_id"] = "z|y"
     error = refused(tables, tmp_path / "out")
-    assert (error.kind, error.sides) == ("image", ("train", "val"))
+    assert (error.kind, error.splits) == ("image", ("train", "val"))
 
 
 def test_several_shared_subjects_are_counted(tmp_path):
@@ -133,7 +133,7 @@ def test_an_official_split_is_counted_and_not_refused(tmp_path):
     tables = clean()
     tables["test"].loc[0, "subject_id"] = tables["train"].loc[0, "subject_id"]
     made = write(tables, tmp_path / "out", official=True)
-    assert made["leaks"]["subject"] == 1 and manifest.OFFICIAL_LEAKS in made["notes"]
+    assert made["leaks"]["subject"] == 1 and OFFICIAL_LEAKS in made["notes"]
 
 
 def test_a_refusal_is_bad_input_for_commands():
@@ -162,10 +162,10 @@ def split(source, out, *flags):
 
 @pytest.fixture
 def rows_not_subjects(monkeypatch):
-    """A compiler that gives each image a side of its own, whoever it shows."""
+    """A compiler that gives each image a split of its own, whoever it shows."""
 
     def planted():
-        monkeypatch.setattr(compiler._Problem, "_assigned", lambda self, chosen: np.arange(len(chosen)) % 3)
+        monkeypatch.setattr(compiler._Problem, "_assigned", lambda self, selected: np.arange(len(selected)) % 3)
 
     return planted
 
@@ -219,4 +219,4 @@ def test_the_audit_finds_the_same_pixels_in_two_files(tmp_path, left, right):
         files.append(tmp_path / f"{name}.csv")
         tables[name].drop(columns="A").to_csv(files[-1], index=False)
     found = leak_audit.audit(files)
-    assert [(leak.what, leak.left, leak.right, leak.count) for leak in found.leaks] == [("pixels", left, right, 1)]
+    assert [(leak.kind, leak.left, leak.right, leak.count) for leak in found.leaks] == [("pixels", left, right, 1)]

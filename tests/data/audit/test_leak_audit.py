@@ -1,5 +1,6 @@
-"""Leaks in ours and in others' splits, and labels that can be told without the film."""
+"""Leaks in our and in others' splits, and labels that are predicted without the image."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from real_data import REAL
 
 from cxr_ft.cli.split import main
-from cxr_ft.data import manifest
 from cxr_ft.data.audit.leak_audit import audit
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 
-FILMS = REAL / "real_cxr"
+FILMS = Path(os.environ.get("CXR_FT_REAL_DATA", "no real data here")) / "real_cxr"
 LONG = (
     "Heart size is at the upper limit of normal with a tortuous aorta. A {} mm nodule projects over the third rib on "
     "the right. No pleural effusion."
@@ -38,9 +38,9 @@ def test_planted_leaks_are_counted(tmp_path):
         test={"subject_id": [2, 3, 2], "dicom_id": ["d", "a", "e"], "text": [" one  TWO", "z", ""]},
     )
     found = audit(files)
-    assert found.sides == {"train.csv": 3, "test.csv": 3}
+    assert found.splits == {"train.csv": 3, "test.csv": 3}
     assert found.compared == ["subject", "image", "text"]
-    assert {(leak.what, leak.count, leak.rows) for leak in found.leaks} == {
+    assert {(leak.kind, leak.count, leak.rows) for leak in found.leaks} == {
         ("subject", 1, 2),
         ("image", 1, 1),
         ("text", 1, 1),
@@ -50,7 +50,7 @@ def test_planted_leaks_are_counted(tmp_path):
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.lists(st.integers(0, 30), min_size=1, max_size=20))
-def test_subjects_on_two_sides_are_counted_exactly(tmp_path_factory, left, right):
+def test_subjects_in_two_splits_are_counted_exactly(tmp_path_factory, left, right):
     found = audit(write(tmp_path_factory.mktemp("a"), a={"subject_id": left}, b={"subject_id": right}))
     both = set(left) & set(right)
     assert [(leak.count, leak.rows) for leak in found.leaks] == (
@@ -60,7 +60,7 @@ def test_subjects_on_two_sides_are_counted_exactly(tmp_path_factory, left, right
 
 def test_one_csv_with_a_split_column(tmp_path):
     (file,) = write(tmp_path, all={"patient_id": [1, 2, 2], "split": ["train", "train", "test"]})
-    assert [(leak.what, leak.left, leak.right) for leak in audit([file]).leaks] == [("subject", "test", "train")]
+    assert [(leak.kind, leak.left, leak.right) for leak in audit([file]).leaks] == [("subject", "test", "train")]
 
 
 def test_clean_is_clean_and_blanks_are_no_leak(tmp_path):
@@ -80,7 +80,7 @@ def test_the_natural_test_set_may_share_with_test(tmp_path):
 
 def test_an_image_within_a_study_is_found(tmp_path):
     files = write(tmp_path, a={"dicom_id": ["x|y", "z"]}, b={"dicom_id": ["y", "w|v"]})
-    assert [(leak.what, leak.count, leak.rows) for leak in audit(files).leaks] == [("image", 1, 1)]
+    assert [(leak.kind, leak.count, leak.rows) for leak in audit(files).leaks] == [("image", 1, 1)]
 
 
 def test_nearly_the_same_text_is_found(tmp_path):
@@ -89,7 +89,7 @@ def test_nearly_the_same_text_is_found(tmp_path):
         train={"subject_id": [1, 2], "findings": [LONG.format(7), "Lungs are clear."]},
         test={"subject_id": [3, 4], "findings": [LONG.format(9).upper(), "Something else is here, and not there."]},
     )
-    assert [(leak.what, leak.count) for leak in audit(files).leaks] == [("near-identical text", 1)]
+    assert [(leak.kind, leak.count) for leak in audit(files).leaks] == [("near-identical text", 1)]
 
 
 def test_stock_sentences_of_several_subjects_are_no_leak(tmp_path):
@@ -101,7 +101,7 @@ def test_stock_sentences_of_several_subjects_are_no_leak(tmp_path):
     assert audit(write(tmp_path, **tables)).leaks == []
     for table in tables.values():  # where nobody knows who they are about, the same text is the same text
         table["id"] = table.pop("subject_id")
-    assert [leak.what for leak in audit(write(tmp_path, **tables)).leaks] == ["text"]
+    assert [leak.kind for leak in audit(write(tmp_path, **tables)).leaks] == ["text"]
 
 
 def films(folder, count, seed=0, size=(40, 36)):
@@ -118,14 +118,14 @@ def test_the_same_pixels_in_another_file_are_found(tmp_path):
     files = write(tmp_path, train={"path": left}, test={"path": right})
     assert (tmp_path / left[0]).read_bytes() != (tmp_path / right[3]).read_bytes()
     found = audit(files)
-    assert [(leak.what, leak.count) for leak in found.leaks] == [("pixels", 1)] and "pixels" in found.compared
+    assert [(leak.kind, leak.count) for leak in found.leaks] == [("pixels", 1)] and "pixels" in found.compared
     (tmp_path / "else").mkdir()
     moved = write(tmp_path / "else", train={"path": left}, test={"path": right})
-    assert audit(moved).clean and "no image is at hand" in audit(moved).notes[0]
+    assert audit(moved).clean and "no image is available" in audit(moved).notes[0]
     assert not audit(moved, root=str(tmp_path)).clean
 
 
-def test_an_image_that_cannot_be_read_is_said(tmp_path):
+def test_an_image_that_cannot_be_read_is_noted(tmp_path):
     left, right = films(tmp_path / "a", 3), films(tmp_path / "b", 3, seed=1)
     for path in (left[0], right[0]):
         (tmp_path / path).write_bytes(b"no image")
@@ -148,7 +148,7 @@ def confounded(folder, strength, seed=0):
 
 def test_a_confound_is_found_and_named(tmp_path):
     (label,) = audit([confounded(tmp_path, 1.0)]).confounds
-    assert label.found and label.label == "well (not ill)" and label.by["size"] > 0.95
+    assert label.above_chance and label.label == "well (not ill)" and label.by["size"] > 0.95
     assert label.low <= label.auroc <= label.high and label.shuffled < 0.7
     assert (label.rows, label.positives) == (120, 60)
 
@@ -169,7 +169,7 @@ def test_a_source_column_is_enough(tmp_path):
         "split": np.where(np.arange(200) % 3 == 0, "test", "train"),
     }
     found = audit(write(tmp_path, all=table))
-    assert [label.label for label in found.confounds if label.found] == ["Edema"]
+    assert [label.label for label in found.confounds if label.above_chance] == ["Edema"]
     assert [label.label for label in found.confounds] == ["Edema", "Fracture"]
 
 
@@ -194,24 +194,24 @@ def test_the_command_says_what_it_found_and_leaves_with_1(tmp_path, capsys):
 
 @pytest.mark.skipif(not FILMS.exists(), reason="the real films are not here")
 def test_the_confound_of_the_real_films_is_found(tmp_path):
-    manifest.make(str(FILMS), "folder", SplitRequest(per_label=130), tmp_path / "out")
+    make_splits(str(FILMS), "folder", SplitRequest(per_label=130), tmp_path / "out")
     found = audit([tmp_path / "out" / f"{side}_split.csv" for side in ("train", "val", "test")])
-    assert [leak for leak in found.leaks if leak.what != "pixels"] == []
+    assert [leak for leak in found.leaks if leak.kind != "pixels"] == []
     (label,) = found.confounds
-    assert label.found and label.low > 0.9
+    assert label.above_chance and label.low > 0.9
 
 
 def test_a_naive_split_of_the_phantom_leaks(tmp_path):
-    tracked = Path(__file__).parents[2] / "data_splits" / "phantom"
+    tracked = Path(__file__).parents[3] / "data_splits" / "phantom"
     rows = pd.concat([pd.read_csv(tracked / f"{side}_split.csv", dtype="string") for side in ("train", "val", "test")])
     rows["split"] = np.where(np.random.default_rng(0).random(len(rows)) < 0.8, "train", "test")
     (file,) = write(tmp_path, naive=rows)
-    assert {leak.what for leak in audit([file]).leaks} >= {"subject", "study"}
+    assert {leak.kind for leak in audit([file]).leaks} >= {"subject", "study"}
 
 
 @pytest.mark.parametrize(
     ("tables", "words"),
-    [({"a": {"x": [1]}, "b": {"x": [1]}}, "nothing to compare"), ({"a": {"subject_id": [1]}}, "only one side")],
+    [({"a": {"x": [1]}, "b": {"x": [1]}}, "nothing to compare"), ({"a": {"subject_id": [1]}}, "only one split")],
 )
 def test_what_cannot_be_audited_is_said(tmp_path, tables, words):
     with pytest.raises(UsageError, match=words):
@@ -252,7 +252,7 @@ def test_each_file_is_compared_by_its_own_column(tmp_path):
         b={"subject_id": ["8", "9"], "path": ["c.png", "d.png"], "study_id": ["s", "t"]},
     )
     found = audit(files)
-    assert [(leak.what, leak.count) for leak in found.leaks] == [("subject", 1)]
+    assert [(leak.kind, leak.count) for leak in found.leaks] == [("subject", 1)]
     assert any("a.csv: patient_id, b.csv: subject_id" in note for note in found.notes)
     assert any("study is not compared: a.csv has no column" in note for note in found.notes)
 
@@ -277,4 +277,4 @@ def test_parquet_is_read_too(tmp_path, index):
     for file, ids in ((left, [1, 2]), (right, [2.0, np.nan])):
         table = pd.DataFrame({"subject_id": ids, "x": "y"})
         (table.set_index("subject_id") if index else table).to_parquet(file)
-    assert [(leak.what, leak.count) for leak in audit([left, right]).leaks] == [("subject", 1)]
+    assert [(leak.kind, leak.count) for leak in audit([left, right]).leaks] == [("subject", 1)]

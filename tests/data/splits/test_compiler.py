@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records
-from cxr_ft.data.splits.compiler import NONE, compile_splits
-from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.compiler import compile_splits, overshoot_note
+from cxr_ft.data.splits.request import NONE, SplitRequest
 from cxr_ft.errors import UsageError
 
-SIDES = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 LABELS = ("A", "B", "C", "Normal")
 CARD = DatasetCard(name="toy", labels=LABELS, normal="Normal")
 
@@ -42,11 +42,11 @@ def none_bad(paths):
     return {}
 
 
-def compiled(records, check=none_bad, **asked):
-    return compile_splits(records, SplitRequest(**{"per_label": 20, "text": "none", **asked}), check)
+def compiled(records, check=none_bad, **options):
+    return compile_splits(records, SplitRequest(**{"per_label": 20, "text": "none", **options}), check)
 
 
-def test_subjects_and_studies_stand_on_one_side():
+def test_subjects_and_studies_are_in_one_split():
     out = compiled(toy(), views="all")
     for column in ("subject_id", "study_id"):
         sides = pd.concat(out.tables.values()).assign(split=lambda t: t["split"].str.removesuffix("_natural"))
@@ -69,9 +69,9 @@ def test_every_target_is_met_with_what_there_is(per_label):
     out = compiled(toy(), per_label=per_label, views="all")
     for row in out.labels.values():
         assert row["target"] == min(per_label, row["available"]) <= row["achieved"] <= row["available"]
-        assert row["achieved"] == sum(row[side] for side in SIDES)
-        assert row["target"] == sum(row[f"{side}_quota"] for side in SIDES)
-        for side, ratio in zip(SIDES, (0.7, 0.15, 0.15), strict=True):
+        assert row["achieved"] == sum(row[side] for side in SPLITS)
+        assert row["target"] == sum(row[f"{side}_quota"] for side in SPLITS)
+        for side, ratio in zip(SPLITS, (0.7, 0.15, 0.15), strict=True):
             assert row[side] == pytest.approx(ratio * row["achieved"], abs=1.5)
 
 
@@ -81,7 +81,22 @@ def test_the_certificate_is_true():
     assert out.worst_overshoot == pytest.approx(max(over.values()), abs=1e-6)
     assert out.selection["least_possible"] == out.selection["worst_overshoot"] and out.selection["gap"] == 0
     assert out.selection["short"] == [name for name, row in out.labels.items() if row["available"] < 60]
-    assert any("worst overshoot over a target" in note and "least there can be" in note for note in out.notes)
+    assert any(note.startswith("no label has more images than requested") for note in out.notes)
+
+
+@pytest.mark.parametrize(
+    ("worst", "least", "gap", "labels", "sentence"),
+    [
+        (1.25, 1.25, 0.0, ["A"], "A has 125 % more studies than requested; no selection can do better (proven)"),
+        (0.0844, 0.0844, 0.0, ["A", "B"], "A and B each have 8.44 % more studies than requested; no selection can"),
+        (0.5, 0.4, 0.0, ["A"], "no selection can do better than 40 %, and whether one can reach that is not known"),
+        (0.5, 0.5, 0.0123, ["A"], "(proven); the total over all labels is within 1.23 % of the least possible"),
+        (0.0, 0.0, 0.0, [], "no label has more studies than requested"),
+    ],
+)
+def test_the_certificate_in_words(worst, least, gap, labels, sentence):
+    certificate = {"worst_overshoot": worst, "least_possible": least, "gap": gap, "at_worst": labels}
+    assert sentence in overshoot_note(certificate, "studies")
 
 
 @settings(max_examples=12, deadline=None)
@@ -93,7 +108,7 @@ def test_disjoint_complete_and_the_same_in_any_order(data, order, per_label):
     other = compiled(shuffled, per_label=per_label, seed=order)
     for side in one.tables:
         pd.testing.assert_frame_equal(one.tables[side], other.tables[side])
-    sides = [set(one.tables[side]["subject_id"]) for side in SIDES]
+    sides = [set(one.tables[side]["subject_id"]) for side in SPLITS]
     assert all(a.isdisjoint(b) for i, a in enumerate(sides) for b in sides[:i])
     assert set(one.tables["test_natural"]["subject_id"]).isdisjoint(sides[0] | sides[1])
     assert all(row["achieved"] >= row["target"] for row in one.labels.values())
@@ -112,7 +127,7 @@ def test_one_percent_more_rows_moves_few_subjects(seed):
 
 
 def _sides(out):
-    whole = pd.concat([out.tables[side] for side in SIDES])
+    whole = pd.concat([out.tables[side] for side in SPLITS])
     return whole.drop_duplicates("subject_id").set_index("subject_id")["split"]
 
 
@@ -141,7 +156,7 @@ def test_another_seed_takes_others():
 
 def test_python_hash_seed_plays_no_part(tmp_path):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from test_splits import *\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from test_compiler import *\n"
         "print(pd.util.hash_pandas_object(pd.concat(compiled(toy()).tables.values())).sum())"
     )
     folder = str(__import__("pathlib").Path(__file__).parent)
@@ -180,11 +195,11 @@ def test_weights_give_back_the_sides_prevalences():
     """Weighted, the chosen rows of a side have the natural share of every label, and sum to the side's rows."""
     records = toy(subjects=600)
     out = compiled(records, views="all", per_label=100)
-    for side in SIDES:
+    for side in SPLITS:
         table = out.tables[side]
         assert (table["weight"] > 0).all() and len(table) < table["weight"].sum()
         assert out.weights[side]["prevalence_error"] < 1e-4
-    total = pd.concat([out.tables[side] for side in SIDES])
+    total = pd.concat([out.tables[side] for side in SPLITS])
     assert total["weight"].sum() == pytest.approx(len(records.table), rel=1e-4)
     for label in LABELS:
         natural = (records.table[label] == 1).mean()
@@ -205,10 +220,10 @@ def test_weights_of_one_class_data_are_rows_a_row():
 
 
 def test_common_combinations_are_chosen():
-    """Every combination that would give several rows of those asked for has a row among the chosen ones."""
+    """Every combination that would give several rows of those requested has a row among the chosen ones."""
     records = toy(subjects=2000)
     out = compiled(records, views="all", per_label=300)
-    chosen = pd.concat([out.tables[side] for side in SIDES])
+    chosen = pd.concat([out.tables[side] for side in SPLITS])
     common = (records.table[list(LABELS)] == 1).value_counts(normalize=True)
     there = set(map(tuple, (chosen[list(LABELS)] == 1).to_numpy()))
     assert {pattern for pattern, share in common.items() if share > 0.01 and any(pattern)} <= there
@@ -271,7 +286,7 @@ def test_natural_test_set_has_the_sides_own_mix():
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("options", "words"),
     [
         ({"per_label": 0}, "--per-label 0"),
         ({"ratios": (50.0, 50.0, 0.0)}, "--ratios 50/50/0"),
@@ -283,12 +298,12 @@ def test_natural_test_set_has_the_sides_own_mix():
         ({"ratios": (float("nan"), 15.0, 15.0)}, "--ratios nan"),
     ],
 )
-def test_bad_wishes_are_one_line(asked, words):
+def test_bad_options_are_one_line(options, words):
     with pytest.raises(UsageError, match=words):
-        SplitRequest(**{"per_label": 5, **asked})
+        SplitRequest(**{"per_label": 5, **options})
 
 
-def test_a_side_left_empty_is_said():
+def test_an_empty_split_is_refused():
     records = toy()
     records.table[["A", "B", "C"]] = 0.0
     records.table["Normal"] = 1.0
@@ -296,7 +311,7 @@ def test_a_side_left_empty_is_said():
         compiled(records, per_label=1)
 
 
-def test_no_positive_label_at_all_is_said():
+def test_no_positive_label_at_all_is_refused():
     records = toy()
     records.table[list(LABELS)] = 0.0
     with pytest.raises(UsageError, match="no image has a positive label"):
@@ -326,7 +341,7 @@ def test_paths_within_the_root_may_be_written_in_any_way(tmp_path):
     assert compiled(Records(table=table, card=CARD, root=str(tmp_path))).counts["records"] == len(table)
 
 
-def test_too_few_subjects_is_said():
+def test_too_few_subjects_are_refused():
     with pytest.raises(UsageError, match="2 eligible subjects"):
         compiled(toy(subjects=2))
 

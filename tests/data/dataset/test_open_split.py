@@ -5,10 +5,12 @@ import pytest
 
 from cxr_ft import config
 from cxr_ft.data import manifest
+from cxr_ft.data.dataset.open_split import column_of
 from cxr_ft.data.dataset.split_dataset import TrainIndex
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.pixels import cache
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.run.evaluation.evaluate import datasets_of
 
@@ -16,7 +18,7 @@ from cxr_ft.run.evaluation.evaluate import datasets_of
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    manifest.make(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
+    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
     return manifest.read(place / "splits")
 
 
@@ -32,10 +34,10 @@ def test_weights_and_changed_images_are_for_training_alone(splits):
     per_class = sum(one.weights * one.targets for one in shown)
     np.testing.assert_allclose(per_class, len(train) / len(per_class))
     assert all(train[i].weights is None for i in range(len(train)))
-    for side in ("val", "test", "test_natural"):
-        assert data[side].learnt is None
-        example = data[side][0]
-        np.testing.assert_array_equal(example.image, data[side].images[0])
+    for name in ("val", "test", "test_natural"):
+        assert data[name].train_targets is None
+        example = data[name][0]
+        np.testing.assert_array_equal(example.image, data[name].images[0])
 
 
 def test_without_options_training_is_shown_what_is_judged(splits):
@@ -74,8 +76,8 @@ def test_what_changes_the_numbers_changes_the_fingerprint():
 def studies(tmp_path_factory):
     """Studies of the phantom, with all that stands beside their films."""
     place = tmp_path_factory.mktemp("studies")
-    asked = SplitRequest(per_label=4, views="all", unit="study", text="all")
-    manifest.make("phantom:subjects=24,seed=1,size=32", "mimic_cxr", asked, place / "splits")
+    request = SplitRequest(per_label=4, views="all", unit="study", text="all")
+    make_splits("phantom:subjects=24,seed=1,size=32", "mimic_cxr", request, place / "splits")
     return manifest.read(place / "splits")
 
 
@@ -115,7 +117,7 @@ def test_every_image_of_a_study_is_changed_in_training_each_in_its_own_way(studi
     again = train[TrainIndex(pairs[0], 0)]
     np.testing.assert_array_equal(again.further[0], shown[pairs[0]].further[0])
     # Where both were the same film, they would still be changed apart.
-    train.beside = type(train.beside)(images=train.images, starts=np.arange(len(train) + 1))
+    train.side_inputs = type(train.side_inputs)(images=train.images, starts=np.arange(len(train) + 1))
     twice = [train[TrainIndex(i, 0)] for i in range(len(train))]
     assert any(not np.array_equal(one.image, one.further[0]) for one in twice)
 
@@ -151,14 +153,12 @@ def test_a_context_that_is_none_is_one_line(studies, context, line):
 
 
 def test_splits_without_a_context_say_how_to_get_one(splits):
-    from cxr_ft.data.dataset.split_dataset import column_of
-
     with pytest.raises(UsageError, match="--text all"):
         column_of(splits, "indication", None)
 
 
 def test_only_text_all_keeps_what_stands_beside_a_report(tmp_path):
     for text, there in (("all", True), ("findings", False), ("mini_report", False)):
-        asked = SplitRequest(per_label=3, text=text)
-        manifest.make("phantom:subjects=24,seed=1,size=32", "mimic_cxr", asked, tmp_path / text)
+        request = SplitRequest(per_label=3, text=text)
+        make_splits("phantom:subjects=24,seed=1,size=32", "mimic_cxr", request, tmp_path / text)
         assert ("indication" in manifest.read(tmp_path / text).tables["train"]) == there

@@ -1,4 +1,4 @@
-"""Texts that are nearly the same: found, grouped, never on two sides."""
+"""Texts that are nearly the same: found, grouped, never in two splits."""
 
 import re
 from itertools import combinations, pairwise
@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_ft.data.audit.leak_audit import audit, compare
-from cxr_ft.data.audit.minhash import NEAR, Alike, pieces
-from cxr_ft.data.audit.near_texts import group_names, groups, normal, on_two_sides
+from cxr_ft.data.audit.near_texts import NEAR, Alike, group_names, groups, normal, pieces, shared_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _texts
 from cxr_ft.data.splits.compiler import compile_splits
@@ -22,7 +21,7 @@ CARD = DatasetCard(name="toy", multi_label=False, sensitivity="synthetic")
 
 
 def plain_pieces(text):
-    """The definition in `_pieces`, word by word."""
+    """The definition in `near_texts`, word by word."""
     found = set()
     for sentence in re.split(r"(?<=[.!?])\s+", normal(text)):
         words = re.findall(r"\w+", sentence)
@@ -95,14 +94,14 @@ def test_a_planted_copy_never_crosses_our_splits_and_is_found_in_others(texts, s
     if records.table["subject_id"].nunique() < 12:
         return
     out = compile_splits(records, SplitRequest(per_label=100, seed=seed), lambda _: {})
-    sides = {name: out.tables[name] for name in ("train", "val", "test")}
-    assert compare({name: side[["text"]] for name, side in sides.items()}) == (["text"], [])
-    for (_, left), (_, right) in combinations(sides.items(), 2):
+    splits = {name: out.tables[name] for name in ("train", "val", "test")}
+    assert compare({name: table[["text"]] for name, table in splits.items()}) == (["text"], [])
+    for (_, left), (_, right) in combinations(splits.items(), 2):
         assert not {normal(t) for t in left["text"]} & {normal(t) for t in right["text"]}
         assert all(jaccard(a, b) < NEAR for a in left["text"] for b in right["text"])
     copy = edited(" ".join(WORDS[:20]), "word", 7)
     planted = {"a": pd.DataFrame({"text": [" ".join(WORDS[:20])]}), "b": pd.DataFrame({"text": ["other", copy]})}
-    assert [(leak.what, leak.count) for leak in compare(planted)[1]] == [("near-identical text", 1)]
+    assert [(leak.kind, leak.count) for leak in compare(planted)[1]] == [("near-identical text", 1)]
 
 
 def test_the_audit_finds_it_in_files(tmp_path):
@@ -110,13 +109,13 @@ def test_the_audit_finds_it_in_files(tmp_path):
     text = " ".join(WORDS[:25])
     pd.DataFrame({"sentence": [text, "x y"], "label": "a"}).to_csv(left, index=False)
     pd.DataFrame({"sentence": [text.replace("w9 ", "v9 "), "X  y", "z"], "label": "a"}).to_csv(right, index=False)
-    found = {leak.what: leak.count for leak in audit([left, right]).leaks}
+    found = {leak.kind: leak.count for leak in audit([left, right]).leaks}
     assert found == {"text": 1, "near-identical text": 1}
 
 
 @pytest.mark.parametrize("share", [0.7, 0.8, 0.9])
 def test_how_many_of_the_pairs_at_a_likeness_are_found(share):
-    """The recall stated in `_pieces`, measured on pairs whose Jaccard is just above `share`."""
+    """The recall stated in `near_texts`, measured on pairs whose Jaccard is just above `share`."""
     rng = np.random.default_rng(0)
     texts, want = [], 300
     for i in range(want):
@@ -165,11 +164,11 @@ def test_a_great_many_alike_are_not_all_compared():
     assert sum(looked) < 20 * len(label)  # of 4.5 million pairs
 
 
-def test_sides_are_compared_pair_by_pair():
-    sides = {
+def test_splits_are_compared_pair_by_pair():
+    splits = {
         name: (pd.Series(texts), None) for name, texts in {"a": ["x y z"], "b": ["x y z", "q"], "c": ["q"]}.items()
     }
-    found = on_two_sides(sides, list(combinations(sides, 2)))
+    found = shared_texts(splits, list(combinations(splits, 2)))
     assert {pair: kinds["text"] for pair, kinds in found.items()} == {
         ("a", "b"): {"x y z"},
         ("a", "c"): set(),

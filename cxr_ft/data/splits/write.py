@@ -1,0 +1,209 @@
+"""Read an archive, compile its splits, check them for leaks, and write the CSVs and the manifest: cxr-split."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from cxr_ft import plugins
+from cxr_ft.data.audit import leak_audit, near_texts
+from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.manifest import FILES, MANIFEST, Manifest, RequestOptions
+from cxr_ft.data.pixels import image_decode
+from cxr_ft.data.records import IDS, SPLITS, Records, is_phantom, root_folder
+from cxr_ft.data.sources import access
+from cxr_ft.data.splits.compiler import CompiledSplits, compile_splits
+from cxr_ft.data.splits.request import SplitRequest, for_texts
+from cxr_ft.errors import LeakError
+from cxr_ft.files import check_writable, sha256, staged, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Draws a manifest's chart into a file; passed in by code that may import the charts.
+DrawChart = Callable[[Manifest, Path], None]
+CHART = "distribution.png"
+OFFICIAL_LEAKS = "the data's own split, kept because of --official, has subjects or images in more than one split"
+#: The kind of a LeakError, where it is not the audit's own word.
+KIND_OF = {"path": "image", "near-identical text": "text"}
+#: The splits that a checkout tracks in data_splits/phantom.
+DEFAULT_SOURCE = "phantom:subjects=1000,seed=0,size=160"
+DEFAULT_REQUEST = SplitRequest(per_label=100, text="all")
+
+
+def make_splits(source: str, layout: str, request: SplitRequest, out: Path, draw: DrawChart | None = None) -> Manifest:
+    """Read the archive, compile the splits, write them into `out`, and return the manifest: what cxr-split does.
+
+    Args:
+        draw: draws the manifest's chart into a file; None: no chart is written.
+
+    Raises:
+        UsageError: where the source, the options or the folder is wrong; nothing is written then.
+    """
+    check_writable(out)
+    records = plugins.load(plugins.LAYOUTS, layout).records(source)
+    if records.card.unit == "text":
+        records, request = for_texts(dataclasses.replace(records, root=_resolved(records.root)), request)
+        compiled = compile_splits(records, request, lambda _: {})
+        return write_splits(out, records, layout, request, compiled, draw=draw)
+    root = root_folder(records.root)
+    at_hand = access.at_hand(root, list(records.table["path"].head(1000)))
+
+    def check(paths: Sequence[str]) -> dict[str, tuple[str, str]]:
+        return image_decode.unreadable(root, paths) if at_hand else {}
+
+    compiled = compile_splits(records, request, check)
+    if not at_hand:
+        compiled.notes.append(f"no image of {records.root} is available here: none was checked")
+    records = dataclasses.replace(records, root=_resolved(records.root))
+    return write_splits(out, records, layout, request, compiled, draw=draw)
+
+
+def make_default_splits(out: Path) -> None:
+    """Make the splits of data_splits/phantom, without their chart, in another folder."""
+    make_splits(DEFAULT_SOURCE, "mimic_cxr", DEFAULT_REQUEST, out)
+
+
+def write_splits(
+    out: Path,
+    records: Records,
+    layout: str,
+    request: SplitRequest,
+    compiled: CompiledSplits,
+    *,
+    draw: DrawChart | None = None,
+) -> Manifest:
+    """Write the CSVs, `rejected.csv`, the chart and last `manifest.json` into `out`; return the manifest.
+
+    Raises:
+        LeakError: where two of the compiled splits share a subject, a study, an image or a text; nothing is written.
+        UsageError: where the folder cannot be written.
+    """
+    import pandas as pd
+
+    tables = {FILES[name]: table for name, table in compiled.tables.items()}
+    whole = pd.concat([compiled.tables[name] for name in SPLITS], ignore_index=True)
+    tables[f"sampled_{request.per_label}_per_label.csv"] = whole
+    tables["rejected.csv"] = pd.DataFrame(compiled.rejected, columns=["path", "reason", "detail"])
+    # The certificate comes before the first file: splits that leak are never on disk.
+    leaks = _certified_leaks(compiled, records.card, request, out)
+    manifest = _manifest(records, layout, request, compiled, leaks)
+    if (position := _position(records.root, out)) is not None:
+        manifest["root_from_splits"] = position
+    with staged(out, last=MANIFEST) as folder:
+        for name, table in tables.items():
+            _whole_numbers(table, records.card).to_csv(folder / name, index=False, lineterminator="\n")
+        manifest["files"] = {name: sha256(folder / name) for name in sorted(tables)}
+        if draw is not None:
+            draw(manifest, folder / CHART)
+        write_json(folder / MANIFEST, manifest)
+    for stale in out.glob("sampled_*_per_label.csv"):
+        if stale.name not in tables:
+            stale.unlink()  # of earlier splits in the same folder, which the new manifest does not know
+    return manifest
+
+
+def _manifest(
+    records: Records, layout: str, request: SplitRequest, compiled: CompiledSplits, leaks: dict[str, int]
+) -> Manifest:
+    """Return the manifest, still without the hashes of the files."""
+    import pandas as pd
+
+    reasons = pd.Series([reason for _, reason, _ in compiled.rejected], dtype="string").value_counts()
+    texts = text_counts(records, compiled.tables) if records.card.unit == "text" else None
+    notes = [] if texts is None else [_text_note(texts, records.card.group)]
+    manifest: Manifest = {
+        "version": 1,
+        "layout": layout,
+        "root": records.root,
+        "card": records.card.to_json(),
+        "request": cast(RequestOptions, dataclasses.asdict(request)),
+        "counts": {**compiled.counts, "by_reason": {str(k): int(v) for k, v in sorted(reasons.items())}},
+        "rows": {name: len(table) for name, table in compiled.tables.items()},
+        "subjects": {name: int(table["subject_id"].nunique()) for name, table in compiled.tables.items()},
+        "labels": compiled.labels,
+        "short_labels": [name for name, row in compiled.labels.items() if row["available"] < request.per_label],
+        "worst_overshoot": round(compiled.worst_overshoot, 6),
+        "selection": compiled.selection,
+        "weights": compiled.weights,
+        **({} if texts is None else {"texts": texts}),  # type: ignore[typeddict-item]
+        "leaks": leaks,
+        "notes": [*compiled.notes, *notes, *([OFFICIAL_LEAKS] if any(leaks.values()) else [])],
+        "files": {},
+    }
+    return manifest
+
+
+def _certified_leaks(compiled: CompiledSplits, card: DatasetCard, request: SplitRequest, out: Path) -> dict[str, int]:
+    """Return how many values of each kind two splits share, counted by the code of `cxr-split --audit`.
+
+    The data's own split is taken as it is: its leaks are counted, not refused.
+
+    Raises:
+        LeakError: where two compiled splits share anything; `out` is the folder that its message names.
+    """
+    kinds = [[*IDS, "path"]] if card.unit != "text" else [list(IDS)]
+    # By themselves: beside a column of subjects the audit would pass over what several of them have.
+    kinds += [["text"]] if card.group == "near-duplicate" else []
+    parts = [leak_audit.compare({name: table[kind] for name, table in compiled.tables.items()}) for kind in kinds]
+    compared, leaks = (list(chain.from_iterable(part)) for part in zip(*parts, strict=True))
+    if leaks and not request.official:
+        first = leaks[0]
+        raise LeakError(KIND_OF.get(first.kind, first.kind), (first.left, first.right), first.count, out)
+    counted = dict.fromkeys([*compared, *(leak.kind for leak in leaks)])
+    return {kind: sum(leak.count for leak in leaks if leak.kind == kind) for kind in counted}
+
+
+def text_counts(records: Records, tables: "dict[str, pd.DataFrame]") -> dict[str, object]:
+    """Count distinct texts, the groups that stay together, and each split's texts that are word for word in train.
+
+    The last is not 0 where subjects are known: a stock report of one subject is no copy of another's.
+    """
+    normal = {name: table["text"].map(near_texts.normal) for name, table in tables.items()}
+    train = set(normal.pop("train"))
+    groups = records.table["subject_id"].value_counts()
+    return {
+        "rows": len(records.table),
+        "distinct": int(records.table["text"].map(near_texts.normal).nunique()),
+        "groups": len(groups),
+        "largest_group": int(groups.iloc[0]),
+        "verbatim_in_train": {name: int(texts.isin(train).sum()) for name, texts in normal.items()},
+    }
+
+
+def _text_note(counts: dict[str, object], group: str) -> str:
+    note = (
+        f"{counts['rows']} texts, {counts['distinct']} of them distinct, are {counts['groups']} groups that stay "
+        f"together, the largest of {counts['largest_group']}"
+    )
+    if group == "near-duplicate":
+        return note
+    rows = cast(dict[str, int], counts["verbatim_in_train"])["test"]
+    return f"{note}; {rows} texts of test are word for word in train, since other subjects have them too"
+
+
+def _whole_numbers(table: "pd.DataFrame", card: DatasetCard) -> "pd.DataFrame":
+    """Return the table with labels as 1, 0, -1 or nothing, not as 1.0."""
+    names = [name for name in card.labels if card.multi_label and name in table]
+    return table.astype(dict.fromkeys(names, "Int64"))
+
+
+def _is_local(root: str) -> bool:
+    return not (is_phantom(root) or access.is_url(root))
+
+
+def _resolved(root: str) -> str:
+    """Return a local root as it is found from any working folder."""
+    return str(root_folder(root).resolve()) if _is_local(root) else root
+
+
+def _position(root: str, out: Path) -> str | None:
+    """Return a local root relative to the folder of the splits; None: it is not local, or on another drive."""
+    if not _is_local(root):
+        return None
+    try:
+        return Path(os.path.relpath(Path(root).resolve(), out.resolve())).as_posix()
+    except ValueError:  # Windows knows no way from one drive to another
+        return None
