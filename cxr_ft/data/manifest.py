@@ -18,7 +18,7 @@ from cxr_ft.data.audit import leak_audit
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.pixels import image_decode
 from cxr_ft.data.records import IDS, SPLITS, Records, root_folder
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations
 from cxr_ft.data.splits import text_rows
 from cxr_ft.data.splits.compiler import Compiled, compile_splits
 from cxr_ft.data.splits.request import SplitRequest
@@ -198,7 +198,7 @@ def make(source: str, layout: str, asked: SplitRequest, out: Path, draw: Draw | 
         compiled = compile_splits(records, asked, lambda _: {})
         return write(out, records, layout, asked, compiled, draw=draw)
     root = root_folder(records.root)
-    at_hand = access.at_hand(root, list(records.table["path"].head(1000)))
+    at_hand = locations.has_images(root, list(records.table["path"].head(1000)))
 
     def check(paths: Sequence[str]) -> dict[str, tuple[str, str]]:
         return image_decode.unreadable(root, paths) if at_hand else {}
@@ -212,7 +212,7 @@ def make(source: str, layout: str, asked: SplitRequest, out: Path, draw: Draw | 
 
 def _resolved(root: str) -> str:
     """A local root as it is found from anywhere."""
-    return root if phantom.is_spec(root) or access.is_url(root) else str(root_folder(root).resolve())
+    return root if phantom.is_spec(root) or address.is_url(root) else str(root_folder(root).resolve())
 
 
 #: The embedded default: `data_splits/phantom` in a checkout, else made in the user's cache folder.

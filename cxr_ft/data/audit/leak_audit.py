@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_ft.data.audit import acquisition, confound_probe
 from cxr_ft.data.audit.near_texts import normal, on_two_sides
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import table_reader
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _sides(files: Sequence[Path]) -> dict[str, "pd.DataFrame"]:
 
 def _table(file: Path) -> "pd.DataFrame":
     """A side's table as text, "" where a cell is empty."""
-    table = access.read_table(str(file))
+    table = table_reader.read_table(str(file))
     if any(table.index.names):  # a Parquet file may hold a column as the rows' names
         table = table.reset_index().astype("string")
     table = table.fillna("")

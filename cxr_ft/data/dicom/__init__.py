@@ -18,12 +18,12 @@ from pydicom.config import disable_value_validation
 
 from cxr_ft.data.dicom.area import resample
 from cxr_ft.data.dicom.bounded_file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 from cxr_ft.data.dicom.greyscale import Grey, Image, Levels, levels, stretch
 from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.header_values import numbers
 from cxr_ft.data.dicom.jpeg import check_restarts
 from cxr_ft.data.dicom.pixel_data import read_dicom
-from cxr_ft.data.dicom.refusal import DicomError, Reason
 from cxr_ft.errors import UsageError
 
 __all__ = ["DicomError", "Reason", "read_xray"]

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from pydicom import uid
 
-from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 
 #: Detectors have up to 20 million pixels, and stitched films half as many again.
 MAX_PIXELS = 40_000_000

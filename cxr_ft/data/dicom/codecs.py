@@ -24,10 +24,10 @@ import numpy.typing as npt
 from pydicom import uid
 
 from cxr_ft.data.dicom import decoder_process
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.jpeg import check_restarts
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
-from cxr_ft.data.dicom.refusal import DicomError, Reason
 
 Pixels = npt.NDArray[Any]
 

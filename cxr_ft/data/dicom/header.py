@@ -12,9 +12,9 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.dataelem import RawDataElement
 
 from cxr_ft.data.dicom.bounded_file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 from cxr_ft.data.dicom.greyscale import Bits
 from cxr_ft.data.dicom.header_values import HEADER_ERRORS, numbers, text
-from cxr_ft.data.dicom.refusal import DicomError, Reason
 
 UNDEFINED = 0xFFFFFFFF
 #: A LUT sequence has up to 128 KiB a table, and other values are far shorter.

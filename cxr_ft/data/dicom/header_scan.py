@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from pydicom import Dataset, datadict, dcmread, uid
 
 from cxr_ft.data.dicom.bounded_file import BoundedFile, check_regular, inflate, is_dicom, peek
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 from cxr_ft.data.dicom.header_values import HEADER_ERRORS
 from cxr_ft.data.dicom.header_walk import CHARSET, SYNTAX, UnknownError, Value, by_hand
-from cxr_ft.data.dicom.refusal import DicomError, Reason
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:

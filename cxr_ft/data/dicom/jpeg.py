@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 LOSSLESS_FRAMES = {0xC3, 0xC7, 0xCB, 0xCF}

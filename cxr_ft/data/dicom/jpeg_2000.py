@@ -7,7 +7,7 @@ gigabytes.
 import struct
 from collections.abc import Iterator
 
-from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 
 SIZ, COD, COC, POC, SOT, SOD, END = 0x51, 0x52, 0x53, 0x5F, 0x90, 0x93, 0xD9
 #: Far above what encoders make of a radiograph.

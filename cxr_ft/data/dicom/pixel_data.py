@@ -10,8 +10,8 @@ from pydicom import Dataset, uid
 
 from cxr_ft.data.dicom import codecs
 from cxr_ft.data.dicom.bounded_file import BoundedFile, inflate
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 from cxr_ft.data.dicom.header import UNDEFINED, Layout, check_kind, read_header, read_layout, transfer_syntax
-from cxr_ft.data.dicom.refusal import DicomError, Reason
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 

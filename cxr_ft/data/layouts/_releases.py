@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft.data.records import root_folder
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def members(where: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
     """
     if not is_archive(where):
         root = root_folder(where)
-        if access.is_url(where) or root.is_dir():
-            for name in filter(wanted, access.files(where)):
-                yield name, access.local(root, name).read_bytes()
+        if address.is_url(where) or root.is_dir():
+            for name in filter(wanted, locations.list_files(where)):
+                yield name, locations.local_copy(root, name).read_bytes()
         return
-    folder, name = access.split(where)
-    file = access.local(root_folder(folder), name)
+    folder, name = locations.split(where)
+    file = locations.local_copy(root_folder(folder), name)
     if not file.is_file():
         raise UsageError(f"{where} does not exist: give the release's folder, or its archive")
     try:

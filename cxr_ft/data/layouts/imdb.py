@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where they cannot be read, or a column is lacking.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     table = _texts.read(where, COLUMNS, _release)
     table["label"] = _texts.named(table["label"], NAMES, where)
     return _texts.assemble(table, where, CARD, [])

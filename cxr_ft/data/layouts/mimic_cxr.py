@@ -7,7 +7,7 @@
     patients.csv.gz                                   optional: MIMIC-IV's, for sex and age
 
 Only `metadata` and one of the label tables must be there. The phantom archive has the same shape. The source may be a
-URL (`cxr_ft.data.sources.access`).
+URL (`cxr_ft.data.sources.table_reader`).
 """
 
 from pathlib import Path

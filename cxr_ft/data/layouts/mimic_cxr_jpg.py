@@ -6,7 +6,7 @@
     patients.csv.gz                                   optional: MIMIC-IV's, for sex and age
 
 The bucket's reader pays: CXR_FT_REQUESTER_PAYS=my-project cxr-split gs://mimic-cxr-jpg-2.1.0.physionet.org
---layout mimic_cxr_jpg ... (`cxr_ft.data.sources.access`); only the images chosen are fetched.
+--layout mimic_cxr_jpg ... (`cxr_ft.data.sources.table_reader`); only the images chosen are fetched.
 """
 
 from pathlib import Path

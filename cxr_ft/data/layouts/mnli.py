@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where it cannot be read, or lacks a column.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     table = _texts.read(where, COLUMNS, _release)
     if "text_pair" not in table:
         raise UsageError(f"{where} has no column of the hypothesis: {' or '.join(COLUMNS['text_pair'])}; rename it")

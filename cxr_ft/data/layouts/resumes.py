@@ -11,7 +11,7 @@ from pathlib import Path
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _texts
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 
 CARD = DatasetCard(
     name="Updated Resume Dataset",
@@ -31,7 +31,7 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where the table cannot be read, or lacks a column.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     table = _texts.read(where, COLUMNS)
     table["label"] = table["label"].str.strip().replace("", None)
     return _texts.assemble(table, where, CARD, [])

@@ -22,7 +22,7 @@ from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _rows, _texts, table
 from cxr_ft.data.layouts.folder import SUBJECT_NAMES, label_columns
 from cxr_ft.data.records import IDS, OPTIONAL, Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where it cannot be read, or has no column of texts or of labels.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     if where.lower().endswith((".yaml", ".yml")):
         rows, labels, card, where, _ = table.mapped(where, "", "text", MAPPED, CARD)
     else:

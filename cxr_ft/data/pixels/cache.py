@@ -23,7 +23,7 @@ from cxr_ft.data.phantom import is_spec
 from cxr_ft.data.pixels.image_decode import decoder, spread
 from cxr_ft.data.pixels.shards import PER_SHARD, Images, Shard, intact, make
 from cxr_ft.data.records import root_folder
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cache_folder, make_folder
 from cxr_ft.progress import bar
@@ -123,7 +123,7 @@ def source_folder(splits: manifest.Splits, root: str | None = None) -> Path:
         UsageError: where there is no such folder.
     """
     where = root or splits.root
-    if not (is_spec(where) or access.is_url(where) or Path(access.place(where)).is_dir()):
+    if not (is_spec(where) or address.is_url(where) or Path(locations.normalized(where)).is_dir()):
         raise UsageError(f"{where} does not exist: was the archive moved? Then use --set data.root=DIR, or --root DIR")
     return root_folder(where)
 
@@ -215,7 +215,7 @@ def _key(root: Path, paths: Sequence[str], size: int) -> str:
     change, and is fetched by the process that decodes it.
     """
     digest = hashlib.sha256(f"{FORMAT}|{PER_SHARD}|{size}|{decoder()}|{root.resolve()}".encode())
-    remote = access.url_of(root) is not None
+    remote = locations.mirrored_url(root) is not None
     for path in paths:
         digest.update(f"|{path}|{'' if remote else _state(root / path)}".encode())
     return digest.hexdigest()[:32]

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.data.dicom import DicomError, read_xray
-from cxr_ft.data.sources.access import local
+from cxr_ft.data.sources.locations import local_copy
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
-__all__ = ["Pixels", "decoder", "local", "spread", "square", "unreadable"]
+__all__ = ["Pixels", "decoder", "local_copy", "spread", "square", "unreadable"]
 
 Pixels = NDArray[np.uint8]
 Job = TypeVar("Job")
@@ -107,7 +107,7 @@ def _on_one_thread(work: Callable[[Job], Done], job: Job) -> Done:
 
 def _refusal(root: Path, path: str) -> tuple[str, str] | None:
     try:
-        read_xray(local(root, path))
+        read_xray(local_copy(root, path))
     except DicomError as error:
         return error.reason.value, error.detail
     return None

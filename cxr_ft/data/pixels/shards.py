@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cxr_ft.data.dicom import DicomError
 from cxr_ft.data.pixels.image_decode import Pixels, decoder, square
-from cxr_ft.data.sources.access import local
+from cxr_ft.data.sources.locations import local_copy
 from cxr_ft.errors import UsageError
 from cxr_ft.files import atomic
 
@@ -210,7 +210,7 @@ def _image_column(batch: "pa.RecordBatch") -> Pixels:
 
 def _image(root: Path, path: str, size: int) -> Pixels:
     try:
-        return square(local(root, path), size)
+        return square(local_copy(root, path), size)
     except DicomError as error:
         raise UsageError(
             f"{root / path}: {error.reason.value}: {error.detail}; put the file back, or run cxr-split again, which "

@@ -12,7 +12,7 @@ import numpy as np
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records, raw_labels, root_folder
 from cxr_ft.data.reports.sections import clean, mimic_sections, parse, sections
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 from cxr_ft.data.splits.balance import kinds
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
@@ -97,7 +97,7 @@ def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[
     mimic = records.card.name.startswith("MIMIC-CXR")
     files = table[["report", "study_id"]].drop_duplicates("report")
     found = {
-        file: _sections_of(access.local(root, file), study if mimic else "")
+        file: _sections_of(locations.local_copy(root, file), study if mimic else "")
         for file, study in track(zip(*(files[c].tolist() for c in files), strict=True), "reading reports", len(files))
         if file
     }

@@ -1,12 +1,14 @@
-"""How a database is named: `duckdb:///file.db?table=t`, `bigquery://project/dataset.table`, or with `?sql=SELECT ...`.
+"""Parse the address of a source: a path, a URL, or a database.
 
-A database without a table is a folder of tables. Options stand behind the `?`, joined by `&`:
+A database is `duckdb:///file.db?table=t` or `bigquery://project/dataset.table`, or has `?sql=SELECT ...`.
+
+A database without a table is treated as a folder of tables. Options follow the `?`, joined by `&`:
 
     table=t                      one table; schema.t in DuckDB
     sql=SELECT ...               or sql=@query.sql, a file: one SELECT statement instead of a table
     root=DIR                     where the images lie, which are in no database
     billing=my-project           BigQuery: the project that pays, if not your credentials' own
-    maximum_bytes_billed=N       BigQuery: what one query may read, 10 GB where it is not said
+    maximum_bytes_billed=N       BigQuery: the most that one query may read; 10 GB by default
 """
 
 import re
@@ -33,8 +35,18 @@ PROJECT = r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]*"
 
 
 def is_database(source: str) -> bool:
-    """Whether a source names a database, or a table in one."""
+    """Return True for the address of a database, or of a table in one."""
     return source.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def is_url(source: str) -> bool:
+    """Return True for any address with a scheme, a database's included, except file://, which is a local path."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source)) and not source.lower().startswith("file://")
+
+
+def is_web(source: str) -> bool:
+    """Return True for a source on a web server."""
+    return source.lower().startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,27 +1,44 @@
-"""Tables of Google BigQuery, by Google's own client. Never run against Google itself yet: against a local server that
-speaks its REST protocol.
+"""Read tables of Google BigQuery with Google's own client, and cache the results.
 
-Each query is first tried dry, which costs nothing: how many bytes it would read is said, and more than
-`maximum_bytes_billed` are refused, by us and by the server. The Storage API sends the rows where the package
-google-cloud-bigquery-storage is installed. The answer is kept (`cxr_ft.data.sources.query_cache`).
+Never run against Google itself yet: only against a local server that speaks its REST protocol.
+
+Each query is first run dry, which costs nothing: the bytes it would read are printed, and more than
+`maximum_bytes_billed` are refused, by us and by the server. The Storage API sends the rows if the package
+google-cloud-bigquery-storage is installed.
+
+Results are cached as Parquet in the user's cache folder (`bigquery/`), which only the user can read. The key is the
+query, its parameters and the state of every table it reads, so a cached result is never stale. What those cannot
+identify is not cached: views, whose definition may change; tables outside BigQuery or being streamed into; functions of
+time, of chance and of the user.
 """
 
+import hashlib
 import importlib.util
+import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cxr_ft.data.sources import endpoint, query_cache
 from cxr_ft.data.sources.address import FORMS, Address, query_of
-from cxr_ft.data.sources.bigquery_client import connected, one_line, retries
-from cxr_ft.data.sources.select import Among, Filters, is_text, statement
+from cxr_ft.data.sources.bigquery_client import connected, endpoint, is_google, retries, usage_errors
+from cxr_ft.data.sources.table_query import Among, Filters, is_text, statement
 from cxr_ft.errors import UsageError
+from cxr_ft.files import atomic, cache_folder
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from google.cloud import bigquery
 
 #: Bytes that one query may read where the URL does not say.
 MAXIMUM_BYTES = 10_000_000_000
+#: Part of each cache key: raise it when the cached files change.
+_CACHE_FORMAT = 1
+#: Functions whose result is not determined by the tables.
+_CHANGING = r"\b(CURRENT_\w+|RAND|GENERATE_UUID|SESSION_USER|TABLESAMPLE|EXTERNAL_QUERY|SYSTEM_TIME|ML)\b"
+#: BigQuery lists at most this many tables of a query, so a full list may be incomplete.
+_LISTED = 50
 
 
 class BigQueryTable:
@@ -38,7 +55,7 @@ class BigQueryTable:
     def fields(self) -> Mapping[str, Any]:
         """Its columns and their types; pyarrow's null for those by which no row can be chosen."""
         with connected(self.address) as client:
-            with one_line(self.address):
+            with usage_errors(self.address):
                 if not self.sql:
                     schema = client.get_table(_path(self.address), **retries()).schema
                 else:
@@ -55,16 +72,16 @@ class BigQueryTable:
         """
         sql, named = statement(self.source, columns, filters, quoted, lambda name: f"UNNEST(@{name})")
         with connected(self.address) as client:
-            with one_line(self.address):
+            with usage_errors(self.address):
                 tried = self._tried(client, sql, named)
-                key = query_cache.key(client, tried, sql, named)
-            if key and (found := query_cache.find(key)) is not None:
+                key = _cache_key(client, tried, sql, named)
+            if key and (found := _cached(key)) is not None:
                 _say(f"{self.address.shown}: as it was kept, nothing has changed since")
                 return found
             self._check(tried.total_bytes_processed)
             found = self._run(client, sql, named)
         if key:
-            query_cache.keep(key, found)
+            _store(key, found)
         return found
 
     def _check(self, size: int | None) -> None:
@@ -92,7 +109,7 @@ class BigQueryTable:
         from google.cloud import bigquery
 
         config = bigquery.QueryJobConfig(maximum_bytes_billed=self.most, query_parameters=_parameters(named))
-        with one_line(self.address, running=True):
+        with usage_errors(self.address, running=True):
             rows = client.query(sql, config, **retries()).result(**retries())
             if odd := next((column.name for column in rows.schema if column.field_type == "INTERVAL"), None):
                 raise UsageError(f"{self.address.shown}: column {odd} is an INTERVAL, for which there is no type here")
@@ -104,7 +121,7 @@ class BigQueryTable:
         return found
 
 
-def tables(database: Address) -> list[str]:
+def list_tables(database: Address) -> list[str]:
     """The tables and views of a data set.
 
     Raises:
@@ -112,7 +129,7 @@ def tables(database: Address) -> list[str]:
     """
     if "/" not in database.at:
         raise UsageError(f"{database.bare} is a project: name a data set in it, {FORMS['bigquery']}")
-    with connected(database) as client, one_line(database):
+    with connected(database) as client, usage_errors(database):
         return sorted(str(table.table_id) for table in client.list_tables(_dotted(database.at), **retries()))
 
 
@@ -180,7 +197,7 @@ def _first_word(sql: str) -> str:
 
 def _has_storage() -> bool:
     """Whether rows can come by the Storage API, which speaks another protocol than emulators do."""
-    google = endpoint.is_google(endpoint.chosen())
+    google = is_google(endpoint())
     return google and importlib.util.find_spec("google.cloud.bigquery_storage") is not None
 
 
@@ -195,3 +212,69 @@ def _bytes(size: float) -> str:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _cache_key(
+    client: "bigquery.Client", tried: "bigquery.QueryJob", sql: str, named: Mapping[str, Among]
+) -> str | None:
+    """Return the cache key of a query from its dry run; None if its result must not be cached."""
+    references = tried.referenced_tables
+    if not 0 < len(references) < _LISTED or re.search(_CHANGING, sql, re.IGNORECASE):
+        return None
+    states = []
+    for reference in references:
+        # A table that the SQL does not name is read through a view.
+        state = _state(client, reference) if reference.table_id in sql else None
+        if state is None:
+            return None
+        states.append(state)
+    values = {name: [repr(value) for value in among.values] for name, among in named.items()}
+    whole = json.dumps([_CACHE_FORMAT, endpoint(), sql, values, sorted(states)])
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _cached(name: str) -> "pa.Table | None":
+    """Return the cached result of that key, or None."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_table(_cache_file(name))
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowInvalid):
+        _cache_file(name).unlink(missing_ok=True)  # damaged: the query runs again
+        return None
+
+
+def _store(name: str, result: "pa.Table") -> None:
+    """Cache a result.
+
+    Raises:
+        UsageError: if the cache folder cannot be written.
+    """
+    from pyarrow import parquet
+
+    file = _cache_file(name)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file.parent.chmod(0o700)
+    with atomic(file) as temporary:
+        parquet.write_table(result, temporary, compression="zstd", use_compliant_nested_type=False)
+
+
+def _state(client: "bigquery.Client", reference: "bigquery.TableReference") -> list[str] | None:
+    """Return values that change whenever the table does; None if BigQuery has no such values for it."""
+    from google.api_core.exceptions import Forbidden, NotFound
+
+    try:
+        table = client.get_table(reference, timeout=60)
+    except (Forbidden, NotFound):
+        return None
+    if table.table_type != "TABLE" or table.streaming_buffer is not None or table.modified is None:
+        return None
+    path = f"{reference.project}.{reference.dataset_id}.{reference.table_id}"
+    return [path, table.modified.isoformat(), str(table.etag), str(table.num_rows), str(table.num_bytes)]
+
+
+def _cache_file(name: str) -> Path:
+    return cache_folder() / "bigquery" / f"{name}.parquet"

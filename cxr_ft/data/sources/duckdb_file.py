@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_ft.data.sources.address import FORMS, Address, query_of
-from cxr_ft.data.sources.select import Filters, statement
+from cxr_ft.data.sources.table_query import Filters, statement
 from cxr_ft.errors import UsageError
 
 _CONFIG = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
@@ -26,7 +26,7 @@ class DuckdbTable:
     def fields(self) -> Mapping[str, Any]:
         """Its columns and their types."""
         name = self.address.options.get("table", "").removeprefix("main.")
-        there = tables(self.address) if name else []
+        there = list_tables(self.address) if name else []
         if name and name.casefold() not in {known.casefold() for known in there}:
             raise UsageError(f"{self.address.bare} has no table {name}; it has {', '.join(there[:20]) or 'none'}")
         with _connected(self.address) as connection:
@@ -41,7 +41,7 @@ class DuckdbTable:
             return connection.sql(sql, params=values).to_arrow_table()
 
 
-def tables(database: Address) -> list[str]:
+def list_tables(database: Address) -> list[str]:
     """The tables and views of the file, those of other schemas as schema.table."""
     sql = (
         "SELECT CASE schema_name WHEN 'main' THEN name ELSE schema_name || '.' || name END AS name FROM ("

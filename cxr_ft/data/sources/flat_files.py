@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
-from cxr_ft.data.sources import locations
-from cxr_ft.data.sources.select import Among, Filters, is_text
+from cxr_ft.data.sources import remote_files
+from cxr_ft.data.sources.address import is_url, is_web
+from cxr_ft.data.sources.table_query import Among, Filters, is_text
 from cxr_ft.errors import UsageError
 
 #: Bytes read at a time; no row of a CSV may be longer.
@@ -26,7 +27,7 @@ _HEAD = 2**20
 _MARK = "\x1f\x1f"
 
 
-class Csv:
+class CsvTable:
     """A CSV or TSV; all its columns are text, and an empty cell is missing. A class may be called None."""
 
     def __init__(self, source: str) -> None:
@@ -95,19 +96,19 @@ class Csv:
         yield batch.slice(0, batch.num_rows - 1)
 
 
-class Parquet:
+class ParquetTable:
     """A Parquet file, or a local folder of them."""
 
     def __init__(self, source: str) -> None:
         from pyarrow import dataset
 
-        if not locations.is_url(source):
+        if not is_url(source):
             self.data = dataset.dataset(source, format="parquet", partitioning="hive")
-        elif locations.is_web(source):
-            whole = dataset.ParquetFileFormat().make_fragment(locations.web(source))
+        elif is_web(source):
+            whole = dataset.ParquetFileFormat().make_fragment(remote_files.download(source))
             self.data = dataset.FileSystemDataset([whole], whole.physical_schema, whole.format)
         else:
-            system, path = locations.remote(source)
+            system, path = remote_files.file_system(source)
             self.data = dataset.dataset(path, format="parquet", filesystem=system)
         if counted := _counted(self.data.schema):
             table = self.data.to_table()
@@ -150,7 +151,7 @@ class _Followed(io.RawIOBase):
 
 @contextmanager
 def _opened(source: str) -> Iterator[BinaryIO]:
-    with locations.opened(source) as stream:
+    with remote_files.open_file(source) as stream:
         yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if source.lower().endswith(".gz") else stream
 
 

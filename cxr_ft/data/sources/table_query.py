@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cxr_ft.data.sources import cell_text
+from cxr_ft.data.sources import csv_text
 from cxr_ft.errors import UsageError
 
 #: Rows wanted: a column's value, or several of which it is one. None is "missing".
@@ -22,7 +22,7 @@ class Among:
 
     @property
     def blank(self) -> tuple[str, ...]:
-        """What is as good as missing when it is written as text (`cxr_ft.data.sources.cell_text`)."""
+        """What is as good as missing when it is written as text (`cxr_ft.data.sources.csv_text`)."""
         from pyarrow import types
 
         return ("nan", "NaN") if types.is_floating(self.kind) else ("",) if is_text(self.kind) else ()
@@ -32,7 +32,7 @@ class Among:
 Filters = Mapping[str, Among]
 
 
-class Kind(Protocol):
+class TableBackend(Protocol):
     """One table, wherever it is."""
 
     def fields(self) -> Mapping[str, Any]:
@@ -42,7 +42,7 @@ class Kind(Protocol):
         """Those columns of the rows that pass every filter, as pyarrow.Table, in no certain order."""
 
 
-def find(there: Iterable[str], name: str) -> str | None:
+def find_column(there: Iterable[str], name: str) -> str | None:
     """The column that is called `name`, or as databases write it that know no spaces and no capitals; else None."""
     names = list(there)
     if name in names:
@@ -63,12 +63,12 @@ def filters(where: Where, fields: Mapping[str, Any], source: str) -> Filters:
     """
     out = {}
     for name, wanted in where.items():
-        if (own := find(fields, name)) is None:
+        if (own := find_column(fields, name)) is None:
             raise UsageError(f"{source} has no column {name}; it has {', '.join(list(fields)[:20])}")
         several = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
         if not several:
             raise UsageError(f"{source}: no value is asked of column {name}; give one or more, or leave it out")
-        cells = [cell_text.cell(value) for value in several]
+        cells = [csv_text.cell(value) for value in several]
         typed = [_typed(cell, fields[own], f"{source}: column {name}") for cell in cells if cell is not None]
         out[own] = Among(fields[own], tuple(typed), None in cells)
     return out

@@ -13,7 +13,7 @@ from pydicom import DataElement, Dataset, dcmread, uid
 from pydicom.datadict import tag_for_keyword
 
 from cxr_ft.data.dicom import header_scan, header_walk
-from cxr_ft.data.dicom.refusal import DicomError
+from cxr_ft.data.dicom.dicom_error import DicomError
 from cxr_ft.errors import UsageError
 
 #: What the walk reads itself, where nothing is out of the ordinary; and what it always leaves to pydicom besides.
