@@ -23,9 +23,9 @@ _NO_CREDENTIALS = (
 )
 
 
-#: The server that `use_endpoint` names. It is hidden state and no argument because the address of a table is one string,
-#: which passes through layouts and manifests that know nothing of BigQuery, and because an emulator's URL must
-#: not be recorded in a manifest as if it were part of the data. A context variable keeps threads apart.
+#: The server that `use_endpoint` names. It is hidden state, not an argument, because a table's address is one string,
+#: which passes through layouts and manifests that know nothing of BigQuery, and because an emulator's URL must not be
+#: recorded in a manifest as if it were part of the data. As a context variable it has its own value in each thread.
 _endpoint: ContextVar[str | None] = ContextVar("bigquery_endpoint", default=None)
 
 

@@ -343,7 +343,8 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch):
 def test_a_local_table_loads_no_client(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     code = (
-        f"import sys\nfrom cxr_ft.data.sources.table_reader import read_table\nread_table({str(tmp_path / 't.csv')!r})\n"
+        "import sys\nfrom cxr_ft.data.sources.table_reader import read_table\n"
+        f"read_table({str(tmp_path / 't.csv')!r})\n"
         "assert not {'google.cloud.bigquery', 'duckdb', 'requests'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
