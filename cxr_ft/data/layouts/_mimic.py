@@ -1,4 +1,4 @@
-"""What MIMIC-CXR and MIMIC-CXR-JPG share: PhysioNet's tables, and where an image and its report lie.
+"""Read the tables that MIMIC-CXR and MIMIC-CXR-JPG share, and build the paths of images and reports.
 
     cxr-record-list.csv.gz                                     paths of the DICOM files
     mimic-cxr-2.0.0-{metadata,chexpert,negbio,split}.csv.gz    published with MIMIC-CXR-JPG
@@ -57,7 +57,7 @@ SPLIT_NAMES = {"train": "train", "validate": "val", "test": "test"}
 
 
 def read(source: str, card: DatasetCard, end: str) -> Records:
-    """The records of a tree whose images' names end with `end`.
+    """Return the records of a tree whose images' names end with `end`.
 
     Args:
         source: its folder, a URL of it, a database of its tables, or a phantom's specification.
@@ -119,7 +119,7 @@ def _table(
 
 
 def _with_reports(table: "pd.DataFrame", root: str, there: frozenset[str], card: DatasetCard) -> "pd.DataFrame":
-    """The table with the sections of its reports, where they stand in a database."""
+    """Return the table with the sections of its reports, where they stand in a database."""
     if not address.is_database(root) or "reports" not in there:
         return table
     where = locations.join(root, "reports")

@@ -51,7 +51,7 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
 
 
 def _later(age: "pd.Series[str]", anchor: "pd.Series[str]", year: "pd.Series[str]") -> "pd.Series[str]":
-    """The age in `year`, of the age in the year `anchor`."""
+    """Return the age in `year`, of the age in the year `anchor`."""
     import pandas as pd
 
     then, now, born = (pd.to_numeric(column, errors="coerce").astype("Int64") for column in (anchor, year, age))

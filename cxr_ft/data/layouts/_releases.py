@@ -23,12 +23,12 @@ HUB = "hub://"
 
 
 def is_archive(where: str) -> bool:
-    """Whether a place is that of an archive, by its name."""
+    """Return True if a name is that of an archive file."""
     return where.lower().endswith((*ZIPS, *TARS))
 
 
 def members(where: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """The names, relative to the release, and contents of the files of it that are `wanted`.
+    """Yield the names, relative to the release, and contents of the files of it that are `wanted`.
 
     Raises:
         UsageError: where the place does not exist or the archive is spoilt.
@@ -64,7 +64,7 @@ def _tarred(file: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
 
 
 def text(name: str, content: bytes, encoding: str = "utf-8-sig") -> str:
-    """A file's text.
+    """Return a file's text.
 
     Raises:
         UsageError: where it is not of that encoding.
@@ -76,12 +76,12 @@ def text(name: str, content: bytes, encoding: str = "utf-8-sig") -> str:
 
 
 def lines(name: str, content: bytes) -> list[str]:
-    """The lines of a text file; nothing but a line feed ends one."""
+    """Return the lines of a text file; nothing but a line feed ends one."""
     return [line.removesuffix("\r") for line in text(name, content).removesuffix("\n").split("\n")]
 
 
 def tsv(name: str, content: bytes) -> list[dict[str, str]]:
-    """The rows of a table whose cells stand between tabs and where a quote is a quote, as GLUE writes them.
+    """Return the rows of a table whose cells stand between tabs and where a quote is a quote, as GLUE writes them.
 
     Raises:
         UsageError: where a row has another number of cells than the header.

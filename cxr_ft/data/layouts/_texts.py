@@ -1,4 +1,4 @@
-"""What the layouts of texts share: finding their tables, naming their labels, and records of one row a text.
+"""Make records of texts, one row for each: find the tables, name the labels.
 
 Ids follow from what a row says, so a folder, a CSV and a database that say the same give the same records. subject_id
 is the group that must not be split: texts that are the same or nearly (`cxr_ft.data.audit.near_texts`), or a known
@@ -57,7 +57,7 @@ def read(where: str, names: Names, release: "Callable[[str], pd.DataFrame | None
 
 
 def anything(where: str, wanted: Sequence[str] | None = None) -> "pd.DataFrame":
-    """A table, several by split, or a hub data set, as it is, with a column `split` where that is known.
+    """Return a table, several by split, or a hub data set, as it is, with a column `split` where that is known.
 
     Args:
         wanted: columns that are read where they are; None: all.
@@ -68,7 +68,7 @@ def anything(where: str, wanted: Sequence[str] | None = None) -> "pd.DataFrame":
 
 
 def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
-    """The tables in a folder or database: one, or those whose names begin with their split's."""
+    """Return the tables in a folder or database: one, or those whose names begin with their split's."""
     import pandas as pd
 
     inside = (
@@ -94,7 +94,7 @@ def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
 
 
 def _split_of(name: str) -> str:
-    """The split that a table's name begins with, or ""."""
+    """Return the split that a table's name begins with, or ""."""
     stem = name.rpartition("/")[2].lower()
     words = re.match(r"[a-z]+(_(mis)?matched)?", stem)
     return words[0] if words and words[0] in SPLIT_NAMES else ""
@@ -172,7 +172,7 @@ def assemble(
 
 
 def shown(where: str) -> str:
-    """A place for messages and the manifest: SQL may name a patient, so it is not repeated."""
+    """Return a place for messages and the manifest: SQL may name a patient, so it is not repeated."""
     return address.parse(where).shown if address.is_database(where) else where
 
 
@@ -181,7 +181,7 @@ def _age(raw: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def _clean(text: str) -> str:
-    """A text as every CSV can hold it: a line feed ends its lines, and no NUL or half character stands in it."""
+    """Return a text as every CSV can hold it: a line feed ends its lines, and no NUL or half character stands in it."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
@@ -215,7 +215,7 @@ def _identified(
 
 
 def _official(table: "pd.DataFrame", notes: list[str]) -> "pd.Series[str]":
-    """The release's own split; where no test set has labels, its validation set is what is judged on."""
+    """Return the release's own split; where no test set has labels, its validation set is what is judged on."""
     if "split" not in table:
         return table["text"].map(lambda _: "").astype("string")
     side = table["split"].fillna("").str.strip().str.lower().map(SPLIT_NAMES).fillna("").astype("string")

@@ -36,7 +36,7 @@ PATH = r"(?P<split>train|valid|val|test)/(?P<subject>patient\d+)/(?P<study>study
 
 
 def records(source: str) -> Records:
-    """The records of CheXpert's folder, or of one of its tables.
+    """Return the records of CheXpert's folder, or of one of its tables.
 
     Raises:
         UsageError: where there is no table, or one lacks a column or has a path of another form.
@@ -55,7 +55,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny CheXpert for tests; the source to give to `records`."""
+    """Return a tiny CheXpert for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -77,7 +77,7 @@ def demo(folder: Path) -> str:
 
 
 def _files(where: str) -> tuple[str, list[str]]:
-    """The archive's folder, and the tables to read."""
+    """Return the archive's folder, and the tables to read."""
     if table_reader.is_table(where):
         return table_reader.image_root(where), [where]
     there = set(table_reader.list_tables(where))
@@ -116,7 +116,7 @@ def _views(table: "pd.DataFrame", name: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def _folder_of_images(root: str, table: "pd.DataFrame") -> str:
-    """The folder that holds train/ and valid/: the table's, or the archive's beside the table."""
+    """Return the folder that holds train/ and valid/: the table's, or the archive's beside the table."""
     first = str(table["official"].iloc[0])
     sides = [name for name, side in SPLIT_NAMES.items() if side == first]
     there = locations.list_names(root)

@@ -46,7 +46,7 @@ TAGS = ("SOPInstanceUID", "StudyInstanceUID", "PatientID", "ViewPosition", "Pati
 
 
 def records(source: str) -> Records:
-    """The records of a folder of DICOM files and its table.
+    """Return the records of a folder of DICOM files and its table.
 
     Raises:
         UsageError: where there is no table, it says no label or fits no file, or the source is a URL.
@@ -67,7 +67,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny archive of phantoms with a table for tests; the source to give to `records`."""
+    """Return a tiny archive of phantoms with a table for tests; the source to give to `records`."""
     from pydicom import dcmread
 
     from cxr_ft.data.phantom import make_archive
@@ -87,7 +87,7 @@ def demo(folder: Path) -> str:
 
 
 def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
-    """The headers of all files below `root` that are DICOM, one row an image."""
+    """Return the headers of all files below `root` that are DICOM, one row an image."""
     files = [name for name in locations.list_files(root) if not table_reader.is_table(name)]
     rows = header_scan.scan((Path(root, name) for name in track(files, "reading headers", len(files))), TAGS)
     rows["path"] = files
@@ -102,7 +102,7 @@ def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
 
 
 def _joined(table: "pd.DataFrame", found: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame":
-    """The table's rows that have a file, with its header's values."""
+    """Return the table's rows that have a file, with its header's values."""
     key = next((key for key in KEYS if key in table), None)
     if key is None:
         raise UsageError(f"{file} has no column {' or '.join(KEYS)}; it has {', '.join(table.columns[:20])}")
@@ -122,7 +122,7 @@ def _joined(table: "pd.DataFrame", found: "pd.DataFrame", file: str, notes: list
 
 
 def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
-    """The rows with the package's columns in place of the header's, no identifying value among them."""
+    """Return the rows with the package's columns in place of the header's, no identifying value among them."""
     name = pseudonymizer()
     study = table["StudyInstanceUID"].replace("", None).fillna(table["SOPInstanceUID"])
     patient = table["PatientID"].str.strip().replace("", None)

@@ -35,7 +35,7 @@ SUBJECT_NAMES = ("subject_id", "patient_id", "PatientID", "patient", "subject")
 
 
 def records(source: str) -> Records:
-    """The records of a folder of classes, or of a table of paths and labels.
+    """Return the records of a folder of classes, or of a table of paths and labels.
 
     Raises:
         UsageError: where there are no images, no usable table, or labels that fit no file.
@@ -48,7 +48,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny folder of two classes for tests; the source to give to `records`."""
+    """Return a tiny folder of two classes for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -62,7 +62,7 @@ def demo(folder: Path) -> str:
 
 
 def only_table(folder: str) -> str | None:
-    """The table in a folder, a patients' table aside; None without one, UsageError with several."""
+    """Return the table in a folder, a patients' table aside; None without one, UsageError with several."""
     if not address.is_url(folder) and Path(folder).is_file():
         raise UsageError(f"{folder} is no folder and no table ({', '.join(table_reader.TABLES)})")
     tables = [n for n in table_reader.list_tables(folder) if n.partition(".")[0] not in {"patients", ""}]
@@ -114,7 +114,7 @@ def _from_table(where: str) -> Records:
 
 
 def label_columns(table: "pd.DataFrame") -> tuple[str, ...]:
-    """The columns that hold only 1, 0, -1 or nothing, and are not something else by their name."""
+    """Return the columns that hold only 1, 0, -1 or nothing, and are not something else by their name."""
 
     def is_label(name: str) -> bool:
         values = table[name].dropna()

@@ -45,7 +45,7 @@ SPLITS = ("train", "dev_matched", "dev_mismatched")
 
 
 def records(source: str) -> Records:
-    """The records of MultiNLI.
+    """Return the records of MultiNLI.
 
     Raises:
         UsageError: where it cannot be read, or lacks a column.
@@ -59,7 +59,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny MultiNLI for tests; the source to give to `records`."""
+    """Return a tiny MultiNLI for tests; the source to give to `records`."""
     root = folder / "multinli_1.0"
     root.mkdir(parents=True)
     ends = {"entailment": "Something was seen.", "neutral": "It was a fine day.", "contradiction": "Nothing was seen."}
@@ -94,7 +94,7 @@ def _release(where: str) -> "pd.DataFrame | None":
 
 
 def _split(name: str) -> str:
-    """The split that a file's name says, or ""."""
+    """Return the split that a file's name says, or ""."""
     stem, _, end = name.rpartition("/")[2].rpartition(".")
     split = stem.removeprefix("multinli_1.0_").removeprefix("multinli_0.9_")
     hidden = name.startswith("__MACOSX/") or end not in {"jsonl", "tsv"}

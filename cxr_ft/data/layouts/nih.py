@@ -51,7 +51,7 @@ OPTIONAL = ("Patient Age", "Patient Gender", "Patient Sex", "View Position")
 
 
 def records(source: str) -> Records:
-    """The records of NIH's folder, or of its table.
+    """Return the records of NIH's folder, or of its table.
 
     Raises:
         UsageError: where there is no table, it lacks a column, or a label is not among the 14.
@@ -68,7 +68,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny ChestX-ray14 for tests; the source to give to `records`."""
+    """Return a tiny ChestX-ray14 for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -121,7 +121,7 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
 
 
 def _paths(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
-    """Where each image lies: in images/, or in one of the twelve archives' folders."""
+    """Return the path of each image: in images/, or in one of the folders of the twelve archives."""
     folders = [name for name in locations.list_names(root) if name.startswith("images") and "." not in name]
     inside = [
         f"{folder}/images" if "images" in locations.list_names(locations.join(root, folder)) else folder

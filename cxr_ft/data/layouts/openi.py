@@ -71,7 +71,7 @@ UNINDEXED = "No Indexing"
 
 
 def records(source: str) -> Records:
-    """The records of Open-I's folder.
+    """Return the records of Open-I's folder.
 
     Raises:
         UsageError: where there are no reports, or one is no XML report of Open-I.
@@ -104,7 +104,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny Open-I for tests; the source to give to `records`."""
+    """Return a tiny Open-I for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -130,7 +130,7 @@ def demo(folder: Path) -> str:
 
 
 def _rows(where: str) -> Iterator[dict[str, Any]]:
-    """The images of a report, with its labels and texts."""
+    """Yield the images of a report, with its labels and texts."""
     try:
         report = ElementTree.fromstring(locations.read_text(where).encode())
     except ElementTree.ParseError as error:
@@ -155,7 +155,7 @@ def _rows(where: str) -> Iterator[dict[str, Any]]:
 
 
 def _paths(images: "pd.Series[str]", root: str) -> "pd.Series[str]":
-    """Where the images lie: in NLMCXR_png/, images/ or the folder itself."""
+    """Return the folder of the images: NLMCXR_png/, images/ or the folder itself."""
     there = locations.list_names(root)
     folder = next((f"{name}/" for name in ("NLMCXR_png", "images") if name in there), "")
     if not folder and not any(name.endswith(".png") for name in there):

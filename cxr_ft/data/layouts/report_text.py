@@ -50,7 +50,7 @@ MESH = ("mesh", "MeSH")
 
 
 def records(source: str) -> Records:
-    """The records of reports, one a study.
+    """Return the records of reports, one a study.
 
     Raises:
         UsageError: where no reports are found, or nothing that labels them.
@@ -69,7 +69,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny Open-I for tests; the source to give to `records`."""
+    """Return a tiny Open-I for tests; the source to give to `records`."""
     return openi.demo(folder)
 
 
@@ -117,7 +117,7 @@ def _of_table(raw: "pd.DataFrame", where: str) -> Records:
 
 
 def _read(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
-    """The table with `text`, and with the two sections where it has them."""
+    """Return the table with `text`, and with the two sections where it has them."""
     if "report" in table and not {*PARTS, "text"} & {*table.columns}:
         found = [sections(report) for report in table["report"].fillna("")]
         table = table.assign(**{name: [one[name] or "" for one in found] for name in PARTS})
@@ -136,7 +136,7 @@ def _joined(table: "pd.DataFrame") -> list[str]:
 
 
 def _headed(table: "pd.DataFrame", column: str) -> "pd.DataFrame":
-    """The table with Open-I's labels, missing where a report was not indexed."""
+    """Return the table with Open-I's labels, missing where a report was not indexed."""
     import numpy as np
 
     found = [{h.partition("/")[0].strip() for h in re.split(r"[|;]", said)} - {""} for said in table[column].fillna("")]

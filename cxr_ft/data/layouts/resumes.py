@@ -26,7 +26,7 @@ COLUMNS = {"text": ("Resume", "text"), "label": ("Category", "label")}
 
 
 def records(source: str) -> Records:
-    """The records of the resumes.
+    """Return the records of the resumes.
 
     Raises:
         UsageError: where the table cannot be read, or lacks a column.
@@ -38,7 +38,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny table for tests, with rows that come again; the source to give to `records`."""
+    """Return a tiny table for tests, with rows that come again; the source to give to `records`."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["Category,Resume"]
     for i in range(24):

@@ -40,7 +40,7 @@ FILES = {"train.tsv": "train", "dev.tsv": "dev", "test.tsv": "test"}
 
 
 def records(source: str) -> Records:
-    """The records of SST-2.
+    """Return the records of SST-2.
 
     Raises:
         UsageError: where it cannot be read, or lacks a column.
@@ -52,7 +52,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny SST-2 for tests; the source to give to `records`."""
+    """Return a tiny SST-2 for tests; the source to give to `records`."""
     import numpy as np
 
     rng = np.random.default_rng(0)

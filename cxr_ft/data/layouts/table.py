@@ -46,7 +46,7 @@ SENSITIVITIES = ("synthetic", "public", "credentialed")
 
 
 def records(source: str) -> Records:
-    """The records of a table, by its map.
+    """Return the records of a table, by its map.
 
     Raises:
         UsageError: where the map or the table cannot be read, or the map names what is not there.
@@ -60,7 +60,7 @@ def records(source: str) -> Records:
 
 
 class Mapped(NamedTuple):
-    """What a map gives: the table's rows by our names, its label columns, its card, where it is, the root if said."""
+    """The result of a column map: rows by our names, label columns, card, address, and the root if the map has one."""
 
     rows: "pd.DataFrame"
     labels: tuple[str, ...]
@@ -72,7 +72,7 @@ class Mapped(NamedTuple):
 def mapped(
     map_file: str, file: str = "", needed: str = "path", known: Sequence[str] = COLUMNS, card: DatasetCard = CARD
 ) -> Mapped:
-    """The table that a map is of.
+    """Return the table that a map is of.
 
     Args:
         file: the table where it was given itself.
@@ -99,7 +99,7 @@ def mapped(
 
 
 def demo(folder: Path) -> str:
-    """A tiny table, its map and its images for tests; the source to give to `records`."""
+    """Return a tiny table, its map and its images for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -123,7 +123,7 @@ def demo(folder: Path) -> str:
 
 
 def _files(where: str) -> tuple[str, str]:
-    """The map, and the table where it was given itself."""
+    """Return the map, and the table where it was given itself."""
     if where.lower().endswith((".yaml", ".yml")):
         return where, ""
     if address.is_database(where):
@@ -140,7 +140,7 @@ def _files(where: str) -> tuple[str, str]:
 
 
 def _beside(folder: str, name: str) -> str:
-    """A place that a map names: a URL, an absolute path, or one beside the map."""
+    """Return a place that a map names: a URL, an absolute path, or one beside the map."""
     if not name or address.is_url(name):
         return name
     path = locations.normalized(name)
@@ -180,7 +180,7 @@ def _map(where: str, needed: str, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _twice(node: "Node | None") -> str:
-    """A key that a map of the YAML holds twice, of which the parser would take the last; "" where none does."""
+    """Return a key that a map of the YAML holds twice, of which the parser would take the last; "" where none does."""
     from yaml import MappingNode
 
     if not isinstance(node, MappingNode):
@@ -191,7 +191,7 @@ def _twice(node: "Node | None") -> str:
 
 
 def _labels(asked: dict[str, Any], where: str) -> dict[str, str]:
-    """The label columns: our names, theirs."""
+    """Return the label columns: our names, theirs."""
     labels = asked.get("labels", {})
     pairs = [(name, name) for name in labels] if isinstance(labels, list) else None
     pairs = list(labels.items()) if isinstance(labels, dict) else pairs
@@ -210,12 +210,12 @@ def _is_name(value: object) -> bool:
 
 
 def _names(theirs: Any) -> list[str]:
-    """The columns that a column's map needs."""
+    """Return the columns that a column's map needs."""
     return re.findall(r"{([^{}]+)}", str(theirs)) or [str(theirs)]
 
 
 def _column(raw: "pd.DataFrame", theirs: Any) -> "pd.Series[str]":
-    """A column, or a pattern filled row by row; missing where one of its parts is."""
+    """Return a column, or a pattern filled row by row; missing where one of its parts is."""
     import pandas as pd
 
     parts = re.split(r"{([^{}]+)}", str(theirs))

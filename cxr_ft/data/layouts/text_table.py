@@ -53,7 +53,7 @@ MAPPED = (*IDS, "text", "text_pair", "split", *OPTIONAL, "label")
 
 
 def records(source: str) -> Records:
-    """The records of a table of texts.
+    """Return the records of a table of texts.
 
     Raises:
         UsageError: where it cannot be read, or has no column of texts or of labels.
@@ -72,7 +72,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny table for tests; the source to give to `records`."""
+    """Return a tiny table for tests; the source to give to `records`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [f'"Ticket {i}: the {word}, again",{topic}' for i in range(24) for topic, word in WORDS]
     (folder / "tickets.csv").write_text("\n".join(["Text,Category", *rows]) + "\n")
@@ -90,7 +90,7 @@ def _numbers(column: "pd.Series[str]", name: str, where: str) -> "pd.Series[floa
 
 
 def _known(raw: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, tuple[str, ...]]":
-    """The table's columns by our names, and those that are labels where it has not one class a text."""
+    """Return the table's columns by our names, and those that are labels where it has not one class a text."""
     plain = {str(name).lower(): name for name in reversed(raw.columns)}
     own = {
         plain[theirs.lower()]: ours

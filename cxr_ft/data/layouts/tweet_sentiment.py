@@ -43,7 +43,7 @@ TWEET_EVAL = tuple(f"{split}_{what}.txt" for split in ("train", "val", "test") f
 
 
 def records(source: str) -> Records:
-    """The records of tweets.
+    """Return the records of tweets.
 
     Raises:
         UsageError: where they cannot be read, or a column is lacking.
@@ -56,7 +56,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny TweetEval for tests; the source to give to `records`."""
+    """Return a tiny TweetEval for tests; the source to give to `records`."""
     root = folder / "sentiment"
     root.mkdir(parents=True)
     words = ("sad", "here", "great")

@@ -116,7 +116,7 @@ class Section:
 
 
 def parse(report: str) -> list[Section]:
-    """The sections of a report [at least 1], in order; each begins where the one before ends.
+    """Return the sections of a report [at least 1], in order; each begins where the one before ends.
 
     Any text is taken: one without headers is one section, "preamble".
     """
@@ -134,9 +134,9 @@ def parse(report: str) -> list[Section]:
 
 
 def sections(report: str) -> dict[str, str | None]:
-    """The findings and the impression of a report, white space collapsed; None where one is missing or empty.
+    """Return the findings and the impression of a report, white space collapsed; None if missing or empty.
 
-    The last occurrence wins, a combined header fills both, wet reads and addenda stand apart. Where no section is
+    The last occurrence wins, a combined header fills both, wet reads and addenda are left out. Where no section is
     called findings, one that is headed by the film's name ("CHEST, TWO VIEWS:") holds them.
     """
     found: dict[str, str | None] = dict.fromkeys(WANTED)
@@ -154,12 +154,12 @@ def sections(report: str) -> dict[str, str | None]:
 
 
 def clean(text: str) -> str:
-    """White space collapsed and ruled lines taken out; redactions ("___", "XXXX") and list numbers stay."""
+    """Collapse white space and remove ruled lines; redactions ("___", "XXXX") and list numbers stay."""
     return " ".join(_RULE.sub(" ", text).split())
 
 
 def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:
-    """Name, start and end of each header, in order, none overlapping another."""
+    """Yield name, start and end of each header, in order, none overlapping another."""
     found, reached = [], 0
     for colon in _COLON.finditer(report):
         line = max(report.rfind("\n", 0, colon.start()), report.rfind("\r", 0, colon.start())) + 1
@@ -181,7 +181,7 @@ def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:
 
 
 def _with_lead(report: str, start: int) -> int:
-    """Where a header at `start` begins with the markup and the number before it on its line."""
+    """Return the start of a header including the markup and the number before it on its line."""
     line = max(report.rfind("\n", 0, start), report.rfind("\r", 0, start)) + 1
     before = report[line:start]
     return line + len(before) - len(before.lstrip()) if before.strip() and _NUMBERED.fullmatch(before) else start
@@ -221,7 +221,7 @@ def _within_line(text: str, *, loud: bool) -> tuple[str, int] | None:
 
 
 def _unknown(words: str) -> str:
-    """The name of a header in capitals that no list has."""
+    """Return the name of a header in capitals that no list has."""
     lower = " ".join(words.lower().split())
     if re.search(r"\bimpressions?\b", lower):
         return BOTH if re.search(r"\bfindings?\b", lower) else "impression"
@@ -229,7 +229,7 @@ def _unknown(words: str) -> str:
 
 
 def _continues(name: str, text: str) -> bool:
-    """Whether a header within findings or impression that hold `text` is one of their own parts."""
+    """Return True if a header within findings or impression that hold `text` is one of their own parts."""
     return (name == "film" and bool(text.strip())) or (name not in ("film", BOTH) and bool(_part(name)))
 
 
@@ -293,7 +293,7 @@ def _own(header: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def canonical(header: str, *, near: bool) -> str | None:
-    """What a header means: a key of ALIASES, or None where it is none; `near` admits misspellings.
+    """Return the meaning of a header, a key of ALIASES, or None; `near` admits misspellings.
 
     Args:
         header: the words before the colon, in any case and spacing.

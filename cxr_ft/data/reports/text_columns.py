@@ -1,4 +1,4 @@
-"""The text columns of the split tables: sections of reports, and mini-reports written from labels.
+"""Make the text columns of the split tables: sections of reports, and mini-reports written from labels.
 
 The wording of the mini-report is ours.
 """
@@ -38,7 +38,7 @@ NORMAL, ONE_CLASS = "No acute finding.", "The film shows {}."
 
 
 def columns(text: str, table: "pd.DataFrame") -> list[str]:
-    """The text columns that `--text` gives: those asked for, and the sections beside them that `table` has."""
+    """Return the text columns that `--text` gives: those asked for, and the sections beside them that `table` has."""
     return [*TEXTS[text], *(name for name in CONTEXTS if text == "all" and name in table)]
 
 
@@ -53,12 +53,12 @@ def mini_report(values: Mapping[str, float], normal: str | None) -> str:
 
 
 def mini_report_of_class(label: str) -> str:
-    """The mini-report of single-label data."""
+    """Return the mini-report of single-label data."""
     return ONE_CLASS.format(_words(label))
 
 
 def _words(label: str) -> str:
-    """A label as words of a sentence: "Pleural_Thickening" is pleural thickening."""
+    """Return a label as words of a sentence: "Pleural_Thickening" is pleural thickening."""
     return " ".join(label.replace("_", " ").lower().split())
 
 
@@ -115,7 +115,7 @@ def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
 
 
 def contexts(report: str) -> dict[str, str]:
-    """What a report gives for each of CONTEXTS, white space collapsed; the last of that name wins, "" where none is."""
+    """Return a report's text for each of CONTEXTS, white space collapsed; the last of a name wins, "" if none."""
     found = dict.fromkeys(CONTEXTS, "")
     for section in parse(report):
         if section.name in found and not section.aside:
@@ -124,7 +124,7 @@ def contexts(report: str) -> dict[str, str]:
 
 
 def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:
-    """The mini-report of each row [N] of a table with the card's labels."""
+    """Return the mini-report of each row [N] of a table with the card's labels."""
     if not card.multi_label:
         return [mini_report_of_class(label) for label in table["label"].tolist()]
     values = raw_labels(table, card)

@@ -52,20 +52,20 @@ class BigQueryTable:
         self.sql = query_of(address)
         self.source = f"(\n{self.sql}\n)" if self.sql else quoted(_path(address))
 
-    def fields(self) -> Mapping[str, Any]:
-        """Its columns and their types; pyarrow's null for those by which no row can be chosen."""
+    def fields(self) -> "Mapping[str, pa.DataType]":
+        """Return the columns and their types; pyarrow's null for those that no filter can use."""
         with connected(self.address) as client:
             with usage_errors(self.address):
                 if not self.sql:
                     schema = client.get_table(_path(self.address), **retries()).schema
                 else:
-                    schema = self._tried(client, self.sql, {}).schema
+                    schema = self._dry_run(client, self.sql, {}).schema
             # Not every server tells a query's columns before it has run.
             schema = schema or self._run(client, f"SELECT * FROM {self.source} LIMIT 0", {}).schema
         return {column.name: _kind(column) for column in schema}
 
-    def read(self, columns: Sequence[str], filters: Filters) -> Any:
-        """Those columns of the rows that pass the filters, from the cache where nothing has changed since.
+    def read(self, columns: Sequence[str], filters: Filters) -> "pa.Table":
+        """Return these columns of the rows that pass the filters, from the cache if no table has changed.
 
         Raises:
             UsageError: where the query would read more than `maximum_bytes_billed`.
@@ -73,16 +73,16 @@ class BigQueryTable:
         sql, named = statement(self.source, columns, filters, quoted, lambda name: f"UNNEST(@{name})")
         with connected(self.address) as client:
             with usage_errors(self.address):
-                tried = self._tried(client, sql, named)
-                key = _cache_key(client, tried, sql, named)
+                dry_run = self._dry_run(client, sql, named)
+                key = _cache_key(client, dry_run, sql, named)
             if key and (found := _cached(key)) is not None:
-                _say(f"{self.address.shown}: as it was kept, nothing has changed since")
+                _say(f"{self.address.shown}: read from the cache, as no table has changed")
                 return found
-            self._check(tried.total_bytes_processed)
-            found = self._run(client, sql, named)
+            self._check(dry_run.total_bytes_processed)
+            result = self._run(client, sql, named)
         if key:
-            _store(key, found)
-        return found
+            _store(key, result)
+        return result
 
     def _check(self, size: int | None) -> None:
         if size is None:
@@ -95,7 +95,7 @@ class BigQueryTable:
         else:
             _say(f"{self.address.shown}: the query reads {_bytes(size)}")
 
-    def _tried(self, client: "bigquery.Client", sql: str, named: Mapping[str, Among]) -> "bigquery.QueryJob":
+    def _dry_run(self, client: "bigquery.Client", sql: str, named: Mapping[str, Among]) -> "bigquery.QueryJob":
         from google.cloud import bigquery
 
         config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False, query_parameters=_parameters(named))
@@ -105,7 +105,7 @@ class BigQueryTable:
             raise UsageError(f"{self.address.shown}: give one SELECT statement, and nothing else")
         return job
 
-    def _run(self, client: "bigquery.Client", sql: str, named: Mapping[str, Among]) -> Any:
+    def _run(self, client: "bigquery.Client", sql: str, named: Mapping[str, Among]) -> "pa.Table":
         from google.cloud import bigquery
 
         config = bigquery.QueryJobConfig(maximum_bytes_billed=self.most, query_parameters=_parameters(named))
@@ -113,16 +113,16 @@ class BigQueryTable:
             rows = client.query(sql, config, **retries()).result(**retries())
             if odd := next((column.name for column in rows.schema if column.field_type == "INTERVAL"), None):
                 raise UsageError(f"{self.address.shown}: column {odd} is an INTERVAL, for which there is no type here")
-            found = rows.to_arrow(create_bqstorage_client=_has_storage())
-        if rows.total_rows is not None and found.num_rows != rows.total_rows:
+            result = rows.to_arrow(create_bqstorage_client=_has_storage())
+        if rows.total_rows is not None and result.num_rows != rows.total_rows:
             raise UsageError(
-                f"{self.address.shown}: the server sent {found.num_rows} of {rows.total_rows} rows; ask again"
+                f"{self.address.shown}: the server sent {result.num_rows} of {rows.total_rows} rows; try again"
             )
-        return found
+        return result
 
 
 def list_tables(database: Address) -> list[str]:
-    """The tables and views of a data set.
+    """Return the sorted tables and views of a data set.
 
     Raises:
         UsageError: where it cannot be listed.
@@ -134,7 +134,7 @@ def list_tables(database: Address) -> list[str]:
 
 
 def quoted(name: str) -> str:
-    """An identifier in backquotes.
+    """Return an identifier in backquotes.
 
     Raises:
         UsageError: for a name that BigQuery cannot hold.
@@ -196,13 +196,13 @@ def _first_word(sql: str) -> str:
 
 
 def _has_storage() -> bool:
-    """Whether rows can come by the Storage API, which speaks another protocol than emulators do."""
+    """Return True if rows can come through the Storage API, whose protocol emulators do not speak."""
     google = is_google(endpoint())
     return google and importlib.util.find_spec("google.cloud.bigquery_storage") is not None
 
 
 def _bytes(size: float) -> str:
-    """1.2 GB, as clouds count."""
+    """Return a size in decimal units, such as 1.2 GB, as cloud providers bill it."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.3g} {unit}"
@@ -215,10 +215,10 @@ def _say(line: str) -> None:
 
 
 def _cache_key(
-    client: "bigquery.Client", tried: "bigquery.QueryJob", sql: str, named: Mapping[str, Among]
+    client: "bigquery.Client", dry_run: "bigquery.QueryJob", sql: str, named: Mapping[str, Among]
 ) -> str | None:
     """Return the cache key of a query from its dry run; None if its result must not be cached."""
-    references = tried.referenced_tables
+    references = dry_run.referenced_tables
     if not 0 < len(references) < _LISTED or re.search(_CHANGING, sql, re.IGNORECASE):
         return None
     states = []

@@ -61,7 +61,7 @@ def test_a_jpeg_2000_stream_in_too_many_pieces(file, part, monkeypatch):
     if part == "blocks":
         monkeypatch.setattr("cxr_ft.data.dicom.jpeg_2000.MAX_BLOCKS", 2**13)
     write_dicom(file, array, syntax=uid.JPEG2000Lossless, PixelData=encapsulate([bytes(stream)], has_bot=False))
-    monkeypatch.setattr("cxr_ft.data.dicom.codecs._elsewhere", None)
+    monkeypatch.setattr("cxr_ft.data.dicom.codecs._decode_in_process", None)
     refusal(file, Reason.UNSUPPORTED if part in ("tiles", "other components") else Reason.TOO_LARGE)
 
 

@@ -174,7 +174,7 @@ def test_the_server_holds_the_limit_too(server, monkeypatch):
 def test_an_answer_is_kept_until_its_table_changes(server, capsys):
     first = table_reader.read_arrow(MANY, ["id"])
     assert table_reader.read_arrow(MANY, ["id"]).equals(first) and len(jobs(server)) == 1
-    assert "nothing has changed since" in capsys.readouterr().err
+    assert "no table has changed" in capsys.readouterr().err
     server.execute("DELETE FROM cxr.many WHERE id > 3")
     assert table_reader.read_arrow(MANY, ["id"]).num_rows == 4 and len(jobs(server)) == 2
     table_reader.read_arrow(MANY, ["id"], where={"fold": 1})

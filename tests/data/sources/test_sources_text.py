@@ -142,8 +142,8 @@ def test_all_kinds_say_the_same(everywhere):
     ("where", "why"),
     [
         ({"nowhere": 1}, "has no column nowhere; it has id, site"),
-        ({"id": "one"}, "column id is of type int64, and a value asked of it is not"),
-        ({"id": []}, "no value is asked of column id"),
+        ({"id": "one"}, "column id is of type int64, and a value of its filter is not"),
+        ({"id": []}, "the filter of column id has no value"),
         ({"site": {"a": 1}}, "of type struct"),
     ],
 )
