@@ -129,3 +129,67 @@ def test_reading_splits_loads_no_compiler(module):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def without_type_checking(node):
+    """All nodes below `node`, except those in the body of `if TYPE_CHECKING:`, which never runs."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for other in child.orelse:
+                yield other
+                yield from without_type_checking(other)
+        else:
+            yield child
+            yield from without_type_checking(child)
+
+
+def import_graph(package):
+    """The modules of a package, and for each the others that it imports, in functions too."""
+    files = {}
+    for file in package.rglob("*.py"):
+        parts = file.relative_to(package.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    graph = {}
+    for module, file in files.items():
+        names = set()
+        for node in without_type_checking(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                whole = [f"{node.module}.{alias.name}" for alias in node.names]
+                # `from package import module` needs the module, not what else the package's __init__ holds.
+                names.update(name if name in files else node.module for name in whole)
+            elif isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+        graph[module] = {name for name in names if name in files and name != module}
+    return graph
+
+
+def circles(graph):
+    """The strongly connected components of more than one module, each sorted."""
+
+    def reachable(start):
+        seen, waiting = set(), [start]
+        while waiting:
+            new = graph[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    reached = {module: reachable(module) for module in graph}
+    groups = {frozenset(other for other in reached[module] if module in reached[other]) for module in graph}
+    return sorted(sorted(group) for group in groups if len(group) > 1)
+
+
+def test_no_import_circle():
+    assert circles(import_graph(PACKAGE)) == []
+
+
+def test_an_import_circle_is_seen_in_functions_but_not_in_type_hints(tmp_path):
+    package = tmp_path / "p"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("from p import b\n")
+    (package / "b.py").write_text("def f():\n    import p.c\n")
+    (package / "c.py").write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.a import x\n")
+    assert circles(import_graph(package)) == []
+    (package / "c.py").write_text("def g():\n    from p.a import x\n")
+    assert circles(import_graph(package)) == [["p.a", "p.b", "p.c"]]

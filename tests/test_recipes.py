@@ -201,9 +201,9 @@ def test_resumes_stand_there_several_times_and_their_own_split_leaks():
 
 def test_a_csv_and_duckdb_say_the_same():
     pytest.importorskip("duckdb")
-    from cxr_ft.data.sources import access
+    from cxr_ft.data.sources import table_reader
 
-    tables = [access.read_table(texts.ensure(f"texts:pairs,rows=60{end}")) for end in ("", ",as=duckdb")]
+    tables = [table_reader.read_table(texts.ensure(f"texts:pairs,rows=60{end}")) for end in ("", ",as=duckdb")]
     pd.testing.assert_frame_equal(*tables)
 
 

@@ -20,6 +20,7 @@ LEAST_SUBJECTS = 10
 ERROR = 0.05
 
 Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         heading = f"<p>{self.rows:,} rows of {self.subjects:,} subjects; 95 % intervals over subjects</p>"
-        gaps = self.gaps.to_html(index=False, float_format="%.3f") if len(self.gaps) else ""
-        return f"{heading}{self.to_frame().to_html(index=False, float_format='%.3f', na_rep='')}{gaps}"
+        gaps = self.gaps.to_html(index=False, float_format="{:.3f}".format) if len(self.gaps) else ""
+        return f"{heading}{self.to_frame().to_html(index=False, float_format='{:.3f}'.format, na_rep='')}{gaps}"
 
 
 def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script against it)
@@ -145,7 +146,7 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
     return Evaluation(tuple(found), _frame(_adjusted(gaps, mirrors), Gap), len(owners), len(np.unique(owners)))
 
 
-def _checked(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLike) -> tuple[Floats, Floats, Floats]:
+def _checked(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLike) -> tuple[Floats, Floats, Codes]:
     table, values = np.asarray(truth, float), np.asarray(scores, float)
     owners = np.unique(np.asarray(subjects).astype(str), return_inverse=True)[1]
     if table.shape != values.shape or table.ndim not in (1, 2) or len(table) != len(owners):
@@ -173,7 +174,7 @@ def _grouped(groups: "Mapping[str, Sequence[object]]", rows: int) -> dict[str, n
     return out
 
 
-def _auroc(label: str, truth: Floats, scores: Floats, subjects: Floats) -> Value:
+def _auroc(label: str, truth: Floats, scores: Floats, subjects: Codes) -> Value:
     """AUROC of one label or the mean of several; its interval by DeLong on the logit scale.
 
     The logit keeps the ends between 0 and 1, and covers better near 1 than the percentile bootstrap does.
@@ -208,9 +209,9 @@ def _average_precision(label: str, truth: Floats, scores: Floats, weights: Float
     from cxr_ft.score.statistics.intervals import interval
 
     rows = np.mean([_weighted_ap(*column) for column in columns], axis=0)
-    ends = interval(rows[1:])
-    note = "" if ends else "no interval: undefined in more than a tenth of the resampled sets"
-    return Value(label, "ap", float(rows[0]), *(ends or (None, None)), note)
+    low, high = interval(rows[1:]) or (None, None)
+    note = "" if low is not None else "no interval: undefined in more than a tenth of the resampled sets"
+    return Value(label, "ap", float(rows[0]), low, high, note)
 
 
 def _weighted_ap(truth: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
@@ -228,7 +229,7 @@ def _weighted_ap(truth: npt.NDArray[np.bool_], scores: Floats, weights: Floats) 
 
 def _gap(
     name: str,
-    data: tuple[Floats, Floats, Floats],
+    data: tuple[Floats, Floats, Codes],
     inside: npt.NDArray[np.bool_],
     known: npt.NDArray[np.bool_],
     weights: Floats,

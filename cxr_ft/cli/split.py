@@ -91,7 +91,7 @@ def _main(argv: Sequence[str] | None) -> int:
     except ValueError:
         raise UsageError(f"--ratios {args.ratios}: write three numbers with sum 100, as 70/15/15") from None
     from cxr_ft.data import labels
-    from cxr_ft.data.sources import access
+    from cxr_ft.data.sources import bigquery_client, table_reader
     from cxr_ft.data.splits.request import SplitRequest
     from cxr_ft.data.splits.write import make_splits
 
@@ -100,8 +100,8 @@ def _main(argv: Sequence[str] | None) -> int:
             raise UsageError(f"--{flag} {value}: choose from {', '.join(known)}")
     names = ("per_label", "seed", "views", "uncertain", "blank", "unit", "official", "text")
     request = SplitRequest(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
-    source = access.with_images(args.source, args.root) if "root" in args else args.source
-    with access.bigquery_endpoint(getattr(args, "bigquery_endpoint", None)):
+    source = table_reader.with_image_root(args.source, args.root) if "root" in args else args.source
+    with bigquery_client.use_endpoint(getattr(args, "bigquery_endpoint", None)):
         made = make_splits(source, args.layout, request, args.out, _draw)
     _say(made, args.out)
     return DONE

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ def root_folder(source: str) -> Path:
         from cxr_ft.data import phantom
 
         return phantom.ensure(source)
-    if access.is_url(source):
-        return access.mirror(source)
-    path = Path(access.place(source))
+    if address.is_url(source):
+        return locations.mirror_folder(source)
+    path = Path(locations.normalized(source))
     if not path.exists():
         raise UsageError(f"{source} does not exist: give the archive's folder, a table, or phantom:subjects=200")
     return path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_ft.data.dicom import DicomError, read_xray
-from cxr_ft.data.pixels.image_decode import MANY, local, spread
+from cxr_ft.data.pixels.image_decode import MANY, local_copy, spread
 from cxr_ft.progress import track
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def measure(root: Path, paths: Sequence[str]) -> "pd.DataFrame":
 
 def _measure(root: Path, path: str) -> dict[str, object]:
     """Return one image's row of `measure`."""
-    file = local(root, path)
+    file = local_copy(root, path)
     try:
         pixels = read_xray(file)
     except DicomError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cxr_ft.data.audit import acquisition, confound_probe
 from cxr_ft.data.audit.near_texts import normal, shared_texts
 from cxr_ft.data.manifest import MANIFEST, recorded_root
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import table_reader
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _splits(files: Sequence[Path]) -> dict[str, "pd.DataFrame"]:
 
 def _table(file: Path) -> "pd.DataFrame":
     """Read a table as text, "" where a cell is empty."""
-    table = access.read_table(str(file))
+    table = table_reader.read_table(str(file))
     if any(table.index.names):  # a Parquet file may hold a column as the rows' names
         table = table.reset_index().astype("string")
     table = table.fillna("")

@@ -1,7 +1,7 @@
-"""One X-ray file to an 8-bit picture, air dark and bone bright, or a refusal with its reason.
+"""Read one X-ray file as an 8-bit image, air dark and bone bright, or reject it with a reason code.
 
-What a file is, its first bytes say, not its name. DICOM goes through `header` (parse, refuse), `pixels`
-(decode) and `greyscale` (what a screen would show); PNG and JPEG take the short way. `area` makes it smaller.
+The first bytes of a file decide what it is, not its name. DICOM goes through `header` (parse, refuse), `pixel_data`
+(decode) and `greyscale` (what a screen would show); PNG and JPEG are decoded by Pillow. `resampling` changes the size.
 """
 
 import io
@@ -16,14 +16,14 @@ from PIL import ImageOps
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
 
-from cxr_ft.data.dicom.area import resample
 from cxr_ft.data.dicom.bounded_file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 from cxr_ft.data.dicom.greyscale import Grey, Image, Levels, levels, stretch
 from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.header_values import numbers
-from cxr_ft.data.dicom.jpeg import check_restarts
+from cxr_ft.data.dicom.jpeg_restarts import check_restarts
 from cxr_ft.data.dicom.pixel_data import read_dicom
-from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.resampling import resample
 from cxr_ft.errors import UsageError
 
 __all__ = ["DicomError", "Reason", "read_xray"]
@@ -77,14 +77,14 @@ def _as_they_are(rows: Image) -> Grey:
 
 
 def _luminance(layout: Layout) -> Levels:
-    """The grey of colours [h, W, 3], of which the first is the luminance itself if they are Y, Cb and Cr."""
+    """Return the grey levels of colours [h, W, 3]; of Y, Cb and Cr the first is the luminance itself."""
     largest = np.float32(2**layout.bits.count - 1)
     weights = np.array([1, 0, 0], dtype=np.float32) if layout.photometric in YBR else LUMA
     return lambda rows: np.minimum(rows.astype(np.float32) @ weights, largest) * (255 / largest)
 
 
 def _read_picture(file: BoundedFile) -> npt.NDArray[Any]:
-    """A PNG or JPEG's pixels, uint8 or uint16 [H, W], upright."""
+    """Return a PNG or JPEG's pixels, uint8 or uint16 [H, W], upright."""
     data = file.take(MAX_BYTES)
     # Pillow takes a file for whole once the last row is there; the reason should not depend on how much is missing.
     if (b"IEND\xaeB`\x82" if data.startswith(b"\x89") else b"\xff\xd9") not in data:
@@ -106,7 +106,7 @@ def _read_picture(file: BoundedFile) -> npt.NDArray[Any]:
 
 
 def _spacing(header: Dataset) -> tuple[float, float]:
-    """The (vertical, horizontal) spacing of the pixels, in the first unit that the header has (PS3.3 C.7.6.3.1.7)."""
+    """Return the (vertical, horizontal) pixel spacing, in the first unit that the header has (PS3.3 C.7.6.3.1.7)."""
     for keyword in SPACINGS:
         found = numbers(header, keyword)
         if len(found) == 2 and min(found) > 0 and np.isfinite(found).all():
@@ -115,7 +115,7 @@ def _spacing(header: Dataset) -> tuple[float, float]:
 
 
 def _target(shape: tuple[int, ...], spacing: tuple[float, float], size: int | None) -> tuple[int, int]:
-    """The height and width of the picture with square pixels, its short side `size`; DicomError if that is huge."""
+    """Return height and width with square pixels and a short side of `size`; DicomError if that is huge."""
     vertical, horizontal = spacing
     if abs(vertical / horizontal - 1) < 1e-3:  # one spacing, rounded twice
         vertical = horizontal

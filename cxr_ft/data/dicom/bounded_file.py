@@ -1,6 +1,6 @@
-"""A DICOM file as bytes, held to limits: nothing is read past its end, nor more of a header than headers have.
+"""Read a DICOM file within limits: nothing past its end, nor more of a header than headers have.
 
-pydicom believes the lengths in a file and inflates whatever comes, so hostile files are stopped here, below it.
+pydicom allocates what the lengths in a file say and inflates without a bound, so hostile files are stopped below it.
 """
 
 import io
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from pydicom import uid
 
-from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 
 #: Detectors have up to 20 million pixels, and stitched films half as many again.
 MAX_PIXELS = 40_000_000
@@ -32,14 +32,14 @@ class BoundedFile(io.BufferedReader):
 
     @classmethod
     def open(cls, path: Path | str) -> "BoundedFile":
-        """The file at `path`; OSError if it cannot be opened, DicomError if it is no regular file."""
+        """Open the file at `path`; OSError if it cannot be opened, DicomError if it is no regular file."""
         check_regular(path)
         raw = io.FileIO(path)
         return cls(raw, os.fstat(raw.fileno()).st_size)
 
     @classmethod
     def of(cls, data: bytes) -> "BoundedFile":
-        """The bytes of a file that is in memory."""
+        """Return the file of these bytes in memory."""
         return cls(io.BytesIO(data), len(data))
 
     @property
@@ -49,11 +49,11 @@ class BoundedFile(io.BufferedReader):
 
     @property
     def left(self) -> int:
-        """The bytes from here to the end."""
+        """Return the number of bytes from here to the end."""
         return max(self.length - self.tell(), 0)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most `size` bytes of a header, all that are left if it is negative or None; DicomError beyond bounds."""
+        """Read at most `size` bytes of a header, all if it is negative or None; DicomError beyond bounds."""
         size = self.left if size is None or size < 0 else min(size, self.left)
         self.reads, self.header_bytes = self.reads + 1, self.header_bytes + size
         if self.reads > MAX_HEADER_READS or self.header_bytes > MAX_HEADER_BYTES:
@@ -61,7 +61,7 @@ class BoundedFile(io.BufferedReader):
         return super().read(size)
 
     def take(self, size: int) -> bytes:
-        """At most `size` bytes of something else than a header, whose length the caller has checked."""
+        """Read at most `size` bytes of something else than a header, whose length the caller has checked."""
         return super().read(min(size, self.left))
 
 
@@ -73,7 +73,7 @@ def check_regular(path: Path | str) -> None:
 
 
 def inflate(file: BoundedFile) -> BoundedFile:
-    """A deflated file (PS3.5 A.5) as an uncompressed one in memory, up to MAX_BYTES; any other file as it is."""
+    """Return a deflated file (PS3.5 A.5) as an uncompressed one in memory, up to MAX_BYTES; any other file as it is."""
     head = file.read(2**16)
     meta = head[: _end_of_meta(head)]
     deflated = uid.DeflatedExplicitVRLittleEndian.encode()
@@ -94,7 +94,7 @@ def inflate(file: BoundedFile) -> BoundedFile:
 
 
 def _end_of_meta(head: bytes) -> int:
-    """Where the file meta information ends, group 0002 in explicit little endian (PS3.10 7.1)."""
+    """Return the end offset of the file meta information, group 0002 in explicit little endian (PS3.10 7.1)."""
     at = 132 if head[128:132] == b"DICM" else 0
     while head[at : at + 2] == b"\2\0":
         start, size = (12, 4) if head[at + 4 : at + 6] in (b"OB", b"UN") else (8, 2)
@@ -103,12 +103,12 @@ def _end_of_meta(head: bytes) -> int:
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether the first 132 bytes carry the prefix that follows a preamble."""
+    """Return True if the first 132 bytes end with the prefix that follows a preamble."""
     return start[128:] == b"DICM"
 
 
 def peek(file: BinaryIO) -> bytes:
-    """The first 132 bytes; `file` stands at its beginning afterwards."""
+    """Return the first 132 bytes and rewind the file."""
     start = file.read(132)
     file.seek(0)
     return start

@@ -1,4 +1,4 @@
-"""Compressed streams to arrays, by imagecodecs, and the checks that a decoder leaves out.
+"""Decode compressed streams with imagecodecs, after the checks that its decoders leave out.
 
 Of the maintained packages (pylibjpeg, pyjpegls, pillow, OpenCV, gdcm) imagecodecs was the fastest, or within a tenth of
 it, in every syntax, and it refuses what is cut short in all but JPEG, where none does. Its OpenJPH is twice as fast for
@@ -24,10 +24,10 @@ import numpy.typing as npt
 from pydicom import uid
 
 from cxr_ft.data.dicom import decoder_process
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 from cxr_ft.data.dicom.header import Layout
-from cxr_ft.data.dicom.jpeg import check_restarts
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
-from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.jpeg_restarts import check_restarts
 
 Pixels = npt.NDArray[Any]
 
@@ -60,14 +60,14 @@ NONSENSE = b"\xaa\x55\xa9" * 64
 
 
 def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Pixels:
-    """One frame to words [H, W], or colours [H, W, 3]; DicomError if it is cut short, broken or of another size."""
+    """Decode one frame to words [H, W], or colours [H, W, 3]; DicomError if cut short, broken or of another size."""
     if syntax == uid.RLELossless:
         return decode_rle(stream, layout)
     check_stream(stream, layout, syntax)
     if layout.size > max(LARGE, MAX_RATIO * len(stream)):
         raise DicomError(Reason.TOO_LARGE, f"{layout.size} bytes of pixels out of {len(stream)}, as in no radiograph")
     if syntax in JPEG_2000 or syntax in JPEG_LS:
-        array = _elsewhere(b"jls" if syntax in JPEG_LS else b"j2k", stream, layout)
+        array = _decode_in_process(b"jls" if syntax in JPEG_LS else b"j2k", stream, layout)
     else:
         array = _decode_jpeg(stream, layout)
     shape = (layout.rows, layout.columns) + ((layout.samples,) if layout.samples > 1 else ())
@@ -77,7 +77,7 @@ def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Pixels:
 
 
 def decode_rle(stream: bytes, layout: Layout) -> Pixels:
-    """RLE (PS3.5 G): one segment a byte of a word and sample, the high bytes first."""
+    """Decode RLE (PS3.5 G): one segment a byte of a word and sample, the high bytes first."""
     import imagecodecs
 
     size, depth = layout.rows * layout.columns, layout.allocated // 8
@@ -115,7 +115,7 @@ def check_stream(stream: bytes, layout: Layout, syntax: uid.UID) -> None:
 
 
 def _size_in_jpeg(stream: bytes, frames: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
-    """((rows, columns, samples), precision) of a JPEG or JPEG-LS stream."""
+    """Return ((rows, columns, samples), precision) of a JPEG or JPEG-LS stream."""
     at = 2
     while (marker := stream[at + 1]) not in frames:
         if stream[at] != 0xFF or marker in OTHER_FRAMES:
@@ -127,7 +127,9 @@ def _size_in_jpeg(stream: bytes, frames: tuple[int, ...]) -> tuple[tuple[int, in
 
 
 def _decode_jpeg(stream: bytes, layout: Layout) -> Pixels | None:
-    """By libjpeg-turbo, twice: like all decoders tried it fills up what an early end leaves out, and says nothing."""
+    """Decode with libjpeg-turbo, twice, since like all decoders tried it fills in a missing end silently.
+
+    The second time nonsense stands where the stream ends: if that changes a pixel, the scan was not over."""
     import imagecodecs
 
     check_restarts(stream)
@@ -148,8 +150,8 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Pixels | None:
     return array
 
 
-def _elsewhere(codec: bytes, stream: bytes, layout: Layout) -> Pixels | None:
-    """The array, decoded by this process's worker; None if the stream cannot be, or takes too much to try."""
+def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Pixels | None:
+    """Decode in this process's worker; None if the stream cannot be decoded or exceeds the limits."""
     pixels = layout.rows * layout.columns * layout.samples
     seconds = 1.0 + pixels * 5e-7  # twice what the slowest of sound streams took
     request = decoder_process.REQUEST.pack(codec, seconds, 2**27 + 12 * pixels, len(stream))

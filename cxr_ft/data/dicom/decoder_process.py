@@ -1,4 +1,4 @@
-"""Decodes JPEG-LS and JPEG 2000 in a process of its own, one stream after another from standard input.
+"""Decode JPEG-LS and JPEG 2000 in a process of its own, one stream after another from standard input.
 
 CharLS takes ten seconds over some kilobytes of broken stream, and OpenJPEG believes sizes that hide in one, so neither
 may run in the job's process. Here the kernel ends them: a timer of processor time, which waiting does not use up, and a

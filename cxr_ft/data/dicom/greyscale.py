@@ -1,4 +1,4 @@
-"""From the words of a greyscale DICOM image to what a screen would show, by our own arithmetic.
+"""Turn the words of a greyscale DICOM image into the grey levels a screen would show.
 
 The stages in the standard's order: stored value, modality, VOI, polarity, padding. `read_display` takes them from the
 header once; they work on any values, in float64. Words of 8 or 16 bits are few, so the stages run on every word there
@@ -30,7 +30,7 @@ Levels = Callable[[Image], Grey]
 
 @dataclass(frozen=True, kw_only=True)
 class Bits:
-    """Where in its word a pixel's value lies: `count` bits from bit `low` up, two's complement if `signed`."""
+    """The bits of a word that are the pixel's value: `count` from bit `low` up, two's complement if `signed`."""
 
     low: int
     count: int
@@ -38,14 +38,14 @@ class Bits:
 
     @property
     def ends(self) -> tuple[int, int]:
-        """The smallest and the largest value."""
+        """Return the smallest and the largest value."""
         first = -(2 ** (self.count - 1)) if self.signed else 0
         return first, first + 2**self.count - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Display:
-    """What a header says of how stored values are to be shown."""
+    """The display stages that a header declares, from stored values to grey levels."""
 
     padding: tuple[float, float] | None
     modality: Stage
@@ -54,7 +54,7 @@ class Display:
     is_monotone: bool
 
     def show(self, stored: Words, low: float, high: float) -> Values:
-        """Grey levels of stored values in 0..255; without a VOI stage `low` to `high` of the modality's values."""
+        """Return grey levels in 0..255; without a VOI stage `low` to `high` of the modality's values."""
         values = self.modality(stored.astype(np.float64))
         if self.voi is not None:
             grey = self.voi(values)
@@ -62,18 +62,19 @@ class Display:
             return np.zeros(values.shape)
         else:
             grey = np.clip((values - low) / (high - low), 0.0, 1.0) * 255.0
+        # Polarity follows the VOI stage (C.7.6.3.1.2): a window is in the modality's values, not in inverted ones.
         grey = 255.0 - grey if self.inverted else grey
         return np.where(self.is_padding(stored), 0.0, grey)
 
     def is_padding(self, stored: Words) -> Mask:
-        """Which stored values fill the frame around the image (C.7.5.1.1.2)."""
+        """Return a mask of the stored values that fill the frame around the image (C.7.5.1.1.2)."""
         if self.padding is None:
             return np.zeros(stored.shape, dtype=bool)
         return (stored >= self.padding[0]) & (stored <= self.padding[1])
 
 
 def levels(image: Image, header: Dataset, bits: Bits) -> Levels:
-    """How the words of `image`, unsigned [H, W], become grey levels: air dark, bone bright, padding 0."""
+    """Return the map from words of `image`, unsigned [H, W], to grey levels: air dark, bone bright, padding 0."""
     display = read_display(header, bits)
     low, high = (0.0, 0.0) if display.voi else extent(image, display, bits)
     if image.dtype.itemsize > 2:
@@ -85,12 +86,14 @@ def levels(image: Image, header: Dataset, bits: Bits) -> Levels:
 
 
 def read_display(header: Dataset, bits: Bits) -> Display:
-    """The stages that the header asks for; what is not valid is left out, with a warning."""
+    """Return the stages that the header declares; invalid ones are left out, with a warning."""
     padding, modality = read_padding(header, bits), read_modality(header, signed=bits.signed)
     ends = modality(np.array(bits.ends, dtype=np.float64))
     return Display(
         padding=padding,
         modality=modality,
+        # A VOI LUT's first input is signed if the modality's output can be negative (C.11.2.1.1). A file may have a
+        # LUT and a window as alternative views (C.11.2.1.2); the LUT comes first, so that one file has one picture.
         voi=read_voi_lut(header, signed=bool(ends.min() < 0)) or read_window(header),
         inverted=is_inverted(header),
         is_monotone=padding is None and "ModalityLUTSequence" not in header,
@@ -98,7 +101,7 @@ def read_display(header: Dataset, bits: Bits) -> Display:
 
 
 def extent(image: Image, display: Display, bits: Bits) -> tuple[float, float]:
-    """The smallest and largest of the modality's values in the image, padding left out; 0 and 0 if there is none."""
+    """Return the smallest and largest modality value in the image without padding; 0 and 0 if there is none."""
     small = image.dtype.itemsize <= 2
     parts = [_words(image, display, bits)] if small else np.array_split(image, -(-image.size // 2**20))
     lows, highs = [], []
@@ -112,7 +115,7 @@ def extent(image: Image, display: Display, bits: Bits) -> tuple[float, float]:
 
 
 def _words(image: Image, display: Display, bits: Bits) -> Image:
-    """The words that occur in an image of 8 or 16 bits; of plain ones the ends, between which the others lie."""
+    """Return the words that occur in an image of 8 or 16 bits; only the extremes if the stages are monotone."""
     largest = image.max()
     if display.is_monotone and bits.low == 0 and not bits.signed and largest < 2**bits.count:
         return np.array([image.min(), largest])
@@ -121,7 +124,7 @@ def _words(image: Image, display: Display, bits: Bits) -> Image:
 
 
 def stretch(image: Image) -> Levels:
-    """The words of an image without a header, smallest to largest; black where they do not differ."""
+    """Return the words of an image without a header, smallest to largest; black where they do not differ."""
     bits = Bits(low=0, count=8 * image.dtype.itemsize, signed=False)
     return levels(image, Dataset(), bits)
 
@@ -170,7 +173,7 @@ def read_voi_lut(header: Dataset, *, signed: bool) -> Stage | None:
 
 
 def read_window(header: Dataset) -> Stage | None:
-    """The first window (C.11.2.1.2, C.11.2.1.3) as 0..255, rising with the value; None where no valid one is."""
+    """Return the first window (C.11.2.1.2, C.11.2.1.3) as 0..255, rising with the value; None where no valid one is."""
     centres, widths = numbers(header, "WindowCenter"), numbers(header, "WindowWidth")
     if not centres and not widths:
         return None
@@ -178,6 +181,7 @@ def read_window(header: Dataset) -> Stage | None:
     if function not in _WINDOWS:
         ignored("VOILUTFunction")
         function = "LINEAR"
+    # C.11.2.1.2: LINEAR needs a width of at least 1, since width - 1 is its divisor; the others any positive width.
     smallest = 1.0 if function == "LINEAR" else np.finfo(float).tiny
     if not centres or not widths or not finite([centres[0], widths[0]]) or widths[0] < smallest:
         ignored("WindowCenter or WindowWidth")
@@ -186,6 +190,7 @@ def read_window(header: Dataset) -> Stage | None:
 
 
 def _linear(values: Values, centre: float, width: float) -> Values:
+    # C.11.2.1.2.1: width 1 is a threshold; the general formula would divide by zero.
     if width == 1:
         return (values > centre - 0.5).astype(np.float64)
     return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0.0, 1.0)
@@ -204,7 +209,7 @@ _WINDOWS = {"LINEAR": _linear, "LINEAR_EXACT": _linear_exact, "SIGMOID": _sigmoi
 
 
 def is_inverted(header: Dataset) -> bool:
-    """Whether large values mean dark. Either tag says so, and files that carry both mean one inversion (C.8.11.3)."""
+    """Return True if large values mean dark. Either tag says so; files with both mean one inversion (C.8.11.3)."""
     return (
         text(header, "PhotometricInterpretation") == "MONOCHROME1" or text(header, "PresentationLUTShape") == "INVERSE"
     )
@@ -234,6 +239,7 @@ def read_lut(header: Dataset, sequence: str, *, signed: bool) -> Lut | None:
         items = header.get(sequence)
         if not items:
             return None
+        # The descriptor is count, first input and bits; a count of 65536 is written as 0, since 16 bits cannot hold it.
         count, first, bits = (int(value) for value in items[0].LUTDescriptor)
         entries = _lut_entries(items[0], count % 2**16 or 2**16, little=header.original_encoding[1] is not False)
     except HEADER_ERRORS:

@@ -1,4 +1,4 @@
-"""A DICOM file's header, and what it alone is enough to refuse.
+"""Parse a DICOM file's header, and refuse what the header alone rules out.
 
 pydicom parses, within the limits of `file`. Sections named C. are in DICOM PS3.3, others in PS3.5.
 """
@@ -12,9 +12,9 @@ from pydicom import Dataset, dcmread, uid
 from pydicom.dataelem import RawDataElement
 
 from cxr_ft.data.dicom.bounded_file import MAX_BYTES, MAX_PIXELS, BoundedFile, is_dicom, peek
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 from cxr_ft.data.dicom.greyscale import Bits
 from cxr_ft.data.dicom.header_values import HEADER_ERRORS, numbers, text
-from cxr_ft.data.dicom.refusal import DicomError, Reason
 
 UNDEFINED = 0xFFFFFFFF
 #: A LUT sequence has up to 128 KiB a table, and other values are far shorter.
@@ -60,8 +60,9 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """The bytes of one uncompressed frame."""
+        """Return the number of bytes of one uncompressed frame."""
         size = self.rows * self.columns * self.samples * self.allocated // 8
+        # 4:2:2 stores Cb and Cr once for two pixels: four bytes instead of six (PS3.3 C.7.6.3.1.2).
         return size * 2 // 3 if self.photometric == "YBR_FULL_422" else size
 
 
@@ -99,6 +100,7 @@ def _is_whole(element: object) -> bool:
 
 def check_kind(header: Dataset) -> None:
     """Refuse what is not one radiograph of a chest made for the eye; what the header leaves out is let through."""
+    # A missing tag refuses nothing, since de-identification may have removed it.
     kind = uid.UID(text(header, "SOPClassUID") or text(header.file_meta, "MediaStorageSOPClassUID")).keyword
     modality = text(header, "Modality")
     if modality in DOCUMENTS or (kind and "ImageStorage" not in kind):
@@ -118,19 +120,19 @@ def check_kind(header: Dataset) -> None:
 
 
 def _modality(value: str) -> str:
-    """A modality as it may stand in a message: where lengths are wrong, anything may be part of the value."""
+    """Return a modality as a message may quote it: where lengths are wrong, anything may be part of the value."""
     return value if re.fullmatch("[A-Z]{2,3}|RT[A-Z]+", value) else "that is no code"
 
 
 def transfer_syntax(header: Dataset) -> uid.UID:
-    """The declared syntax; without one uncompressed, in the byte order in which pydicom found the header."""
+    """Return the declared transfer syntax, else uncompressed in the byte order that pydicom detected."""
     if declared := text(header.file_meta, "TransferSyntaxUID"):
         return uid.UID(declared)
     return uid.ExplicitVRBigEndian if header.original_encoding[1] is False else uid.ExplicitVRLittleEndian
 
 
 def read_layout(header: Dataset, *, whole_words: bool) -> Layout:
-    """The Image Pixel module, checked. `whole_words`: values keep their place below HighBit, as in no JPEG stream."""
+    """Return the checked Image Pixel module. `whole_words`: values stay below HighBit, unlike in JPEG streams."""
     rows, columns = _whole(header, "Rows"), _whole(header, "Columns")
     if min(rows, columns) < 1:
         raise DicomError(Reason.BAD_HEADER, f"{rows} rows and {columns} columns")

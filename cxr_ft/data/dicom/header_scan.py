@@ -1,8 +1,8 @@
-"""A few named tags of many DICOM files, quickly and without their pixels.
+"""Read named tags of many DICOM files, quickly and without their pixels.
 
-Nearly every archived radiograph is explicit VR little endian with its header in the first kilobytes, and that much is
-walked by hand (`walk`). Whatever else a file is, pydicom reads it: the walk gives up on the first byte it does
-not know. So the values are pydicom's own on every file that pydicom accepts, and only the time differs.
+Nearly every archived radiograph is explicit VR little endian with its header in the first kilobytes, which our own
+parser reads (`cxr_ft.data.dicom.explicit_vr`). It gives up on the first byte it does not know, and pydicom reads
+the file instead. So the values are pydicom's own on every file that pydicom accepts, and only the time differs.
 
 The values may identify a patient (PatientID): they are for the caller's memory, never for a file or a log.
 """
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from pydicom import Dataset, datadict, dcmread, uid
 
 from cxr_ft.data.dicom.bounded_file import BoundedFile, check_regular, inflate, is_dicom, peek
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
+from cxr_ft.data.dicom.explicit_vr import CHARSET, SYNTAX, UnknownError, Value, parse_tags
 from cxr_ft.data.dicom.header_values import HEADER_ERRORS
-from cxr_ft.data.dicom.header_walk import CHARSET, SYNTAX, UnknownError, Value, by_hand
-from cxr_ft.data.dicom.refusal import DicomError, Reason
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI[\x16-\x18]\x001\.2\.840\.10008\.1\.
 
 
 def scan(paths: Iterable[Path | str], tags: Sequence[str] = TAGS) -> "pd.DataFrame":
-    """The headers of many files: one row a file, in order.
+    """Return the headers of many files: one row for each file, in order.
 
     Args:
         tags: DICOM keywords, of the data set or of the file meta information; no sequences.
@@ -73,7 +73,7 @@ def scan(paths: Iterable[Path | str], tags: Sequence[str] = TAGS) -> "pd.DataFra
 
 
 def read(path: Path | str, tags: Sequence[str] = TAGS) -> tuple[Value, ...]:
-    """The values of `tags` in one file, in their order.
+    """Return the values of `tags` in one file, in their order.
 
     Raises:
         DicomError: where the file cannot be opened, is no DICOM file, or its header cannot be parsed.
@@ -82,7 +82,7 @@ def read(path: Path | str, tags: Sequence[str] = TAGS) -> tuple[Value, ...]:
     numbers, wanted = _numbers(tuple(tags))
     try:
         check_regular(path)
-        return by_hand(path, numbers, wanted)
+        return parse_tags(path, numbers, wanted)
     except (UnknownError, RecursionError):  # sequences nested by the thousand
         return _by_pydicom(Path(path), tuple(tags), numbers)
     except DicomError as error:
@@ -137,7 +137,7 @@ def _parsed(file: BoundedFile, tags: tuple[str, ...]) -> Dataset:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """pydicom warns of values that break their VR, and quotes them: none of that may reach a log."""
+    """Silence pydicom, whose warnings quote the values that break their VR: none of that may reach a log."""
     logger = logging.getLogger("pydicom")
     before, logger.disabled = logger.disabled, True
     try:
@@ -149,7 +149,7 @@ def _quiet() -> Iterator[None]:
 
 
 def plain(value: Any) -> Value:
-    """A value of pydicom's as plain Python: subclasses of str, int and float as these, several values as a tuple."""
+    """Return pydicom's value as plain Python: str, int and float for their subclasses, a tuple for several values."""
     if value is None or isinstance(value, bytes):
         return value
     for kind in (str, int, float):

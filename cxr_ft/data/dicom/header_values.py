@@ -1,4 +1,4 @@
-"""Values out of a header that may be broken, and what to do about those that are."""
+"""Read values of a header that may be broken, without raising."""
 
 import math
 import struct
@@ -24,7 +24,7 @@ HEADER_ERRORS = (
 
 
 def numbers(header: Dataset, keyword: str) -> list[float]:
-    """A tag's values; empty where it is absent or empty, NaN where it does not hold numbers."""
+    """Return a tag's values; empty if it is absent or empty, NaN if it does not hold numbers."""
     try:
         value = header.get(keyword)
         if value is None or value == "":
@@ -36,7 +36,7 @@ def numbers(header: Dataset, keyword: str) -> list[float]:
 
 
 def text(header: Dataset, keyword: str) -> str:
-    """A code string's first value in capitals; empty where it is absent, empty or broken."""
+    """Return a code string's first value in capitals; "" if it is absent, empty or broken."""
     try:
         value = header.get(keyword)
         if not isinstance(value, str) and hasattr(value, "__len__"):
@@ -47,21 +47,22 @@ def text(header: Dataset, keyword: str) -> str:
 
 
 def as_16_bits(value: float, *, signed: bool) -> float:
-    """The value as its 16 bits mean it, signed or not."""
-    # US and SS are mixed up in many files; what the value is compared with decides.
+    """Reinterpret a value as 16 bits, signed or not."""
+    # The VR of these tags is "US or SS" (PS3.6), and many files have the wrong one of the two. The sign of the pixels
+    # decides, since the value is compared with pixels.
     if signed:
         return value - 2**16 if value >= 2**15 else value
     return value + 2**16 if value < 0 else value
 
 
 def lowest_bits(value: float, count: int, *, signed: bool) -> float:
-    """The value as its lowest `count` bits mean it, signed or not."""
+    """Reinterpret the lowest `count` bits of a value, signed or not."""
     value %= 2**count
     return value - 2**count if signed and value >= 2 ** (count - 1) else value
 
 
 def finite(values: list[float]) -> bool:
-    """Whether none of the values is infinite or no number."""
+    """Return True if all values are finite."""
     return all(math.isfinite(value) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""What a JPEG 2000 codestream says of itself (ITU-T T.800 annex A), and bounds on it.
+"""Read the main header of a JPEG 2000 codestream (ITU-T T.800 annex A) and refuse what exceeds its limits.
 
 OpenJPEG allocates by tiles, precincts, layers and code-blocks before it decodes, so that a hundred bytes can ask for
 gigabytes.
@@ -7,7 +7,7 @@ gigabytes.
 import struct
 from collections.abc import Iterator
 
-from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 
 SIZ, COD, COC, POC, SOT, SOD, END = 0x51, 0x52, 0x53, 0x5F, 0x90, 0x93, 0xD9
 #: Far above what encoders make of a radiograph.
@@ -15,7 +15,9 @@ MAX_TILES, MAX_PACKETS, MAX_BLOCKS = 4096, 2**17, 2**17
 
 
 def size_in_jpeg_2000(stream: bytes) -> tuple[tuple[int, int, int], int]:
-    """((rows, columns, samples), precision) of a JPEG 2000 stream, in JP2 boxes or not."""
+    """Return ((rows, columns, samples), precision) of a JPEG 2000 stream, in JP2 boxes or not."""
+    # SIZ (A.5.1): the image is the reference grid from (left, top) to (right, bottom); the top bit of the precision is
+    # the sign.
     at = _start(stream)
     right, bottom, left, top = struct.unpack_from(">4L", stream, at + 8)
     samples, precision = struct.unpack_from(">HB", stream, at + 40)
@@ -23,7 +25,7 @@ def size_in_jpeg_2000(stream: bytes) -> tuple[tuple[int, int, int], int]:
 
 
 def check_jpeg_2000(stream: bytes, rows: int, columns: int) -> None:
-    """Refuse what would be cut into more pieces than an image of rows x columns pixels needs."""
+    """Refuse a stream with more pieces than an image of rows x columns pixels needs."""
     try:
         for marker, body in _segments(stream):
             if marker == SIZ:
@@ -41,7 +43,7 @@ def _start(stream: bytes) -> int:
 
 
 def _segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
-    """The marker segments of the main header and of each tile-part's."""
+    """Yield the marker segments of the main header and of each tile-part header."""
     at = _start(stream) + 2
     tile_part, length = 0, 0
     while at + 2 <= len(stream):
@@ -74,9 +76,12 @@ def _check_tiles(body: bytes) -> None:
 
 
 def _check_pieces(body: bytes, rows: int, columns: int) -> None:
+    # COD (A.6.1): code-blocks are 2^(wide + 2) x 2^(high + 2). With bit 0 of the style each resolution level has a
+    # precinct size of its own, two exponents in a byte; without it all precincts have the largest size, 2^15.
     style, _, layers, _, levels, wide, high = struct.unpack_from(">BBHBBBB", body)
     blocks = (rows >> min(high + 2, 10)) * (columns >> min(wide + 2, 10))
     precincts = 0
+    # A packet is one layer of one precinct of one resolution level (B.9); OpenJPEG allocates for each.
     for level in range(min(levels, 32) + 1):
         size = body[10 + level] if style & 1 else 0xFF
         shift = min(levels, 32) - level

@@ -1,4 +1,4 @@
-"""A DICOM file's pixel data as an array of words. Sections are in DICOM PS3.5."""
+"""Read a DICOM file's pixel data into an array of words. Sections are in DICOM PS3.5."""
 
 import io
 import struct
@@ -10,14 +10,14 @@ from pydicom import Dataset, uid
 
 from cxr_ft.data.dicom import codecs
 from cxr_ft.data.dicom.bounded_file import BoundedFile, inflate
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 from cxr_ft.data.dicom.header import UNDEFINED, Layout, check_kind, read_header, read_layout, transfer_syntax
-from cxr_ft.data.dicom.refusal import DicomError, Reason
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 
 
 def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, npt.NDArray[Any]]:
-    """An open file's header (without the pixels), its layout, and its words [H, W], unsigned, or colours [H, W, 3].
+    """Return an open file's header without pixels, its layout, and its unsigned words [H, W] or colours [H, W, 3].
 
     What the header can tell is refused before the pixels are read. Raises DicomError without the path.
     """
@@ -40,7 +40,7 @@ def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, npt.NDArray[Any]]:
 
 
 def find_pixels(file: BoundedFile, *, little: bool) -> tuple[str, int]:
-    """The VR (empty if implicit) and length of the Pixel Data element at which `file` stands; its value is next."""
+    """Return the VR ("" if implicit) and length of the Pixel Data element at which `file` stands; its value is next."""
     order = "<" if little else ">"
     head = file.read(12)
     if len(head) < 12 or struct.unpack(order + "HH", head[:4]) != (0x7FE0, 0x0010):
@@ -53,7 +53,7 @@ def find_pixels(file: BoundedFile, *, little: bool) -> tuple[str, int]:
 
 
 def read_native(file: BoundedFile, layout: Layout, vr: str, length: int, *, little: bool) -> npt.NDArray[Any]:
-    """Uncompressed pixels (A.1 to A.3); bytes after the image's own are ignored."""
+    """Read uncompressed pixels (A.1 to A.3); bytes after the image's own are ignored."""
     if length == UNDEFINED:
         raise DicomError(Reason.BAD_PIXELS, "the uncompressed pixel data has no length")
     # 8-bit pixels in big-endian words stand in pairs, each the wrong way round (A.3).
@@ -83,7 +83,7 @@ def _colours(values: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
 
 
 def join_items(data: bytes) -> bytes:
-    """The compressed frame in an encapsulated value: all items but the first, which is an offset table (A.4)."""
+    """Return the compressed frame of an encapsulated value: all items but the first, which is an offset table (A.4)."""
     items: list[bytes] = []
     at = 0
     while len(head := data[at : at + 8]) == 8:

@@ -1,1 +1,1 @@
-"""Where records come from, one file a layout: `CARD`, `records(source) -> Records`, `demo(folder)`."""
+"""Turn an archive into records; one plug-in file for each layout, named as `--layout` names it."""

@@ -1,11 +1,11 @@
-"""What MIMIC-CXR and MIMIC-CXR-JPG share: PhysioNet's tables, and where an image and its report lie.
+"""Read the tables that MIMIC-CXR and MIMIC-CXR-JPG share, and build the paths of images and reports.
 
     cxr-record-list.csv.gz                                     paths of the DICOM files
     mimic-cxr-2.0.0-{metadata,chexpert,negbio,split}.csv.gz    published with MIMIC-CXR-JPG
     patients.csv.gz                                            optional: MIMIC-IV's hosp/patients, for sex and age
 
-Only `metadata` and one of the label tables must be there. A database (`cxr_ft.data.sources.access`) holds the same
-tables by names like `metadata`, `chexpert`, `record_list`, `patients`, and the reports' texts as `reports`
+Only `metadata` and one of the label tables must be there. A database (`cxr_ft.data.sources.table_reader`) holds
+the same tables by names like `metadata`, `chexpert`, `record_list`, `patients`, and the reports' texts as `reports`
 (study_id, text). What
 PhysioNet's own data set in BigQuery, physionet-data.mimic_cxr, holds was taken from public code that reads it
 (`record_list`, `chexpert`, `dicom_metadata_string`); nobody has tried it here.
@@ -21,7 +21,7 @@ from cxr_ft.data.layouts import _patients
 from cxr_ft.data.records import REPORT_TEXTS, Records, root_folder, views
 from cxr_ft.data.reports.sections import mimic_sections, sections
 from cxr_ft.data.reports.text_columns import contexts
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
@@ -57,7 +57,7 @@ SPLIT_NAMES = {"train": "train", "validate": "val", "test": "test"}
 
 
 def read(source: str, card: DatasetCard, end: str) -> Records:
-    """The records of a tree whose images' names end with `end`.
+    """Return the records of a tree whose images' names end with `end`.
 
     Args:
         source: its folder, a URL of it, a database of its tables, or a phantom's specification.
@@ -65,10 +65,10 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     Raises:
         UsageError: where a table is missing, lacks a column, or the tables do not belong together.
     """
-    root = str(root_folder(source)) if phantom.is_spec(source) else access.place(source)
-    if access.is_table(root) or not (access.is_url(root) or root_folder(root).is_dir()):
+    root = str(root_folder(source)) if phantom.is_spec(source) else locations.normalized(source)
+    if table_reader.is_table(root) or not (address.is_url(root) or root_folder(root).is_dir()):
         raise UsageError(f"{source} is one file or table: give the folder, or the database, that holds all tables")
-    there = frozenset(access.names(root))
+    there = frozenset(locations.list_names(root))
     notes: list[str] = []
     table = _table(root, there, "metadata", ["dicom_id", "subject_id", "study_id", "ViewPosition"], ["StudyDate"])
     table["view"] = views(table.pop("ViewPosition"))
@@ -79,8 +79,8 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     table["report"] = table["path"].str.rsplit("/", n=1).str[0] + ".txt"
     years = table.pop("StudyDate").str[:4] if "StudyDate" in table else None
     table = _patients.add(table, root, notes, years)
-    images = access.images(root)
-    if "files" not in access.names(images):
+    images = table_reader.image_root(root)
+    if "files" not in locations.list_names(images):
         notes.append(f"no folder files/ in {images}: images are not at hand and were not checked")
     if _is_phantom(table):
         card = PHANTOM_CARD
@@ -109,21 +109,21 @@ def _table(
 ) -> "pd.DataFrame":
     file = _find(there, name)
     if file is None:
-        wanted = f"table {name}" if access.is_database(root) else f"mimic-cxr-2.0.0-{name}.csv.gz"
+        wanted = f"table {name}" if address.is_database(root) else f"mimic-cxr-2.0.0-{name}.csv.gz"
         raise UsageError(f"{root} has no {wanted}; it comes with MIMIC-CXR-JPG: put it beside the others")
     theirs = OF_HEADERS if file == HEADERS else {}
     numbers = dict.fromkeys(CHEXPERT_14, "float64")
     asked = [theirs.get(column, column) for column in columns]
-    table = access.read_table(access.join(root, file), asked, optional or (), numbers)
+    table = table_reader.read_table(locations.join(root, file), asked, optional or (), numbers)
     return table.rename(columns={own: ours for ours, own in theirs.items()})
 
 
 def _with_reports(table: "pd.DataFrame", root: str, there: frozenset[str], card: DatasetCard) -> "pd.DataFrame":
-    """The table with the sections of its reports, where they stand in a database."""
-    if not access.is_database(root) or "reports" not in there:
+    """Return the table with the sections of its reports, where they stand in a database."""
+    if not address.is_database(root) or "reports" not in there:
         return table
-    where = access.join(root, "reports")
-    raw = access.read_table(where, ["study_id"], TEXT)
+    where = locations.join(root, "reports")
+    raw = table_reader.read_table(where, ["study_id"], TEXT)
     text = next((name for name in TEXT if name in raw), None)
     if text is None:
         raise UsageError(f"{where} has no column {' or '.join(TEXT)}, the text of a report")

@@ -8,7 +8,7 @@ columns subject_id and sex or gender, age or anchor_age; .csv, .tsv and .parquet
 from typing import TYPE_CHECKING
 
 from cxr_ft.data.records import OPTIONAL, ages, sexes
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations, table_reader
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
     Raises:
         UsageError: where the patients' table cannot be read, or says neither sex nor age.
     """
-    known = {f"patients{end}" for end in ("", *access.TABLES)}
-    name = next((name for name in access.tables(folder) if name in known), None)
+    known = {f"patients{end}" for end in ("", *table_reader.TABLES)}
+    name = next((name for name in table_reader.list_tables(folder) if name in known), None)
     if name is None or any(column in table for column in OPTIONAL):
         return table
-    where = access.join(folder, name)
-    people = access.read_table(where, ["subject_id"], optional=[*SEX, *AGE, YEAR])
+    where = locations.join(folder, name)
+    people = table_reader.read_table(where, ["subject_id"], optional=[*SEX, *AGE, YEAR])
     # Of rows that differ the same one is taken, in whatever order a database gives them.
     people = people.sort_values(people.columns.tolist()).drop_duplicates("subject_id").set_index("subject_id")
     sex, age = (next((column for column in known if column in people), None) for known in (SEX, AGE))
@@ -51,7 +51,7 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
 
 
 def _later(age: "pd.Series[str]", anchor: "pd.Series[str]", year: "pd.Series[str]") -> "pd.Series[str]":
-    """The age in `year`, of the age in the year `anchor`."""
+    """Return the age in `year`, of the age in the year `anchor`."""
     import pandas as pd
 
     then, now, born = (pd.to_numeric(column, errors="coerce").astype("Int64") for column in (anchor, year, age))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft.data.records import root_folder
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,24 +23,24 @@ HUB = "hub://"
 
 
 def is_archive(where: str) -> bool:
-    """Whether a place is that of an archive, by its name."""
+    """Return True if a name is that of an archive file."""
     return where.lower().endswith((*ZIPS, *TARS))
 
 
 def members(where: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """The names, relative to the release, and contents of the files of it that are `wanted`.
+    """Yield the names, relative to the release, and contents of the files of it that are `wanted`.
 
     Raises:
         UsageError: where the place does not exist or the archive is spoilt.
     """
     if not is_archive(where):
         root = root_folder(where)
-        if access.is_url(where) or root.is_dir():
-            for name in filter(wanted, access.files(where)):
-                yield name, access.local(root, name).read_bytes()
+        if address.is_url(where) or root.is_dir():
+            for name in filter(wanted, locations.list_files(where)):
+                yield name, locations.local_copy(root, name).read_bytes()
         return
-    folder, name = access.split(where)
-    file = access.local(root_folder(folder), name)
+    folder, name = locations.split(where)
+    file = locations.local_copy(root_folder(folder), name)
     if not file.is_file():
         raise UsageError(f"{where} does not exist: give the release's folder, or its archive")
     try:
@@ -64,7 +64,7 @@ def _tarred(file: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
 
 
 def text(name: str, content: bytes, encoding: str = "utf-8-sig") -> str:
-    """A file's text.
+    """Return a file's text.
 
     Raises:
         UsageError: where it is not of that encoding.
@@ -76,12 +76,12 @@ def text(name: str, content: bytes, encoding: str = "utf-8-sig") -> str:
 
 
 def lines(name: str, content: bytes) -> list[str]:
-    """The lines of a text file; nothing but a line feed ends one."""
+    """Return the lines of a text file; nothing but a line feed ends one."""
     return [line.removesuffix("\r") for line in text(name, content).removesuffix("\n").split("\n")]
 
 
 def tsv(name: str, content: bytes) -> list[dict[str, str]]:
-    """The rows of a table whose cells stand between tabs and where a quote is a quote, as GLUE writes them.
+    """Return the rows of a table whose cells stand between tabs and where a quote is a quote, as GLUE writes them.
 
     Raises:
         UsageError: where a row has another number of cells than the header.

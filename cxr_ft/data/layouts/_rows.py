@@ -69,7 +69,7 @@ def assemble(
 
 
 def _identified(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The ids; those the table does not give are the files' names."""
+    """Return the ids; those the table does not give are the files' names."""
     import pandas as pd
 
     stem = table["path"].str.replace(r"\.[^./]+$", "", regex=True)
@@ -79,14 +79,14 @@ def _identified(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def whole(column: "pd.Series[str]") -> "pd.Series[str]":
-    """A column of whole numbers without their point and zeros; any other as it is."""
+    """Return a column of whole numbers without their point and zeros; any other as it is."""
     if column.dropna().str.fullmatch(r"-?\d+\.0+").any() and column.dropna().str.fullmatch(r"-?\d+(\.0+)?").all():
         return column.str.partition(".")[0]
     return column
 
 
 def numbers(column: "pd.Series[str]") -> "pd.Series[float]":
-    """A column as numbers, true and false as 1 and 0; missing where it is neither."""
+    """Return a column as numbers, true and false as 1 and 0; missing where it is neither."""
     import pandas as pd
 
     plain = column.str.strip()
@@ -94,7 +94,7 @@ def numbers(column: "pd.Series[str]") -> "pd.Series[float]":
 
 
 def classes(column: "pd.Series[str]") -> "pd.Series[str]":
-    """A column of classes: `whole` numbers; 1 and 0 where all are true or false."""
+    """Return a column of classes: `whole` numbers; 1 and 0 where all are true or false."""
     there = column.dropna().str.lower()
     return column.str.lower().map(BOOLEANS).astype("string") if there.isin(BOOLEANS).all() else whole(column)
 

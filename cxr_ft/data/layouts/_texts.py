@@ -1,4 +1,4 @@
-"""What the layouts of texts share: finding their tables, naming their labels, and records of one row a text.
+"""Make records of texts, one row for each: find the tables, name the labels.
 
 Ids follow from what a row says, so a folder, a CSV and a database that say the same give the same records. subject_id
 is the group that must not be split: texts that are the same or nearly (`cxr_ft.data.audit.near_texts`), or a known
@@ -16,7 +16,7 @@ from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _rows
 from cxr_ft.data.records import COLUMNS, GIVEN, IDS, OPTIONAL, REPORT_TEXTS, Records, ages, sexes
-from cxr_ft.data.sources import access, address
+from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -48,28 +48,34 @@ def read(where: str, names: Names, release: "Callable[[str], pd.DataFrame | None
     Raises:
         UsageError: where nothing can be read, or text or label is missing.
     """
-    found = release(where) if release and not (where.startswith(_releases.HUB) or access.is_table(where)) else None
+    found = (
+        release(where) if release and not (where.startswith(_releases.HUB) or table_reader.is_table(where)) else None
+    )
     if found is not None:
         return found
     return _renamed(anything(where, [name for known in names.values() for name in known]), names, where)
 
 
 def anything(where: str, wanted: Sequence[str] | None = None) -> "pd.DataFrame":
-    """A table, several by split, or a hub data set, as it is, with a column `split` where that is known.
+    """Return a table, several by split, or a hub data set, as it is, with a column `split` where that is known.
 
     Args:
         wanted: columns that are read where they are; None: all.
     """
     if where.startswith(_releases.HUB):
         return _releases.hub(where)
-    return _table(where, wanted) if access.is_table(where) else _by_split(where, wanted)
+    return _table(where, wanted) if table_reader.is_table(where) else _by_split(where, wanted)
 
 
 def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
-    """The tables in a folder or database: one, or those whose names begin with their split's."""
+    """Return the tables in a folder or database: one, or those whose names begin with their split's."""
     import pandas as pd
 
-    inside = access.tables(where) if access.is_database(where) else filter(access.is_table, access.files(where))
+    inside = (
+        table_reader.list_tables(where)
+        if address.is_database(where)
+        else filter(table_reader.is_table, locations.list_files(where))
+    )
     there = {name: _split_of(name) for name in inside}
     if len(there) > 1 and not all(there.values()):
         shown = ", ".join(list(there)[:5])
@@ -79,21 +85,23 @@ def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
     if not there:
         raise UsageError(f"{where} holds no table and no file of this data set: give its folder, archive or table")
     parts = [
-        part if "split" in (part := _table(access.join(where, name), wanted)) or not split else part.assign(split=split)
+        part
+        if "split" in (part := _table(locations.join(where, name), wanted)) or not split
+        else part.assign(split=split)
         for name, split in there.items()
     ]
     return pd.concat(parts, ignore_index=True)
 
 
 def _split_of(name: str) -> str:
-    """The split that a table's name begins with, or ""."""
+    """Return the split that a table's name begins with, or ""."""
     stem = name.rpartition("/")[2].lower()
     words = re.match(r"[a-z]+(_(mis)?matched)?", stem)
     return words[0] if words and words[0] in SPLIT_NAMES else ""
 
 
 def _table(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
-    return access.read_table(where) if wanted is None else access.read_table(where, [], [*wanted, "split"])
+    return table_reader.read_table(where) if wanted is None else table_reader.read_table(where, [], [*wanted, "split"])
 
 
 def _renamed(raw: "pd.DataFrame", names: Names, where: str) -> "pd.DataFrame":
@@ -164,8 +172,8 @@ def assemble(
 
 
 def shown(where: str) -> str:
-    """A place for messages and the manifest: SQL may name a patient, so it is not repeated."""
-    return address.parse(where).shown if access.is_database(where) else where
+    """Return a place for messages and the manifest: SQL may name a patient, so it is not repeated."""
+    return address.parse(where).shown if address.is_database(where) else where
 
 
 def _age(raw: "pd.Series[str]") -> "pd.Series[str]":
@@ -173,7 +181,7 @@ def _age(raw: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def _clean(text: str) -> str:
-    """A text as every CSV can hold it: a line feed ends its lines, and no NUL or half character stands in it."""
+    """Return a text as every CSV can hold it: a line feed ends its lines, and no NUL or half character stands in it."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
@@ -207,7 +215,7 @@ def _identified(
 
 
 def _official(table: "pd.DataFrame", notes: list[str]) -> "pd.Series[str]":
-    """The release's own split; where no test set has labels, its validation set is what is judged on."""
+    """Return the release's own split; where no test set has labels, its validation set is what is judged on."""
     if "split" not in table:
         return table["text"].map(lambda _: "").astype("string")
     side = table["split"].fillna("").str.strip().str.lower().map(SPLIT_NAMES).fillna("").astype("string")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.records import Records, ages, sexes, views
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations, table_reader
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,18 +36,18 @@ PATH = r"(?P<split>train|valid|val|test)/(?P<subject>patient\d+)/(?P<study>study
 
 
 def records(source: str) -> Records:
-    """The records of CheXpert's folder, or of one of its tables.
+    """Return the records of CheXpert's folder, or of one of its tables.
 
     Raises:
         UsageError: where there is no table, or one lacks a column or has a path of another form.
     """
     import pandas as pd
 
-    where = access.place(source)
+    where = locations.normalized(source)
     root, files = _files(where)
     numbers = dict.fromkeys(CHEXPERT_14, "float64")
     tables = [
-        access.read_table(file, ["Path", *CHEXPERT_14], ["Sex", "Age", "Frontal/Lateral", "AP/PA"], numbers)
+        table_reader.read_table(file, ["Path", *CHEXPERT_14], ["Sex", "Age", "Frontal/Lateral", "AP/PA"], numbers)
         for file in files
     ]
     table = _identified(pd.concat(tables, ignore_index=True), where)
@@ -55,7 +55,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny CheXpert for tests; the source to give to `records`."""
+    """Return a tiny CheXpert for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -77,14 +77,14 @@ def demo(folder: Path) -> str:
 
 
 def _files(where: str) -> tuple[str, list[str]]:
-    """The archive's folder, and the tables to read."""
-    if access.is_table(where):
-        return access.images(where), [where]
-    there = set(access.tables(where))
+    """Return the archive's folder, and the tables to read."""
+    if table_reader.is_table(where):
+        return table_reader.image_root(where), [where]
+    there = set(table_reader.list_tables(where))
     known = [f"{name}{end}" for name in TABLES for end in (".csv", ".csv.gz", "")]
-    if not (found := [access.join(where, name) for name in known if name in there]):
+    if not (found := [locations.join(where, name) for name in known if name in there]):
         raise UsageError(f"{where} has no train.csv or valid.csv: give the folder CheXpert-v1.0-small, or a table")
-    return access.images(where), found
+    return table_reader.image_root(where), found
 
 
 def _identified(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
@@ -116,12 +116,12 @@ def _views(table: "pd.DataFrame", name: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def _folder_of_images(root: str, table: "pd.DataFrame") -> str:
-    """The folder that holds train/ and valid/: the table's, or the archive's beside the table."""
+    """Return the folder that holds train/ and valid/: the table's, or the archive's beside the table."""
     first = str(table["official"].iloc[0])
     sides = [name for name, side in SPLIT_NAMES.items() if side == first]
-    there = access.names(root)
+    there = locations.list_names(root)
     if any(name in there for name in sides):
         return root
     archives = [name for name in there if name.startswith("CheXpert-v1.0")]
-    inside = [access.join(root, name) for name in archives]
-    return next((place for place in inside if set(sides).intersection(access.names(place))), root)
+    inside = [locations.join(root, name) for name in archives]
+    return next((place for place in inside if set(sides).intersection(locations.list_names(place))), root)

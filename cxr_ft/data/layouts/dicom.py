@@ -4,12 +4,21 @@
     archive/labels.csv (.tsv, .parquet)   `path` relative to it, or `file` (its name alone), or `SOPInstanceUID`; then
                                           `label` (one class an image), or one column a label: 1, 0, -1 or nothing
 
-Subject and view, and sex and age where they are said, come from the headers. Subjects, studies and images are named by
-keyed hashes of PatientID, StudyInstanceUID and SOPInstanceUID (`cxr_ft.data.layouts._pseudonyms`); the ids themselves
-are written nowhere, ages as bands of ten years. Names of files and folders are kept: they should not tell who a
-patient is.
+Subject and view, and sex and age if present, come from the headers. Subjects, studies and images are named by keyed
+hashes of PatientID, StudyInstanceUID and SOPInstanceUID; the ids themselves are written nowhere, ages as bands of ten
+years. Names of files and folders are kept: they should not tell who a patient is.
+
+The key of the hashes is $CXR_FT_KEY, or else a random one made on first use and kept in the user's configuration folder
+(`~/.config/cxr_ft/subject.key`, or below $XDG_CONFIG_HOME), readable by the user alone and never among the outputs.
+With the same key a patient has the same name in every table; without the key nobody can try ids until one fits.
 """
 
+import contextlib
+import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +26,10 @@ from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.dicom import header_scan
 from cxr_ft.data.layouts import _rows
 from cxr_ft.data.layouts import folder as _folder
-from cxr_ft.data.layouts._pseudonyms import namer
 from cxr_ft.data.records import Records, bands
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError
+from cxr_ft.files import cannot_write
 from cxr_ft.progress import track
 
 if TYPE_CHECKING:
@@ -37,20 +46,20 @@ TAGS = ("SOPInstanceUID", "StudyInstanceUID", "PatientID", "ViewPosition", "Pati
 
 
 def records(source: str) -> Records:
-    """The records of a folder of DICOM files and its table.
+    """Return the records of a folder of DICOM files and its table.
 
     Raises:
         UsageError: where there is no table, it says no label or fits no file, or the source is a URL.
     """
-    where = access.place(source)
-    if access.is_url(where):
+    where = locations.normalized(source)
+    if address.is_url(where):
         raise UsageError(f"{source}: headers may name patients, so layout dicom reads no URL; copy the folder first")
-    file = where if access.is_table(where) else _folder.only_table(where)
+    file = where if table_reader.is_table(where) else _folder.only_table(where)
     if file is None:
-        raise UsageError(f"{where} has no table of labels ({', '.join(access.TABLES)})")
-    root = access.split(file)[0]
+        raise UsageError(f"{where} has no table of labels ({', '.join(table_reader.TABLES)})")
+    root = locations.split(file)[0]
     notes: list[str] = []
-    table = _joined(access.read_table(file), _scanned(root, notes), file, notes)
+    table = _joined(table_reader.read_table(file), _scanned(root, notes), file, notes)
     labels = () if "label" in table else _folder.label_columns(table.drop(columns=[*TAGS, *KEYS], errors="ignore"))
     if "label" not in table and not labels:
         raise UsageError(f"{file} has no column label, and no column of only 1, 0, -1 or nothing to take for a label")
@@ -58,7 +67,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny archive of phantoms with a table for tests; the source to give to `records`."""
+    """Return a tiny archive of phantoms with a table for tests; the source to give to `records`."""
     from pydicom import dcmread
 
     from cxr_ft.data.phantom import make_archive
@@ -78,8 +87,8 @@ def demo(folder: Path) -> str:
 
 
 def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
-    """The headers of all files below `root` that are DICOM, one row an image."""
-    files = [name for name in access.files(root) if not access.is_table(name)]
+    """Return the headers of all files below `root` that are DICOM, one row an image."""
+    files = [name for name in locations.list_files(root) if not table_reader.is_table(name)]
     rows = header_scan.scan((Path(root, name) for name in track(files, "reading headers", len(files))), TAGS)
     rows["path"] = files
     found = rows[rows["problem"].isna() & rows["SOPInstanceUID"].notna()].drop(columns="problem")
@@ -93,7 +102,7 @@ def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
 
 
 def _joined(table: "pd.DataFrame", found: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame":
-    """The table's rows that have a file, with its header's values."""
+    """Return the table's rows that have a file, with its header's values."""
     key = next((key for key in KEYS if key in table), None)
     if key is None:
         raise UsageError(f"{file} has no column {' or '.join(KEYS)}; it has {', '.join(table.columns[:20])}")
@@ -113,8 +122,8 @@ def _joined(table: "pd.DataFrame", found: "pd.DataFrame", file: str, notes: list
 
 
 def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
-    """The rows with the package's columns in place of the header's, no identifying value among them."""
-    name = namer()
+    """Return the rows with the package's columns in place of the header's, no identifying value among them."""
+    name = pseudonymizer()
     study = table["StudyInstanceUID"].replace("", None).fillna(table["SOPInstanceUID"])
     patient = table["PatientID"].str.strip().replace("", None)
     # One film of a study may lack what the others say.
@@ -135,3 +144,49 @@ def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     if (table["PatientAge"].fillna("") != "").any():
         out["age"] = bands(table["PatientAge"])
     return out
+
+
+def pseudonymizer() -> Callable[[str, str], str]:
+    """Return a function from a kind ("subject") and a header's value to a pseudonym of 20 hexadecimal digits.
+
+    Raises:
+        UsageError: if no key is set and none can be written.
+    """
+    key = hashlib.blake2b(_key()).digest()
+
+    def name(kind: str, value: str) -> str:
+        return hashlib.blake2b(value.encode(), key=key, person=kind.encode(), digest_size=10).hexdigest()
+
+    return name
+
+
+def _key_file() -> Path:
+    """Return the path of the key file."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "cxr_ft" / "subject.key"
+
+
+def _key() -> bytes:
+    if key := os.environ.get("CXR_FT_KEY"):
+        return key.encode()
+    file = _key_file()
+    try:
+        if not file.exists():
+            _make_key(file)
+        return file.read_bytes()
+    except OSError as error:
+        raise cannot_write(file, error) from error
+
+
+def _make_key(file: Path) -> None:
+    """Write a new key, whole and private from the first moment; the first of two processes wins."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, temporary = tempfile.mkstemp(dir=file.parent)
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(secrets.token_hex(32))
+            stream.flush()
+            os.fsync(handle)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, file)  # unlike a rename, this never takes the place of a key that is in use
+    finally:
+        Path(temporary).unlink()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _rows
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,20 +35,20 @@ SUBJECT_NAMES = ("subject_id", "patient_id", "PatientID", "patient", "subject")
 
 
 def records(source: str) -> Records:
-    """The records of a folder of classes, or of a table of paths and labels.
+    """Return the records of a folder of classes, or of a table of paths and labels.
 
     Raises:
         UsageError: where there are no images, no usable table, or labels that fit no file.
     """
-    where = access.place(source)
-    if access.is_table(where):
+    where = locations.normalized(source)
+    if table_reader.is_table(where):
         return _from_table(where)
     table = only_table(where)
     return _from_table(table) if table else _from_folders(where)
 
 
 def demo(folder: Path) -> str:
-    """A tiny folder of two classes for tests; the source to give to `records`."""
+    """Return a tiny folder of two classes for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -62,20 +62,20 @@ def demo(folder: Path) -> str:
 
 
 def only_table(folder: str) -> str | None:
-    """The table in a folder, a patients' table aside; None without one, UsageError with several."""
-    if not access.is_url(folder) and Path(folder).is_file():
-        raise UsageError(f"{folder} is no folder and no table ({', '.join(access.TABLES)})")
-    tables = [n for n in access.tables(folder) if n.partition(".")[0] not in {"patients", ""}]
+    """Return the table in a folder, a patients' table aside; None without one, UsageError with several."""
+    if not address.is_url(folder) and Path(folder).is_file():
+        raise UsageError(f"{folder} is no folder and no table ({', '.join(table_reader.TABLES)})")
+    tables = [n for n in table_reader.list_tables(folder) if n.partition(".")[0] not in {"patients", ""}]
     if len(tables) > 1:
         shown = ", ".join(tables[:5])
         raise UsageError(f"{folder} holds {len(tables)} tables ({shown}): give the one to read as SOURCE")
-    return access.join(folder, tables[0]) if tables else None
+    return locations.join(folder, tables[0]) if tables else None
 
 
 def _from_folders(root: str) -> Records:
     import pandas as pd
 
-    files = [name for name in access.files(root) if name.lower().endswith(IMAGES) and "/" in name]
+    files = [name for name in locations.list_files(root) if name.lower().endswith(IMAGES) and "/" in name]
     if not files:
         raise UsageError(f"{root} has no sub-folders with images ({', '.join(IMAGES)}) and no table with a column path")
     classes = [name.partition("/")[0] for name in files]
@@ -88,8 +88,8 @@ def _from_folders(root: str) -> Records:
 
 
 def _from_table(where: str) -> Records:
-    root = access.images(where)
-    table = access.read_table(where)
+    root = table_reader.image_root(where)
+    table = table_reader.read_table(where)
     if "path" not in table:
         raise UsageError(f"{where} has no column path; it has {', '.join(table.columns[:20])}")
     labels = () if "label" in table else label_columns(table)
@@ -99,7 +99,7 @@ def _from_table(where: str) -> Records:
         raise UsageError(
             f"{where}: {int(table['path'].isna().sum())} of {len(table)} rows have a path missing; fill it"
         )
-    if not access.is_url(root) and not any(Path(root, p).is_file() for p in table["path"]):
+    if not address.is_url(root) and not any(Path(root, p).is_file() for p in table["path"]):
         raise UsageError(
             f"{where}: none of its {len(table)} paths is a file below {root}, for example {table['path'].iloc[0]}"
         )
@@ -110,11 +110,11 @@ def _from_table(where: str) -> Records:
     )
     subject = next((name for name in SUBJECT_NAMES if name in table), "subject_id")
     table = table.rename(columns={subject: "subject_id"})
-    return _rows.assemble(table, root, CARD, labels, notes, beside=access.split(where)[0])
+    return _rows.assemble(table, root, CARD, labels, notes, beside=locations.split(where)[0])
 
 
 def label_columns(table: "pd.DataFrame") -> tuple[str, ...]:
-    """The columns that hold only 1, 0, -1 or nothing, and are not something else by their name."""
+    """Return the columns that hold only 1, 0, -1 or nothing, and are not something else by their name."""
 
     def is_label(name: str) -> bool:
         values = table[name].dropna()

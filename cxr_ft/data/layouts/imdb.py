@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,19 +34,19 @@ COLUMNS = {"text": ("text", "review"), "label": ("label", "sentiment")}
 
 
 def records(source: str) -> Records:
-    """The records of the film reviews.
+    """Return the records of the film reviews.
 
     Raises:
         UsageError: where they cannot be read, or a column is lacking.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     table = _texts.read(where, COLUMNS, _release)
     table["label"] = _texts.named(table["label"], NAMES, where)
     return _texts.assemble(table, where, CARD, [])
 
 
 def demo(folder: Path) -> str:
-    """A tiny release for tests, as an archive; the source to give to `records`."""
+    """Return a tiny release for tests, as an archive; the source to give to `records`."""
     files = {"aclImdb/README": b"demo", "aclImdb/train/unsup/0_0.txt": b"Nobody says whether this one was any good."}
     for split, count in (("train", 24), ("test", 12)):
         for label, word in (("pos", "splendid"), ("neg", "dreary")):
@@ -69,7 +69,7 @@ def _release(where: str) -> "pd.DataFrame | None":
 
 
 def _place(name: str) -> tuple[str, str] | None:
-    """The split and the label that a review's path says."""
+    """Return the split and the label that a review's path says."""
     parts = name.split("/")
     known = len(parts) > 2 and parts[-3] in {"train", "test"} and parts[-2] in {"pos", "neg"}
     return (parts[-3], parts[-2]) if known and name.endswith(".txt") else None

@@ -7,7 +7,7 @@
     patients.csv.gz                                   optional: MIMIC-IV's, for sex and age
 
 Only `metadata` and one of the label tables must be there. The phantom archive has the same shape. The source may be a
-URL (`cxr_ft.data.sources.access`).
+URL (`cxr_ft.data.sources.table_reader`).
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ CARD = _mimic.CARD
 
 
 def records(source: str) -> Records:
-    """The records of a MIMIC-CXR tree (or a phantom's specification).
+    """Return the records of a MIMIC-CXR tree (or a phantom's specification).
 
     Raises:
         UsageError: where a table is missing, lacks a column, or the tables do not belong together.
@@ -28,7 +28,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny tree for tests; the source to give to `records`."""
+    """Return a tiny tree for tests; the source to give to `records`."""
     from cxr_ft.data.phantom import make_archive
 
     make_archive(folder / "mimic_cxr", subjects=12, seed=1, size=64)

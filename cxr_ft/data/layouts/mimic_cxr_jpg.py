@@ -6,7 +6,7 @@
     patients.csv.gz                                   optional: MIMIC-IV's, for sex and age
 
 The bucket's reader pays: CXR_FT_REQUESTER_PAYS=my-project cxr-split gs://mimic-cxr-jpg-2.1.0.physionet.org
---layout mimic_cxr_jpg ... (`cxr_ft.data.sources.access`); only the images chosen are fetched.
+--layout mimic_cxr_jpg ... (`cxr_ft.data.sources.table_reader`); only the images chosen are fetched.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ CARD = DatasetCard(
 
 
 def records(source: str) -> Records:
-    """The records of a MIMIC-CXR-JPG tree.
+    """Return the records of a MIMIC-CXR-JPG tree.
 
     Raises:
         UsageError: where a table is missing, lacks a column, or the tables do not belong together.
@@ -38,7 +38,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny tree for tests: a phantom archive with its films as JPEG; the source to give to `records`."""
+    """Return a tiny tree for tests: a phantom archive with its films as JPEG; the source to give to `records`."""
     from PIL import Image
 
     from cxr_ft.data.dicom import read_xray

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ SPLITS = ("train", "dev_matched", "dev_mismatched")
 
 
 def records(source: str) -> Records:
-    """The records of MultiNLI.
+    """Return the records of MultiNLI.
 
     Raises:
         UsageError: where it cannot be read, or lacks a column.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     table = _texts.read(where, COLUMNS, _release)
     if "text_pair" not in table:
         raise UsageError(f"{where} has no column of the hypothesis: {' or '.join(COLUMNS['text_pair'])}; rename it")
@@ -59,7 +59,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny MultiNLI for tests; the source to give to `records`."""
+    """Return a tiny MultiNLI for tests; the source to give to `records`."""
     root = folder / "multinli_1.0"
     root.mkdir(parents=True)
     ends = {"entailment": "Something was seen.", "neutral": "It was a fine day.", "contradiction": "Nothing was seen."}
@@ -94,7 +94,7 @@ def _release(where: str) -> "pd.DataFrame | None":
 
 
 def _split(name: str) -> str:
-    """The split that a file's name says, or ""."""
+    """Return the split that a file's name says, or ""."""
     stem, _, end = name.rpartition("/")[2].rpartition(".")
     split = stem.removeprefix("multinli_1.0_").removeprefix("multinli_0.9_")
     hidden = name.startswith("__MACOSX/") or end not in {"jsonl", "tsv"}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records, ages, sexes, views
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations, table_reader
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -51,15 +51,15 @@ OPTIONAL = ("Patient Age", "Patient Gender", "Patient Sex", "View Position")
 
 
 def records(source: str) -> Records:
-    """The records of NIH's folder, or of its table.
+    """Return the records of NIH's folder, or of its table.
 
     Raises:
         UsageError: where there is no table, it lacks a column, or a label is not among the 14.
     """
-    where = access.place(source)
-    file = where if access.is_table(where) else _table(where)
-    root = access.images(file)
-    raw = access.read_table(file, NEEDED, OPTIONAL)
+    where = locations.normalized(source)
+    file = where if table_reader.is_table(where) else _table(where)
+    root = table_reader.image_root(file)
+    raw = table_reader.read_table(file, NEEDED, OPTIONAL)
     table = _labelled(raw, file)
     table["path"] = _paths(raw["Image Index"], root)
     table["official"] = _official(raw["Image Index"], root)
@@ -68,7 +68,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny ChestX-ray14 for tests; the source to give to `records`."""
+    """Return a tiny ChestX-ray14 for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -90,12 +90,12 @@ def demo(folder: Path) -> str:
 
 
 def _table(folder: str) -> str:
-    found = [name for name in access.tables(folder) if name.startswith("Data_Entry_2017")]
+    found = [name for name in table_reader.list_tables(folder) if name.startswith("Data_Entry_2017")]
     if not found:
         raise UsageError(
             f"{folder} has no Data_Entry_2017.csv: give the folder that holds it and images/, or the table"
         )
-    return access.join(folder, found[-1])  # _v2020 before the first release
+    return locations.join(folder, found[-1])  # _v2020 before the first release
 
 
 def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
@@ -121,21 +121,22 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
 
 
 def _paths(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
-    """Where each image lies: in images/, or in one of the twelve archives' folders."""
-    folders = [name for name in access.names(root) if name.startswith("images") and "." not in name]
+    """Return the path of each image: in images/, or in one of the folders of the twelve archives."""
+    folders = [name for name in locations.list_names(root) if name.startswith("images") and "." not in name]
     inside = [
-        f"{folder}/images" if "images" in access.names(access.join(root, folder)) else folder for folder in folders
+        f"{folder}/images" if "images" in locations.list_names(locations.join(root, folder)) else folder
+        for folder in folders
     ]
     if len(inside) < 2:
         return (inside[0] if inside else "images") + "/" + names
-    where = {name: folder for folder in inside for name in access.names(access.join(root, folder))}
+    where = {name: folder for folder in inside for name in locations.list_names(locations.join(root, folder))}
     return names.map(where).fillna("images") + "/" + names
 
 
 def _official(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
     import pandas as pd
 
-    there = access.names(root)
+    there = locations.list_names(root)
     lists = {side: file for file, side in LISTS.items() if file in there}
-    sides = {n: side for side, file in lists.items() for n in access.read_text(access.join(root, file)).split()}
+    sides = {n: side for side, file in lists.items() for n in locations.read_text(locations.join(root, file)).split()}
     return names.map(sides).fillna("") if sides else pd.Series("", index=names.index, dtype="string")

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import REPORT_TEXTS, Records, views
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations, table_reader
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
@@ -71,23 +71,25 @@ UNINDEXED = "No Indexing"
 
 
 def records(source: str) -> Records:
-    """The records of Open-I's folder.
+    """Return the records of Open-I's folder.
 
     Raises:
         UsageError: where there are no reports, or one is no XML report of Open-I.
     """
     import pandas as pd
 
-    root = access.place(source)
-    folder = next((access.join(root, name) for name in access.names(root) if name == "ecgen-radiology"), root)
-    reports = [name for name in access.names(folder) if name.endswith(".xml")]
+    root = locations.normalized(source)
+    folder = next(
+        (locations.join(root, name) for name in locations.list_names(root) if name == "ecgen-radiology"), root
+    )
+    reports = [name for name in locations.list_names(folder) if name.endswith(".xml")]
     if not reports:
         raise UsageError(f"{source} has no ecgen-radiology/*.xml: give the folder that NLMCXR_reports.tgz unpacks to")
     notes = [UNKNOWN]
     rows: list[dict[str, Any]] = []
     unindexed = 0
     for name in track(reports, "reading reports", len(reports)):
-        found = list(_rows(access.join(folder, name)))
+        found = list(_rows(locations.join(folder, name)))
         kept = [row for row in found if not row.pop("unindexed")]
         unindexed += len(found) - len(kept)
         rows += kept
@@ -102,7 +104,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny Open-I for tests; the source to give to `records`."""
+    """Return a tiny Open-I for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -128,9 +130,9 @@ def demo(folder: Path) -> str:
 
 
 def _rows(where: str) -> Iterator[dict[str, Any]]:
-    """The images of a report, with its labels and texts."""
+    """Yield the images of a report, with its labels and texts."""
     try:
-        report = ElementTree.fromstring(access.read_text(where).encode())
+        report = ElementTree.fromstring(locations.read_text(where).encode())
     except ElementTree.ParseError as error:
         raise UsageError(f"{where} is no XML: {error}") from None
     name = report.find("uId")
@@ -153,8 +155,8 @@ def _rows(where: str) -> Iterator[dict[str, Any]]:
 
 
 def _paths(images: "pd.Series[str]", root: str) -> "pd.Series[str]":
-    """Where the images lie: in NLMCXR_png/, images/ or the folder itself."""
-    there = access.names(root)
+    """Return the folder of the images: NLMCXR_png/, images/ or the folder itself."""
+    there = locations.list_names(root)
     folder = next((f"{name}/" for name in ("NLMCXR_png", "images") if name in there), "")
     if not folder and not any(name.endswith(".png") for name in there):
         folder = "NLMCXR_png/"
@@ -164,9 +166,9 @@ def _paths(images: "pd.Series[str]", root: str) -> "pd.Series[str]":
 def _views(images: "pd.Series[str]", root: str, notes: list[str]) -> "pd.Series[str]":
     import pandas as pd
 
-    file = next((name for name in access.names(root) if name.startswith("nlmcxr_dicom_metadata.")), None)
+    file = next((name for name in locations.list_names(root) if name.startswith("nlmcxr_dicom_metadata.")), None)
     if file is None:
         notes.append(NO_VIEWS)
         return pd.Series("", index=images.index, dtype="string")
-    said = access.read_table(access.join(root, file), ["imageid", "View Position"]).drop_duplicates("imageid")
+    said = table_reader.read_table(locations.join(root, file), ["imageid", "View Position"]).drop_duplicates("imageid")
     return views(images.map(said.set_index("imageid")["View Position"]).astype("string"))

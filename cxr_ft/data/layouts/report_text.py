@@ -28,7 +28,7 @@ from cxr_ft.data.layouts import _mimic, _releases, _rows, _texts, openi
 from cxr_ft.data.records import OPTIONAL, Records
 from cxr_ft.data.reports import text_columns
 from cxr_ft.data.reports.sections import clean, sections
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations, table_reader
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,37 +50,37 @@ MESH = ("mesh", "MeSH")
 
 
 def records(source: str) -> Records:
-    """The records of reports, one a study.
+    """Return the records of reports, one a study.
 
     Raises:
         UsageError: where no reports are found, or nothing that labels them.
     """
-    where = source if phantom.is_spec(source) else access.place(source)
+    where = source if phantom.is_spec(source) else locations.normalized(source)
     if phantom.is_spec(source) or _is_mimic(where):
         return _of_mimic(source)
     if where.startswith(_releases.HUB):
         return _of_table(_releases.hub(where), where)
-    if not access.is_table(where) and _is_openi(where):
+    if not table_reader.is_table(where) and _is_openi(where):
         return _of_openi(where)
-    if not access.is_table(where):
+    if not table_reader.is_table(where):
         raise UsageError(f"{where} is no MIMIC-CXR tree, no Open-I folder (ecgen-radiology/*.xml) and no table")
     wanted = [*TEXTS, *MESH, *CHEXPERT_14, "subject_id", "study_id", "uid", "split", *OPTIONAL]
-    return _of_table(access.read_table(where, [], wanted), where)
+    return _of_table(table_reader.read_table(where, [], wanted), where)
 
 
 def demo(folder: Path) -> str:
-    """A tiny Open-I for tests; the source to give to `records`."""
+    """Return a tiny Open-I for tests; the source to give to `records`."""
     return openi.demo(folder)
 
 
 def _is_mimic(where: str) -> bool:
-    if access.is_table(where) or where.startswith(_releases.HUB):
+    if table_reader.is_table(where) or where.startswith(_releases.HUB):
         return False
-    return any(re.search(r"(^|[-_])(chexpert|negbio)\b", name) for name in access.names(where))
+    return any(re.search(r"(^|[-_])(chexpert|negbio)\b", name) for name in locations.list_names(where))
 
 
 def _is_openi(where: str) -> bool:
-    return any(name == "ecgen-radiology" or name.endswith(".xml") for name in access.names(where))
+    return any(name == "ecgen-radiology" or name.endswith(".xml") for name in locations.list_names(where))
 
 
 def _of_mimic(source: str) -> Records:
@@ -117,7 +117,7 @@ def _of_table(raw: "pd.DataFrame", where: str) -> Records:
 
 
 def _read(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
-    """The table with `text`, and with the two sections where it has them."""
+    """Return the table with `text`, and with the two sections where it has them."""
     if "report" in table and not {*PARTS, "text"} & {*table.columns}:
         found = [sections(report) for report in table["report"].fillna("")]
         table = table.assign(**{name: [one[name] or "" for one in found] for name in PARTS})
@@ -136,7 +136,7 @@ def _joined(table: "pd.DataFrame") -> list[str]:
 
 
 def _headed(table: "pd.DataFrame", column: str) -> "pd.DataFrame":
-    """The table with Open-I's labels, missing where a report was not indexed."""
+    """Return the table with Open-I's labels, missing where a report was not indexed."""
     import numpy as np
 
     found = [{h.partition("/")[0].strip() for h in re.split(r"[|;]", said)} - {""} for said in table[column].fillna("")]

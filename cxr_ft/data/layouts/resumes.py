@@ -11,7 +11,7 @@ from pathlib import Path
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _texts
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 
 CARD = DatasetCard(
     name="Updated Resume Dataset",
@@ -26,19 +26,19 @@ COLUMNS = {"text": ("Resume", "text"), "label": ("Category", "label")}
 
 
 def records(source: str) -> Records:
-    """The records of the resumes.
+    """Return the records of the resumes.
 
     Raises:
         UsageError: where the table cannot be read, or lacks a column.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     table = _texts.read(where, COLUMNS)
     table["label"] = table["label"].str.strip().replace("", None)
     return _texts.assemble(table, where, CARD, [])
 
 
 def demo(folder: Path) -> str:
-    """A tiny table for tests, with rows that come again; the source to give to `records`."""
+    """Return a tiny table for tests, with rows that come again; the source to give to `records`."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["Category,Resume"]
     for i in range(24):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,19 +40,19 @@ FILES = {"train.tsv": "train", "dev.tsv": "dev", "test.tsv": "test"}
 
 
 def records(source: str) -> Records:
-    """The records of SST-2.
+    """Return the records of SST-2.
 
     Raises:
         UsageError: where it cannot be read, or lacks a column.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     table = _texts.read(where, COLUMNS, _release)
     table["label"] = _texts.named(table["label"], NAMES, where)
     return _texts.assemble(table, where, CARD, [], _phrases)
 
 
 def demo(folder: Path) -> str:
-    """A tiny SST-2 for tests; the source to give to `records`."""
+    """Return a tiny SST-2 for tests; the source to give to `records`."""
     import numpy as np
 
     rng = np.random.default_rng(0)

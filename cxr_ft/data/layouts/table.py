@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _rows
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -46,21 +46,21 @@ SENSITIVITIES = ("synthetic", "public", "credentialed")
 
 
 def records(source: str) -> Records:
-    """The records of a table, by its map.
+    """Return the records of a table, by its map.
 
     Raises:
         UsageError: where the map or the table cannot be read, or the map names what is not there.
     """
-    found = mapped(*_files(access.place(source)))
+    found = mapped(*_files(locations.normalized(source)))
     if len(nowhere := found.rows["path"][found.rows["path"].isna()]):
         raise UsageError(f"{found.file}: {len(nowhere)} of {len(found.rows)} rows have a path missing; fill it")
-    root = found.root or access.images(found.file)
-    beside = access.split(found.file)[0] if access.is_database(found.file) else root
+    root = found.root or table_reader.image_root(found.file)
+    beside = locations.split(found.file)[0] if address.is_database(found.file) else root
     return _rows.assemble(found.rows, root, found.card, found.labels, [], beside=beside)
 
 
 class Mapped(NamedTuple):
-    """What a map gives: the table's rows by our names, its label columns, its card, where it is, the root if said."""
+    """The result of a column map: rows by our names, label columns, card, address, and the root if the map has one."""
 
     rows: "pd.DataFrame"
     labels: tuple[str, ...]
@@ -72,7 +72,7 @@ class Mapped(NamedTuple):
 def mapped(
     map_file: str, file: str = "", needed: str = "path", known: Sequence[str] = COLUMNS, card: DatasetCard = CARD
 ) -> Mapped:
-    """The table that a map is of.
+    """Return the table that a map is of.
 
     Args:
         file: the table where it was given itself.
@@ -83,13 +83,13 @@ def mapped(
         UsageError: where the map or the table cannot be read, or the map names what is not there.
     """
     asked = _map(map_file, needed, known)
-    folder = access.split(map_file)[0]
+    folder = locations.split(map_file)[0]
     file = file or _beside(folder, str(asked.get("table", "")))
     if not file:
         raise UsageError(f"{map_file} names no table: give it `table: labels.csv`")
     columns, labels = asked["columns"], _labels(asked, map_file)
     wanted = {name for theirs in columns.values() for name in _names(theirs)} | set(labels.values())
-    raw = access.read_table(file, sorted(wanted), where=asked.get("where", {}))
+    raw = table_reader.read_table(file, sorted(wanted), where=asked.get("where", {}))
     rows = raw[[]].assign(**{ours: _column(raw, theirs) for ours, theirs in columns.items()})
     words = {str(word): str(number) for word, number in asked.get("values", {}).items()}
     for ours, theirs in labels.items():
@@ -99,7 +99,7 @@ def mapped(
 
 
 def demo(folder: Path) -> str:
-    """A tiny table, its map and its images for tests; the source to give to `records`."""
+    """Return a tiny table, its map and its images for tests; the source to give to `records`."""
     import numpy as np
     from PIL import Image
 
@@ -123,34 +123,34 @@ def demo(folder: Path) -> str:
 
 
 def _files(where: str) -> tuple[str, str]:
-    """The map, and the table where it was given itself."""
+    """Return the map, and the table where it was given itself."""
     if where.lower().endswith((".yaml", ".yml")):
         return where, ""
-    if access.is_database(where):
+    if address.is_database(where):
         raise UsageError(f"{where} has no map of its columns: write `table: URL` into one, and give the map as SOURCE")
-    if not access.is_table(where):
-        raise UsageError(f"{where} is neither a map (.yaml) nor a table ({', '.join(access.TABLES)})")
-    folder, name = access.split(where)
-    end = next(end for end in sorted(access.TABLES, key=len, reverse=True) if name.lower().endswith(end))
+    if not table_reader.is_table(where):
+        raise UsageError(f"{where} is neither a map (.yaml) nor a table ({', '.join(table_reader.TABLES)})")
+    folder, name = locations.split(where)
+    end = next(end for end in sorted(table_reader.TABLES, key=len, reverse=True) if name.lower().endswith(end))
     wanted = (f"{name[: -len(end)]}.yaml", "table.yaml")
-    found = next((access.join(folder, n) for n in wanted if access.exists(access.join(folder, n))), None)
+    found = next((locations.join(folder, n) for n in wanted if locations.exists(locations.join(folder, n))), None)
     if found is None:
         raise UsageError(f"{where} has no {' or '.join(wanted)} beside it, which says what its columns are")
     return found, where
 
 
 def _beside(folder: str, name: str) -> str:
-    """A place that a map names: a URL, an absolute path, or one beside the map."""
-    if not name or access.is_url(name):
+    """Return a place that a map names: a URL, an absolute path, or one beside the map."""
+    if not name or address.is_url(name):
         return name
-    path = access.place(name)
-    return path if Path(path).is_absolute() else access.join(folder, path)
+    path = locations.normalized(name)
+    return path if Path(path).is_absolute() else locations.join(folder, path)
 
 
 def _map(where: str, needed: str, columns: Sequence[str]) -> dict[str, Any]:
     import yaml
 
-    text = access.read_text(where)
+    text = locations.read_text(where)
     try:
         asked = yaml.safe_load(text)
         twice = _twice(yaml.compose(text, Loader=yaml.SafeLoader))
@@ -180,7 +180,7 @@ def _map(where: str, needed: str, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _twice(node: "Node | None") -> str:
-    """A key that a map of the YAML holds twice, of which the parser would take the last; "" where none does."""
+    """Return a key that a map of the YAML holds twice, of which the parser would take the last; "" where none does."""
     from yaml import MappingNode
 
     if not isinstance(node, MappingNode):
@@ -191,7 +191,7 @@ def _twice(node: "Node | None") -> str:
 
 
 def _labels(asked: dict[str, Any], where: str) -> dict[str, str]:
-    """The label columns: our names, theirs."""
+    """Return the label columns: our names, theirs."""
     labels = asked.get("labels", {})
     pairs = [(name, name) for name in labels] if isinstance(labels, list) else None
     pairs = list(labels.items()) if isinstance(labels, dict) else pairs
@@ -210,12 +210,12 @@ def _is_name(value: object) -> bool:
 
 
 def _names(theirs: Any) -> list[str]:
-    """The columns that a column's map needs."""
+    """Return the columns that a column's map needs."""
     return re.findall(r"{([^{}]+)}", str(theirs)) or [str(theirs)]
 
 
 def _column(raw: "pd.DataFrame", theirs: Any) -> "pd.Series[str]":
-    """A column, or a pattern filled row by row; missing where one of its parts is."""
+    """Return a column, or a pattern filled row by row; missing where one of its parts is."""
     import pandas as pd
 
     parts = re.split(r"{([^{}]+)}", str(theirs))

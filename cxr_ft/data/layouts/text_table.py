@@ -22,7 +22,7 @@ from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _rows, _texts, table
 from cxr_ft.data.layouts.folder import SUBJECT_NAMES, label_columns
 from cxr_ft.data.records import IDS, OPTIONAL, Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ MAPPED = (*IDS, "text", "text_pair", "split", *OPTIONAL, "label")
 
 
 def records(source: str) -> Records:
-    """The records of a table of texts.
+    """Return the records of a table of texts.
 
     Raises:
         UsageError: where it cannot be read, or has no column of texts or of labels.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     if where.lower().endswith((".yaml", ".yml")):
         rows, labels, card, where, _ = table.mapped(where, "", "text", MAPPED, CARD)
     else:
@@ -72,7 +72,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny table for tests; the source to give to `records`."""
+    """Return a tiny table for tests; the source to give to `records`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [f'"Ticket {i}: the {word}, again",{topic}' for i in range(24) for topic, word in WORDS]
     (folder / "tickets.csv").write_text("\n".join(["Text,Category", *rows]) + "\n")
@@ -90,7 +90,7 @@ def _numbers(column: "pd.Series[str]", name: str, where: str) -> "pd.Series[floa
 
 
 def _known(raw: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, tuple[str, ...]]":
-    """The table's columns by our names, and those that are labels where it has not one class a text."""
+    """Return the table's columns by our names, and those that are labels where it has not one class a text."""
     plain = {str(name).lower(): name for name in reversed(raw.columns)}
     own = {
         plain[theirs.lower()]: ours

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ TWEET_EVAL = tuple(f"{split}_{what}.txt" for split in ("train", "val", "test") f
 
 
 def records(source: str) -> Records:
-    """The records of tweets.
+    """Return the records of tweets.
 
     Raises:
         UsageError: where they cannot be read, or a column is lacking.
     """
-    where = access.place(source)
+    where = locations.normalized(source)
     found = _sentiment140(where) if where.rpartition("/")[2] in SENTIMENT140 else None
     table = _texts.read(where, COLUMNS, _release) if found is None else found
     table["label"] = _texts.named(table["label"], NAMES, where)
@@ -56,7 +56,7 @@ def records(source: str) -> Records:
 
 
 def demo(folder: Path) -> str:
-    """A tiny TweetEval for tests; the source to give to `records`."""
+    """Return a tiny TweetEval for tests; the source to give to `records`."""
     root = folder / "sentiment"
     root.mkdir(parents=True)
     words = ("sad", "here", "great")
@@ -83,7 +83,7 @@ def _release(where: str) -> "pd.DataFrame | None":
 
 
 def _sentiment140(where: str) -> "pd.DataFrame":
-    folder, name = access.split(where)
+    folder, name = locations.split(where)
     found = dict(_releases.members(folder, lambda one: one == name))
     if name not in found:
         raise UsageError(f"{where} does not exist: give Sentiment140's folder or one of its tables")

@@ -49,12 +49,12 @@ def make_archive(
 
 
 def is_spec(text: str) -> bool:
-    """Whether a text names a phantom archive ("phantom:subjects=240,seed=0,size=192"), rightly or not."""
+    """Return True if a text names a phantom archive ("phantom:subjects=240,seed=0,size=192"), valid or not."""
     return text == PREFIX.removesuffix(":") or text.startswith(PREFIX)
 
 
 def ensure(spec: str) -> Path:
-    """The folder of the archive that a specification names, made in the user's cache folder on first use.
+    """Return the folder of the archive that a specification names, made in the user's cache folder on first use.
 
     Any subset of subjects, seed and size may be given, `DEFAULTS` holds the rest; and biases ("device=0.8").
 

@@ -1,4 +1,4 @@
-"""Where things are in a frontal chest: one subject's body, and the outlines that follow from it and from disease.
+"""Build the outlines of a frontal chest from one subject's body and disease.
 
 Sides are the patient's. In a frontal film the patient's right lies at negative x. Units: see `canvas`.
 """
@@ -26,7 +26,7 @@ def sign(side: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """What stays the same from study to study. Ratios are about 1; `fat` and `bone` are 0..1; `lift` raises the right
+    """A subject's body, the same in all studies. Ratios are about 1; `fat` and `bone` are 0..1; `lift` raises the right
     and the left dome; `axis` is the heart's share on the right; `breast` a size."""
 
     sex: Literal["F", "M"]
@@ -48,7 +48,7 @@ class Body:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Body":
-        """A body at random."""
+        """Return a body at random."""
         age = int(np.clip(rng.normal(60, 18), 18, 91))
         return cls(
             sex="F" if rng.random() < 0.47 else "M",
@@ -72,7 +72,7 @@ class Body:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """How disease and the projection move outlines: the heart's share of the chest, mediastinal width, diaphragms.
+    """The outline changes by disease and projection: the heart's share of the chest, mediastinal width, diaphragms.
 
     `lift` is the right and the left dome's, by disease; `raised` is both domes' and the heart's, by breath and posture.
     """
@@ -103,19 +103,19 @@ class Thorax:
         self._rows, self._walls = curve[:, 0], curve[:, 1]
 
     def wall(self, y: float | Points) -> Points:
-        """The inner chest wall's distance from the midline at the heights `y`."""
+        """Return the inner chest wall's distance from the midline at the heights `y`."""
         return np.asarray(np.interp(y, self._rows, self._walls))
 
     def middle(self, y: float | Points) -> Points:
-        """The spine's x at the heights `y`: straight but for a scoliosis."""
+        """Return the spine's x at the heights `y`: straight but for a scoliosis."""
         return self.body.curve * np.sin(2.2 * np.asarray(y) + 1)
 
     def apex(self) -> float:
-        """The height of the lungs' tips."""
+        """Return the height of the lungs' tips."""
         return -0.80 * self.body.length
 
     def lung(self, side: str) -> Points:
-        """A lung's outline, closed, running on below the diaphragm."""
+        """Return a lung's outline, closed, running on below the diaphragm."""
         s, top = sign(side), self.apex()
         down = np.linspace(top + 0.05, 0.92, 24)
         lateral = np.stack([s * self.wall(down), down], axis=1)
@@ -124,7 +124,7 @@ class Thorax:
         return smooth(np.vstack([tip, lateral, medial]), closed=True, rounds=2)
 
     def diaphragm(self, side: str) -> Points:
-        """A dome's contour from the midline to the wall."""
+        """Return a dome's contour from the midline to the wall."""
         s, body = sign(side), self.body
         t = np.linspace(0, 1, 28)
         base = 0.60 * body.length - self.lift[side]
@@ -134,13 +134,13 @@ class Thorax:
         return np.stack([s * x, y], axis=1)
 
     def below(self, side: str) -> Points:
-        """The closed region beneath a dome, down past the film's edge."""
+        """Return the closed region beneath a dome, down past the film's edge."""
         line = self.diaphragm(side)
         s = sign(side)
         return np.vstack([[(s * 0.02, 1.6)], line, [(s * 1.3, line[-1, 1] + 0.02), (s * 1.3, 1.6)]])
 
     def heart(self) -> tuple[float, float, float]:
-        """The heart's reach to the right and left of the midline and the height of its widest place."""
+        """Return the heart's reach to the right and left of the midline and the height of its widest place."""
         share = self.body.heart + self.change.heart
         width = share * 2 * float(self.wall(0.3)) * self.change.magnified
         return (
@@ -174,7 +174,7 @@ class Thorax:
         return moved
 
     def hilum(self, side: str) -> tuple[float, float]:
-        """Where a lung's vessels enter; the left one lies higher."""
+        """Return the point where a lung's vessels enter; the left one lies higher."""
         return (-0.155, -0.07) if side == "right" else (0.155, -0.12)
 
     def ribs(self, side: str) -> tuple[Points, Points]:
@@ -192,7 +192,7 @@ class Thorax:
         return np.stack([s * x, y], axis=2), np.stack([s * front_x, front_y], axis=2)
 
     def clavicle(self, side: str, height: float) -> Points:
-        """A collar bone's line from the breastbone outwards."""
+        """Return a collar bone's line from the breastbone outwards."""
         s, turn = sign(side), 0.05 * self.change.turn
         top = (-0.56 - height) * self.body.length
         line = [
@@ -206,7 +206,7 @@ class Thorax:
         return smooth([(s * x + turn, y) for x, y in line], rounds=2)
 
     def trunk(self) -> list[Points]:
-        """The skin's outline: trunk, neck, and shoulders with the upper arms."""
+        """Return the skin's outline: trunk, neck, and shoulders with the upper arms."""
         w, fat = self.body.width, 0.10 * self.body.fat
         side = [
             (0.24, -1.6), (0.24, -1.08), (0.30, -1.0), (0.55, -0.92), (0.85, -0.87), (1.08, -0.72), (1.14, -0.45),

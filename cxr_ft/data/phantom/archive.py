@@ -28,7 +28,7 @@ PARAMETERS = "phantom.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What decides every byte of an archive."""
+    """The options that determine every byte of an archive."""
 
     format: int
     subjects: int
@@ -37,7 +37,7 @@ class Plan:
     biases: Mapping[str, float]
 
     def text(self) -> str:
-        """The parameters as they are recorded."""
+        """Return the parameters as they are recorded."""
         return json.dumps({**vars(self), "biases": dict(self.biases)})
 
 

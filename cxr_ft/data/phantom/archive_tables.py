@@ -20,7 +20,7 @@ LABELS = tuple(sorted(CHEXPERT_14))
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """What the tables say of one image file."""
+    """The entry of one image file in the tables."""
 
     subject: Subject
     study: Study
@@ -31,13 +31,13 @@ class Film:
 
     @property
     def folder(self) -> str:
-        """The study's folder, relative to the archive."""
+        """Return the study's folder, relative to the archive."""
         number = str(self.subject.subject_id)
         return f"files/p{number[:2]}/p{number}/s{self.study.study_id}"
 
     @property
     def ids(self) -> dict[str, object]:
-        """The three ids."""
+        """Return the three ids."""
         study = self.study.study_id
         return {"subject_id": self.subject.subject_id, "study_id": study, "dicom_id": self.picture.dicom_id}
 
@@ -56,7 +56,7 @@ def write(root: Path, films: Sequence[Film], seed: int, biases: Iterable[str] = 
 
 
 def record_path(film: Film) -> str:
-    """The image file, relative to the archive."""
+    """Return the image file, relative to the archive."""
     return f"{film.folder}/{film.picture.dicom_id}.dcm"
 
 

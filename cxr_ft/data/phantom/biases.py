@@ -18,7 +18,7 @@ NONE: Mapping[str, float] = MappingProxyType({})
 
 
 def checked(biases: Mapping[str, float], where: str) -> dict[str, float]:
-    """The biases that are on, in `BIASES`' order.
+    """Return the biases that are on, in `BIASES`' order.
 
     Raises:
         UsageError: for a name that is none, and a strength outside 0..1.

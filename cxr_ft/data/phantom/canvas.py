@@ -48,7 +48,7 @@ class Canvas:
 
     @cached_property
     def grid(self) -> tuple[Image, Image]:
-        """The frame's x and y at each pixel, two images [H, W]."""
+        """Return the frame's x and y at each pixel, two images [H, W]."""
         inverse = np.linalg.inv(self.matrix[:, :2])
         columns = np.arange(self.shape[1]) - self.matrix[0, 2]
         rows = np.arange(self.shape[0])[:, None] - self.matrix[1, 2]
@@ -71,7 +71,7 @@ class Canvas:
         return self.soften(self.stroked(lines, widths, values), soft, gain)
 
     def filled(self, *polygons: Points, value: float = 1.0) -> Mask:
-        """A mask [H, W] of bytes: `value` (0..1, as 0..255) inside the polygons."""
+        """Return a mask [H, W] of bytes: `value` (0..1, as 0..255) inside the polygons."""
         image = np.zeros(self.shape, np.uint8)
         colour = round(255 * value)
         for polygon in self._fixed(polygons):
@@ -98,7 +98,7 @@ class Canvas:
         return image
 
     def soften(self, mask: Mask, soft: float = 0.0, gain: float = 1.0) -> Image:
-        """A mask of bytes as an image, 255 as `gain`, blurred by a Gaussian of standard deviation `soft`."""
+        """Return a mask of bytes as an image, 255 as `gain`, blurred by a Gaussian of standard deviation `soft`."""
         # Blurred as bytes, four times as fast as floats: steps of 1/255 in a soft edge are far below the noise.
         image: Image = cv2.LUT(_blurred(mask, soft * self.unit), _RAMP * np.float32(gain))
         return image
@@ -109,7 +109,7 @@ class Canvas:
         return blurred
 
     def dome(self, mask: Image, width: float) -> Image:
-        """A round profile over a mask: 0 at its edge, rising like an ellipse to 1 at the depth `width`."""
+        """Return a round profile over a mask: 0 at its edge, rising like an ellipse to 1 at the depth `width`."""
         depth = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
         rest = 1 - np.minimum(depth / np.float32(max(width * self.unit, 1)), 1)
         height: Image = np.sqrt(1 - rest * rest)
@@ -123,7 +123,7 @@ class Canvas:
         return values
 
     def take(self, image: Image) -> Image:
-        """An image of another canvas of the same frame, on this grid."""
+        """Return an image of another canvas of the same frame, on this grid."""
         if image.shape == self.shape:
             return image
         taken: Image = cv2.resize(image, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -165,7 +165,7 @@ def smooth(points: Sequence[tuple[float, float]] | Points, closed: bool = False,
 
 @lru_cache(maxsize=256)
 def _corner_cutting(count: int, closed: bool, rounds: int) -> Points:
-    """The matrix that cutting corners is: new points from `count` old ones."""
+    """Return the matrix that cutting corners is: new points from `count` old ones."""
     line = np.eye(count)
     for _ in range(rounds):
         after = np.roll(line, -1, axis=0) if closed else line[1:]
@@ -176,7 +176,7 @@ def _corner_cutting(count: int, closed: bool, rounds: int) -> Points:
 
 
 def summed(*masks: Mask) -> Mask:
-    """The sum of masks, at most 255; the first one is overwritten."""
+    """Return the sum of masks, at most 255; the first one is overwritten."""
     total = masks[0]
     for mask in masks[1:]:
         cv2.add(total, mask, dst=total)
@@ -184,7 +184,7 @@ def summed(*masks: Mask) -> Mask:
 
 
 def ribbon(line: Points, widths: NDArray[np.float64] | float) -> Points:
-    """The polygon [..., 2 N, 2] of a line [..., N, 2] with a width, or one at each point."""
+    """Return the polygon [..., 2 N, 2] of a line [..., N, 2] with a width, or one at each point."""
     along = np.empty_like(line)
     along[..., 1:-1, :] = line[..., 2:, :] - line[..., :-2, :]
     along[..., 0, :], along[..., -1, :] = line[..., 1, :] - line[..., 0, :], line[..., -1, :] - line[..., -2, :]
@@ -194,7 +194,7 @@ def ribbon(line: Points, widths: NDArray[np.float64] | float) -> Points:
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0, *, points: int = 40) -> Points:
-    """The polygon of an ellipse; `angle` in radians."""
+    """Return the polygon of an ellipse; `angle` in radians."""
     c, s = math.cos(angle), math.sin(angle)
     polygon: Points = _circle(points) @ np.array([[rx * c, rx * s], [-ry * s, ry * c]]) + (x, y)
     return polygon
@@ -207,6 +207,6 @@ def _circle(points: int) -> Points:
 
 
 def box(mask: Image, threshold: float = 0.25) -> Box | None:
-    """The smallest box (left, top, right, bottom; pixels, right and bottom outside) around a mask, or None."""
+    """Return the smallest box (left, top, right, bottom; pixels, right and bottom outside) around a mask, or None."""
     x, y, width, height = cv2.boundingRect((mask > threshold).astype(np.uint8))
     return (x, y, x + width, y + height) if width and height else None

@@ -1,4 +1,4 @@
-"""Who is in the archive: subjects, their studies and films, what they have, and what the reports say of it.
+"""Draw the cases of the archive: subjects, their studies and films, their findings, and the reports' statements.
 
 Everything here follows from (seed, subject's index) alone, so that the order of work never matters.
 """
@@ -79,7 +79,7 @@ class Study:
 
     @property
     def drawn(self) -> tuple[Sign, ...]:
-        """The signs as they are drawn: fainter in a subgroup, where that bias is on."""
+        """Return the signs as they are drawn: fainter in a subgroup, where that bias is on."""
         return tuple(
             sign if sign.label == "Support Devices" else replace(sign, severity=sign.severity * self.faint)
             for sign in self.signs
@@ -88,7 +88,7 @@ class Study:
 
     @property
     def portable(self) -> bool:
-        """Whether it was taken at the bedside, from the front."""
+        """Return True if it was taken at the bedside, from the front."""
         return self.pictures[0].view == "AP"
 
 
@@ -103,7 +103,7 @@ class Subject:
 
 
 def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subject:
-    """The subject `index` (from 0) of the archive of a seed, with the biases planted."""
+    """Return the subject `index` (from 0) of the archive of a seed, with the biases planted."""
     rng = stream("subject", seed, index)
     body = Body.sample(rng)
     draw = rng.random()
@@ -137,13 +137,13 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
 
 
 def labels(sign: Sign) -> list[str]:
-    """The labels that a sign bears: its own, its parent's, and pneumonia's."""
+    """Return the labels that a sign bears: its own, its parent's, and pneumonia's."""
     parent = ["Lung Opacity"] if sign.label in OPACITIES else []
     return [sign.label, *parent, *(["Pneumonia"] if sign.kind == "patchy" else [])]
 
 
 def severities(signs: Iterable[Sign]) -> dict[str, float]:
-    """How much of each of the 14 labels is there, 0..1, parents and "No Finding" (0 or 1) included."""
+    """Return the severity of each of the 14 labels, 0..1, parents and "No Finding" (0 or 1) included."""
     found = dict.fromkeys(CHEXPERT_14, 0.0)
     for sign in signs:
         for name in labels(sign):
@@ -185,7 +185,7 @@ def _signs(rng: np.random.Generator, before: tuple[Sign, ...], later: bool, port
 
 
 def _tied(rng: np.random.Generator, signs: tuple[Sign, ...]) -> tuple[Sign, ...]:
-    """The signs with a device exactly where there is a pneumothorax."""
+    """Return the signs with a device exactly where there is a pneumothorax."""
     have = {sign.label for sign in signs}
     if "Pneumothorax" not in have:
         return tuple(sign for sign in signs if sign.label != "Support Devices")
@@ -221,7 +221,7 @@ def _new(rng: np.random.Generator, label: str, sides: tuple[float, float, float]
 
 
 def _reported(rng: np.random.Generator, signs: tuple[Sign, ...]) -> tuple[Sign, ...]:
-    """The signs that the reader believes to see."""
+    """Return the signs that the reader believes to see."""
     there = {sign.label for sign in signs}
     seen = [sign for sign in signs if not label_noise.passed_over(rng, sign.severity)]
     for label, (_, sides) in _CHANCES.items():

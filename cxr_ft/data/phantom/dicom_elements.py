@@ -1,4 +1,4 @@
-"""DICOM's byte layout, as far as the phantom writes it (PS3.5, section 7; PS3.10, section 7).
+"""Encode DICOM data elements, as far as the phantom writes them (PS3.5, section 7; PS3.10, section 7).
 
 pydicom writes any data set, in a fifth of the time that a film of 128 pixels takes to draw; this writes ours, which are
 all text, 16-bit numbers, bytes and sequences. Tags and value representations are pydicom's.
@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 Header = dict[str, Any]
 
 _LONG = ("OB", "OW", "SQ")
-# What the dictionary leaves to the pixels' kind.
+# PS3.6 gives these a choice of VRs ("OB or OW", "US or OW"); the phantom's pixels and LUTs are words of 16 bits.
 _SETTLED = {"PixelData": "OW", "LUTDescriptor": "US", "LUTData": "OW"}
 _NUMBERS = {"US": "H", "SS": "h"}
 _ITEM, _END = struct.pack("<HH", 0xFFFE, 0xE000), struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
@@ -23,10 +23,11 @@ _UNDEFINED = 0xFFFFFFFF
 
 
 def file_bytes(meta: Mapping[str, Any], header: Mapping[str, Any], implicit: bool, packed: bytes = b"") -> bytes:
-    """A whole file: preamble, `meta` (always explicit, its length and version added), then the data set.
+    """Return a whole file: preamble, `meta` (always explicit, its length and version added), then the data set.
 
     `packed` is encapsulated pixel data, for a compressed file (explicit, without "PixelData" in `header`).
     """
+    # PS3.10 7.1: the meta information is explicit little endian whatever the data set is, and states its own length.
     group = encode({"FileMetaInformationVersion": b"\0\1", **meta}, implicit=False)
     length = struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(group))
     body = encode(header, implicit)
@@ -36,18 +37,20 @@ def file_bytes(meta: Mapping[str, Any], header: Mapping[str, Any], implicit: boo
 
 
 def encode(header: Mapping[str, Any], implicit: bool) -> bytes:
-    """The elements of a data set, little endian, in the order of their tags; lengths are always given."""
+    """Return the elements of a data set, little endian, in the order of their tags; lengths are always given."""
     parts: list[bytes] = []
     for (tag, kind), value in sorted(((_entry(keyword), value) for keyword, value in header.items()), key=_tag):
         data = _value(kind, value, implicit)
+        # Every value has an even length (PS3.5 7.1.1); the pad byte follows below.
         length = len(data) + len(data) % 2
         where = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
         if implicit:
             parts += [where, struct.pack("<L", length), data]
-        elif kind in _LONG:
+        elif kind in _LONG:  # two reserved bytes, then a length of 32 bits (PS3.5 7.1.2)
             parts += [where, kind.encode(), struct.pack("<HL", 0, length), data]
         else:
             parts += [where, kind.encode(), struct.pack("<H", length), data]
+        # PS3.5 6.2: UIDs and bytes are padded with a zero, texts with a space.
         if len(data) % 2:
             parts.append(b"\0" if kind in ("UI", "OB", "OW") else b" ")
     return b"".join(parts)

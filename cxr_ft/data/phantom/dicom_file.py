@@ -53,7 +53,7 @@ _SPACE = uuid.UUID("5c1d7b0e-9a35-4b0f-8b42-cf2f6f2f9b10")
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """What varies in a header. `low` and `high` are the stored values that show as black and white, before polarity.
+    """The variable parts of a header. `low` and `high` are the stored values of black and white, before polarity.
 
     `pack` names the compression, or is "". The booleans say which tags are there, or which of two dialects.
     """
@@ -77,12 +77,12 @@ class Style:
 
     @property
     def top(self) -> int:
-        """The largest value that can be stored."""
+        """Return the largest value that can be stored."""
         return (1 << self.bits) - 1
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Style":
-        """A header at random, of the frequencies seen in real ones."""
+        """Return a header at random, of the frequencies seen in real ones."""
         bits, draw, low, high = _drawn(rng, BITS, 12), rng.random(), rng.uniform(0, 0.22), rng.uniform(0.63, 1)
         # Those with 15 bits mostly have a window, those with 10 mostly neither.
         window, lut = {15: (0.91, 1.0), 14: (1.0, 1.0), 10: (0.05, 0.05)}.get(bits, (0.46, 0.95))
@@ -118,19 +118,20 @@ def _drawn(rng: np.random.Generator, shares: Mapping[_T, float], other: _T) -> _
 
 
 def uid(*names: object) -> str:
-    """A UID below 2.25 that follows from names alone."""
+    """Return a UID below 2.25 that follows from names alone."""
     return f"2.25.{uuid.uuid5(_SPACE, '/'.join(map(str, names))).int}"
 
 
 def procedure(study: Study) -> str:
-    """The procedure's name, for the header and the metadata table."""
+    """Return the procedure's name, for the header and the metadata table."""
     if study.portable:
         return "CHEST (PORTABLE AP)"
     return "CHEST (PA AND LAT)" if len(study.pictures) > 1 else "CHEST (SINGLE VIEW)"
 
 
 def encoded(film: Image, seed: int, study: Study, picture: Picture, style: Style) -> bytes:
-    """The DICOM file of a film [H, W] (0 air to 1); names and ids of patients are empty, as in MIMIC-CXR."""
+    """Return the DICOM file of a film [H, W] (0 air to 1); names and ids of patients are empty, as in MIMIC-CXR."""
+    # Compressed pixel data is only defined for explicit VR (PS3.5 A.4).
     implicit = style.implicit and not style.pack
     storage = DigitalXRayImageStorageForPresentation if style.digital else ComputedRadiographyImageStorage
     syntax, plugin = _ENCODERS.get(style.pack, (ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian, ""))
@@ -166,7 +167,7 @@ def _packed(words: NDArray[np.uint16], style: Style, syntax: UID, plugin: str) -
 
 
 def stored(film: Image, style: Style) -> NDArray[np.uint16]:
-    """A film's pixel values: the inverse of what the header's VOI and polarity will do."""
+    """Return a film's pixel values: the inverse of what the header's VOI and polarity will do."""
     value = film ** np.float32(1 / style.curve) if style.voi == "lut" else film
     words = np.rint(style.low + value * np.float32(style.high - style.low)).astype(np.uint16)
     shown: NDArray[np.uint16] = style.top - words if style.inverse else words
@@ -240,6 +241,8 @@ def _description(shape: tuple[int, ...], style: Style) -> Header:
 
 
 def _display(style: Style) -> Header:
+    # Of MONOCHROME1 the stored values are mirrored, and the window with them: polarity comes after the VOI stage
+    # (PS3.3 C.7.6.3.1.2).
     low, high = (style.top - style.high, style.top - style.low) if style.inverse else (style.low, style.high)
     if style.voi == "none":
         return {}

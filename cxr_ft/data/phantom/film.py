@@ -1,4 +1,4 @@
-"""From attenuation to a film: scatter, blur, quantum noise, and the look of the detector's processing."""
+"""Turn attenuation into a film: scatter, blur, quantum noise, and the look of the detector's processing."""
 
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -27,7 +27,7 @@ _NORMAL = np.array([NormalDist().inv_cdf((index + 0.5) / 256) for index in range
 
 @dataclass(frozen=True, kw_only=True)
 class Exposure:
-    """How a film was taken and processed. `scatter` 0..1, `dose` in photons per pixel at 512, the rest as fractions."""
+    """Exposure and processing of a film. `scatter` 0..1, `dose` in photons per pixel at 512, the rest as fractions."""
 
     scatter: float
     dose: float
@@ -41,7 +41,7 @@ class Exposure:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, portable: bool) -> "Exposure":
-        """An exposure at random; a portable one has more scatter, noise and blur, and is collimated less."""
+        """Return an exposure at random; a portable one has more scatter, noise and blur, and is collimated less."""
         left, top, right, bottom = (rng.uniform(0, 0.07, 4) * (rng.random(4) < 0.7)).tolist()
         return cls(
             scatter=float(np.clip(rng.normal(0.42 if portable else 0.30, 0.07), 0.05, 0.65)),
@@ -57,7 +57,7 @@ class Exposure:
 
 
 def expose(canvas: Canvas, attenuation: Image, lung: Image, exposure: Exposure) -> Image:
-    """The film, 0 (air) to 1 (metal), [H, W], as the processing would show it; collimated borders are 0."""
+    """Return the film, 0 (air) to 1 (metal), [H, W], as the processing would show it; collimated borders are 0."""
     rng = stream("exposure", exposure.seed)
     # Written over in place wherever it can be: new arrays would cost as much as the arithmetic.
     light = canvas.blur(attenuation, exposure.blur)

@@ -32,12 +32,12 @@ class Sign:
     seed: int = 0
 
     def sides(self) -> tuple[str, ...]:
-        """The sides it is on."""
+        """Return the sides it is on."""
         return SIDES if self.side == "both" else (self.side,)
 
 
 def change(signs: Sequence[Sign], portable: bool, turn: float, breath: float) -> Change:
-    """What signs and projection do to the outlines; `breath` lowers the domes. A portable film magnifies the heart."""
+    """Return the outline changes; `breath` lowers the domes, a portable film magnifies the heart."""
     by = {s.label: s for s in signs}
     lift = [0.0, 0.0]
     if low := by.get("Atelectasis"):
@@ -159,7 +159,7 @@ def _consolidation(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[
 
 
 def _extra_vessels(chest: Chest, sign_: Sign, gain: float) -> Image:
-    """A second tree of vessels, for what is blurred anyway."""
+    """Return a second tree of vessels, for what is blurred anyway."""
     canvas = chest.canvas.coarse(256)
     return chest.canvas.take(vessel_layer(canvas, chest.thorax, sign_.seed, gain))
 

@@ -40,7 +40,7 @@ class Chest:
         self.open *= 1 - share
 
     def attenuation(self) -> Image:
-        """The sum of the layers."""
+        """Return the sum of the layers."""
         air = np.maximum(self.lung * self.open, 0)
         total: Image = np.sqrt(air)
         total *= self.vessels
@@ -53,7 +53,7 @@ class Chest:
 
 
 def healthy(canvas: Canvas, thorax: Thorax, rng: np.random.Generator, portable: bool) -> Chest:
-    """A chest without disease, without its bones (`add_bones`, since fractures are decided first)."""
+    """Return a chest without disease, without its bones (`add_bones`, since fractures are decided first)."""
     coarse = canvas.coarse()
     zeros = np.zeros(canvas.shape, np.float32)
     chest = Chest(
@@ -114,7 +114,7 @@ def _heart(chest: Chest) -> None:
 
 
 def vessel_layer(canvas: Canvas, thorax: Thorax, seed: int, gain: float = 1.0) -> Image:
-    """The lungs' vessels, 0..1, thinning from the hila outwards; the same tree for the same seed."""
+    """Return the lungs' vessels, 0..1, thinning from the hila outwards; the same tree for the same seed."""
     rng = stream("hila", seed)
     lines, widths = _tree(thorax.hilum("right"), thorax.hilum("left"), seed, gain)
     layer = canvas.strokes(lines, widths, np.minimum(1.0, 0.25 + widths / 0.024), soft=0.0035)
@@ -139,7 +139,7 @@ def _tree(right: tuple[float, float], left: tuple[float, float], seed: int, gain
 
 
 def branches(rng: np.random.Generator, x: float, y: float, s: int, gain: float) -> tuple[Points, Points]:
-    """The lines [N, 7, 2] and widths [N] of one lung's vessels, from the hilum (x, y) towards the side `s`."""
+    """Return the lines [N, 7, 2] and widths [N] of one lung's vessels, from the hilum (x, y) towards the side `s`."""
     angle = np.array([-1.3, -1.05, -0.8, -0.5, -0.2, 0.1, 0.35, 0.6, 0.8, 1.0, 1.2, 1.35]) + rng.normal(0, 0.13, 12)
     base = np.stack([x + s * rng.normal(0, 0.02, 12), y + 0.06 * angle + rng.normal(0, 0.03, 12)], axis=1)
     width = gain * 0.016 * rng.uniform(0.7, 1.2, 12) * (1 + 0.25 * (angle > 0.3))
@@ -264,7 +264,7 @@ def _spine(chest: Chest, rng: np.random.Generator) -> Mask:
 
 
 def _each(x: Points, y: Points, shape: Points) -> Points:
-    """A shape about 0, at each of the places: [N, points, 2]."""
+    """Return a shape about 0, at each of the places: [N, points, 2]."""
     return np.stack([x, y], axis=1)[:, None] + shape
 
 

@@ -1,4 +1,4 @@
-"""From what is there to what the tables say: a reader who misses, imagines and hedges, and two labelers who slip.
+"""Turn severities into labels with noise: a reader who misses, imagines and hedges, and two labelers who err.
 
 The shares are those of MIMIC-CXR's training studies (mentions denied, mentions hedged as a part of those stated).
 """
@@ -34,18 +34,18 @@ _NEVER_HEDGED = frozenset({"No Finding", "Support Devices", "Lung Opacity"})
 
 
 def passed_over(rng: np.random.Generator, severity: float) -> bool:
-    """Whether the reader misses a sign."""
+    """Return True if the reader misses a sign."""
     return bool(rng.random() < MISSED[severity >= SUBTLE])
 
 
 def imagined(rng: np.random.Generator, label: str) -> float:
-    """The severity at which the reader mentions a sign that is not there; mostly 0, not at all."""
+    """Return the severity at which the reader mentions a sign that is not there; mostly 0, not at all."""
     draw, doubt = rng.random(), DOUBTED.get(label, 0.0)
     return IMAGINED if draw < doubt else 0.35 if draw < doubt + OVERCALLED else 0.0
 
 
 def statements(rng: np.random.Generator, found: Mapping[str, float], opacities: tuple[str, ...]) -> Mapping[str, int]:
-    """What the report states of each label, 1, 0 or -1, from the severities that the reader saw.
+    """Return the report's statement of each label, 1, 0 or -1, from the severities that the reader saw.
 
     Subtle findings are often hedged, absent ones now and then denied, mostly passed over.
     """
@@ -66,7 +66,7 @@ def statements(rng: np.random.Generator, found: Mapping[str, float], opacities: 
 
 
 def labelled(rng: np.random.Generator, said: Mapping[str, int], labeler: str) -> Mapping[str, int]:
-    """What a labeler's table holds for a report: what is said, but for slips; "No Finding" follows from the others."""
+    """Return a labeler's row for a report: its statements with some errors; "No Finding" follows from the others."""
     table: dict[str, int] = {}
     for label in CHEXPERT_14:
         slip, kind, plainer = rng.random(3)

@@ -120,7 +120,7 @@ def _spine(y: float) -> float:
 
 
 def _ribs(body: Body) -> list[Points]:
-    """The ribs' lines, from behind forwards, in pairs from the top."""
+    """Return the ribs' lines, from behind forwards, in pairs from the top."""
     lines = []
     fall = 0.9 + 1.2 * (body.rib_drop - 0.19)
     for top in _TOPS:

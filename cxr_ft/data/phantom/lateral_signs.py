@@ -1,4 +1,4 @@
-"""What signs of disease do to a lateral chest, the patient facing left; both lungs lie over each other there."""
+"""Draw signs of disease on a lateral chest, the patient facing left; both lungs lie over each other there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What the signs are drawn on: the grids, the lungs' outline, the great vessels' line, the ribs' lines."""
+    """The lateral chest to draw signs on: grids, the lungs' outline, the lines of great vessels and ribs."""
 
     canvas: Canvas
     coarse: Canvas
@@ -39,7 +39,7 @@ class View:
 
 
 def trace(view: View, sign: Sign, rng: np.random.Generator) -> Trace | None:
-    """The mark of a sign, or None for one that is drawn elsewhere (heart, devices)."""
+    """Return the mark of a sign, or None for one that is drawn elsewhere (heart, devices)."""
     draw = _TRACES.get(sign.label)
     return draw(view, sign, rng) if draw else None
 
@@ -79,14 +79,14 @@ def _atelectasis(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
 
 
 def _mediastinum(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
-    """The great vessels broader, the clear space behind the breastbone closing."""
+    """Return the great vessels broader, the clear space behind the breastbone closing."""
     band = view.canvas.fill(ribbon(view.vessels, 0.15 + 0.24 * sign.severity), soft=0.025)
     front = view.canvas.fill(ellipse(-0.30, -0.26, 0.13, 0.24, -0.4), soft=0.05)
     return Trace(mask=band, share=np.clip(band * (0.15 + 0.35 * sign.severity) + 0.45 * sign.severity * front, 0, 0.8))
 
 
 def _pneumothorax(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
-    """The line of the fallen lung in front, behind and above; the other lung lies over the gap."""
+    """Return the line of the fallen lung in front, behind and above; the other lung lies over the gap."""
     gap = (0.05 + 0.22 * sign.severity) * np.interp(view.outline[:, 1], [-0.7, 0.6], [1.0, rng.uniform(0.2, 0.6)])
     inner = _ROOT + (view.outline - _ROOT) * (1 - gap[:, None])
     beyond = np.clip(view.canvas.fill(view.outline, soft=0.004) - view.canvas.fill(inner, soft=0.004), 0, 1)
@@ -95,7 +95,7 @@ def _pneumothorax(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
 
 
 def _fracture(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
-    """A step in the arc of a rib, with a little density about it."""
+    """Return a step in the arc of a rib, with a little density about it."""
     line = view.ribs[int(rng.integers(6, 14))]
     at = int(rng.integers(len(line) // 2, 3 * len(line) // 4))
     step = np.array([0.0, (0.014 + 0.026 * sign.severity) * (1 if rng.random() < 0.6 else -1)])
@@ -109,7 +109,7 @@ def _fracture(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
 
 
 def _pleura(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
-    """A rind along the back wall, or a cap over the apex."""
+    """Return a rind along the back wall, or a cap over the apex."""
     outline = view.outline
     middle = np.array([0.05, -0.80]) if sign.kind == "apical" else np.array([0.58, rng.uniform(0.0, 0.3)])
     near = np.hypot(*(outline - middle).T) < (0.24 if sign.kind == "apical" else 0.32)

@@ -1,4 +1,4 @@
-"""Random streams by name."""
+"""Make independent random streams from names."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def stream(*key: object) -> np.random.Generator:
-    """The random stream of a key, independent of every other key's.
+    """Return the random stream of a key, independent of every other key's.
 
     NumPy's own seeding by tuples is not: it takes (1, 2) and (1, 2, 0) for the same.
     """

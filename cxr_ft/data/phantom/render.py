@@ -26,7 +26,7 @@ _SITE_GAMMA, _SITE_FRAME, _SITE_DISC = 1.3, (0.03, 0.03, 0.03, 0.03), 0.022
 def render(
     body: Body, signs: Sequence[findings.Sign], picture: Picture, size: int
 ) -> tuple[Image, dict[str, list[Box]]]:
-    """A film [H, W], 0 (air) to 1, its short side `size` pixels; and the boxes of each sign, in its pixels."""
+    """Return a film [H, W], 0 (air) to 1, its short side `size` pixels; and the boxes of each sign, in its pixels."""
     rng = stream("picture", *picture.seed)
     portable = picture.view == "AP"
     canvas = Canvas(_shape(picture.view, size), np.eye(2, 3))
@@ -77,7 +77,7 @@ def _pose(rng: np.random.Generator, shape: tuple[int, int], view: View) -> Point
 
 
 def _marker(rng: np.random.Generator, canvas: Canvas, view: View) -> Image:
-    """A lead letter: in a frontal film L at the image's right or R at its left, in a lateral one L."""
+    """Return a lead letter: in a frontal film L at the image's right or R at its left, in a lateral one L."""
     width = canvas.shape[1]
     short = min(canvas.shape)
     letter = "L" if view == "LATERAL" or rng.random() < 0.6 else "R"

@@ -14,7 +14,7 @@ _MM = 190
 
 
 def write(body: Body, study: Study, prior: Study | None, rng: np.random.Generator) -> str:
-    """The report of a study; `prior` is the subject's study before it."""
+    """Return the report of a study; `prior` is the subject's study before it."""
     findings = _findings(study, prior, rng)
     impression = _impression(study, rng)
     sections = [

@@ -51,7 +51,7 @@ COPIES, CHANGED = 6, 5
 
 
 def is_spec(text: str) -> bool:
-    """Whether a text names a table of synthetic texts, rightly or not."""
+    """Return True if a text names a table of synthetic texts, valid or not."""
     return text.startswith(PREFIX)
 
 
@@ -119,7 +119,7 @@ def _pairs(count: int, rng: np.random.Generator) -> list[Row]:
 
 
 def _three(rng: np.random.Generator) -> list[Row]:
-    """A premise with a hypothesis of each class."""
+    """Return a premise with a hypothesis of each class."""
     who, thing, place = _pick(rng, _PEOPLE), _pick(rng, _THINGS), _pick(rng, _PLACES)
     premise = f"{who} carried {thing} past the {place} at {int(rng.integers(1, 13))} on day {int(rng.integers(1000))}."
     ends = {

@@ -22,7 +22,7 @@ from cxr_ft.data import manifest
 from cxr_ft.data.pixels.image_decode import decoder, spread
 from cxr_ft.data.pixels.shards import PER_SHARD, Images, Shard, intact, make
 from cxr_ft.data.records import is_phantom, root_folder
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cache_folder, make_folder
 from cxr_ft.progress import bar
@@ -36,7 +36,7 @@ FORMAT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What `build` did: shards of the whole cache, and how many of this machine's part were found, made or mended."""
+    """Result of `build`: shards of the whole cache, and how many of this machine's part were found, made or mended."""
 
     folder: Path
     images: int
@@ -48,7 +48,7 @@ class Built:
 
 
 def cached(root: Path, paths: Sequence[str], size: int, among: Sequence[str] | None = None) -> Images:
-    """The images of `paths` [N, size, size], memory-mapped, decoded on first use.
+    """Return the images of `paths` [N, size, size], memory-mapped, decoded on first use.
 
     Args:
         root: what paths are relative to.
@@ -110,25 +110,25 @@ def part_of(text: str) -> tuple[int, int]:
 
 
 def planned(splits: Path, size: int, root: str | None = None) -> list[Shard]:
-    """The shards that training on a folder of splits uses; arguments and errors as for `build`."""
+    """Return the shards that training on a folder of splits uses; arguments and errors as for `build`."""
     read = manifest.read(splits)
     return plan(source_folder(read, root), shown(read), size)
 
 
 def source_folder(splits: manifest.Splits, root: str | None = None) -> Path:
-    """Where the images of `splits` lie: below `root`, or where the manifest says.
+    """Return the root of the images of `splits`: `root`, or the one in the manifest.
 
     Raises:
         UsageError: where there is no such folder.
     """
     where = root or splits.root
-    if not (is_phantom(where) or access.is_url(where) or Path(access.place(where)).is_dir()):
+    if not (is_phantom(where) or address.is_url(where) or Path(locations.normalized(where)).is_dir()):
         raise UsageError(f"{where} does not exist: was the archive moved? Then use --set data.root=DIR, or --root DIR")
     return root_folder(where)
 
 
 def first(table: "pd.DataFrame") -> list[str]:
-    """The image that each row shows: a study's row lists its images PA first, and the first one is taken."""
+    """Return the image that each row shows: a study's row lists its images PA first, and the first one is taken."""
     return [str(path).split("|")[0] for path in table["path"]]
 
 
@@ -157,7 +157,7 @@ def shown(splits: manifest.Splits) -> list[str]:
 
 
 def plan(root: Path, paths: Sequence[str], size: int) -> list[Shard]:
-    """The shards of `paths` (each once, in this order), whether they are there or not.
+    """Return the shards of `paths` (each once, in this order), whether they are there or not.
 
     Raises:
         UsageError: where a file is gone, or the size is below 1.
@@ -191,7 +191,7 @@ def carry_out(shards: Sequence[Shard], outcomes: Callable[[Sequence[Shard]], Ite
 
 
 def report(shards: Sequence[Shard], counts: "Counter[str]") -> Built:
-    """What was done, and what of the whole cache is still missing; leftovers of killed processes go once nothing is."""
+    """Return what was done and what the whole cache still lacks; leftovers of killed processes go once nothing is."""
     missing = sum(not shard.file.exists() for shard in shards)
     if not missing:
         _tidy(shards)
@@ -207,14 +207,14 @@ def report(shards: Sequence[Shard], counts: "Counter[str]") -> Built:
 
 
 def _key(root: Path, paths: Sequence[str], size: int) -> str:
-    """A hash of all that decides what the cache holds.
+    """Return a hash of all that decides what the cache holds.
 
     The time of the last change of a file's inode (ctime) is part of it: copying, unpacking and moving can set the time
     of its content (mtime) back, and two films of one detector have the same size. A remote file is taken never to
     change, and is fetched by the process that decodes it.
     """
     digest = hashlib.sha256(f"{FORMAT}|{PER_SHARD}|{size}|{decoder()}|{root.resolve()}".encode())
-    remote = access.url_of(root) is not None
+    remote = locations.mirrored_url(root) is not None
     for path in paths:
         digest.update(f"|{path}|{'' if remote else _state(root / path)}".encode())
     return digest.hexdigest()[:32]

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.data.dicom import DicomError, read_xray
-from cxr_ft.data.sources.access import local
+from cxr_ft.data.sources.locations import local_copy
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
-__all__ = ["Pixels", "decoder", "local", "spread", "square", "unreadable"]
+__all__ = ["Pixels", "decoder", "local_copy", "spread", "square", "unreadable"]
 
 Pixels = NDArray[np.uint8]
 Job = TypeVar("Job")
@@ -40,7 +40,7 @@ MANY = 64
 
 
 def unreadable(root: Path, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """The paths below `root` that cannot be decoded, with reason code and detail."""
+    """Return the paths below `root` that cannot be decoded, with reason code and detail."""
     workers = None if len(paths) >= MANY else 1
     outcomes = spread(functools.partial(_refusal, root), paths, workers, batch=8)
     tracked = track(outcomes, "checking images", len(paths))
@@ -59,7 +59,7 @@ def square(path: Path, size: int) -> Pixels:
 
 @functools.cache
 def decoder() -> str:
-    """A hash of what decides which pixels a file gives: the code here and the libraries behind it."""
+    """Return a hash of what decides which pixels a file gives: the code here and the libraries behind it."""
     digest = hashlib.sha256(" ".join(f"{name} {_version(name)}" for name in LIBRARIES).encode())
     for file in sorted(file for pattern in DECODER for file in Path(__file__).parents[1].glob(pattern)):
         digest.update(file.read_bytes())
@@ -107,7 +107,7 @@ def _on_one_thread(work: Callable[[Job], Done], job: Job) -> Done:
 
 def _refusal(root: Path, path: str) -> tuple[str, str] | None:
     try:
-        read_xray(local(root, path))
+        read_xray(local_copy(root, path))
     except DicomError as error:
         return error.reason.value, error.detail
     return None

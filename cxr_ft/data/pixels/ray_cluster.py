@@ -79,7 +79,7 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _on_nodes(ray: Any, shards: Sequence[Shard]) -> Iterator[str]:
-    """What `make` returned for each shard, in order."""
+    """Return the result of `make` for each shard, in order."""
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(_make)
     folder = str(cache_folder().absolute())
     results = [task.remote(shard, folder) for shard in shards]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cxr_ft.data.dicom import DicomError
 from cxr_ft.data.pixels.image_decode import Pixels, decoder, square
-from cxr_ft.data.sources.access import local
+from cxr_ft.data.sources.locations import local_copy
 from cxr_ft.errors import UsageError
 from cxr_ft.files import atomic
 
@@ -78,7 +78,7 @@ class Images:
 
     @property
     def digest(self) -> str:
-        """A hash of the N images in their order, from the checksums that were taken when they were decoded."""
+        """Return a hash of the N images in their order, from the checksums that were taken when they were decoded."""
         digest = hashlib.sha256(f"{self._size}|{PER_SHARD}|".encode() + b"".join(self._checksums))
         digest.update(np.ascontiguousarray(self._places, dtype="<i8").tobytes())
         return digest.hexdigest()
@@ -141,7 +141,7 @@ def make(shard: Shard, *, thorough: bool = False) -> str:
 
 
 def intact(shard: Shard, *, thorough: bool = False) -> bool:
-    """Whether the shard's file is there, whole and of these images; `thorough`: its pixels too are as written."""
+    """Return True if the shard's file is whole and of these images; `thorough`: its pixels too are as written."""
     import pyarrow as pa
 
     try:
@@ -184,7 +184,7 @@ def write(file: Path, images: Pixels, paths: Sequence[str]) -> None:
 
 
 def read(file: Path) -> "pa.RecordBatch":
-    """The one record batch of a shard, mapped.
+    """Return the one record batch of a shard, mapped.
 
     Raises:
         OSError, pyarrow.ArrowException: where the file is not there, or not a whole shard.
@@ -201,7 +201,7 @@ def read(file: Path) -> "pa.RecordBatch":
 
 
 def _image_column(batch: "pa.RecordBatch") -> Pixels:
-    """The images [N, S, S] of a shard, a view of the mapped file."""
+    """Return the images [N, S, S] of a shard, a view of the mapped file."""
     images = batch.column("image")
     size = images.type.list_size
     view: Pixels = images.flatten().flatten().to_numpy().reshape(-1, size, size)
@@ -210,7 +210,7 @@ def _image_column(batch: "pa.RecordBatch") -> Pixels:
 
 def _image(root: Path, path: str, size: int) -> Pixels:
     try:
-        return square(local(root, path), size)
+        return square(local_copy(root, path), size)
     except DicomError as error:
         raise UsageError(
             f"{root / path}: {error.reason.value}: {error.detail}; put the file back, or run cxr-split again, which "

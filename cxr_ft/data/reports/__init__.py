@@ -1,1 +1,1 @@
-"""TODO."""
+"""Cut radiology reports into sections, and make the text columns of the splits."""

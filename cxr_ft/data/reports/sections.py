@@ -1,18 +1,75 @@
-"""The sections of a report, with character offsets.
+"""Cut a radiology report into its sections, with character offsets.
 
-A report is cut at its headers and nowhere else, so its sections, put together, are the report to the character. Headers
-are known names in any case at the start of a line or of a sentence, known names in capitals anywhere, and unknown names
-in capitals at the start of a line.
+A report is cut at its headers and nowhere else, so the sections in order are the report to the character. Headers are
+known names in any case at the start of a line or of a sentence, known names in capitals anywhere, and unknown names in
+capitals at the start of a line.
+
+The aliases and misspellings are those seen in MIMIC-CXR (counted in MIT-LCP's txt/section_parser.py) and Open-I, and
+words that are nearly one of these.
 """
 
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
-from cxr_ft.data.reports.section_names import FILM, PARTS, PLAIN, canonical
+#: What a section is called here: the headers that mean it. Headers are compared in lower case, with single spaces.
+ALIASES = {
+    "findings": "findings, finding, observations, report findings, radiographic findings, findings are as follows",
+    "impression": "impression, impressions, imp, conclusion, conclusions, opinion, interpretation, summary, final "
+    "impression, assessment, impression and plan, impression/recommendation, impression and recommendation, "
+    "impression and recommendations",
+    "findings and impression": "findings and impression, findings/impression, findings / impression, findings & "
+    "impression, findings impression, impression and findings, impression/findings, findings and conclusion, "
+    "findings/conclusion, findings and impressions",
+    "indication": "indication, indications, clinical indication, clinical indications, reason for exam, reason for "
+    "examination, reason for study, reason for the exam, reason for this examination, indication for study",
+    "history": "history, clinical history, patient history, clinical information, clinical data, pfi, clinical "
+    "details, medical history, clinical statement",
+    "comparison": "comparison, comparisons, comparison exam, comparison film, comparison study, comparison studies, "
+    "reference exam, prior studies, prior study, previous studies",
+    "technique": "technique, procedure, procedures, views, projection, projections, protocol",
+    "examination": "examination, exam, type of examination, study, exam type, procedure name, examination type",
+    "recommendations": "recommendation, recommendations, recommendation(s), follow up, follow-up",
+    "notification": "notification, notifications, communication, critical result, critical results",
+    "comment": "comment, comments, note, notes, discussion",
+    "date": "date, date of exam, date of examination, exam date, time",
+    "addendum": "addendum, addenda, final addendum, addendum report",
+    "wet read": "wet read, wetread, wet reading, wet read version, preliminary report, preliminary read, preliminary "
+    "reading, preliminary impression, prelim, prelim read",
+    "final report": "final report, final read, report",
+    "signature": "electronically signed, electronically signed by, signed by, dictated by, transcribed by, read by, "
+    "interpreted by, reviewed by, approved by, attending radiologist, radiologist, signature, signed",
+}
+NAMES = {alias: name for name, listed in ALIASES.items() for alias in listed.split(", ")}
+#: Headers so plain, or so much part of a sentence, that within a line they count only in capitals.
+PLAIN = frozenset(
+    alias for alias in NAMES if NAMES[alias] in {"date", "comment", "examination", "technique", "signature"}
+) | {
+    "report",
+    "summary",
+    "assessment",
+    "follow up",
+    "follow-up",
+    "finding",
+    "observations",
+    "prelim",
+    "opinion",
+    "communication",
+}
+#: Headers of parts of the findings, which do not end them.
+PARTS = re.compile(
+    r"\b(lungs?|pulmonary|airways?|trachea|heart|cardi\w+|mediastin\w+|hil[au]\w*|aorta|vascul\w+|pleura\w*|bones?|"
+    r"osseous|skelet\w+|ribs?|spine|soft tissues?|chest wall|diaphragms?|abdomen|lines?|tubes?|catheters?|"
+    r"devices?|hardware|thorax|others?|additional|incidental|left|right|findings)\b"
+)
+#: Headers that name the film; what stands under them is its findings where no other section is.
+FILM = re.compile(r"\b(chest|portable|views?|frontal|lateral|pa|ap|ribs|radiographs?|x-?rays?|findings|upright)\b")
+#: A misspelling has at least this ratio of matching letters; "compression" and "impression" have 0.857.
+NEAR = 0.87
 
-#: The sections a report is asked for.
+#: The sections that become text columns.
 WANTED = ("findings", "impression")
 BOTH = "findings and impression"
 #: A header is at most this long, in characters.
@@ -45,7 +102,7 @@ class Section:
     """A piece of a report: its header is report[start:body], its text report[body:end].
 
     Args:
-        name: what its header means (`cxr_ft.data.reports.section_names.ALIASES`), "preamble" before the first header,
+        name: what its header means (`ALIASES`), "preamble" before the first header,
             else the header in lower case.
         start, body, end: character offsets in the report.
         aside: part of a wet read or of an addendum, not of the report itself.
@@ -59,7 +116,7 @@ class Section:
 
 
 def parse(report: str) -> list[Section]:
-    """The sections of a report [at least 1], in order; each begins where the one before ends.
+    """Return the sections of a report [at least 1], in order; each begins where the one before ends.
 
     Any text is taken: one without headers is one section, "preamble".
     """
@@ -77,9 +134,9 @@ def parse(report: str) -> list[Section]:
 
 
 def sections(report: str) -> dict[str, str | None]:
-    """The findings and the impression of a report, white space collapsed; None where one is missing or empty.
+    """Return the findings and the impression of a report, white space collapsed; None if missing or empty.
 
-    The last occurrence wins, a combined header fills both, wet reads and addenda stand apart. Where no section is
+    The last occurrence wins, a combined header fills both, wet reads and addenda are left out. Where no section is
     called findings, one that is headed by the film's name ("CHEST, TWO VIEWS:") holds them.
     """
     found: dict[str, str | None] = dict.fromkeys(WANTED)
@@ -97,12 +154,12 @@ def sections(report: str) -> dict[str, str | None]:
 
 
 def clean(text: str) -> str:
-    """White space collapsed and ruled lines taken out; redactions ("___", "XXXX") and list numbers stay."""
+    """Collapse white space and remove ruled lines; redactions ("___", "XXXX") and list numbers stay."""
     return " ".join(_RULE.sub(" ", text).split())
 
 
 def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:
-    """Name, start and end of each header, in order, none overlapping another."""
+    """Yield name, start and end of each header, in order, none overlapping another."""
     found, reached = [], 0
     for colon in _COLON.finditer(report):
         line = max(report.rfind("\n", 0, colon.start()), report.rfind("\r", 0, colon.start())) + 1
@@ -124,7 +181,7 @@ def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:
 
 
 def _with_lead(report: str, start: int) -> int:
-    """Where a header at `start` begins with the markup and the number before it on its line."""
+    """Return the start of a header including the markup and the number before it on its line."""
     line = max(report.rfind("\n", 0, start), report.rfind("\r", 0, start)) + 1
     before = report[line:start]
     return line + len(before) - len(before.lstrip()) if before.strip() and _NUMBERED.fullmatch(before) else start
@@ -164,7 +221,7 @@ def _within_line(text: str, *, loud: bool) -> tuple[str, int] | None:
 
 
 def _unknown(words: str) -> str:
-    """The name of a header in capitals that no list has."""
+    """Return the name of a header in capitals that no list has."""
     lower = " ".join(words.lower().split())
     if re.search(r"\bimpressions?\b", lower):
         return BOTH if re.search(r"\bfindings?\b", lower) else "impression"
@@ -172,7 +229,7 @@ def _unknown(words: str) -> str:
 
 
 def _continues(name: str, text: str) -> bool:
-    """Whether a header within findings or impression that hold `text` is one of their own parts."""
+    """Return True if a header within findings or impression that hold `text` is one of their own parts."""
     return (name == "film" and bool(text.strip())) or (name not in ("film", BOTH) and bool(_part(name)))
 
 
@@ -210,7 +267,9 @@ def exceptions() -> dict[str, tuple[str, int, int]]:
 
     import yaml
 
-    said = yaml.safe_load(resources.files("cxr_ft.data").joinpath("mimic_cxr_exceptions.yaml").read_text("utf-8"))
+    said = yaml.safe_load(
+        resources.files("cxr_ft.data.reports").joinpath("mimic_cxr_exceptions.yaml").read_text("utf-8")
+    )
     headers = {study: (header, 0, 0) for study, header in said["header"].items()}
     return headers | {study: ("", start, end) for study, (start, end) in said["offsets"].items()}
 
@@ -230,3 +289,24 @@ def mimic_sections(study_id: str, report: str) -> dict[str, str | None]:
 
 def _own(header: str) -> str | None:
     return canonical(header, near=False)
+
+
+@lru_cache(maxsize=4096)
+def canonical(header: str, *, near: bool) -> str | None:
+    """Return the meaning of a header, a key of ALIASES, or None; `near` admits misspellings.
+
+    Args:
+        header: the words before the colon, in any case and spacing.
+    """
+    words = " ".join(header.lower().split()).strip(" .*#-_")
+    words = re.sub(r"\s*\(s\)$|\s*#?\d+$", "", words)
+    if words in NAMES:
+        return NAMES[words]
+    spaced = re.sub(r"\s*[/,&]\s*", "/", words)
+    if spaced in NAMES:
+        return NAMES[spaced]
+    if not near or len(words) < 6:
+        return None
+    close = difflib.get_close_matches(words, NAMES, n=1, cutoff=NEAR)
+    # A plain word is too near to other words for its misspellings to be told from them.
+    return NAMES[close[0]] if close and close[0] not in PLAIN else None

@@ -1,4 +1,4 @@
-"""The text columns of the split tables: sections of reports, and mini-reports written from labels.
+"""Make the text columns of the split tables: sections of reports, and mini-reports written from labels.
 
 The wording of the mini-report is ours.
 """
@@ -13,7 +13,7 @@ from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import distinct_rows
 from cxr_ft.data.records import Records, raw_labels, root_folder
 from cxr_ft.data.reports.sections import clean, mimic_sections, parse, sections
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
@@ -38,7 +38,7 @@ NORMAL, ONE_CLASS = "No acute finding.", "The film shows {}."
 
 
 def columns(text: str, table: "pd.DataFrame") -> list[str]:
-    """The text columns that `--text` gives: those asked for, and the sections beside them that `table` has."""
+    """Return the text columns that `--text` gives: those asked for, and the sections beside them that `table` has."""
     return [*TEXTS[text], *(name for name in CONTEXTS if text == "all" and name in table)]
 
 
@@ -53,12 +53,12 @@ def mini_report(values: Mapping[str, float], normal: str | None) -> str:
 
 
 def mini_report_of_class(label: str) -> str:
-    """The mini-report of single-label data."""
+    """Return the mini-report of single-label data."""
     return ONE_CLASS.format(_words(label))
 
 
 def _words(label: str) -> str:
-    """A label as words of a sentence: "Pleural_Thickening" is pleural thickening."""
+    """Return a label as words of a sentence: "Pleural_Thickening" is pleural thickening."""
     return " ".join(label.replace("_", " ").lower().split())
 
 
@@ -97,7 +97,7 @@ def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[
     mimic = records.card.name.startswith("MIMIC-CXR")
     files = table[["report", "study_id"]].drop_duplicates("report")
     found = {
-        file: _sections_of(access.local(root, file), study if mimic else "")
+        file: _sections_of(locations.local_copy(root, file), study if mimic else "")
         for file, study in track(zip(*(files[c].tolist() for c in files), strict=True), "reading reports", len(files))
         if file
     }
@@ -115,7 +115,7 @@ def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
 
 
 def contexts(report: str) -> dict[str, str]:
-    """What a report gives for each of CONTEXTS, white space collapsed; the last of that name wins, "" where none is."""
+    """Return a report's text for each of CONTEXTS, white space collapsed; the last of a name wins, "" if none."""
     found = dict.fromkeys(CONTEXTS, "")
     for section in parse(report):
         if section.name in found and not section.aside:
@@ -124,7 +124,7 @@ def contexts(report: str) -> dict[str, str]:
 
 
 def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:
-    """The mini-report of each row [N] of a table with the card's labels."""
+    """Return the mini-report of each row [N] of a table with the card's labels."""
     if not card.multi_label:
         return [mini_report_of_class(label) for label in table["label"].tolist()]
     values = raw_labels(table, card)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Read tables and files of an archive: from folders, URLs, DuckDB and BigQuery."""

@@ -1,12 +1,14 @@
-"""How a database is named: `duckdb:///file.db?table=t`, `bigquery://project/dataset.table`, or with `?sql=SELECT ...`.
+"""Parse the address of a source: a path, a URL, or a database.
 
-A database without a table is a folder of tables. Options stand behind the `?`, joined by `&`:
+A database is `duckdb:///file.db?table=t` or `bigquery://project/dataset.table`, or has `?sql=SELECT ...`.
+
+A database without a table is treated as a folder of tables. Options follow the `?`, joined by `&`:
 
     table=t                      one table; schema.t in DuckDB
     sql=SELECT ...               or sql=@query.sql, a file: one SELECT statement instead of a table
     root=DIR                     where the images lie, which are in no database
     billing=my-project           BigQuery: the project that pays, if not your credentials' own
-    maximum_bytes_billed=N       BigQuery: what one query may read, 10 GB where it is not said
+    maximum_bytes_billed=N       BigQuery: the most that one query may read; 10 GB by default
 """
 
 import re
@@ -33,8 +35,18 @@ PROJECT = r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]*"
 
 
 def is_database(source: str) -> bool:
-    """Whether a source names a database, or a table in one."""
+    """Return True for the address of a database, or of a table in one."""
     return source.lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
+
+
+def is_url(source: str) -> bool:
+    """Return True for any address with a scheme, a database's included, except file://, which is a local path."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source)) and not source.lower().startswith("file://")
+
+
+def is_web(source: str) -> bool:
+    """Return True for a source on a web server."""
+    return source.lower().startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,43 +64,43 @@ class Address:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The URL in the one way in which it is written from here on."""
+        """Return the URL in normal form."""
         options, where = dict(self.options), self.bare
         if self.scheme == "bigquery" and "/" in self.at and "table" in options:
             where += f".{options.pop('table')}"
-        said = "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items())
-        return f"{where}?{said}" if said else where
+        query = "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items())
+        return f"{where}?{query}" if query else where
 
     @property
     def bare(self) -> str:
-        """The URL of the database itself."""
+        """Return the URL of the database itself."""
         return f"{self.scheme}://{quote(self.at, safe='/:')}"
 
     @property
     def shown(self) -> str:
-        """For messages: SQL may name a patient, so it is not repeated."""
+        """Return the address for messages, without its SQL, which may name a patient."""
         return f"{self.bare} (sql)" if "sql" in self.options else str(self)
 
     @property
     def is_table(self) -> bool:
-        """Whether this is a table or a query, not the database."""
+        """Return True for a table or a query, False for the database."""
         return bool(self.options.keys() & {"table", "sql"})
 
     def table(self, name: str) -> "Address":
-        """The table `name` of this database."""
+        """Return the address of the table `name` of this database."""
         return self.with_options(table=name)
 
     def database(self) -> "Address":
-        """The database that this is a table of."""
+        """Return the address of the database that this is a table of."""
         return replace(self, options={k: v for k, v in self.options.items() if k not in {"table", "sql"}})
 
     def with_options(self, **more: str) -> "Address":
-        """The same with other options."""
+        """Return this address with other options."""
         return replace(self, options={**self.options, **more})
 
 
 def parse(source: str) -> Address:
-    """The address that a URL writes.
+    """Parse the URL of a database or of a table in one.
 
     Raises:
         UsageError: for an unknown option, a name that is none, a table and a query at once.
@@ -102,7 +114,7 @@ def parse(source: str) -> Address:
         at = _file(unquote(path), where)
     else:
         at, table = _project(unquote(path).rstrip("/"), where)
-        options = {**options, **_once(table, options, where)}
+        options = {**options, **_table_option(table, options, where)}
     if {"table", "sql"} <= options.keys():
         raise UsageError(f"{where} names a table and has sql: give one of them")
     if "table" in options and not re.fullmatch(rf"{NAME}(?:\.{NAME})?", options["table"]):
@@ -111,7 +123,7 @@ def parse(source: str) -> Address:
 
 
 def query_of(address: Address) -> str:
-    """The SQL of an address, from its file where it names one, without a semicolon at the end; "" where it has none.
+    """Return the SQL of an address, read from its file if it names one, without a final semicolon; "" if none.
 
     Raises:
         UsageError: where the file cannot be read.
@@ -161,7 +173,7 @@ def _project(path: str, where: str) -> tuple[str, str]:
     return (f"{project}/{dataset}" if dataset else project), table or ""
 
 
-def _once(table: str, options: Mapping[str, str], where: str) -> dict[str, str]:
+def _table_option(table: str, options: Mapping[str, str], where: str) -> dict[str, str]:
     if table and "table" in options:
         raise UsageError(f"{where} names two tables: give one")
     return {"table": table} if table else {}

@@ -1,15 +1,21 @@
-"""Tables of a DuckDB file, read in this process: no server. The file is opened for reading alone, and SQL from a
-configuration can reach nothing outside of it: neither files nor the network nor extensions."""
+"""Read tables of a DuckDB file in this process, without a server.
+
+The file is opened read-only, and SQL from a configuration can reach nothing outside it: no files, network, extensions.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.data.sources.address import FORMS, Address, query_of
-from cxr_ft.data.sources.select import Filters, statement
+from cxr_ft.data.sources.table_query import Filters, statement
 from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 _CONFIG = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 
@@ -23,26 +29,28 @@ class DuckdbTable:
             raise UsageError(f"{address.bare} is a database: name a table, {FORMS['duckdb']}, or give sql=SELECT ...")
         self.source = _source(address)
 
-    def fields(self) -> Mapping[str, Any]:
-        """Its columns and their types."""
+    def fields(self) -> "Mapping[str, pa.DataType]":
+        """Return the columns and their types."""
         name = self.address.options.get("table", "").removeprefix("main.")
-        there = tables(self.address) if name else []
-        if name and name.casefold() not in {known.casefold() for known in there}:
-            raise UsageError(f"{self.address.bare} has no table {name}; it has {', '.join(there[:20]) or 'none'}")
+        known_tables = list_tables(self.address) if name else []
+        if name and name.casefold() not in {known.casefold() for known in known_tables}:
+            raise UsageError(
+                f"{self.address.bare} has no table {name}; it has {', '.join(known_tables[:20]) or 'none'}"
+            )
         with _connected(self.address) as connection:
             empty = connection.sql(f"SELECT * FROM {self.source} LIMIT 0").to_arrow_table()
         return {field.name: field.type for field in empty.schema}
 
-    def read(self, columns: Sequence[str], filters: Filters) -> Any:
-        """Those columns of the rows that pass the filters."""
+    def read(self, columns: Sequence[str], filters: Filters) -> "pa.Table":
+        """Return these columns of the rows that pass the filters."""
         sql, named = statement(self.source, columns, filters, quoted, lambda name: f"${name}")
         values = {name: list(among.values) for name, among in named.items() if among.values}
         with _connected(self.address) as connection:
             return connection.sql(sql, params=values).to_arrow_table()
 
 
-def tables(database: Address) -> list[str]:
-    """The tables and views of the file, those of other schemas as schema.table."""
+def list_tables(database: Address) -> list[str]:
+    """Return the tables and views of the file, those of other schemas as schema.table."""
     sql = (
         "SELECT CASE schema_name WHEN 'main' THEN name ELSE schema_name || '.' || name END AS name FROM ("
         "SELECT database_name, schema_name, table_name AS name FROM duckdb_tables() UNION ALL "
@@ -54,12 +62,12 @@ def tables(database: Address) -> list[str]:
 
 
 def quoted(name: str) -> str:
-    """An identifier in quotes."""
+    """Return an identifier in quotes."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _source(address: Address) -> str:
-    """What stands behind FROM.
+    """Return the FROM clause: a quoted table, or the SQL in brackets.
 
     Raises:
         UsageError: where the SQL is not one SELECT.
@@ -79,7 +87,7 @@ def _source(address: Address) -> str:
 
 
 @contextmanager
-def _connected(address: Address) -> Iterator[Any]:
+def _connected(address: Address) -> "Iterator[duckdb.DuckDBPyConnection]":
     try:
         import duckdb
     except ImportError:
@@ -97,7 +105,7 @@ def _connected(address: Address) -> Iterator[Any]:
 
 
 def _without_values(error: Exception) -> str:
-    """What DuckDB says; what it says of values (a text that is no number) may be a patient's, and is left out."""
+    """Return DuckDB's message in one line, but none that quotes a value, which may be a patient's."""
     import duckdb
 
     if isinstance(error, duckdb.DataError):

@@ -1,7 +1,7 @@
-"""CSV, TSV (either may be gzipped) and Parquet files, local or by URL.
+"""Read CSV, TSV (either may be gzipped) and Parquet files, local or by URL.
 
-Of a CSV the wanted columns alone become values, block by block, and rows are dropped as they come; of Parquet the
-wanted columns alone are read, without the row groups that no filter lets pass.
+Of a CSV only the wanted columns are converted, block by block, and rows are filtered as they are read; of Parquet only
+the wanted columns are read, without the row groups that no filter lets pass.
 """
 
 import csv
@@ -12,21 +12,25 @@ import re
 from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from cxr_ft.data.sources import locations
-from cxr_ft.data.sources.select import Among, Filters, is_text
+from cxr_ft.data.sources import remote_files
+from cxr_ft.data.sources.address import is_url, is_web
+from cxr_ft.data.sources.table_query import Among, Filters, is_text
 from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Bytes read at a time; no row of a CSV may be longer.
 _BLOCK = 2**24
 #: Bytes in which the header must end.
 _HEAD = 2**20
-#: A cell that no table holds.
+#: The content of a sentinel row behind the last one; no table has such a cell.
 _MARK = "\x1f\x1f"
 
 
-class Csv:
+class CsvTable:
     """A CSV or TSV; all its columns are text, and an empty cell is missing. A class may be called None."""
 
     def __init__(self, source: str) -> None:
@@ -35,17 +39,17 @@ class Csv:
         with _opened(source) as stream:
             self.header = self._header(stream.read(_HEAD))
 
-    def fields(self) -> Mapping[str, Any]:
-        """Its columns, all text."""
+    def fields(self) -> "Mapping[str, pa.DataType]":
+        """Return the columns, all text."""
         import pyarrow as pa
 
         return dict.fromkeys(self.header, pa.string())
 
-    def read(self, columns: Sequence[str], filters: Filters) -> Any:
-        """Those columns of the rows that pass the filters, in the file's order.
+    def read(self, columns: Sequence[str], filters: Filters) -> "pa.Table":
+        """Return these columns of the rows that pass the filters, in the file's order.
 
         Raises:
-            UsageError: for a row with more or fewer cells than the header, and a quote that is never closed.
+            UsageError: for a row with more or fewer cells than the header, or a quote that is never closed.
         """
         import pyarrow as pa
 
@@ -63,8 +67,8 @@ class Csv:
             raise UsageError(f"{self.source} cannot be read: No columns, it is empty")
         return header
 
-    def _batches(self, stream: BinaryIO, needed: list[str]) -> Iterator[Any]:
-        """The file's rows. A row of marks is put behind them: where it does not come out, a quote swallowed it."""
+    def _batches(self, stream: BinaryIO, needed: list[str]) -> "Iterator[pa.RecordBatch]":
+        """Yield the file's rows. If the sentinel row behind them is not parsed as a row, an open quote contains it."""
         import pyarrow as pa
         from pyarrow import csv as arrow
 
@@ -95,19 +99,19 @@ class Csv:
         yield batch.slice(0, batch.num_rows - 1)
 
 
-class Parquet:
+class ParquetTable:
     """A Parquet file, or a local folder of them."""
 
     def __init__(self, source: str) -> None:
         from pyarrow import dataset
 
-        if not locations.is_url(source):
+        if not is_url(source):
             self.data = dataset.dataset(source, format="parquet", partitioning="hive")
-        elif locations.is_web(source):
-            whole = dataset.ParquetFileFormat().make_fragment(locations.web(source))
+        elif is_web(source):
+            whole = dataset.ParquetFileFormat().make_fragment(remote_files.download(source))
             self.data = dataset.FileSystemDataset([whole], whole.physical_schema, whole.format)
         else:
-            system, path = locations.remote(source)
+            system, path = remote_files.file_system(source)
             self.data = dataset.dataset(path, format="parquet", filesystem=system)
         if counted := _counted(self.data.schema):
             table = self.data.to_table()
@@ -115,12 +119,12 @@ class Parquet:
                 table = table.append_column(name, [list(rows)])
             self.data = dataset.dataset(table)
 
-    def fields(self) -> Mapping[str, Any]:
-        """Its columns; the rows' names that pandas wrote are none."""
+    def fields(self) -> "Mapping[str, pa.DataType]":
+        """Return the columns, without the index that pandas wrote."""
         return {f.name: f.type for f in self.data.schema if not re.fullmatch(r"__index_level_\d+__", f.name)}
 
-    def read(self, columns: Sequence[str], filters: Filters) -> Any:
-        """Those columns of the rows that pass the filters, in the file's order."""
+    def read(self, columns: Sequence[str], filters: Filters) -> "pa.Table":
+        """Return these columns of the rows that pass the filters, in the file's order."""
         import pyarrow.compute as pc
 
         passing = None
@@ -150,19 +154,19 @@ class _Followed(io.RawIOBase):
 
 @contextmanager
 def _opened(source: str) -> Iterator[BinaryIO]:
-    with locations.opened(source) as stream:
+    with remote_files.open_file(source) as stream:
         yield cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if source.lower().endswith(".gz") else stream
 
 
-def _counted(schema: Any) -> dict[str, range]:
+def _counted(schema: "pa.Schema") -> dict[str, range]:
     """Columns that pandas did not write because they only count: the rows' names, which the file's head describes."""
     said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
     kept = [column for column in said.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
     return {str(column["name"]): range(column["start"], column["stop"], column["step"]) for column in kept}
 
 
-def _kept(batch: Any, filters: Filters) -> dict[str, Any]:
-    """The columns of a batch, without the rows that a filter stops."""
+def _kept(batch: "pa.RecordBatch", filters: Filters) -> "dict[str, pa.ChunkedArray]":
+    """Return the columns of a batch, without the rows that a filter stops."""
     import pyarrow as pa
 
     table = pa.Table.from_batches([batch])
@@ -172,7 +176,7 @@ def _kept(batch: Any, filters: Filters) -> dict[str, Any]:
 
 
 def _passes(column: Any, among: Among) -> Any:
-    """Which values of a column, or of an expression, are among those wanted."""
+    """Return a mask of the values of a column, or of an expression, that a filter wants."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -190,7 +194,7 @@ def _passes(column: Any, among: Among) -> Any:
 
 
 def _without_cells(error: str) -> str:
-    """What the parser says, without the row that it says it of."""
+    """Return the parser's message without the row that it quotes."""
     first = error.partition("\n")[0]
     found = re.match(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", first)
     if found is None:

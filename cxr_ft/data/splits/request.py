@@ -14,7 +14,7 @@ from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
 from cxr_ft.data.records import FRONTAL, REPORT_TEXTS, Records, is_phantom, raw_labels
 from cxr_ft.data.reports.text_columns import TEXTS
-from cxr_ft.data.sources.access import is_url
+from cxr_ft.data.sources.address import is_url
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:

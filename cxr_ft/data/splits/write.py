@@ -13,7 +13,7 @@ from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.manifest import FILES, MANIFEST, Manifest, RequestOptions
 from cxr_ft.data.pixels import image_decode
 from cxr_ft.data.records import IDS, SPLITS, Records, is_phantom, root_folder
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import address, locations
 from cxr_ft.data.splits.compiler import CompiledSplits, compile_splits
 from cxr_ft.data.splits.request import SplitRequest, for_texts
 from cxr_ft.errors import LeakError
@@ -49,7 +49,7 @@ def make_splits(source: str, layout: str, request: SplitRequest, out: Path, draw
         compiled = compile_splits(records, request, lambda _: {})
         return write_splits(out, records, layout, request, compiled, draw=draw)
     root = root_folder(records.root)
-    at_hand = access.at_hand(root, list(records.table["path"].head(1000)))
+    at_hand = locations.has_images(root, list(records.table["path"].head(1000)))
 
     def check(paths: Sequence[str]) -> dict[str, tuple[str, str]]:
         return image_decode.unreadable(root, paths) if at_hand else {}
@@ -191,7 +191,7 @@ def _whole_numbers(table: "pd.DataFrame", card: DatasetCard) -> "pd.DataFrame":
 
 
 def _is_local(root: str) -> bool:
-    return not (is_phantom(root) or access.is_url(root))
+    return not (is_phantom(root) or address.is_url(root))
 
 
 def _resolved(root: str) -> str:

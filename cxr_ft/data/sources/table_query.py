@@ -1,12 +1,15 @@
-"""What all kinds of tables share: finding columns, filters as typed values, and the SELECT of those that speak SQL."""
+"""Match column names, type the filters of a query, and write its SELECT: the part that all table backends share."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from cxr_ft.data.sources import cell_text
+from cxr_ft.data.sources import csv_text
 from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Rows wanted: a column's value, or several of which it is one. None is "missing".
 Where = Mapping[str, object]
@@ -16,13 +19,13 @@ Where = Mapping[str, object]
 class Among:
     """The values a column may have, of the column's own type `kind`; `missing`: or none at all."""
 
-    kind: Any
+    kind: "pa.DataType"
     values: tuple[Any, ...]
     missing: bool
 
     @property
     def blank(self) -> tuple[str, ...]:
-        """What is as good as missing when it is written as text (`cxr_ft.data.sources.cell_text`)."""
+        """Return the values that become missing once written as text (`cxr_ft.data.sources.csv_text`)."""
         from pyarrow import types
 
         return ("nan", "NaN") if types.is_floating(self.kind) else ("",) if is_text(self.kind) else ()
@@ -32,19 +35,19 @@ class Among:
 Filters = Mapping[str, Among]
 
 
-class Kind(Protocol):
-    """One table, wherever it is."""
+class TableBackend(Protocol):
+    """An open table: its columns, and the wanted part of it."""
 
-    def fields(self) -> Mapping[str, Any]:
-        """Its columns and their pyarrow types."""
+    def fields(self) -> "Mapping[str, pa.DataType]":
+        """Return the columns and their pyarrow types."""
 
-    def read(self, columns: Sequence[str], filters: Filters) -> Any:
-        """Those columns of the rows that pass every filter, as pyarrow.Table, in no certain order."""
+    def read(self, columns: Sequence[str], filters: Filters) -> "pa.Table":
+        """Return these columns of the rows that pass every filter, in any order of rows."""
 
 
-def find(there: Iterable[str], name: str) -> str | None:
-    """The column that is called `name`, or as databases write it that know no spaces and no capitals; else None."""
-    names = list(there)
+def find_column(columns: Iterable[str], name: str) -> str | None:
+    """Return the column called `name`, exactly or as databases without spaces and capitals write it; else None."""
+    names = list(columns)
     if name in names:
         return name
     alike = [other for other in names if _plain(other) == _plain(name)]
@@ -55,33 +58,33 @@ def _plain(name: str) -> str:
     return re.sub(r"\W", "_", name).casefold()
 
 
-def filters(where: Where, fields: Mapping[str, Any], source: str) -> Filters:
-    """The filters of `where`, each value of its column's type.
+def filters(where: Where, fields: "Mapping[str, pa.DataType]", source: str) -> Filters:
+    """Return the filters of `where`, each value converted to its column's type.
 
     Raises:
-        UsageError: for a column that is not there, or a value that its column cannot have.
+        UsageError: for an unknown column, or a value that its column cannot have.
     """
     out = {}
     for name, wanted in where.items():
-        if (own := find(fields, name)) is None:
+        if (own := find_column(fields, name)) is None:
             raise UsageError(f"{source} has no column {name}; it has {', '.join(list(fields)[:20])}")
         several = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
         if not several:
-            raise UsageError(f"{source}: no value is asked of column {name}; give one or more, or leave it out")
-        cells = [cell_text.cell(value) for value in several]
+            raise UsageError(f"{source}: the filter of column {name} has no value; give one or more, or leave it out")
+        cells = [csv_text.cell(value) for value in several]
         typed = [_typed(cell, fields[own], f"{source}: column {name}") for cell in cells if cell is not None]
         out[own] = Among(fields[own], tuple(typed), None in cells)
     return out
 
 
-def is_text(kind: Any) -> bool:
-    """Whether a pyarrow type is text."""
+def is_text(kind: "pa.DataType") -> bool:
+    """Return True if a pyarrow type is text."""
     from pyarrow import types
 
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def _typed(cell: str, kind: Any, what: str) -> Any:
+def _typed(cell: str, kind: "pa.DataType", what: str) -> Any:
     import pyarrow as pa
     from pyarrow import types
 
@@ -94,7 +97,7 @@ def _typed(cell: str, kind: Any, what: str) -> Any:
     try:
         return pa.scalar(cell).cast(kind).as_py()
     except pa.ArrowInvalid:
-        raise UsageError(f"{what} is of type {kind}, and a value asked of it is not") from None
+        raise UsageError(f"{what} is of type {kind}, and a value of its filter is not") from None
 
 
 def statement(
@@ -104,11 +107,11 @@ def statement(
     quote: Callable[[str], str],
     parameter: Callable[[str], str],
 ) -> tuple[str, dict[str, Among]]:
-    """A SELECT of `columns` from `source`, already quoted, and the filters by the names of their parameters.
+    """Return a SELECT of `columns` from `source`, already quoted, and the filters by the names of their parameters.
 
     Args:
-        quote: a column's name as the dialect quotes it.
-        parameter: a list parameter as the dialect writes it behind IN.
+        quote: quotes a column's name in the SQL dialect.
+        parameter: writes a list parameter behind IN in the SQL dialect.
     """
     chosen = ", ".join(quote(name) for name in columns)
     named = {f"p{i}": (column, among) for i, (column, among) in enumerate(filters.items())}

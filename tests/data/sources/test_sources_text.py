@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_ft.data.layouts import _rows
-from cxr_ft.data.sources import access, cell_text, select
+from cxr_ft.data.sources import csv_text, table_query, table_reader
 from cxr_ft.errors import UsageError
 
 CASES = [
@@ -40,7 +40,7 @@ CASES = [
 
 @pytest.mark.parametrize(("values", "wanted"), CASES, ids=lambda v: str(getattr(v, "type", "")))
 def test_every_type_has_one_text(values, wanted):
-    assert cell_text.column(pa.chunked_array([values]), "x").to_pylist() == wanted
+    assert csv_text.column(pa.chunked_array([values]), "x").to_pylist() == wanted
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_every_type_has_one_text(values, wanted):
 )
 def test_what_no_csv_holds_is_refused(values):
     with pytest.raises(UsageError, match=r"column x is of type .* leave it out") as caught:
-        cell_text.as_text(pa.table({"x": values}), "t")
+        csv_text.as_text(pa.table({"x": values}), "t")
     assert "\n" not in str(caught.value)
 
 
@@ -56,7 +56,7 @@ def test_what_no_csv_holds_is_refused(values):
 def test_a_whole_number_is_the_same_in_every_type(number):
     kinds = [pa.int64(), pa.float64(), pa.decimal128(38, 9)]
     exact = [pa.array([Decimal(number) if pa.types.is_decimal(kind) else number], kind) for kind in kinds]
-    assert {cell_text.column(pa.chunked_array([values]), "x")[0].as_py() for values in exact} == {str(number)}
+    assert {csv_text.column(pa.chunked_array([values]), "x")[0].as_py() for values in exact} == {str(number)}
 
 
 CELLS = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
@@ -76,8 +76,8 @@ def test_text_comes_through_every_source_to_the_letter(tmp_path_factory, rows):
     pq.write_table(arrow, folder / "t.parquet")
     wanted = pd.DataFrame({"id": [str(i) for i in ids], "a b": first, "c": second}, dtype="string")
     for name in ("t.csv", "t.parquet"):
-        pd.testing.assert_frame_equal(access.read_table(str(folder / name)), wanted)
-    found = access.read_table(f"duckdb://{folder / 't.db'}?table=t")
+        pd.testing.assert_frame_equal(table_reader.read_table(str(folder / name)), wanted)
+    found = table_reader.read_table(f"duckdb://{folder / 't.db'}?table=t")
     pd.testing.assert_frame_equal(found, wanted)
 
 
@@ -96,8 +96,8 @@ def everywhere(tmp_path_factory):
     )
     arrow = arrow.append_column("kind", pa.array([["", "x"][i % 2] for i in range(50)]).dictionary_encode())
     pq.write_table(arrow, folder / "t.parquet", row_group_size=10)
-    cell_text.as_text(arrow, "t").to_pandas().to_csv(folder / "t.csv", index=False)
-    cell_text.as_text(arrow, "t").to_pandas().to_csv(folder / "t.tsv.gz", index=False, sep="\t")
+    csv_text.as_text(arrow, "t").to_pandas().to_csv(folder / "t.csv", index=False)
+    csv_text.as_text(arrow, "t").to_pandas().to_csv(folder / "t.tsv.gz", index=False, sep="\t")
     with duckdb.connect(str(folder / "t.db")) as connection:
         connection.register("given", arrow)
         connection.execute("CREATE TABLE t AS SELECT * FROM given")
@@ -122,17 +122,17 @@ def test_a_filter_means_the_same_everywhere(everywhere, data):
     names = data.draw(st.lists(st.sampled_from(sorted(WANTED)), unique=True, min_size=1, max_size=3))
     where = {name: data.draw(st.lists(st.sampled_from(WANTED[name]), min_size=1)) for name in names}
     for source in everywhere:
-        whole = access.read_table(source)
+        whole = table_reader.read_table(source)
         keep = pd.Series(True, index=whole.index)
         for name, values in where.items():
-            cells = [cell_text.cell(value) for value in values]
+            cells = [csv_text.cell(value) for value in values]
             keep &= whole[name].isin([c for c in cells if c]) | (whole[name].isna() & (None in cells))
-        found = access.read_table(source, ["id", "score"], where=where)
+        found = table_reader.read_table(source, ["id", "score"], where=where)
         pd.testing.assert_frame_equal(found, whole.loc[keep, ["id", "score"]].reset_index(drop=True))
 
 
 def test_all_kinds_say_the_same(everywhere):
-    first, *others = (access.read_table(source) for source in everywhere)
+    first, *others = (table_reader.read_table(source) for source in everywhere)
     assert len(first) == 50 and first["score"].isna().sum() == 5
     for other in others:
         pd.testing.assert_frame_equal(other, first)
@@ -142,65 +142,68 @@ def test_all_kinds_say_the_same(everywhere):
     ("where", "why"),
     [
         ({"nowhere": 1}, "has no column nowhere; it has id, site"),
-        ({"id": "one"}, "column id is of type int64, and a value asked of it is not"),
-        ({"id": []}, "no value is asked of column id"),
+        ({"id": "one"}, "column id is of type int64, and a value of its filter is not"),
+        ({"id": []}, "the filter of column id has no value"),
         ({"site": {"a": 1}}, "of type struct"),
     ],
 )
 def test_a_filter_that_cannot_be_is_one_line(everywhere, where, why):
     for source in (everywhere[0], everywhere[3]):
         with pytest.raises(UsageError, match=why) as caught:
-            access.table(source, ["id"], where)
+            table_reader.read_arrow(source, ["id"], where)
         assert "\n" not in str(caught.value)
 
 
 def test_wanted_columns_alone_are_read(everywhere):
     for source in everywhere:
-        assert access.table(source, ["score", "id"]).column_names == ["id", "score"]
-        assert access.table(source, ["Score"]).column_names == ["Score"]
+        assert table_reader.read_arrow(source, ["score", "id"]).column_names == ["id", "score"]
+        assert table_reader.read_arrow(source, ["Score"]).column_names == ["Score"]
         with pytest.raises(UsageError, match="has no column x, y; it has id"):
-            access.table(source, ["x", "id", "y"])
+            table_reader.read_arrow(source, ["x", "id", "y"])
 
 
 def test_names_as_databases_write_them():
     there = ["No_Finding", "subject_id", "Age", "age "]
-    assert select.find(there, "No Finding") == "No_Finding" and select.find(there, "Subject_ID") == "subject_id"
-    assert select.find(there, "Age") == "Age" and select.find(["A B", "a_b"], "A.B") is None
+    assert (
+        table_query.find_column(there, "No Finding") == "No_Finding"
+        and table_query.find_column(there, "Subject_ID") == "subject_id"
+    )
+    assert table_query.find_column(there, "Age") == "Age" and table_query.find_column(["A B", "a_b"], "A.B") is None
 
 
 def test_a_file_cut_inside_quotes_is_noticed(tmp_path):
     """As a download that stopped: without a look at its end the last row would hold the rest of the file."""
     (tmp_path / "t.csv").write_text('text,label\n"whole",1\n"half of a te')
     with pytest.raises(UsageError, match=r"ends inside quotes|row . has"):
-        access.read_table(str(tmp_path / "t.csv"))
+        table_reader.read_table(str(tmp_path / "t.csv"))
     (tmp_path / "t.csv").write_text('text,label\n"whole",1\n5" tube,0')
-    assert access.read_table(str(tmp_path / "t.csv"))["text"].tolist() == ["whole", '5" tube']
+    assert table_reader.read_table(str(tmp_path / "t.csv"))["text"].tolist() == ["whole", '5" tube']
 
 
 def test_no_row_stands_in_a_message(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\nJohn Doe,1,2\n")
     with pytest.raises(UsageError, match="row 2 has 3 cells, its header 2") as caught:
-        access.read_table(str(tmp_path / "t.csv"))
+        table_reader.read_table(str(tmp_path / "t.csv"))
     assert "John" not in str(caught.value)
     (tmp_path / "t.csv").write_text("a,b\nJohn Doe,x\n")
-    with pytest.raises(UsageError, match="column a holds what is no number") as caught:
-        access.read_table(str(tmp_path / "t.csv"), dtypes={"a": "float64"})
+    with pytest.raises(UsageError, match="column a holds values that are no numbers") as caught:
+        table_reader.read_table(str(tmp_path / "t.csv"), dtypes={"a": "float64"})
     assert "John" not in str(caught.value)
 
 
 def test_two_columns_of_one_name(tmp_path):
     (tmp_path / "t.csv").write_text("a,a,b\n1,2,3\n")
-    assert access.read_table(str(tmp_path / "t.csv"), ["b"])["b"].tolist() == ["3"]
+    assert table_reader.read_table(str(tmp_path / "t.csv"), ["b"])["b"].tolist() == ["3"]
     with pytest.raises(UsageError, match="two columns a"):
-        access.read_table(str(tmp_path / "t.csv"), ["a"])
+        table_reader.read_table(str(tmp_path / "t.csv"), ["a"])
 
 
 def test_a_row_longer_than_a_block_and_many_blocks(tmp_path):
     rows = ["x" * 3_000_000, *("y" * 10 for _ in range(5))] * 7
     pd.DataFrame({"id": range(len(rows)), "text": rows}).to_csv(tmp_path / "t.csv", index=False)
-    found = access.read_table(str(tmp_path / "t.csv"), where={"id": [1, 40]})
+    found = table_reader.read_table(str(tmp_path / "t.csv"), where={"id": [1, 40]})
     assert found["text"].tolist() == ["y" * 10, "y" * 10]
-    assert access.read_table(str(tmp_path / "t.csv"))["text"].tolist() == rows
+    assert table_reader.read_table(str(tmp_path / "t.csv"))["text"].tolist() == rows
 
 
 @pytest.mark.parametrize(

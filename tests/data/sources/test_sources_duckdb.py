@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from cxr_ft.data.records import root_folder
-from cxr_ft.data.sources import access, address
+from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError
 
 
@@ -25,31 +25,35 @@ def database(tmp_path):
 
 
 def sql(database, text):
-    return access.read_table(f"{database}?sql={text}")
+    return table_reader.read_table(f"{database}?sql={text}")
 
 
 def test_a_database_is_a_folder_of_tables(database):
-    assert access.names(database) == access.tables(database) == ["half", "other.u", "t"]
-    assert access.is_table(f"{database}?table=t") and not access.is_table(database)
-    where = access.join(access.place(database), "t")
-    assert access.split(where) == (access.place(database), "t")
-    assert access.exists(where) and not access.exists(access.join(access.place(database), "labels.yaml"))
-    assert access.files(database) == []
-    assert access.read_table(access.join(database, "half"))["id"].tolist() == ["0", "1", "2", "3"]
-    assert access.read_table(access.join(database, "other.u"))["id"].tolist() == ["1"]
+    assert locations.list_names(database) == table_reader.list_tables(database) == ["half", "other.u", "t"]
+    assert table_reader.is_table(f"{database}?table=t") and not table_reader.is_table(database)
+    where = locations.join(locations.normalized(database), "t")
+    assert locations.split(where) == (locations.normalized(database), "t")
+    assert locations.exists(where) and not locations.exists(
+        locations.join(locations.normalized(database), "labels.yaml")
+    )
+    assert locations.list_files(database) == []
+    assert table_reader.read_table(locations.join(database, "half"))["id"].tolist() == ["0", "1", "2", "3"]
+    assert table_reader.read_table(locations.join(database, "other.u"))["id"].tolist() == ["1"]
 
 
 def test_odd_names_of_columns(database):
-    found = access.read_table(f"{database}?table=t", ['a "b'], where={'a "b': "P3"})
+    found = table_reader.read_table(f"{database}?table=t", ['a "b'], where={'a "b': "P3"})
     assert found['a "b'].tolist() == ["P3", "P3"]
 
 
 def test_a_place_is_written_in_one_way(database, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ways = [database, "duckdb://a b.db", "duckdb:///a b.db", "duckdb://a%20b.db", f"duckdb:///{tmp_path}/a b.db"]
-    assert {access.place(f"{way}?table=t") for way in ways} == {f"duckdb://{quote(str(tmp_path))}/a%20b.db?table=t"}
-    place = access.place(f"{database}?table=t&root=/films/c d")
-    assert access.place(place) == place and access.images(place) == "/films/c d"
+    assert {locations.normalized(f"{way}?table=t") for way in ways} == {
+        f"duckdb://{quote(str(tmp_path))}/a%20b.db?table=t"
+    }
+    place = locations.normalized(f"{database}?table=t&root=/films/c d")
+    assert locations.normalized(place) == place and table_reader.image_root(place) == "/films/c d"
 
 
 QUERIES = [
@@ -68,7 +72,7 @@ def test_a_query_however_it_is_written(database, tmp_path, query, coded):
         (tmp_path / "q.sql").write_text(query + "\n")
         query = f"@{tmp_path / 'q.sql'}"
     said = {"quoted": f"sql={quote(query)}", "form": urlencode({"sql": query})}.get(coded, f"sql={query}")
-    assert access.read_table(f"{database}?{said}")["id"].tolist() == ["1", "2"]
+    assert table_reader.read_table(f"{database}?{said}")["id"].tolist() == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -117,18 +121,18 @@ def test_sql_reads_the_file_and_nothing_else(database, tmp_path, query, why):
 )
 def test_a_wrong_address_is_one_line(database, rest, why):
     with pytest.raises(UsageError, match=why) as caught:
-        access.read_table(database + rest)
+        table_reader.read_table(database + rest)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_none(tmp_path):
     (tmp_path / "t.db").write_text("no database")
     with pytest.raises(UsageError, match="cannot be read: IO Error"):
-        access.names(f"duckdb://{tmp_path}/t.db")
+        locations.list_names(f"duckdb://{tmp_path}/t.db")
     with pytest.raises(UsageError, match="does not exist"):
-        access.names(f"duckdb://{tmp_path}/none.db")
+        locations.list_names(f"duckdb://{tmp_path}/none.db")
     with pytest.raises(UsageError, match="names no file"):
-        access.names("duckdb:///")
+        locations.list_names("duckdb:///")
 
 
 def test_a_query_is_not_repeated_in_messages(database):
@@ -137,16 +141,16 @@ def test_a_query_is_not_repeated_in_messages(database):
 
 
 def test_images_are_in_no_database(database, tmp_path):
-    where = access.place(f"{database}?table=t")
-    root = root_folder(access.images(where))
-    assert not access.at_hand(root, ["1.png"])
+    where = locations.normalized(f"{database}?table=t")
+    root = root_folder(table_reader.image_root(where))
+    assert not locations.has_images(root, ["1.png"])
     with pytest.raises(UsageError, match=r"a%20b\.db holds tables, no images"):
-        access.local(root, "1.png")
-    assert access.images(access.with_images(where, str(tmp_path))) == str(tmp_path)
+        locations.local_copy(root, "1.png")
+    assert table_reader.image_root(table_reader.with_image_root(where, str(tmp_path))) == str(tmp_path)
     with pytest.raises(UsageError, match="--root goes with"):
-        access.with_images(str(tmp_path / "t.csv"), str(tmp_path))
+        table_reader.with_image_root(str(tmp_path / "t.csv"), str(tmp_path))
 
 
 def test_a_database_that_a_notebook_holds_open(database, tmp_path):
     with duckdb.connect(str(tmp_path / "a b.db"), read_only=True):
-        assert len(access.read_table(f"{database}?table=t", where={"fold": [0, 1]})) == 6
+        assert len(table_reader.read_table(f"{database}?table=t", where={"fold": [0, 1]})) == 6

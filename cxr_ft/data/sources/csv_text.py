@@ -1,20 +1,25 @@
-"""Columns of any type as text, as a CSV would hold them, so that no result depends on where a table was kept.
+"""Convert columns of any type to the text a CSV would hold, so that results do not depend on a table's source.
 
 Whole numbers bear no point (1, also where a 1.0 or a NUMERIC is stored), true and false are 1 and 0, dates and times
-are ISO 8601 with a space and no zeros behind the seconds, times with a zone are in UTC. What is not a number and the
-empty text are missing: a CSV knows no difference.
+are ISO 8601 with a space and no zeros behind the seconds, times with a zone are in UTC. NaN and the empty text
+are missing: a CSV knows no difference.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    import pyarrow as pa
 
 #: Whole numbers up to here are exact in float64.
 _EXACT = 2.0**53
 
 
-def as_text(table: Any, where: str) -> Any:
-    """A pyarrow.Table of text columns from one of any.
+def as_text(table: "pa.Table", where: str) -> "pa.Table":
+    """Return a table with every column as text.
 
     Raises:
         UsageError: for a column of lists, records, bytes or intervals, which no CSV holds.
@@ -25,8 +30,8 @@ def as_text(table: Any, where: str) -> Any:
     return pa.table(columns, names=table.column_names)
 
 
-def column(values: Any, what: str) -> Any:
-    """One column (pyarrow.ChunkedArray) as text, missing where it is empty."""
+def column(values: "pa.ChunkedArray", what: str) -> "pa.ChunkedArray":
+    """Return one column as text, missing where it is empty; `what` names it in errors."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -37,7 +42,7 @@ def column(values: Any, what: str) -> Any:
 
 
 def cell(value: object) -> str | None:
-    """One value of Python's as text, by the same rules."""
+    """Return one Python value as text, by the same rules."""
     import pyarrow as pa
 
     if isinstance(value, str | int) and not isinstance(value, bool):
@@ -46,7 +51,7 @@ def cell(value: object) -> str | None:
     return None if text is None else str(text)
 
 
-def _text(values: Any, what: str) -> Any:
+def _text(values: "pa.ChunkedArray", what: str) -> "pa.ChunkedArray":
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import types
@@ -70,7 +75,7 @@ def _text(values: Any, what: str) -> Any:
     raise UsageError(f"{what} is of type {kind}, which is no text: leave it out, or write it as text in the SQL")
 
 
-def _floats(values: Any) -> Any:
+def _floats(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -84,7 +89,7 @@ def _floats(values: Any) -> Any:
     return pc.if_else(pc.is_nan(exact), None, text)
 
 
-def _decimal(value: Any) -> str | None:
+def _decimal(value: "Decimal | None") -> str | None:
     if value is None:
         return None
     digits = f"{value:f}"

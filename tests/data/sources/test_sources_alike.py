@@ -19,7 +19,7 @@ from cxr_ft import plugins
 from cxr_ft.cli import split
 from cxr_ft.data import manifest
 from cxr_ft.data.layouts import mimic_cxr, nih, table
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import bigquery_client, table_reader
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 
@@ -40,7 +40,7 @@ def server():
 
 def csvs(source, layout, out, url, **asked):
     """The split CSVs of a source, by name."""
-    with access.bigquery_endpoint(url):
+    with bigquery_client.use_endpoint(url):
         make_splits(str(source), layout, SplitRequest(**{"per_label": 4, "views": "all", **asked}), out)
     return {file.name: file.read_bytes() for file in out.glob("*_split.csv")} | {
         "sampled": next(out.glob("sampled_*.csv")).read_bytes()
@@ -130,7 +130,7 @@ def test_a_mapped_table_whatever_its_types(tmp_path_factory, server, data):
             'columns: {path: "{File}.png", subject_id: Patient, age: age, findings: said}\n'
             "labels: {Edema: Edema flag, Nodule: nodule}\n"
         )
-        with access.bigquery_endpoint(server.url):
+        with bigquery_client.use_endpoint(server.url):
             records = table.records(str(folder / f"{kind}.yaml")).table
         found[kind] = records.sort_values("dicom_id", ignore_index=True)
     assert len(found["csv"]) == count / 2 and found["csv"]["subject_id"].iloc[0] == "1000"
@@ -226,7 +226,7 @@ def test_mimic_cxr_from_its_tables(mimic, server, tmp_path, asked):
     tree, *databases = mimic
     wanted = csvs(tree, "mimic_cxr", tmp_path / "tree", server.url, **asked)
     for place, rooted in zip(databases, (True, False), strict=True):
-        source = access.with_images(place, str(tree)) if rooted else place
+        source = table_reader.with_image_root(place, str(tree)) if rooted else place
         out = tmp_path / place.partition(":")[0]
         assert csvs(source, "mimic_cxr", out, server.url, **asked) == wanted
         said = manifest.read(out)

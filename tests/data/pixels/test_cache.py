@@ -18,7 +18,7 @@ from cxr_ft.data import manifest
 from cxr_ft.data.dataset.open_split import open_split
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.pixels import cache, image_decode, shards
-from cxr_ft.data.sources import access
+from cxr_ft.data.sources import locations
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
@@ -142,7 +142,7 @@ def test_remote_images_are_fetched_once_and_cached(few):
     fsspec = pytest.importorskip("fsspec")
     root, paths = few
     fsspec.filesystem("memory").put(str(root), "/cached/films", recursive=True)
-    mirror = access.mirror("memory://cached/films")
+    mirror = locations.mirror_folder("memory://cached/films")
     images = cache.cached(mirror, paths, SIZE)[:]
     np.testing.assert_array_equal(images, expected(root, paths))
     shutil.rmtree(mirror)  # what was fetched may go: the pixels are there

@@ -1,13 +1,14 @@
-"""The restart intervals of a JPEG stream (ITU-T T.81 B.2 and E.1.4), which no decoder counts.
+"""Count the restart intervals of a JPEG stream (ITU-T T.81 B.2 and E.1.4), which no decoder does.
 
-A stream that ends between two of them looks whole: libjpeg fills up the others in silence, and Pillow with it.
+A stream that ends between two of them looks whole: libjpeg, and so Pillow and imagecodecs, fills in the missing
+ones silently.
 """
 
 import re
 import struct
 from collections.abc import Iterator
 
-from cxr_ft.data.dicom.refusal import DicomError, Reason
+from cxr_ft.data.dicom.dicom_error import DicomError, Reason
 
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 LOSSLESS_FRAMES = {0xC3, 0xC7, 0xCB, 0xCF}
@@ -44,7 +45,7 @@ def check_restarts(stream: bytes) -> None:
 
 
 def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Marker, body and the place behind it of each segment of the first image."""
+    """Yield marker, body and end offset of each segment of the first image."""
     at = 2
     for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(stream, at)
@@ -58,13 +59,13 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _restarts(stream: bytes, at: int) -> int:
-    """The restart markers in the coded data that begin at `at`."""
+    """Count the restart markers in the coded data that begin at `at`."""
     end = found.start() if (found := _MARKER.search(stream, at)) else len(stream)
     return sum(stream.count(marker, at, end) for marker in RESTARTS)
 
 
 def _units(frame: bytes, scan: bytes, side: int) -> int:
-    """The minimum coded units of a scan (A.2), made of blocks of `side` x `side` samples."""
+    """Count the minimum coded units of a scan (A.2), made of blocks of `side` x `side` samples."""
     rows, columns, count = struct.unpack_from(">HHB", frame, 1)
     factors = {frame[at]: divmod(frame[at + 1], 16) for at in range(6, 6 + 3 * count, 3)}
     wide, high = (max(sizes) for sizes in zip(*factors.values(), strict=True))

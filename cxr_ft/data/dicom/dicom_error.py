@@ -1,11 +1,11 @@
-"""Why an image file is refused, and the error that says so."""
+"""Define the error of an unreadable image file, with its reason code."""
 
 import enum
 from pathlib import Path
 
 
 class Reason(enum.StrEnum):
-    """Why a file is refused, as a code that tables and scripts can count on."""
+    """The reason codes of rejected files; tables and scripts rely on them."""
 
     NOT_READABLE = "not_readable"
     NOT_DICOM = "not_dicom"
@@ -36,5 +36,5 @@ class DicomError(Exception):
         return f"{self.path or 'image'}: {self.detail} ({self.reason})"
 
     def at(self, path: Path) -> "DicomError":
-        """The same error, with the file it is about."""
+        """Return the same error with the path of its file."""
         return DicomError(self.reason, self.detail, path)

@@ -1,4 +1,4 @@
-"""A picture made smaller by exact area means, or larger.
+"""Resample an image: exact area means where it shrinks, bilinear where it grows.
 
 OpenCV's area mean is scalar code, and on a whole radiograph most of the time that reading one takes. So rows are
 averaged here, a band at a time while it is in the processor's cache: grey levels by look-up, then a product with the
@@ -16,7 +16,7 @@ BAND = 40
 
 
 def resample(image: Image, levels: Levels, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """An image [H, W] or [H, W, 3] as grey levels, uint8 [height, width].
+    """Return an image [H, W] or [H, W, 3] as grey levels, uint8 [height, width].
 
     Area mean along the sides that shrink, then linear along those that grow, and one rounding at the end.
     """
@@ -30,7 +30,7 @@ def resample(image: Image, levels: Levels, height: int, width: int) -> npt.NDArr
 
 
 def _rows(image: Image, levels: Levels, rows: int) -> Grey:
-    """The grey levels [rows, W], each row the mean over its share of the image's rows."""
+    """Return the grey levels [rows, W], each row the mean over its share of the image's rows."""
     edges = np.linspace(0, len(image), rows + 1)
     step = max(1, round(BAND * rows / len(image)))
     means = np.empty((rows, image.shape[1]), dtype=np.float32)
@@ -46,7 +46,7 @@ def _rows(image: Image, levels: Levels, rows: int) -> Grey:
 
 
 def _shares(ends: npt.NDArray[np.float64], first: int, last: int) -> Grey:
-    """How much of each mean, between neighbouring `ends`, each row from `first` to `last` makes up: [means, rows]."""
+    """Return the weight of each row from `first` to `last` in each mean between neighbouring `ends`: [means, rows]."""
     row = np.arange(first, last)
     overlap = np.minimum(ends[1:, None], row + 1) - np.maximum(ends[:-1, None], row)
     shares: Grey = (np.maximum(overlap, 0) / (ends[1] - ends[0])).astype(np.float32)

@@ -1,6 +1,6 @@
-"""A walk through a DICOM header by hand: explicit VR little endian (PS3.5 7.1.2, 7.5), and nothing else.
+"""Parse the header of an explicit VR little endian file (PS3.5 7.1.2, 7.5), without pydicom.
 
-Whatever it does not know, it leaves to pydicom by `UnknownError`; what it does give equals pydicom's value.
+Anything else raises `UnknownError` and is left to pydicom; each value that is returned equals pydicom's.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ class MoreError(Exception):
     """The walk needs more bytes of the file."""
 
 
-def by_hand(path: Path | str, numbers: tuple[int, ...], wanted: frozenset[int]) -> tuple[Value, ...]:
-    """The values of the tags `numbers` in a file; `wanted` are these, CHARSET and SYNTAX.
+def parse_tags(path: Path | str, numbers: tuple[int, ...], wanted: frozenset[int]) -> tuple[Value, ...]:
+    """Return the values of the tags `numbers` in a file; `wanted` are these, CHARSET and SYNTAX.
 
     Raises:
         UnknownError: for anything out of the ordinary; RecursionError for sequences nested by the thousand.
@@ -60,7 +60,7 @@ def by_hand(path: Path | str, numbers: tuple[int, ...], wanted: frozenset[int]) 
 
 
 def _walk(data: bytes, wanted: frozenset[int], *, whole: bool) -> dict[int, tuple[bytes, bytes]]:
-    """VR and raw value of the wanted tags, up to the pixel data or the end of the file.
+    """Return VR and raw value of the wanted tags, up to the pixel data or the end of the file.
 
     Every element is visited, not only those up to the last tag wanted: pydicom takes one out of order as well.
     """
@@ -75,6 +75,7 @@ def _walk(data: bytes, wanted: frozenset[int], *, whole: bool) -> dict[int, tupl
         tag = group << 16 | element
         if tag in _PIXELS:
             break
+        # Tags must ascend (PS3.5 7.1). pydicom reads files that break the rule, so those are left to it.
         if tag <= last or group == 0xFFFE:
             raise UnknownError
         last = tag
@@ -110,7 +111,7 @@ def _check_encoding(found: dict[int, tuple[bytes, bytes]]) -> None:
 
 
 def _after_items(data: bytes, at: int, *, whole: bool) -> int:
-    """The place behind a sequence of undefined length whose first item is at `at` (PS3.5 7.5.2)."""
+    """Return the offset behind a sequence of undefined length whose first item is at `at` (PS3.5 7.5.2)."""
     while True:
         if at + 8 > len(data):
             raise UnknownError if whole else MoreError
@@ -125,7 +126,7 @@ def _after_items(data: bytes, at: int, *, whole: bool) -> int:
 
 
 def _after_elements(data: bytes, at: int, end: int | None, *, whole: bool) -> int:
-    """The place behind an item's elements, which fill it up to `end`, or up to a delimiter where `end` is None."""
+    """Return the offset behind an item's elements, which end at `end`, or at a delimiter if `end` is None."""
     while at != end:
         if at + 12 > len(data) or (end is not None and at > end):
             raise UnknownError if whole else MoreError
@@ -152,7 +153,7 @@ def _after_elements(data: bytes, at: int, end: int | None, *, whole: bool) -> in
 
 
 def _value(found: tuple[bytes, bytes]) -> Value:
-    """A raw value as pydicom would give it (its `values` module); anything unusual is left to it."""
+    """Return a raw value as pydicom would (its `values` module); anything unusual is left to it."""
     vr, raw = found
     if vr == b"US" and len(raw) == 2:
         return raw[0] | raw[1] << 8

@@ -13,7 +13,7 @@ pytest.importorskip("google.cloud.bigquery")
 pytest.importorskip("sqlglot")
 from bigquery_server import Server, allow_this_machine, serve
 
-from cxr_ft.data.sources import access, bigquery_client, endpoint
+from cxr_ft.data.sources import bigquery_client, locations, table_reader
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cache_folder
 
@@ -56,7 +56,7 @@ def server():
         "cxr.many", {"id": "INTEGER", "fold": "INTEGER", "word": "STRING"}, [[i, i % 5, f"w{i}"] for i in range(40)]
     )
     http, url = serve(here)
-    with access.bigquery_endpoint(url):
+    with bigquery_client.use_endpoint(url):
         here.url = url
         yield here
     http.shutdown()
@@ -74,25 +74,25 @@ def jobs(server, dry=False):
 @pytest.mark.parametrize("name", TYPES)
 def test_every_type_comes_through(server, name):
     _, value, kind = TYPES[name]
-    found = access.table("bigquery://hospital/cxr.types", [name])
+    found = table_reader.read_arrow("bigquery://hospital/cxr.types", [name])
     assert found.num_rows == 2 and found[name][0].as_py() == value
     assert kind is None or found.schema.field(name).type == kind
-    again = access.table("bigquery://hospital/cxr.types", [name])
+    again = table_reader.read_arrow("bigquery://hospital/cxr.types", [name])
     assert again.equals(found) and again.schema == found.schema and len(jobs(server)) == 1
 
 
 def test_types_that_have_none_here_are_refused(server):
     server.load("cxr.odd", {"id": "INTEGER", "wait": "INTERVAL"}, [[1, dt.timedelta(days=1)]])
     with pytest.raises(UsageError, match="column wait is an INTERVAL"):
-        access.table("bigquery://hospital/cxr.odd")
-    assert access.table("bigquery://hospital/cxr.odd", ["id"]).num_rows == 1
+        table_reader.read_arrow("bigquery://hospital/cxr.odd")
+    assert table_reader.read_arrow("bigquery://hospital/cxr.odd", ["id"]).num_rows == 1
     with pytest.raises(UsageError, match="column raw is of type binary"):
-        access.read_table("bigquery://hospital/cxr.types")
+        table_reader.read_table("bigquery://hospital/cxr.types")
 
 
 def test_as_text_it_is_what_a_csv_would_hold(server):
     names = [name for name in TYPES if name not in {"raw", "several", "record"}]
-    found = access.read_table("bigquery://hospital/cxr.types", names)
+    found = table_reader.read_table("bigquery://hospital/cxr.types", names)
     wanted = ["10000032", "0.5", "1.5", "0.25", "1", TYPES["words"][1], "2180-05-06", "2180-05-06 01:02:03.000004"]
     wanted += ["01:02:03", "2180-05-06 01:02:03.000005+00:00", "POINT(1 2)", '{"a": 1}']
     assert found.iloc[0].tolist() == wanted and found.iloc[1].isna().all()
@@ -100,7 +100,7 @@ def test_as_text_it_is_what_a_csv_would_hold(server):
 
 def test_an_answer_of_many_pages(server):
     server.polls = 2
-    assert sorted(access.table(MANY)["id"].to_pylist()) == list(range(40))
+    assert sorted(table_reader.read_arrow(MANY)["id"].to_pylist()) == list(range(40))
     pages = [path for verb, path, _ in server.asked if "/queries/" in path]
     assert len(pages) >= 40 / server.page
 
@@ -108,17 +108,17 @@ def test_an_answer_of_many_pages(server):
 def test_rows_that_do_not_come_are_missed(server):
     server.sends = 5
     with pytest.raises(UsageError, match="sent 30 of 40 rows"):
-        access.table(MANY)
+        table_reader.read_arrow(MANY)
 
 
 def test_an_empty_answer_has_its_columns(server):
-    found = access.table(MANY, ["id", "word"], where={"id": 1000})
+    found = table_reader.read_arrow(MANY, ["id", "word"], where={"id": 1000})
     assert found.num_rows == 0 and found.schema.types == [pa.int64(), pa.string()]
 
 
 def test_columns_and_filters_are_pushed_down_and_values_are_parameters(server):
     evil = "w1' OR '1'='1"
-    found = access.table(MANY, ["id"], where={"word": ["w3", "w7", evil], "fold": [3, None]})
+    found = table_reader.read_arrow(MANY, ["id"], where={"word": ["w3", "w7", evil], "fold": [3, None]})
     assert found.to_pydict() == {"id": [3]}
     (query,) = jobs(server)
     assert query["query"].startswith("SELECT `id` FROM `hospital.cxr.many` WHERE ") and "w3" not in query["query"]
@@ -127,66 +127,68 @@ def test_columns_and_filters_are_pushed_down_and_values_are_parameters(server):
 
 def test_a_query_in_place_of_a_table(server):
     source = "bigquery://hospital?sql=SELECT id + 1 AS next, word FROM cxr.many WHERE fold = 0;"
-    assert sorted(access.table(source, ["next"], where={"next": [1, 6, 7]})["next"].to_pylist()) == [1, 6]
+    assert sorted(table_reader.read_arrow(source, ["next"], where={"next": [1, 6, 7]})["next"].to_pylist()) == [1, 6]
     for wrong in ("SELECT 1; SELECT 2", "DELETE FROM cxr.many WHERE true", "DROP TABLE cxr.many"):
         with pytest.raises(UsageError, match="one SELECT statement"):
-            access.table(f"bigquery://hospital?sql={wrong}")
+            table_reader.read_arrow(f"bigquery://hospital?sql={wrong}")
     assert len(jobs(server)) == 1
 
 
 def test_a_server_that_tells_no_kind_of_statement(server):
     server.says_kind = False
-    assert access.table("bigquery://hospital?sql=WITH x AS (SELECT 1 AS a) SELECT a FROM x")["a"].to_pylist() == [1]
+    assert table_reader.read_arrow("bigquery://hospital?sql=WITH x AS (SELECT 1 AS a) SELECT a FROM x")[
+        "a"
+    ].to_pylist() == [1]
     for wrong in ("DROP TABLE cxr.many", "SELECT 1; DROP TABLE cxr.many"):
         with pytest.raises(UsageError, match="one SELECT statement"):
-            access.table(f"bigquery://hospital?sql={wrong}")
+            table_reader.read_arrow(f"bigquery://hospital?sql={wrong}")
     assert "cxr.many" in server.tables
 
 
 def test_it_is_tried_dry_and_says_what_it_reads(server, capsys):
-    access.table(MANY)
+    table_reader.read_arrow(MANY)
     assert capsys.readouterr().err == f"{MANY}: the query reads 960 bytes\n"
     assert jobs(server)[0]["maximumBytesBilled"] == "10000000000" and len(jobs(server, dry=True)) == 1
 
 
 def test_too_much_is_refused_before_it_runs(server):
     with pytest.raises(UsageError, match=r"would read 960 bytes, more than 500 bytes.*maximum_bytes_billed=960"):
-        access.table(f"{MANY}?maximum_bytes_billed=500")
+        table_reader.read_arrow(f"{MANY}?maximum_bytes_billed=500")
     assert not jobs(server)
-    assert access.table(f"{MANY}?maximum_bytes_billed=960").num_rows == 40
+    assert table_reader.read_arrow(f"{MANY}?maximum_bytes_billed=960").num_rows == 40
     assert jobs(server)[0]["maximumBytesBilled"] == "960"
     with pytest.raises(UsageError, match="is no number of bytes"):
-        access.table(f"{MANY}?maximum_bytes_billed=many")
+        table_reader.read_arrow(f"{MANY}?maximum_bytes_billed=many")
 
 
 def test_the_server_holds_the_limit_too(server, monkeypatch):
     """Where the table grew after the dry run."""
     monkeypatch.setattr("cxr_ft.data.sources.bigquery_table.BigQueryTable._check", lambda self, size: None)
     with pytest.raises(UsageError, match="bytesBilledLimitExceeded"):
-        access.table(f"{MANY}?maximum_bytes_billed=500")
+        table_reader.read_arrow(f"{MANY}?maximum_bytes_billed=500")
 
 
 # --- what is kept
 
 
 def test_an_answer_is_kept_until_its_table_changes(server, capsys):
-    first = access.table(MANY, ["id"])
-    assert access.table(MANY, ["id"]).equals(first) and len(jobs(server)) == 1
-    assert "nothing has changed since" in capsys.readouterr().err
+    first = table_reader.read_arrow(MANY, ["id"])
+    assert table_reader.read_arrow(MANY, ["id"]).equals(first) and len(jobs(server)) == 1
+    assert "no table has changed" in capsys.readouterr().err
     server.execute("DELETE FROM cxr.many WHERE id > 3")
-    assert access.table(MANY, ["id"]).num_rows == 4 and len(jobs(server)) == 2
-    access.table(MANY, ["id"], where={"fold": 1})
-    access.table(MANY, ["id"], where={"fold": 2})
+    assert table_reader.read_arrow(MANY, ["id"]).num_rows == 4 and len(jobs(server)) == 2
+    table_reader.read_arrow(MANY, ["id"], where={"fold": 1})
+    table_reader.read_arrow(MANY, ["id"], where={"fold": 2})
     assert len(jobs(server)) == 4
 
 
 def test_what_is_kept_is_its_users_alone_and_may_be_spoilt(server):
-    first = access.table(MANY)
+    first = table_reader.read_arrow(MANY)
     (file,) = (cache_folder() / "bigquery").iterdir()
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     file.write_bytes(b"spoilt")
-    assert access.table(MANY).equals(first) and len(jobs(server)) == 2
-    assert access.table(MANY).equals(first) and len(jobs(server)) == 2
+    assert table_reader.read_arrow(MANY).equals(first) and len(jobs(server)) == 2
+    assert table_reader.read_arrow(MANY).equals(first) and len(jobs(server)) == 2
 
 
 @pytest.mark.parametrize(
@@ -202,19 +204,19 @@ def test_what_is_kept_is_its_users_alone_and_may_be_spoilt(server):
 def test_what_may_change_unseen_is_not_kept(server, source):
     server.load("cxr.view", {"id": "INTEGER"}, [[1]], kind="VIEW")
     server.load("cxr.outside", {"id": "INTEGER"}, [[1]], kind="EXTERNAL")
-    access.table(source)
-    access.table(source)
+    table_reader.read_arrow(source)
+    table_reader.read_arrow(source)
     assert len(jobs(server)) == 2 and not (cache_folder() / "bigquery").exists()
 
 
 def test_two_servers_do_not_share_what_is_kept(server):
-    access.table(MANY)
+    table_reader.read_arrow(MANY)
     other = Server()
     other.load("cxr.many", {"id": "INTEGER", "fold": "INTEGER", "word": "STRING"})
     other.tables["cxr.many"] = server.tables["cxr.many"]
     http, url = serve(other)
-    with access.bigquery_endpoint(url):
-        assert access.table(MANY).num_rows == 0
+    with bigquery_client.use_endpoint(url):
+        assert table_reader.read_arrow(MANY).num_rows == 0
     http.shutdown()
     http.server_close()
 
@@ -224,17 +226,17 @@ def test_two_servers_do_not_share_what_is_kept(server):
 
 def test_a_busy_server_is_asked_again(server):
     server.fail = [(503, "backendError"), (429, "rateLimitExceeded")]
-    assert access.table(MANY).num_rows == 40
+    assert table_reader.read_arrow(MANY).num_rows == 40
 
 
 @pytest.mark.parametrize(
     ("code", "reason"), [(503, "backendError"), (429, "rateLimitExceeded"), (500, "internalError")]
 )
 def test_a_server_that_stays_busy_is_one_line(server, monkeypatch, code, reason):
-    monkeypatch.setattr(bigquery_client, "PATIENCE", 0.5)
+    monkeypatch.setattr(bigquery_client, "RETRY_SECONDS", 0.5)
     server.fail = [(code, reason)] * 100
     with pytest.raises(UsageError, match="does not answer") as caught:
-        access.table(MANY)
+        table_reader.read_arrow(MANY)
     assert "\n" not in str(caught.value)
 
 
@@ -245,7 +247,7 @@ def test_a_server_that_stays_busy_is_one_line(server, monkeypatch, code, reason)
 def test_a_refusal_is_one_line(server, code, reason, why):
     server.fail = [(code, reason)] * 3
     with pytest.raises(UsageError, match=f"hospital/cxr.many cannot be read: {why}") as caught:
-        access.table(MANY)
+        table_reader.read_arrow(MANY)
     assert "\n" not in str(caught.value)
 
 
@@ -266,21 +268,24 @@ def test_a_refusal_is_one_line(server, code, reason, why):
 )
 def test_what_is_not_there_is_one_line(server, source, why):
     with pytest.raises(UsageError, match=why) as caught:
-        access.table(source)
+        table_reader.read_arrow(source)
     assert "\n" not in str(caught.value) and not jobs(server)
 
 
 def test_no_row_stands_in_a_message(server):
     """What a query says of a value while it runs may be a patient's."""
     with pytest.raises(UsageError, match="a value does not fit") as caught:
-        access.table("bigquery://hospital?sql=SELECT CAST(word AS INT64) AS n FROM cxr.many")
+        table_reader.read_arrow("bigquery://hospital?sql=SELECT CAST(word AS INT64) AS n FROM cxr.many")
     assert "w0" not in str(caught.value)
 
 
 def test_no_server_at_all_is_one_line(monkeypatch):
-    monkeypatch.setattr(bigquery_client, "PATIENCE", 0.5)
-    with access.bigquery_endpoint("http://127.0.0.1:1"), pytest.raises(UsageError, match="does not answer") as caught:
-        access.table(MANY)
+    monkeypatch.setattr(bigquery_client, "RETRY_SECONDS", 0.5)
+    with (
+        bigquery_client.use_endpoint("http://127.0.0.1:1"),
+        pytest.raises(UsageError, match="does not answer") as caught,
+    ):
+        table_reader.read_arrow(MANY)
     assert "\n" not in str(caught.value)
 
 
@@ -290,10 +295,12 @@ def test_no_server_at_all_is_one_line(monkeypatch):
 def test_credentials_are_shown_to_google_alone(server, monkeypatch, tmp_path):
     (tmp_path / "key.json").write_text("{}")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
-    assert access.table(MANY).num_rows == 40
+    assert table_reader.read_arrow(MANY).num_rows == 40
     assert server.headers and not [h for h in server.headers if "authorization" in {name.lower() for name in h}]
-    assert endpoint.is_google(None) and endpoint.is_google("https://bigquery.europe-west3.rep.googleapis.com")
-    assert not any(map(endpoint.is_google, ("http://localhost:9050", "https://googleapis.com.example.org")))
+    assert bigquery_client.is_google(None) and bigquery_client.is_google(
+        "https://bigquery.europe-west3.rep.googleapis.com"
+    )
+    assert not any(map(bigquery_client.is_google, ("http://localhost:9050", "https://googleapis.com.example.org")))
 
 
 def test_without_credentials_one_line_says_what_to_do(monkeypatch, tmp_path):
@@ -302,26 +309,26 @@ def test_without_credentials_one_line_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     with pytest.raises(UsageError, match="gcloud auth application-default login") as caught:
-        access.table("bigquery://physionet-data/mimic_cxr.chexpert")
+        table_reader.read_arrow("bigquery://physionet-data/mimic_cxr.chexpert")
     assert "\n" not in str(caught.value)
 
 
 def test_an_endpoint_is_named_by_flag_or_variable(server, monkeypatch):
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:1")
-    assert access.names("bigquery://hospital/cxr") == ["many", "types"]
-    with access.bigquery_endpoint(None):
-        assert endpoint.chosen() == "http://127.0.0.1:1"
+    assert locations.list_names("bigquery://hospital/cxr") == ["many", "types"]
+    with bigquery_client.use_endpoint(None):
+        assert bigquery_client.endpoint() == "http://127.0.0.1:1"
     monkeypatch.delenv("BIGQUERY_EMULATOR_HOST")
-    with access.bigquery_endpoint(None):
-        assert endpoint.chosen() is None
-    with pytest.raises(UsageError, match="write it as http"), access.bigquery_endpoint("localhost:9050"):
+    with bigquery_client.use_endpoint(None):
+        assert bigquery_client.endpoint() is None
+    with pytest.raises(UsageError, match="write it as http"), bigquery_client.use_endpoint("localhost:9050"):
         pass
 
 
 def test_who_pays_may_be_another(server):
     with pytest.raises(UsageError, match="sql file /nowhere cannot be read"):
-        access.table("bigquery://hospital?sql=@/nowhere")
-    access.table(f"{MANY}?billing=my-project")
+        table_reader.read_arrow("bigquery://hospital?sql=@/nowhere")
+    table_reader.read_arrow(f"{MANY}?billing=my-project")
     posted = {path for verb, path, _ in server.asked if verb == "POST"}
     assert posted == {"projects/my-project/jobs"}
 
@@ -330,13 +337,14 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.cloud.bigquery", None)
     monkeypatch.setitem(sys.modules, "google.cloud", None)
     with pytest.raises(UsageError, match=r"pip install cxr_ft\[bigquery\]"):
-        access.names("bigquery://hospital/cxr")
+        locations.list_names("bigquery://hospital/cxr")
 
 
 def test_a_local_table_loads_no_client(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     code = (
-        f"import sys\nfrom cxr_ft.data.sources import access\naccess.read_table({str(tmp_path / 't.csv')!r})\n"
+        "import sys\nfrom cxr_ft.data.sources.table_reader import read_table\n"
+        f"read_table({str(tmp_path / 't.csv')!r})\n"
         "assert not {'google.cloud.bigquery', 'duckdb', 'requests'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
