@@ -194,16 +194,16 @@ def _read(model: Any, batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
     import torch
 
     ids, mask, order = _joined(batch)
-    wanted = torch.cat((torch.zeros_like(batch["given_mask"], dtype=torch.bool), at), dim=1).gather(1, order)
+    needed = torch.cat((torch.zeros_like(batch["given_mask"], dtype=torch.bool), at), dim=1).gather(1, order)
     if learns_prompts(model):
         out = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
         length = ids.shape[1]
-        return out.logits[:, -length:][wanted], out.hidden_states[-1][:, -length:]
+        return out.logits[:, -length:][needed], out.hidden_states[-1][:, -length:]
     lm: Any = unwrapped(model)
     # Call the model inside PEFT's wrapper, with its adapters, up to its states: the vocabulary projection is large, and
     # few positions need it.
     states = lm.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    return lm.get_output_embeddings()(states[wanted]), states
+    return lm.get_output_embeddings()(states[needed]), states
 
 
 def _joined(batch: Batch) -> tuple["Tensor", "Tensor", "Tensor"]:

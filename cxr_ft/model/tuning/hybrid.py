@@ -50,12 +50,12 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     if not names:
         raise UsageError(f"tuning.targets: {','.join(config.targets)} lie only in the blocks that are trained fully")
     # The modules that own parameters, not the blocks: code that reads a block's attributes would meet PEFT's wrapper.
-    whole = [n for n, module in model.named_modules() if n.startswith(above) and list(module.parameters(recurse=False))]
+    fully = [n for n, module in model.named_modules() if n.startswith(above) and list(module.parameters(recurse=False))]
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.numerator,
         lora_dropout=config.dropout,
         target_modules=names,
-        modules_to_save=[*whole, *new],
+        modules_to_save=[*fully, *new],
     )
     return adapted(model, lora, names)

@@ -126,9 +126,9 @@ class Git:
 
     def card_code(self, *, writes: bool, prompt: Sequence[int]) -> CardCode:
         """Return the lines of a model card: image and prompt are read together, whether it writes or scores."""
-        how = self.processor.image_processor
+        settings = self.processor.image_processor
         inputs = (
-            *card_inputs(self.image_size, how.image_mean, how.image_std),
+            *card_inputs(self.image_size, settings.image_mean, settings.image_std),
             f"start = torch.tensor([{list(prompt)}])  # what a text begins with",
         )
         if not writes:
@@ -179,8 +179,10 @@ class Git:
         Raises:
             ValueError: for images of another dtype or size.
         """
-        how = self.processor.image_processor
-        return normalised(images, self.image_size, how.image_mean, how.image_std, float(how.rescale_factor))
+        settings = self.processor.image_processor
+        return normalised(
+            images, self.image_size, settings.image_mean, settings.image_std, float(settings.rescale_factor)
+        )
 
     def take_processor(self, folder: Path) -> None:
         """Prepare images and texts from now on by the processor that `save` wrote into `folder`."""
@@ -230,8 +232,8 @@ class Git:
         from cxr_ft.model.bases.git import forward
         from cxr_ft.model.bases.git.beam_search import Search
 
-        how = Search(end=self.end, pad=self.tokenizer.pad_token_id, max_new_tokens=max_new_tokens, **search)
-        ids = forward.generate(model, batch, self.views, prompt, how)
+        options = Search(end=self.end, pad=self.tokenizer.pad_token_id, max_new_tokens=max_new_tokens, **search)
+        ids = forward.generate(model, batch, self.views, prompt, options)
         texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return texts
 
@@ -250,8 +252,8 @@ class Git:
 
     def save(self, folder: Path, model: Any) -> None:
         """Write a transformers folder: processor and tokenizer, and the model if there is one."""
-        how, size = self.processor.image_processor, self.image_size
-        how.size, how.crop_size = {"shortest_edge": size}, {"height": size, "width": size}
+        settings, size = self.processor.image_processor, self.image_size
+        settings.size, settings.crop_size = {"shortest_edge": size}, {"height": size, "width": size}
         self.processor.save_pretrained(folder)
         if model is not None:
             from cxr_ft.model.bases.git import multi_view

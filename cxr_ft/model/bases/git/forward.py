@@ -65,17 +65,17 @@ def logits_and_pooled(model: Any, batch: Batch, views: int, at: Tensor) -> tuple
         positions = part[_AT]
         if not eligibility.can_use_fused_path(model):
             return plain_logits(model, part, positions), plain_pooled_of_lm(model, part)
-        git, wanted = eligibility.git_of(model), positions.clone()
-        wanted[:, 0] = True
+        git, needed = eligibility.git_of(model), positions.clone()
+        needed[:, 0] = True
         tokens = frozen_prefix.tokens_of(git, part)
-        states = decoder.text_states(git, tokens, part["input_ids"], part["attention_mask"], at=wanted)
-        starts = wanted.nonzero()[:, 1] == 0  # [N + those of B that `at` leaves out]
-        written = apply_linears((unwrapped(model).output,), to_autocast(states[positions[wanted]]))[0]
-        return written, states[starts]
+        states = decoder.text_states(git, tokens, part["input_ids"], part["attention_mask"], at=needed)
+        starts = needed.nonzero()[:, 1] == 0  # [N + those of B that `at` leaves out]
+        logits_at = apply_linears((unwrapped(model).output,), to_autocast(states[positions[needed]]))[0]
+        return logits_at, states[starts]
 
     results = multi_view.run_by_count(model, {**batch, _AT: at}, views, run)
-    written, states = ([(rows, both[i]) for rows, both in results] for i in (0, 1))
-    return multi_view.in_batch_order(written, at.sum(1)), multi_view.in_batch_order(states)
+    logits_at, states = ([(rows, both[i]) for rows, both in results] for i in (0, 1))
+    return multi_view.in_batch_order(logits_at, at.sum(1)), multi_view.in_batch_order(states)
 
 
 def generate(
@@ -183,8 +183,8 @@ def plain_likelihood(model: Any, pixels: Tensor, start: int, sentences: Tensor) 
     """Return log-probabilities [B, K] of sentences [K, T] (-1: padding); the image is read K times."""
     b, k = len(pixels), len(sentences)
     ids = sentences.repeat(b, 1)
-    given = torch.cat((torch.full((b * k, 1), start, device=ids.device), ids[:, :-1].clamp(min=0)), dim=1)
-    out = model(input_ids=given, pixel_values=pixels.repeat_interleave(k, 0), logits_to_keep=ids.shape[1]).logits
+    shifted = torch.cat((torch.full((b * k, 1), start, device=ids.device), ids[:, :-1].clamp(min=0)), dim=1)
+    out = model(input_ids=shifted, pixel_values=pixels.repeat_interleave(k, 0), logits_to_keep=ids.shape[1]).logits
     chosen = out.float().log_softmax(-1).gather(-1, ids.clamp(min=0)[..., None])[..., 0]
     scores: Tensor = (chosen * (ids >= 0)).sum(1).view(b, k)
     return scores

@@ -52,8 +52,8 @@ def log_probability(lm: Any, tokens: Tensor, start: int, sentences: Tensor) -> T
     prefix = read(lm.git, tokens, torch.full((b, 1), start, device=tokens.device), None)
     states = prefix.state[:, None, None].expand(b, k, 1, -1)
     if t > 1:
-        given = sentences[None, :, :-1].clamp(min=0).expand(b, k, t - 1)
-        rest = extend(lm.git, prefix, TextCache(len(lm.git.encoder.layer), t - 1), given)
+        shifted = sentences[None, :, :-1].clamp(min=0).expand(b, k, t - 1)
+        rest = extend(lm.git, prefix, TextCache(len(lm.git.encoder.layer), t - 1), shifted)
         states = torch.cat((states, rest), dim=2)  # [B, K, T, D]
     counts = (sentences >= 0).expand(b, k, t)
     chosen = _token_log_probabilities(lm, states[counts], sentences.expand(b, k, t)[counts])
