@@ -1,6 +1,7 @@
 """Find the base that reads a model, and put base, head and method together."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from cxr_ft.model import methods
 if TYPE_CHECKING:
     from torch import nn
 
+    from cxr_ft.config import RunConfig
     from cxr_ft.model.protocols import Base, Head, MultiView
 
 #: Models that ship with the package, one folder each.
@@ -89,11 +91,10 @@ class ModelParts:
     tuning: Part
 
 
-def build(config: Any, labels: tuple[str, ...], multi_label: bool, *, weights: bool = True) -> ModelParts:
+def build(config: "RunConfig", labels: tuple[str, ...], multi_label: bool, *, weights: bool = True) -> ModelParts:
     """Return the parts of a run: load the base, attach the head, apply the method.
 
     Args:
-        config: a `cxr_ft.config.RunConfig`.
         weights: False builds everything on the meta device: names and shapes without weights.
 
     Raises:
@@ -122,7 +123,13 @@ def _checkpoint(parts: ModelParts) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def assemble(base: "Base", config: Any, labels: tuple[str, ...], multi_label: bool, apply: Any) -> ModelParts:
+def assemble(
+    base: "Base",
+    config: "RunConfig",
+    labels: tuple[str, ...],
+    multi_label: bool,
+    apply: "Callable[..., nn.Module]",
+) -> ModelParts:
     """Attach the head to a loaded base and tune it by `apply`, a method's own or one that reloads what was saved."""
     import torch
 

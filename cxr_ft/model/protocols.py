@@ -7,7 +7,7 @@ of the vocabulary, D hidden width, L labels, K sentences.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, TypeGuard, Unpack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,16 @@ Roles = Mapping[str, Mapping[str, str]]
 PIXELS = "pixel_values"
 #: Label of a token position that does not count in the loss, as everywhere in torch.
 IGNORE = -100
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of text generation, as `cxr_ft.model.bases.git.beam_search.Search` explains them."""
+
+    beams: int
+    temperature: float
+    top_k: int
+    top_p: float
+    length_penalty: float
 
 
 class Example(Protocol):
@@ -209,13 +219,13 @@ class Writer(Base, Protocol):
         batch: Batch,
         prompt: Sequence[int] | Sequence[Sequence[int]],
         max_new_tokens: int,
-        **search: Any,
+        **search: Unpack[SearchOptions],
     ) -> list[str]:
         """Return B generated texts, without prompt and special tokens.
 
         Args:
             prompt: token ids, the same for all rows; or a list for each row.
-            search: beams, temperature (0: greedy), top_k, top_p, length_penalty; greedy by default.
+            search: options of generation; greedy by default.
         """
 
     def likelihood(self, model: "nn.Module", batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":

@@ -12,12 +12,12 @@ Upstream: transformers/models/{gpt2,llama,mistral,qwen2}.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from cxr_ft.model.bases import _text
 from cxr_ft.model.bases._trim import trimmed
 from cxr_ft.model.peft_models import learns_prompts, unwrapped
-from cxr_ft.model.protocols import Batch, CardCode, Example
+from cxr_ft.model.protocols import Batch, CardCode, Example, SearchOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -156,7 +156,7 @@ class CausalLm(_text.TextBase):
         batch: Batch,
         prompt: Sequence[int] | Sequence[Sequence[int]],
         max_new_tokens: int,
-        **search: Any,
+        **search: Unpack[SearchOptions],
     ) -> list[str]:
         """Return the text after input text and prompt, by transformers' own generation, up to the end token.
 
@@ -217,7 +217,7 @@ def _joined(batch: Batch) -> tuple["Tensor", "Tensor", "Tensor"]:
 
 
 def _generate(
-    model: Any, batch: Batch, prompts: Sequence[Sequence[int]], options: Mapping[str, Any], search: Mapping[str, Any]
+    model: Any, batch: Batch, prompts: Sequence[Sequence[int]], options: Mapping[str, int], search: SearchOptions
 ) -> list["Tensor"]:
     """Return the new token ids of each row after its input text and prompt."""
     import torch
@@ -242,16 +242,22 @@ def _generate(
     return [written[i] for i in range(len(rows))]
 
 
-def _search_options(search: Mapping[str, Any]) -> dict[str, Any]:
+def _search_options(search: SearchOptions) -> dict[str, int | float]:
     """Return our options of generation by transformers' names."""
-    drawn = search.get("temperature", 0) > 0
-    names = ("temperature", "top_k", "top_p") if drawn else ()
-    return {
+    temperature = search.get("temperature", 0.0)
+    options = {
         "num_beams": search.get("beams", 1),
         "length_penalty": search.get("length_penalty", 1.0),
-        "do_sample": drawn,
-        **{name: search[name] for name in names if name in search},
+        "do_sample": temperature > 0,
     }
+    if temperature > 0:
+        options["temperature"] = temperature
+        # Left out, each has the default of transformers.
+        if "top_k" in search:
+            options["top_k"] = search["top_k"]
+        if "top_p" in search:
+            options["top_p"] = search["top_p"]
+    return options
 
 
 def _likelihood(model: Any, batch: Batch, start: int, sentences: Sequence[Sequence[int]]) -> "Tensor":

@@ -6,12 +6,12 @@ Position t predicts token t + 1. Positions that predict prompt, context or paddi
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.heads._reading import ReadingConfig, set_length
 from cxr_ft.model.heads._scoring import writer_of
-from cxr_ft.model.protocols import IGNORE, Base, Batch, Example, is_text_reader
+from cxr_ft.model.protocols import IGNORE, Base, Batch, Example, SearchOptions, is_text_reader
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,10 +68,15 @@ class WritingConfig(ReadingConfig):
                 raise UsageError(f"head.{name}: {getattr(self, name)} does nothing, since {need}")
 
     @property
-    def search(self) -> dict[str, Any]:
+    def search(self) -> SearchOptions:
         """Return the options that a base's `generate` takes."""
-        names = ("beams", "temperature", "top_k", "top_p", "length_penalty")
-        return {name: getattr(self, name) for name in names}
+        return SearchOptions(
+            beams=self.beams,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            length_penalty=self.length_penalty,
+        )
 
 
 class Text:

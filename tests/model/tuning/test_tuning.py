@@ -211,7 +211,7 @@ def test_hybrid_trains_a_block_whole_and_products_below():
         ("oft", {"block": 1}, r"block"),
         ("hybrid", {"layers": 4}, r"4 blocks"),
         ("hybrid", {"layers": 0}, r"use lora"),
-        ("hybrid", {"layers": 1, "targets": "text[1].q"}, r"trained fully alone"),
+        ("hybrid", {"layers": 1, "targets": "text[1].q"}, r"only in the blocks that are trained fully"),
         ("qlora", {"quantise": "int4"}, r"int4.*int8, nf4"),
         ("adapter", {"width": 0}, r"width: 0"),
         ("adalora", {"rank": 4, "start": 4}, r"start: 4.*above rank \(4\)"),

@@ -25,7 +25,7 @@ computes ours, so that no version's loss is used.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.model.assembly import SEED_KEY
 from cxr_ft.model.bases._pixels import CARD_IMPORTS, card_inputs, normalised
 from cxr_ft.model.bases._trim import trimmed
-from cxr_ft.model.protocols import PIXELS, Batch, CardCode, Example, Roles
+from cxr_ft.model.protocols import PIXELS, Batch, CardCode, Example, Roles, SearchOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -221,7 +221,7 @@ class Git:
         batch: Batch,
         prompt: Sequence[int] | Sequence[Sequence[int]],
         max_new_tokens: int,
-        **search: Any,
+        **search: Unpack[SearchOptions],
     ) -> list[str]:
         """Return the text after each row's prompt, up to [SEP].
 
