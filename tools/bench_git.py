@@ -27,8 +27,9 @@ from transformers import GitConfig, GitForCausalLM
 from cxr_ft.model.assembly import silence_libraries
 from cxr_ft.model.bases.git import attention, decoder, eligibility, frozen_prefix, generation
 from cxr_ft.model.bases.git.beam_search import Search
-from cxr_ft.model.bases.git.fused_linear import linears, lowered
+from cxr_ft.model.bases.git.fused_linear import apply_linears, to_autocast
 from cxr_ft.model.heads._next_token_loss import cross_entropy_sum
+from cxr_ft.model.peft_models import unwrapped
 
 LENGTHS = (64, 54, 46, 36)
 NEW = 64
@@ -80,7 +81,7 @@ def fast_loss(model: Any, b: dict[str, Tensor]) -> Tensor:
     """The same number by the walk: image tokens from the store where the batch holds them."""
     git, counts = eligibility.git_of(model), b["labels"] >= 0
     states = decoder.text_states(git, frozen_prefix.tokens_of(git, b), b["input_ids"], b["attention_mask"], at=counts)
-    logits = linears((eligibility.unwrapped(model).output,), lowered(states))[0]
+    logits = apply_linears((unwrapped(model).output,), to_autocast(states))[0]
     return cross_entropy_sum(logits, b["labels"][counts]) / counts.sum()
 
 

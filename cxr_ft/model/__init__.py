@@ -1,1 +1,1 @@
-"""What is trained, and which part of it: bases, heads, targets, tuning methods. Knows no data."""
+"""Put a model together: a pretrained base, a head for the task and a fine-tuning method."""

@@ -1,6 +1,7 @@
-"""Which base reads a model's name or folder, and the parts of a run put together."""
+"""Find the base that reads a model, and put base, head and method together."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,21 +15,22 @@ from cxr_ft.model import methods
 if TYPE_CHECKING:
     from torch import nn
 
+    from cxr_ft.config import RunConfig
     from cxr_ft.model.protocols import Base, Head, MultiView
 
 #: Models that ship with the package, one folder each.
 SHIPPED = Path(__file__).parent / "weights"
-#: A key of ours in a shipped config.json: the model has no weights file, they are drawn from this seed.
+#: Our key in a shipped config.json: the model has no weights file, its weights are random from this seed.
 SEED_KEY = "cxr_ft_random_seed"
 
 
 def shipped() -> tuple[str, ...]:
-    """Names of the models that ship with the package."""
+    """Return the names of the models that ship with the package."""
     return tuple(sorted(p.parent.name for p in SHIPPED.glob("*/config.json")))
 
 
 def family(name: str) -> ModuleType:
-    """The module of the base that reads `name`: a shipped model, a folder, or a hub name.
+    """Return the module of the base that reads `name`: a shipped model, a folder, or a hub name.
 
     Raises:
         UsageError: for an unknown name, a folder without config.json, a family no base reads, or no network.
@@ -47,7 +49,7 @@ def family(name: str) -> ModuleType:
 
 
 def location(name: str) -> Path | None:
-    """The folder of a shipped or local model; None for a hub name."""
+    """Return the folder of a shipped or local model; None for a hub name."""
     folder = SHIPPED / name
     if name in shipped():
         return folder
@@ -59,7 +61,7 @@ def _model_type(name: str, published: list[str]) -> str:
     if folder is not None:
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            # As timm writes it: transformers reads it so, too.
+            # timm's own format; transformers reads it as a timm_wrapper, too.
             return "timm_wrapper" if "architecture" in config else str(config["model_type"])
         except (OSError, json.JSONDecodeError, KeyError, TypeError):
             raise UsageError(f"{folder} holds no config.json with a model_type: give a transformers folder") from None
@@ -74,14 +76,14 @@ def _model_type(name: str, published: list[str]) -> str:
 
 
 def cannot_fetch(name: str, error: Exception) -> UsageError:
-    """The one line for a hub model that cannot be had."""
+    """Return the error for a hub model that cannot be fetched."""
     reason = str(error).strip().splitlines()[0]
     return UsageError(f"cannot get {name} from the hub ({reason}); give a folder, or one of: {', '.join(shipped())}")
 
 
 @dataclass(frozen=True)
 class ModelParts:
-    """A base with a head on it, tuned by a method: what `fit` trains; `tuning` is the method's name and options."""
+    """A base, a head and the model to train; `tuning` is the method's name and options."""
 
     base: "Base"
     head: "Head"
@@ -89,15 +91,14 @@ class ModelParts:
     tuning: Part
 
 
-def build(config: Any, labels: tuple[str, ...], multi_label: bool, *, weights: bool = True) -> ModelParts:
-    """The parts of a run: base loaded, head attached, method applied, in this order.
+def build(config: "RunConfig", labels: tuple[str, ...], multi_label: bool, *, weights: bool = True) -> ModelParts:
+    """Return the parts of a run: load the base, attach the head, apply the method.
 
     Args:
-        config: a `cxr_ft.config.RunConfig`.
-        weights: False builds everything on the meta device: names and counts, no numbers.
+        weights: False builds everything on the meta device: names and shapes without weights.
 
     Raises:
-        UsageError: for whatever cannot be put together.
+        UsageError: if base, head, method and options do not fit together.
     """
     base = family(config.model).load(config.model, weights=weights)
     parts = assemble(base, config, labels, multi_label, methods.load(config.tuning.name).apply)
@@ -107,55 +108,61 @@ def build(config: Any, labels: tuple[str, ...], multi_label: bool, *, weights: b
 
 
 def _checkpoint(parts: ModelParts) -> None:
-    """Have activations computed again in the backward pass.
+    """Switch gradient checkpointing on.
 
     Raises:
-        UsageError: where the model cannot.
+        UsageError: if the model does not support it.
     """
     model: Any = parts.model
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise UsageError(
-            f"train.gradient_checkpointing: {parts.base.name} ({parts.base.family}) cannot; leave it false, and take "
-            "fewer rows at a time (train.micro_batch)"
+            f"train.gradient_checkpointing: {parts.base.name} ({parts.base.family}) cannot; leave it false and use "
+            "a smaller train.micro_batch"
         )
-    # The re-entrant form gives no gradients below a frozen embedding.
+    # The re-entrant form gives no gradients above a frozen embedding.
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def assemble(base: "Base", config: Any, labels: tuple[str, ...], multi_label: bool, apply: Any) -> ModelParts:
-    """Attach the head to a loaded base and put `apply` (a method's, or what reloads one) on it."""
+def assemble(
+    base: "Base",
+    config: "RunConfig",
+    labels: tuple[str, ...],
+    multi_label: bool,
+    apply: "Callable[..., nn.Module]",
+) -> ModelParts:
+    """Attach the head to a loaded base and tune it by `apply`, a method's own or one that reloads what was saved."""
     import torch
 
-    from cxr_ft.model.protocols import TextReader
+    from cxr_ft.model.protocols import is_text_reader
 
     if config.data.image_size is not None:
         base.resize(config.data.image_size)
     if config.data.views > 1:
-        _several(base).read_several(config.data.views)
+        _multi_view(base).read_several(config.data.views)
     method = methods.load(config.tuning.name)
     attach = plugins.load(plugins.HEADS, config.head.name).attach
     with torch.device("meta" if next(base.lm.parameters()).is_meta else "cpu"):
         head = attach(base, config.head.options, labels, multi_label, method.trains)
-    if config.data.context and head.output != "text" and not isinstance(base, TextReader):
+    if config.data.context and head.output != "text" and not is_text_reader(base):
         raise UsageError(
-            f"data.context: {config.head.name} reads images alone; use --task report or both, whose texts read it"
+            f"data.context: {config.head.name} reads only images; use --task report or both, which read the context"
         )
     if config.data.views > 1 and method.trains:
-        head.new_modules = (*head.new_modules, *_several(base).new_modules(head.model))
+        head.new_modules = (*head.new_modules, *_multi_view(base).new_modules(head.model))
     model = apply(head.model, base, config.tuning.options, head.new_modules)
     return ModelParts(base=base, head=head, model=model, tuning=config.tuning)
 
 
-def _several(base: "Base") -> "MultiView":
-    from cxr_ft.model.protocols import MultiView
+def _multi_view(base: "Base") -> "MultiView":
+    from cxr_ft.model.protocols import is_multi_view
 
-    if not isinstance(base, MultiView):
+    if not is_multi_view(base):
         raise UsageError(f"data.views: {base.name} ({base.family}) reads one image a row; use data.views=1, or a GIT")
     return base
 
 
 def silence_libraries() -> None:
-    """Silence what libraries say on import about nothing a user did."""
+    """Silence warnings of libraries that no user can act on."""
     import logging
     import os
     import warnings

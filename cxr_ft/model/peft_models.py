@@ -1,4 +1,4 @@
-"""Tell a model that PEFT has wrapped from a plain one, and get at the plain one."""
+"""Recognise a model in PEFT's wrapper, and return the model inside."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,18 +7,18 @@ if TYPE_CHECKING:
 
 
 def is_peft(model: "nn.Module") -> bool:
-    """Return whether PEFT has wrapped `model`."""
+    """Return True if `model` is in PEFT's wrapper."""
     return hasattr(model, "peft_config")
 
 
 def unwrapped(model: "nn.Module") -> "nn.Module":
-    """Return the model inside PEFT's wrapper, with its adapters in place; a plain model is returned as it is."""
+    """Return the model inside PEFT's wrapper, adapters included; return any other model unchanged."""
     wrapped: Any = model
     inner: nn.Module = wrapped.get_base_model() if is_peft(model) else model
     return inner
 
 
 def learns_prompts(model: "nn.Module") -> bool:
-    """Return whether PEFT has put learnt tokens in front of the text (prompt and prefix tuning)."""
+    """Return True if PEFT adds learnt tokens in front of the text (prompt and prefix tuning)."""
     configs: dict[str, Any] = getattr(model, "peft_config", {})
     return any(config.is_prompt_learning for config in configs.values())

@@ -1,12 +1,12 @@
-"""Target modules: `q,v`, `vision.mlp`, `text[3-5].attn`, ... to exact module names. Zero hits is an error.
+"""Resolve target modules (`q,v`, `vision.mlp`, `text[3-5].attn`) to exact module names. Zero hits is an error.
 
     list  := item (, item)*
     item  := [text | vision] [[first-last]] . role   or   role
     role  := q | k | v | o | up | gate | down | proj, or a group: qkv = q,k,v; attn = qkv,o; mlp = up,gate,down;
              all = attn,mlp
 
-The two towers of one model often use other names for the same thing (in GIT `query` and `q_proj`), and PEFT accepts a
-partly wrong list in silence: so each base says what a role is called in each tower, and PEFT is given full names.
+The two towers of one model often have different names for the same role (in GIT `query` and `q_proj`), and PEFT accepts
+a partly wrong list silently: so each base maps roles to names in each tower, and PEFT gets full names.
 """
 
 import re
@@ -22,7 +22,7 @@ _ITEM = re.compile(r"(?:(?P<tower>\w+)(?:\[(?P<first>\d+)(?:-(?P<last>\d+))?\])?
 
 
 class TargetParts(NamedTuple):
-    """What an item says: its tower, or None for all; its blocks as written, or None for all; its roles one by one."""
+    """An item's tower (None: all), its blocks as written (None: all), and its single roles."""
 
     tower: str | None
     blocks: str | None
@@ -30,10 +30,10 @@ class TargetParts(NamedTuple):
 
 
 def parts(item: str) -> TargetParts:
-    """An item taken apart, whatever the model.
+    """Return the parts of an item, independent of any model.
 
     Raises:
-        UsageError: where it cannot be read.
+        UsageError: if it cannot be parsed.
     """
     match = _ITEM.fullmatch(item)
     if match is None:
@@ -45,12 +45,12 @@ def parts(item: str) -> TargetParts:
 
 
 def resolve(items: Sequence[str], names: Iterable[str], roles: Roles, family: str) -> list[str]:
-    """The full names among `names` that `items` mean, in the model's order, each once.
+    """Return the full names among `names` that `items` mean, in the model's order, each once.
 
     Args:
-        items: the list as the user gave it, as ("q", "vision.mlp").
+        items: the list of the configuration, as ("q", "vision.mlp").
         names: names of all modules of the model.
-        roles: what the base calls each role: tower -> role -> pattern with one group, the block's number.
+        roles: the base's names: tower -> role -> pattern with one group, the block's number.
         family: the base's name, for messages.
 
     Raises:
@@ -61,20 +61,20 @@ def resolve(items: Sequence[str], names: Iterable[str], roles: Roles, family: st
     if not items:
         raise UsageError(f"no target modules given; {_choices(family, roles)}")
     for item in items:
-        found = [
+        matches = [
             name for pattern, blocks in _patterns(item, roles, family) for name in names if _hit(name, pattern, blocks)
         ]
-        if not found:
+        if not matches:
             raise UsageError(f"target {item!r} hits no module of {family}; {_choices(family, roles)}")
-        hits.update(found)
+        hits.update(matches)
     return [name for name in names if name in hits]
 
 
 def narrowest(name: str, roles: Roles) -> str:
-    """The item that means the module `name` and nothing else, as `text[3].q`; of a fused matrix its first role.
+    """Return the item that means only the module `name`, as `text[3].q`; for a fused matrix its first role.
 
     Raises:
-        ValueError: where no role means it.
+        ValueError: if no role means it.
     """
     for tower, words in roles.items():
         for role, pattern in words.items():
@@ -84,20 +84,20 @@ def narrowest(name: str, roles: Roles) -> str:
 
 
 def fused(items: Sequence[str], roles: Roles, family: str) -> list[str]:
-    """A line for each tower where `items` mean more than they say, since one matrix has several roles.
+    """Return a note for each tower in which `items` change other roles too, since one matrix has several roles.
 
     Raises:
         UsageError: for an unknown word.
     """
     meant = {pattern for item in items for pattern, _ in _patterns(item, roles, family)}
-    said = {word for item in items for word in GROUPS.get(item.rpartition(".")[2], (item.rpartition(".")[2],))}
+    named = {word for item in items for word in GROUPS.get(item.rpartition(".")[2], (item.rpartition(".")[2],))}
     lines = []
     for tower, words in roles.items():
         for pattern in dict.fromkeys(words.values()):
             together = [word for word in words if words[word] == pattern]
-            if pattern in meant and not said.issuperset(together):
-                asked = ", ".join(word for word in together if word in said)
-                lines.append(f"{tower}.{asked}: in {family} one matrix is {', '.join(together)}; it is changed whole")
+            if pattern in meant and not named.issuperset(together):
+                subset = ", ".join(word for word in together if word in named)
+                lines.append(f"{tower}.{subset}: in {family} one matrix is {', '.join(together)}; all of it is changed")
     return lines
 
 

@@ -5,7 +5,8 @@ import torch
 
 from cxr_ft import config, plugins
 from cxr_ft.data.dataset.split_dataset import Example
-from cxr_ft.model import assembly
+from cxr_ft.errors import UsageError
+from cxr_ft.model import assembly, methods
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
 
@@ -30,6 +31,17 @@ def wide():
     small = GitConfig(**{**shape, "hidden_size": 64, "intermediate_size": 128, "vision_config": vision})
     torch.manual_seed(0)
     return git.Git(git.tiny().lm.__class__(small), tiny.processor, "git-wide-test")
+
+
+def merged(parts, answers):
+    """The model without any wrapper, and the largest difference in `answers` before and after."""
+    method = methods.load(parts.tuning.name)
+    if method.merge is None:
+        raise UsageError(method.merge_obstacle)
+    with torch.no_grad():
+        before = answers(parts.model.eval())
+        plain = method.merge(parts.model)
+        return plain, float((answers(plain) - before).abs().max())
 
 
 def batch_of(parts):

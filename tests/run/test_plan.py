@@ -17,7 +17,6 @@ from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
-from cxr_ft.model.protocols import HasFrozenPrefix
 from cxr_ft.run.cost import machine_speed, memory, run_forecast, step_forecast
 from cxr_ft.run.features import feature_store
 from cxr_ft.run.training import train
@@ -58,7 +57,7 @@ def compared(chosen):
     batch = parts.head.collate(
         [Example(rng.integers(0, 256, (side, side), dtype=np.uint8), np.zeros(3), text) for text in texts]
     )
-    prefix = parts.base.prefix(parts.model.train()) if isinstance(parts.base, HasFrozenPrefix) else None
+    prefix = parts.base.prefix(parts.model.train()) if parts.base.has_frozen_prefix else None
     if prefix is not None:
         batch = feature_store.FrozenFeatures(prefix, dtype, None).put(batch, [], torch.device("cpu"))
     optimizer = torch.optim.AdamW([p for p in parts.model.parameters() if p.requires_grad], fused=True)

@@ -1,1 +1,1 @@
-"""One file a family of pretrained models; the protocol is `cxr_ft.model.protocols.Base`."""
+"""Read pretrained models: one file for each family, see `cxr_ft.model.protocols.Base`."""

@@ -1,4 +1,4 @@
-"""What the bases that read text share: tokens, and models from folders, hub names, published shapes or a seed."""
+"""Load models and tokenizers of text, and share what all bases of text do."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,25 +11,32 @@ from cxr_ft.model.protocols import Example, Roles
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: Tokens that are read of a text unless asked otherwise, or as many as the model has positions for.
+#: Tokens of a text that are read by default, or as many as the model has positions for.
 LONGEST = 512
-#: `mean` in transformers' own terms, for a model's card.
+#: `mean` as an expression of transformers, for a model card.
 MEAN = "(model(**tokens).last_hidden_state * mask).sum(1) / mask.sum(1)"
-#: Tokens around a pair of texts, besides which there must be room for something.
+#: Lines of a model card that make `tokens` and `mask` of one text.
+CARD_INPUTS = (
+    'tokens = AutoTokenizer.from_pretrained(".")("a text", return_tensors="pt")',
+    'mask = tokens["attention_mask"][..., None]',
+)
+#: Special tokens of a pair of texts; more than these must fit.
 SPECIAL = 4
 
 
 class TextBase:
-    """What a base of texts has besides its model; see `cxr_ft.model.protocols.Base`.
+    """Methods that all bases of text share; see `cxr_ft.model.protocols.TextReader`.
 
     Args:
         lm: the model, of transformers.
         tokenizer: its tokenizer; None on the meta device.
-        name: as the user gave it.
-        roles: the block's pattern and what each role is called in it, by `model_type`.
+        name: as in the configuration.
+        roles: `model_type` -> pattern of a block, and name of each role in it.
     """
 
     family: str
+    reads_text = True
+    writes_text = reads_views = has_processor = has_frozen_prefix = False
 
     def __init__(self, lm: Any, tokenizer: Any, name: str, roles: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
         self.lm, self.tokenizer, self.name = lm, tokenizer, name
@@ -39,11 +46,11 @@ class TextBase:
 
     @property
     def image_size(self) -> int:
-        """0: it reads no image."""
+        """Return 0: it reads no image."""
         return 0
 
     def resize(self, size: int) -> None:
-        """Refused by name.
+        """Refuse.
 
         Raises:
             UsageError: always.
@@ -52,9 +59,9 @@ class TextBase:
 
     @property
     def longest(self) -> int:
-        """How many tokens the model has positions for."""
+        """Return the number of tokens that the model has positions for."""
         config = self.lm.config
-        # RoBERTa counts positions from behind that of padding.
+        # RoBERTa's positions begin after the one of padding.
         skipped = config.pad_token_id + 1 if config.model_type == "roberta" else 0
         return int(config.max_position_embeddings) - skipped
 
@@ -66,7 +73,7 @@ class TextBase:
         self.leave_room(0)
 
     def leave_room(self, tokens: int) -> None:
-        """Leave the positions of `tokens` tokens, learnt or written ones, to others from now on."""
+        """Keep `tokens` positions free for learnt or generated tokens from now on."""
         self._left += tokens
         if self.limit <= SPECIAL:
             raise UsageError(
@@ -76,31 +83,31 @@ class TextBase:
 
     @property
     def limit(self) -> int:
-        """How many tokens of a text are read, special ones counted."""
+        """Return the number of tokens of a text that are read, special ones included."""
         return min(self._cut, self.longest - self._left)
 
     def blocks(self, model: "nn.Module") -> list[str]:
-        """The transformer's blocks."""
+        """Return the names of the transformer's blocks."""
         import re
 
         return [name for name, _ in model.named_modules() if re.fullmatch(self.block, name)]
 
     def save(self, folder: Path, model: Any) -> None:
-        """A transformers folder: the tokenizer, and the model where one is given."""
+        """Write a transformers folder: the tokenizer, and the model if there is one."""
         self.tokenizer.save_pretrained(folder)
         if model is not None:
             model.save_pretrained(folder, safe_serialization=True)
 
 
 def mean(states: "Tensor", mask: "Tensor") -> "Tensor":
-    """The mean of states [B, T, D] over the tokens of mask [B, T] that are no padding, [B, D]."""
+    """Return the mean [B, D] of states [B, T, D] over the tokens where mask [B, T] is 1."""
     weights = mask[..., None].to(states.dtype)
     out: Tensor = (states * weights).sum(1) / weights.sum(1)
     return out
 
 
 def pairs(examples: Sequence[Example]) -> list[str] | None:
-    """The second texts, or None where no example has one."""
+    """Return the second texts, or None if no example has one."""
     out = [example.pair for example in examples]
     return out if any(out) else None
 
@@ -108,15 +115,15 @@ def pairs(examples: Sequence[Example]) -> list[str] | None:
 def load(
     name: str, published: Mapping[str, Mapping[str, Any]], kind: type, make: Callable[[Any], Any], *, weights: bool
 ) -> tuple[Any, Any]:
-    """Model and tokenizer of a shipped name, folder or hub name; on the meta device, without tokenizer, if so asked.
+    """Return model and tokenizer by shipped name, folder or hub name; without `weights` a meta model and None.
 
     Args:
         published: hub names whose shape is known -> `model_type` and arguments of the configuration.
-        kind: transformers' class that reads weights.
-        make: a model from a configuration, with weights drawn at random.
+        kind: class of transformers that reads weights.
+        make: makes a model with random weights from a configuration.
 
     Raises:
-        UsageError: where there is no such model, some of its weights are missing, or no way to fetch it.
+        UsageError: if there is no such model, some of its weights are missing, or it cannot be fetched.
     """
     import torch
     from transformers import AutoConfig
@@ -148,26 +155,26 @@ def load(
 def _pretrained(kind: Any, where: str, name: str) -> Any:
     import torch
 
-    model, said = kind.from_pretrained(
+    model, report = kind.from_pretrained(
         where, use_safetensors=True, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
     )
-    # transformers draws what is missing at random, and only warns. A pooler is never read.
-    missing = sorted(key for key in said["missing_keys"] if "pooler." not in key)
-    if missing or said["mismatched_keys"]:
-        what = ", ".join([*missing, *(str(key) for key in said["mismatched_keys"])][:3])
-        raise UsageError(f"{name} lacks weights of its own configuration ({what}, ...); give a complete folder")
+    # transformers fills in missing weights at random and only warns. A pooler is never read.
+    missing = sorted(key for key in report["missing_keys"] if "pooler." not in key)
+    if missing or report["mismatched_keys"]:
+        names = ", ".join([*missing, *(str(key) for key in report["mismatched_keys"])][:3])
+        raise UsageError(f"{name} lacks weights of its own configuration ({names}, ...); give a complete folder")
     return model
 
 
 def tokenizer_of(where: str | Path) -> Any:
-    """The tokenizer of a folder or hub name."""
+    """Return the tokenizer of a folder or hub name."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
 
 
 def drawn(make: Callable[[Any], Any], config: Any, seed: int = 0) -> Any:
-    """A model whose weights depend on `seed` alone, in evaluation mode; the caller's random state stays as it is."""
+    """Return a model with random weights that depend on `seed` alone; the caller's random state is unchanged."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -176,12 +183,12 @@ def drawn(make: Callable[[Any], Any], config: Any, seed: int = 0) -> Any:
 
 
 def start_and_end(tokenizer: Any) -> tuple[int, int]:
-    """Ids of the token that stands between what is given and what is written, and of the one that ends a text.
+    """Return ids of the token between input text and generated text, and of the one that ends a text.
 
-    The first is a line break, or the token that begins a text where the vocabulary has no line break.
+    The first is a line break, or the token that begins a text if the vocabulary has no line break.
 
     Raises:
-        UsageError: where no token ends a text.
+        UsageError: if no token ends a text.
     """
     end = tokenizer.eos_token_id
     if end is None:

@@ -1,19 +1,23 @@
-"""Causal language models: GPT-2 (Radford et al., 2019), Llama (Touvron et al., arXiv 2302.13971), Mistral (Jiang et
-al., arXiv 2310.06825) and Qwen2 (arXiv 2407.10671).
+"""Read causal language models: GPT-2 (Radford et al., 2019), Llama (Touvron et al., arXiv 2302.13971), Mistral (Jiang
+et al., arXiv 2310.06825) and Qwen2 (arXiv 2407.10671).
 
-A row is the text that is given, a start token (a line break, where the vocabulary has one), and what is written. Where
-only the given text is read, as for classification, it stands alone. Rows are padded on the right, so that each token
-has the position it has alone, under every method.
+A row is the input text, a start token (a line break, if the vocabulary has one), and the generated text; for
+classification the input text alone. Rows are padded on the right, so that each token has the same position as in a row
+without padding, under every method.
+
+Shapes besides those of `protocols`: G input tokens, T generated tokens, M of both together in the longest row.
 
 Upstream: transformers/models/{gpt2,llama,mistral,qwen2}.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from cxr_ft.model.bases import _text
-from cxr_ft.model.protocols import Batch, Example
+from cxr_ft.model.bases._trim import trimmed
+from cxr_ft.model.peft_models import learns_prompts, unwrapped
+from cxr_ft.model.protocols import Batch, CardCode, Example, SearchOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,14 +71,15 @@ class CausalLm(_text.TextBase):
     """A `GPT2LMHeadModel`, `LlamaForCausalLM` or its like; see `cxr_ft.model.protocols.Writer`."""
 
     family = "causal_lm"
+    writes_text = True
 
     def __init__(self, lm: Any, tokenizer: Any, name: str) -> None:
         from transformers import GenerationConfig
 
         super().__init__(lm, tokenizer, name, ROLES)
-        # Of its own a checkpoint may draw tokens or punish repetition: the head's options alone say how it writes.
+        # A checkpoint's own settings may sample tokens or penalise repetition: the head's options alone decide.
         lm.generation_config = GenerationConfig()
-        #: A line break, or what begins a text where the vocabulary has no line break; and what ends a text.
+        #: Ids of a line break (or what begins a text, if the vocabulary has none), and of what ends a text.
         self.start, self.end = -1, -1
         if tokenizer is not None:
             self.start, self.end = _text.start_and_end(tokenizer)
@@ -83,23 +88,36 @@ class CausalLm(_text.TextBase):
 
     @property
     def pools(self) -> dict[str, int]:
-        """The last token's state, which alone has read the whole text, or the mean."""
+        """Return the widths of the last token's state, which alone has read the whole text, and of the mean."""
         return dict.fromkeys(("last", "mean"), int(self.lm.config.hidden_size))
 
     @property
     def code(self) -> dict[str, str]:
-        """By pool, as `pooled` does it; one text has no padding."""
+        """Return the expression of each pool, as `pooled` computes it; a single text has no padding."""
         return {"last": "model(**tokens).last_hidden_state[:, -1]", "mean": _text.MEAN}
 
+    def card_code(self, *, writes: bool, prompt: Sequence[int]) -> CardCode:
+        """Return the lines of a model card; the text that is read, the prompt and what is written stand in a row."""
+        if not writes:
+            return CardCode(imports=(), classes=("AutoModel", "AutoTokenizer"), inputs=_text.CARD_INPUTS)
+        generate = (
+            f'ids = torch.cat((tokens["input_ids"], torch.tensor([{list(prompt)}])), dim=1)',
+            "with torch.no_grad():",
+            "    logits = model(input_ids=ids).logits[:, -1]",
+            "    ids = model.generate(input_ids=ids, max_new_tokens=64, do_sample=False)",
+            'print(AutoTokenizer.from_pretrained(".").batch_decode(ids, skip_special_tokens=True))',
+        )
+        classes = ("AutoModelForCausalLM", "AutoTokenizer")
+        return CardCode(imports=(), classes=classes, inputs=_text.CARD_INPUTS, generate=generate)
+
     def encoder(self, pool: str = "last") -> "nn.Module":
-        """`GPT2Model`, `LlamaModel` or its like: no vocabulary projection."""
-        encoder: nn.Module = self.lm.base_model
-        return encoder
+        """Return a `GPT2Model`, `LlamaModel` or its like, without the vocabulary projection."""
+        return trimmed(self.lm.base_model)
 
     def inputs(self, examples: Sequence[Example]) -> Batch:
-        """given_ids, given_mask int64 [B, G], padded to the batch's longest. Of a pair, the second is the next line.
+        """Return given_ids, given_mask int64 [B, G], padded to the longest text; a pair's second text is the next line.
 
-        Texts are cut at their ends to `limit` tokens. An empty one is the end token alone, as between two documents.
+        Texts are cut at the end to `limit` tokens. An empty one is the end token alone, as between two documents.
         """
         import torch
 
@@ -111,29 +129,25 @@ class CausalLm(_text.TextBase):
         return {"given_ids": ids, "given_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
 
     def pooled(self, model: Any, batch: Batch, pool: str = "last") -> "Tensor":
-        """[B, D]: the state of the given text's last token, or the mean over all of it."""
+        """Return [B, D]: the state of the input text's last token, or the mean over all of it."""
         mask = batch["given_mask"]
         states = _states(model, batch["given_ids"], mask)
         return _text.mean(states, mask) if pool == "mean" else _at_last(states, mask)
 
     def logits(self, model: Any, batch: Batch, at: "Tensor | None" = None) -> "Tensor":
-        """Next-token logits at the positions of input_ids [B, T, V]; with `at`, bool [B, T], there alone: [N, V]."""
-        from cxr_ft.model.bases import _causal_rows
-
+        """Return next-token logits at the positions of input_ids [B, T, W]; with `at`, bool [B, T], there: [N, W]."""
         if at is not None:
-            return _causal_rows.read(model, batch, at)[0]
+            return _read(model, batch, at)[0]
         import torch
 
         everywhere = torch.ones_like(batch["attention_mask"], dtype=torch.bool)
         padded = {**batch, "attention_mask": everywhere.long()}
-        logits = _causal_rows.read(model, padded, everywhere)[0]
+        logits = _read(model, padded, everywhere)[0]
         return logits.view(*everywhere.shape, -1)
 
     def logits_and_pooled(self, model: Any, batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
-        """`logits` at `at` [N, V], and the state [B, D] of the given text's last token, which reads nothing behind."""
-        from cxr_ft.model.bases import _causal_rows
-
-        logits, states = _causal_rows.read(model, batch, at)
+        """Return `logits` at `at` [N, W], and the state [B, D] of the input text's last token, from one pass."""
+        logits, states = _read(model, batch, at)
         return logits, _at_last(states, batch["given_mask"])
 
     def generate(
@@ -142,32 +156,29 @@ class CausalLm(_text.TextBase):
         batch: Batch,
         prompt: Sequence[int] | Sequence[Sequence[int]],
         max_new_tokens: int,
-        **search: Any,
+        **search: Unpack[SearchOptions],
     ) -> list[str]:
-        """Text behind the given text and the prompt by transformers' own generation, stopped at the end token.
+        """Return the text after input text and prompt, by transformers' own generation, up to the end token.
 
         Args:
-            prompt: token ids, the same for all rows; or a list a row.
-            search: beams, temperature, top_k, top_p, length_penalty; greedy where none is given.
+            prompt: token ids, the same for all rows; or a list for each row.
+            search: beams, temperature, top_k, top_p, length_penalty; greedy by default.
         """
-        from cxr_ft.model.bases import _causal_rows
-
         first: Any = prompt[0]
         prompts: Any = [prompt] * len(batch["given_ids"]) if isinstance(first, int) else prompt
-        how = {"max_new_tokens": max_new_tokens, "eos_token_id": self.end, "pad_token_id": self.tokenizer.pad_token_id}
-        rows = _causal_rows.generate(model, batch, prompts, how, search)
+        pad = self.tokenizer.pad_token_id
+        options = {"max_new_tokens": max_new_tokens, "eos_token_id": self.end, "pad_token_id": pad}
+        rows = _generate(model, batch, prompts, options, search)
         texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return texts
 
     def likelihood(self, model: Any, batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
-        """Log-probability of each sentence behind the given text and the start token, [B, K]; the text is read once."""
-        from cxr_ft.model.bases import _causal_rows
-
-        return _causal_rows.likelihood(model, batch, self.start, sentences)
+        """Return the log-probability of each sentence after input text and start token, [B, K]."""
+        return _likelihood(model, batch, self.start, sentences)
 
 
 def _states(model: Any, ids: "Tensor", mask: "Tensor") -> "Tensor":
-    """The states of tokens [B, T] that `encoder` ends with, [B, T, D]; learnt tokens stand in front of them."""
+    """Return the last states of tokens [B, T], [B, T, D], without those of learnt tokens, which come first."""
     out: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     return out[:, -ids.shape[1] :]
 
@@ -178,11 +189,112 @@ def _at_last(states: "Tensor", mask: "Tensor") -> "Tensor":
     return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
 
 
+def _read(model: Any, batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """Return logits [N, W] at the positions `at` [B, T] of input_ids, and states [B, M, D] of the joined rows."""
+    import torch
+
+    ids, mask, order = _joined(batch)
+    needed = torch.cat((torch.zeros_like(batch["given_mask"], dtype=torch.bool), at), dim=1).gather(1, order)
+    if learns_prompts(model):
+        out = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
+        length = ids.shape[1]
+        return out.logits[:, -length:][needed], out.hidden_states[-1][:, -length:]
+    lm: Any = unwrapped(model)
+    # Call the model inside PEFT's wrapper, with its adapters, up to its states: the vocabulary projection is large, and
+    # few positions need it.
+    states = lm.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return lm.get_output_embeddings()(states[needed]), states
+
+
+def _joined(batch: Batch) -> tuple["Tensor", "Tensor", "Tensor"]:
+    """Return ids and mask [B, M], padding last, and the source column (of G + T) of each entry."""
+    import torch
+
+    ids = torch.cat((batch["given_ids"], batch["input_ids"]), dim=1)
+    mask = torch.cat((batch["given_mask"], batch["attention_mask"]), dim=1)
+    order = (1 - mask).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
+    return ids.gather(1, order), mask.gather(1, order), order
+
+
+def _generate(
+    model: Any, batch: Batch, prompts: Sequence[Sequence[int]], options: Mapping[str, int], search: SearchOptions
+) -> list["Tensor"]:
+    """Return the new token ids of each row after its input text and prompt."""
+    import torch
+
+    ids, mask = batch["given_ids"], batch["given_mask"].bool()
+    rows = [torch.cat((ids[i][mask[i]], ids.new_tensor(prompt))) for i, prompt in enumerate(prompts)]
+    lengths = [len(row) for row in rows]
+    # transformers skips padding on the left when it counts positions; PEFT with learnt tokens does not: then only rows
+    # of one length are generated together.
+    together = [[i for i in range(len(rows)) if lengths[i] == n] for n in sorted(set(lengths))]
+    written: dict[int, Tensor] = {}
+    for group in together if learns_prompts(model) else [list(range(len(rows)))]:
+        padded = torch.nn.utils.rnn.pad_sequence(
+            [rows[i] for i in group], batch_first=True, padding_value=options["pad_token_id"], padding_side="left"
+        )
+        longest = padded.shape[1]
+        seen = (
+            torch.arange(longest, device=ids.device) >= longest - ids.new_tensor([lengths[i] for i in group])[:, None]
+        )
+        out = model.generate(input_ids=padded, attention_mask=seen.long(), **options, **_search_options(search))
+        written |= zip(group, out[:, longest:], strict=True)
+    return [written[i] for i in range(len(rows))]
+
+
+def _search_options(search: SearchOptions) -> dict[str, int | float]:
+    """Return our options of generation by transformers' names."""
+    temperature = search.get("temperature", 0.0)
+    options = {
+        "num_beams": search.get("beams", 1),
+        "length_penalty": search.get("length_penalty", 1.0),
+        "do_sample": temperature > 0,
+    }
+    if temperature > 0:
+        options["temperature"] = temperature
+        # Left out, each has the default of transformers.
+        if "top_k" in search:
+            options["top_k"] = search["top_k"]
+        if "top_p" in search:
+            options["top_p"] = search["top_p"]
+    return options
+
+
+def _likelihood(model: Any, batch: Batch, start: int, sentences: Sequence[Sequence[int]]) -> "Tensor":
+    """Return the log-probability of each sentence after input text and `start`, [B, K]; keys and values are shared."""
+    import torch
+    from transformers import DynamicCache
+
+    ids, mask = batch["given_ids"], batch["given_mask"]
+    # Not the model's own cache: a sliding-window one could not go back for the next sentence.
+    cache = DynamicCache()
+    lm: Any = unwrapped(model)
+    lm.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
+    scores = []
+    for sentence in sentences:
+        if not sentence:
+            scores.append(torch.zeros(len(ids), device=ids.device))
+            continue
+        tokens = torch.tensor([start, *sentence], device=ids.device).expand(len(ids), -1)
+        inputs = tokens[:, :-1]
+        out = lm(
+            input_ids=inputs,
+            attention_mask=torch.cat((mask, torch.ones_like(inputs)), dim=1),
+            position_ids=mask.sum(1, keepdim=True) + torch.arange(inputs.shape[1], device=ids.device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache.crop(-inputs.shape[1])
+        chosen = out.logits.float().log_softmax(-1).gather(-1, tokens[:, 1:, None])
+        scores.append(chosen.sum((1, 2)))
+    return torch.stack(scores, dim=1)
+
+
 def load(name: str, weights: bool = True) -> CausalLm:
-    """A causal language model by shipped name, folder or hub name; with `weights` off of the right shape alone.
+    """Return a causal language model by shipped name, folder or hub name; without `weights` its shape alone.
 
     Raises:
-        UsageError: where there is no such model, or no way to fetch it.
+        UsageError: if there is no such model, or no way to fetch it.
     """
     from transformers import AutoModelForCausalLM
 
@@ -190,7 +302,7 @@ def load(name: str, weights: bool = True) -> CausalLm:
 
 
 def restore(folder: Path, name: str) -> CausalLm:
-    """The architecture and tokenizer that `save` wrote; the caller puts the weights in."""
+    """Return the architecture and tokenizer that `save` wrote; the caller loads the weights."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -198,7 +310,7 @@ def restore(folder: Path, name: str) -> CausalLm:
 
 
 def tiny() -> CausalLm:
-    """A Llama of two blocks of width 32, the shipped vocabulary; random, the same each time."""
+    """Return a Llama of two blocks of width 32 with the shipped vocabulary; random, the same each time."""
     from transformers import AutoConfig
 
     from cxr_ft.model.assembly import SHIPPED

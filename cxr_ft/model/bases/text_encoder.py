@@ -1,7 +1,7 @@
-"""Encoders of text: BERT (Devlin et al., arXiv 1810.04805), RoBERTa (Liu et al., arXiv 1907.11692), DistilBERT (Sanh
+"""Read text encoders: BERT (Devlin et al., arXiv 1810.04805), RoBERTa (Liu et al., arXiv 1907.11692), DistilBERT (Sanh
 et al., arXiv 1910.01108), and MiniLM (Wang et al., arXiv 2002.10957), which is a small BERT.
 
-They write no text: a report head and zero_shot are refused by name.
+They write no text: a report head and zero_shot are refused.
 
 Upstream: transformers/models/{bert,roberta,distilbert}.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft.model.bases import _text
-from cxr_ft.model.protocols import Batch, Example
+from cxr_ft.model.bases._trim import trimmed
+from cxr_ft.model.protocols import Batch, CardCode, Example
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,27 +70,30 @@ class TextEncoder(_text.TextBase):
     def __init__(self, lm: Any, tokenizer: Any, name: str) -> None:
         super().__init__(lm, tokenizer, name, ROLES)
         if getattr(lm, "pooler", None) is not None:
-            lm.pooler = None  # a head of its own, which ours does not read
+            lm.pooler = None  # a head of BERT's own, which ours does not read
 
     @property
     def pools(self) -> dict[str, int]:
-        """The first token's state, as in the papers, or the mean over the text, which suits sentence encoders."""
+        """Return the widths of the first token's state, as in the papers, and of the mean, for sentence encoders."""
         return dict.fromkeys(("cls", "mean"), int(self.lm.config.hidden_size))
 
     @property
     def code(self) -> dict[str, str]:
-        """By pool, as `pooled` does it."""
+        """Return the expression of each pool, as `pooled` computes it."""
         return {"cls": "model(**tokens).last_hidden_state[:, 0]", "mean": _text.MEAN}
 
+    def card_code(self, *, writes: bool, prompt: Sequence[int]) -> CardCode:
+        """Return the lines of a model card."""
+        return CardCode(imports=(), classes=("AutoModel", "AutoTokenizer"), inputs=_text.CARD_INPUTS)
+
     def encoder(self, pool: str = "cls") -> "nn.Module":
-        """The whole model: either way reads all of it."""
-        encoder: nn.Module = self.lm
-        return encoder
+        """Return the whole model: both pools read all of it."""
+        return trimmed(self.lm)
 
     def inputs(self, examples: Sequence[Example]) -> Batch:
-        """input_ids, attention_mask int64 [B, T], padded to the batch's longest; token_type_ids where texts are pairs.
+        """Return input_ids, attention_mask int64 [B, T], padded to the longest text; token_type_ids if texts are pairs.
 
-        Texts are cut at their ends to `limit` tokens, of a pair the longer one first.
+        Texts are cut at the end to `limit` tokens, of a pair the longer one first.
         """
         second = _text.pairs(examples)
         tokens = self.tokenizer(
@@ -99,27 +103,27 @@ class TextEncoder(_text.TextBase):
             max_length=self.limit,
             padding=True,
             padding_side="right",
-            # Else all are of the first kind, which is what the model takes without any.
+            # All would be 0, which the model assumes by default.
             return_token_type_ids=second is not None and getattr(self.lm.config, "type_vocab_size", 1) > 1,
             return_tensors="pt",
         )
         return dict(tokens)
 
     def pooled(self, model: Any, batch: Batch, pool: str = "cls") -> "Tensor":
-        """[B, D]: the state of the first token, or the mean over all that are no padding."""
+        """Return [B, D]: the state of the first token, or the mean over all tokens but padding."""
         names = ("input_ids", "attention_mask", "token_type_ids")
         states = model(**{name: batch[name] for name in names if name in batch}).last_hidden_state
-        # Learnt tokens stand in front of the text.
+        # Learnt tokens (prompt tuning) come before the text.
         states = states[:, -batch["input_ids"].shape[1] :]
         first: Tensor = states[:, 0]
         return first if pool == "cls" else _text.mean(states, batch["attention_mask"])
 
 
 def load(name: str, weights: bool = True) -> TextEncoder:
-    """An encoder by shipped name, folder or hub name; with `weights` off of the right shape alone.
+    """Return an encoder by shipped name, folder or hub name; without `weights` its shape alone.
 
     Raises:
-        UsageError: where there is no such model, or no way to fetch it.
+        UsageError: if there is no such model, or no way to fetch it.
     """
     from transformers import AutoModel
 
@@ -127,7 +131,7 @@ def load(name: str, weights: bool = True) -> TextEncoder:
 
 
 def restore(folder: Path, name: str) -> TextEncoder:
-    """The architecture and tokenizer that `save` wrote; the caller puts the weights in."""
+    """Return the architecture and tokenizer that `save` wrote; the caller loads the weights."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -135,7 +139,7 @@ def restore(folder: Path, name: str) -> TextEncoder:
 
 
 def tiny() -> TextEncoder:
-    """A BERT of two blocks of width 32, the shipped vocabulary; random, the same each time."""
+    """Return a BERT of two blocks of width 32 with the shipped vocabulary; random, the same each time."""
     from transformers import AutoConfig
 
     from cxr_ft.model.assembly import SHIPPED

@@ -1,13 +1,14 @@
-"""Image models of timm as image-only baselines: DenseNet, ViT and ConvNeXt, as transformers wraps them.
+"""Read image models of timm through transformers, as image-only baselines: DenseNet, ViT and ConvNeXt.
 
-They write no text: a report head and zero_shot are refused by name. Batch norms keep the statistics they were loaded
-with, as is usual where batches are small: else frozen layers would change with the data, and no adapter's file would
-hold the change.
+They write no text: a report head and zero_shot are refused. Batch norms keep the statistics they were loaded with, as
+is usual with small batches: otherwise frozen layers would change with the data, and no adapter's file would hold the
+change.
 
 Upstream: timm (Wightman), and transformers/models/timm_wrapper.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Batch, Example, FrozenPrefix, Roles
+from cxr_ft.model.bases._pixels import CARD_IMPORTS, card_inputs, normalised
+from cxr_ft.model.bases._trim import trimmed
+from cxr_ft.model.peft_models import unwrapped
+from cxr_ft.model.protocols import PIXELS, Batch, CardCode, Example, FrozenPrefix, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,9 +36,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     **{f"timm/{shape}.{tag}": {"architecture": shape} for shape, tag in _SHAPES.items()},
     **{f"{shape}{RANDOM}": {"architecture": shape} for shape in _SHAPES},
 }
-#: Pixels below which a DenseNet or ConvNeXt has nothing left to pool.
+#: Smallest side in pixels for which a DenseNet or ConvNeXt has anything left to pool.
 SMALLEST = 32
-#: What the patterns below know.
+#: In a batch: the states below the first trained block of a ViT, [B, prefix and patch tokens, D].
+STATES = "image_states"
+#: Modules that a ViT applies before its blocks.
+STEM = ("patch_embed", "pos_drop", "patch_drop", "norm_pre")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+#: Architectures whose module names the patterns below cover.
 ARCHITECTURES = ("densenet", "vit_", "convnext")
 _START = r"(?:timm_model\.)?"
 #: Of a ConvNeXt, the number is the block's within its stage.
@@ -57,17 +66,20 @@ class TimmVision:
 
     family = "timm_vision"
     targets = TARGETS
+    reads_text = writes_text = reads_views = False
+    has_processor = has_frozen_prefix = True
+    longest = 0
 
     def __init__(self, model: Any, name: str) -> None:
         self.lm, self.name = model, name
         _keep_statistics(model)
-        given = getattr(model.config, "pretrained_cfg", None) or model.timm_model.pretrained_cfg
-        self.mean, self.std = given["mean"], given["std"]
-        self._size = int((model.config.model_args or {}).get("img_size") or given["input_size"][-1])
+        pretrained = getattr(model.config, "pretrained_cfg", None) or model.timm_model.pretrained_cfg
+        self.mean, self.std = pretrained["mean"], pretrained["std"]
+        self._size = int((model.config.model_args or {}).get("img_size") or pretrained["input_size"][-1])
 
     @property
     def image_size(self) -> int:
-        """S, the side of its images in pixels."""
+        """Return S, the side of its images in pixels."""
         return self._size
 
     def resize(self, size: int) -> None:
@@ -80,8 +92,8 @@ class TimmVision:
                 raise UsageError(
                     f"data.image_size: {size}; {self.name} halves images five times: give {SMALLEST} or more"
                 )
-            given = dict(getattr(config, "pretrained_cfg", None) or {"mean": self.mean, "std": self.std})
-            config.pretrained_cfg = {**given, "input_size": [3, size, size]}
+            pretrained = dict(getattr(config, "pretrained_cfg", None) or {"mean": self.mean, "std": self.std})
+            config.pretrained_cfg = {**pretrained, "input_size": [3, size, size]}
         else:
             patch = int(timm.patch_embed.patch_size[0])
             if size < patch or size % patch:
@@ -93,55 +105,56 @@ class TimmVision:
 
     @property
     def pools(self) -> dict[str, int]:
-        """The model's own way first; a ViT that answers by its class token has the mean of its patches besides."""
+        """Return the width of the model's own pool, and of the mean patch for a ViT that pools by its class token."""
         timm = self.lm.timm_model
         own = {"token": "cls", "avg": "mean"}.get(str(getattr(timm, "global_pool", "")), "mean")
         return dict.fromkeys(dict.fromkeys((own, "mean")), int(timm.num_features))
 
     @property
     def code(self) -> dict[str, str]:
-        """By pool, as `pooled` does it."""
+        """Return the expression of each pool, as `pooled` computes it."""
         first = getattr(self.lm.timm_model, "num_prefix_tokens", 0)
         patches = f"model(pixel_values=pixels).last_hidden_state[:, {first}:].mean(1)"
         own = next(iter(self.pools))
         return {**dict.fromkeys(self.pools, patches), own: "model(pixel_values=pixels).pooler_output"}
 
     def encoder(self, pool: str) -> "nn.Module":
-        """The whole model: no layer for ImageNet's classes is ever made."""
-        encoder: nn.Module = self.lm
-        return encoder
+        """Return the whole model for any pool: no layer for ImageNet's classes is ever made."""
+        return trimmed(self.lm)
+
+    def card_code(self, *, writes: bool, prompt: Sequence[int]) -> CardCode:
+        """Return the lines of a model card that load an image model of timm through transformers."""
+        return CardCode(
+            imports=CARD_IMPORTS, classes=("AutoModel",), inputs=card_inputs(self.image_size, self.mean, self.std)
+        )
 
     def take_processor(self, folder: Path) -> None:
-        """Prepare images from now on as the config.json says that `save` wrote into `folder`."""
+        """Normalise images from now on by the config.json that `save` wrote into `folder`."""
         from transformers import TimmWrapperConfig
 
-        given = TimmWrapperConfig.from_pretrained(folder).pretrained_cfg
-        if given:
-            self.mean, self.std = given["mean"], given["std"]
+        pretrained = TimmWrapperConfig.from_pretrained(folder).pretrained_cfg
+        if pretrained:
+            self.mean, self.std = pretrained["mean"], pretrained["std"]
 
     def inputs(self, examples: Sequence[Example]) -> Batch:
-        """pixel_values float32 [B, 3, S, S]."""
-        return {"pixel_values": self.pixel_values(np.stack([example.image for example in examples]))}
+        """Return pixel_values float32 [B, 3, S, S]."""
+        return {PIXELS: self.pixel_values(np.stack([example.image for example in examples]))}
 
     def pixel_values(self, images: NDArray[np.uint8]) -> "Tensor":
-        """uint8 [B, S, S] -> float32 [B, 3, S, S] with the mean and deviation the weights were made with.
+        """Return float32 [B, 3, S, S] for uint8 [B, S, S], by the mean and deviation of pretraining.
 
         Raises:
             ValueError: for images of another dtype or size.
         """
-        from cxr_ft.model.bases._pixels import normalised
-
         return normalised(images, self.image_size, self.mean, self.std)
 
     def pooled(self, model: "nn.Module", batch: Batch, pool: str) -> "Tensor":
-        """[B, D]: by the model's own pooling, or the mean of a ViT's patches, after its last norm."""
-        from cxr_ft.model.bases import _timm_prefix
-
+        """Return [B, D]: by the model's own pooling, or the mean of a ViT's patches, after its last norm."""
         own: Tensor
-        if _timm_prefix.STATES in batch:
-            last, own = _timm_prefix.rest(model, batch[_timm_prefix.STATES])
+        if STATES in batch:
+            last, own = _later_blocks(model, batch[STATES])
         else:
-            out = model(pixel_values=batch["pixel_values"])
+            out = model(pixel_values=batch[PIXELS])
             last, own = out.last_hidden_state, out.pooler_output
         if pool == next(iter(self.pools)):
             return own
@@ -149,36 +162,33 @@ class TimmVision:
         return patches.mean(1)
 
     def prefix(self, model: "nn.Module") -> FrozenPrefix | None:
-        """A ViT's blocks below the first trained one: what they say of an image may be stored."""
-        from cxr_ft.model.bases import _timm_prefix
-
-        return _timm_prefix.prefix(model)
+        """Return a ViT's blocks below the first trained one, whose output can be stored."""
+        return _frozen_prefix(model)
 
     def blocks(self, model: "nn.Module") -> list[str]:
-        """A ViT's and a ConvNeXt's blocks, a DenseNet's dense layers."""
+        """Return the names of a ViT's and a ConvNeXt's blocks, or a DenseNet's dense layers."""
         import re
 
         end = _START + r"(?:(?:stages\.\d+\.)?blocks\.\d+|features\.denseblock\d+\.denselayer\d+)"
         return [name for name, _ in model.named_modules() if re.fullmatch(end, name.removeprefix("base_model.model."))]
 
     def save(self, folder: Path, model: Any) -> None:
-        """A transformers folder: config.json, which says how pixels are normalised, and the model if one is given."""
+        """Write a transformers folder: config.json, with mean and deviation, and the model if there is one."""
         (self.lm.config if model is None else model).save_pretrained(folder)
 
 
 def load(name: str, weights: bool = True) -> TimmVision:
-    """An image model by folder, hub name (timm/...), or one of PUBLISHED that is drawn at random.
+    """Return an image model by folder, hub name (timm/...), or name in PUBLISHED with random weights.
 
     Raises:
-        UsageError: where there is no such model, no way to fetch it, or its family is none of ARCHITECTURES.
+        UsageError: if there is no such model, no way to fetch it, or its family is none of ARCHITECTURES.
     """
     import torch
     from transformers import TimmWrapperConfig
 
     from cxr_ft.model.assembly import cannot_fetch, location
-    from cxr_ft.model.bases._timm_model import ImageModel
 
-    folder = location(name)
+    folder, image_model = location(name), _image_model()
     where = str(folder or name)
     try:
         if name in PUBLISHED and (name.endswith(RANDOM) or not weights):
@@ -189,10 +199,10 @@ def load(name: str, weights: bool = True) -> TimmVision:
             raise UsageError(f"{name} is a {config.architecture}; timm_vision reads densenet*, vit_* and convnext*")
         if not weights:
             with torch.device("meta"):
-                return TimmVision(ImageModel(config), name)
+                return TimmVision(image_model(config), name)
         if name in PUBLISHED and name.endswith(RANDOM):
             return TimmVision(_random(config), name)
-        model = ImageModel.from_pretrained(where, use_safetensors=True, dtype=torch.float32)
+        model = image_model.from_pretrained(where, use_safetensors=True, dtype=torch.float32)
         return TimmVision(model, name)
     except (OSError, ValueError) as error:
         if folder is None:
@@ -201,36 +211,34 @@ def load(name: str, weights: bool = True) -> TimmVision:
 
 
 def restore(folder: Path, name: str) -> TimmVision:
-    """The architecture that `save` wrote; the caller puts the weights in."""
+    """Return the architecture that `save` wrote; the caller loads the weights."""
     from transformers import TimmWrapperConfig
 
     return TimmVision(_random(TimmWrapperConfig.from_pretrained(folder)), name)
 
 
 def tiny() -> TimmVision:
-    """A ViT of two blocks of width 32 on 32 pixels; random, the same each time."""
+    """Return a ViT of two blocks of width 32, for 32 pixels; random, the same each time."""
     config = _shaped("vit_tiny_patch16_224", img_size=32, patch_size=16, embed_dim=32, depth=2, num_heads=4)
     return TimmVision(_random(config), "vit-tiny-test")
 
 
 def _shaped(architecture: str, **arguments: Any) -> Any:
-    """A configuration that holds all that `save` must write: transformers leaves out what timm knows by name."""
+    """Return a configuration with all that `save` must write: transformers leaves out what timm knows by name."""
     from timm import get_pretrained_cfg
     from transformers import TimmWrapperConfig
 
     known = get_pretrained_cfg(architecture)
-    given = {"mean": list(known.mean), "std": list(known.std), "input_size": list(known.input_size)}
-    return TimmWrapperConfig(architecture=architecture, model_args=arguments or None, pretrained_cfg=given)
+    pretrained = {"mean": list(known.mean), "std": list(known.std), "input_size": list(known.input_size)}
+    return TimmWrapperConfig(architecture=architecture, model_args=arguments or None, pretrained_cfg=pretrained)
 
 
 def _random(config: Any) -> Any:
     import torch
 
-    from cxr_ft.model.bases._timm_model import ImageModel
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return ImageModel(config)
+        return _image_model()(config)
 
 
 def _keep_statistics(model: "nn.Module") -> None:
@@ -243,3 +251,79 @@ def _keep_statistics(model: "nn.Module") -> None:
 
 def _in_evaluation(module: "nn.Module", _: Any) -> None:
     module.training = False
+
+
+@cache
+def _image_model() -> Any:
+    """Return a `TimmWrapperModel` whose state is loaded as it was saved.
+
+    transformers' own puts `timm_model.` before every name that lacks it, even a head's beside the model. The class is
+    made on first use, since transformers is slow to import.
+    """
+    from torch import nn
+    from transformers import TimmWrapperModel
+
+    class ImageModel(TimmWrapperModel):  # type: ignore[misc]
+        def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+            return nn.Module.load_state_dict(self, state_dict, strict, assign)
+
+    ImageModel.__name__ = TimmWrapperModel.__name__  # config.json names the class, for readers without this package
+    return ImageModel
+
+
+def _frozen_prefix(model: Any) -> FrozenPrefix | None:
+    """Return a ViT's blocks below the first trained one; None for other architectures, or if there is no such block."""
+    import torch
+    from timm.models import VisionTransformer
+    from torch import nn
+
+    wrapper: Any = unwrapped(model)
+    timm = wrapper.timm_model
+    # A hook on either of the two would no longer run.
+    if type(timm) is not VisionTransformer or any(getattr(m, hooks) for m in (wrapper, timm) for hooks in _HOOKS):
+        return None
+    below = _frozen_blocks(timm)
+    stem = {name: part for name, part in timm.named_children() if name in STEM}
+    read = nn.ModuleDict({**stem, "blocks": timm.blocks[:below]})
+    own = dict(timm.named_parameters(recurse=False))  # position embeddings and class token
+    trained = any(p.requires_grad for p in [*read.parameters(), *own.values()])
+    if not below or trained or any(_is_random(m) for m in read.modules()):
+        return None
+
+    def compute(pixels: "Tensor") -> "Tensor":
+        (states,) = timm.forward_intermediates(
+            pixels,
+            indices=[below - 1],
+            return_prefix_tokens=True,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+        )
+        # timm returns patches and then the prefix tokens (class token), which come first in the sequence.
+        return torch.cat(states[::-1], dim=1) if isinstance(states, tuple) else states
+
+    return FrozenPrefix(STATES, compute, {**dict(read.state_dict()), **own})
+
+
+def _later_blocks(model: Any, states: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """Return last states [B, T, D] and pooled vector [B, D] from the output of the frozen prefix [B, T, D]."""
+    wrapper: Any = unwrapped(model)
+    timm = wrapper.timm_model
+    for block in timm.blocks[_frozen_blocks(timm) :]:
+        states = block(states)
+    last = timm.norm(states)
+    return last, timm.forward_head(last)
+
+
+def _frozen_blocks(timm: Any) -> int:
+    trained = [i for i, block in enumerate(timm.blocks) if any(p.requires_grad for p in block.parameters())]
+    return trained[0] if trained else len(timm.blocks)
+
+
+def _is_random(module: Any) -> bool:
+    from timm.layers import DropPath
+    from torch import nn
+
+    return (isinstance(module, nn.Dropout) and module.p > 0) or (
+        isinstance(module, DropPath) and bool(module.drop_prob)
+    )

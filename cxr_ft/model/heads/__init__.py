@@ -1,1 +1,1 @@
-"""One file a task; the protocol is `cxr_ft.model.protocols.Head`."""
+"""Put a task on a base: one file for each task, see `cxr_ft.model.protocols.Head`."""

@@ -1,21 +1,23 @@
-"""Next-token cross-entropy that keeps the logits once, in their own precision, and their gradient in its place."""
+"""Compute next-token cross-entropy with one copy of the logits, in their own precision."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-#: Rows at a time on CPU, so that their float32 copy stays in the cache; on CUDA as many as there are.
+#: Rows at a time on CPU, so that their float32 copy stays in the processor's cache; on CUDA all at once.
 ROWS = 16
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum of -log softmax(logits)[target] in float32: logits [N, V], targets int64 [N] -> []. N may be 0."""
+    """Return the sum of -log softmax(logits)[target] in float32: logits [N, W], targets int64 [N] -> []. N may be 0."""
     total: Tensor = _CrossEntropy.apply(logits, targets)
     return total
 
 
 class _CrossEntropy(torch.autograd.Function):
+    """Autograd would keep a float32 copy of the logits for the backward pass; the normalisers [N] are enough."""
+
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         rows = ROWS if logits.device.type == "cpu" else max(len(logits), 1)

@@ -1,9 +1,9 @@
-"""How much of a given text a base reads, whatever the task."""
+"""Set how many tokens of an input text a base reads, for every task."""
 
 from dataclasses import dataclass, field
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Base, TextReader
+from cxr_ft.model.protocols import Base, is_text_reader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,22 +11,22 @@ class ReadingConfig:
     """Options of every head on a base that reads text.
 
     Args:
-        read_tokens: of a longer text the first so many tokens are read, special ones counted; 0: 512, or as many as
-            the base has positions for.
+        read_tokens: number of tokens of an input text that are read, special ones included; longer texts are cut at
+            the end. 0: 512, or as many as the base has positions for.
     """
 
-    # What every head's options say, so that nobody has to ask which head it is; those that do have them as fields.
-    #: Whether the head writes texts.
+    # Every head's options have these, so that no caller asks which head it is; a head that uses one has it as a field.
+    #: True for a head that generates text.
     writes = False
-    #: The splits' text column it learns to write; the prompt and the lengths in tokens of what is read and written.
+    #: Text column of the splits to learn; prompt; lengths in tokens of context and generated text.
     text = ""
     prompt = ""
     max_context = 0
     max_tokens = 0
-    #: How the training loss weighs classes.
+    #: Class weights of the training loss.
     weights = "none"
 
-    read_tokens: int = field(default=0, metadata={"help": "tokens read of a given text (0: up to 512)"})
+    read_tokens: int = field(default=0, metadata={"help": "tokens read of an input text (0: up to 512)"})
 
     def __post_init__(self) -> None:
         if self.read_tokens < 0:
@@ -34,14 +34,14 @@ class ReadingConfig:
 
 
 def set_length(base: Base, config: ReadingConfig) -> None:
-    """Have `base` read as `config` says.
+    """Set the length of text that `base` reads.
 
     Raises:
-        UsageError: where it reads no text, or not so much of it.
+        UsageError: if it reads no text, or has fewer positions.
     """
     if not config.read_tokens:
         return
-    if not isinstance(base, TextReader):
+    if not is_text_reader(base):
         raise UsageError(
             f"head.read_tokens: {config.read_tokens}; {base.name} ({base.family}) reads images: leave it 0"
         )

@@ -1,4 +1,4 @@
-"""One score a label: the layer, the loss and the options of every head that scores."""
+"""Score labels: the layer, the loss and the options of every head that scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 
 from cxr_ft.errors import UsageError, unknown
 from cxr_ft.model.heads._reading import ReadingConfig, set_length
-from cxr_ft.model.protocols import Base, Batch, Example, TextReader, Writer
+from cxr_ft.model.protocols import Base, Batch, Example, Writer, is_text_reader, is_writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,12 +24,12 @@ class ScoringConfig(ReadingConfig):
 
     Args:
         weights: "balanced" weighs each label's positives and negatives (single-label: each class) in the training loss
-            so that both count alike, by their numbers in train; the losses that are reported stay unweighted.
-        present, absent: what zero_shot asks the base: a sentence that states a finding, one that denies it.
-        answer: what it asks a base of texts whose labels exclude each other: how the text goes on for each of them.
+            so that both have the same total weight in train; reported losses are unweighted.
+        present, absent: sentences that state and deny a finding; zero_shot compares their likelihoods.
+        answer: line that names a label; zero_shot compares its likelihoods on a base of texts with exclusive labels.
     """
 
-    weights: str = field(default="none", metadata={"help": f"of classes in the loss: {', '.join(WEIGHTS)}"})
+    weights: str = field(default="none", metadata={"help": f"class weights of the loss: {', '.join(WEIGHTS)}"})
     present: str = field(default="there is {label}.", metadata={"help": "sentence that states a finding (zero_shot)"})
     absent: str = field(default="there is no {label}.", metadata={"help": "sentence that denies it (zero_shot)"})
     answer: str = field(default="label: {label}.", metadata={"help": "line that names a text's label (zero_shot)"})
@@ -46,16 +46,19 @@ class ScoringConfig(ReadingConfig):
 
 
 class Scorer:
-    """Multi-label: sigmoid and binary cross-entropy; single-label: softmax and cross-entropy. Targets may be soft."""
+    """Scores and loss of labels. Targets may be soft.
+
+    Multi-label: sigmoid and binary cross-entropy; single-label: softmax and cross-entropy.
+    """
 
     def __init__(self, base: Base, config: ScoringConfig, labels: Sequence[str], multi_label: bool) -> None:
         self.base, self.config, self.labels, self.multi_label = base, config, labels, multi_label
-        # A text goes on with one label; of several findings, and of an image, each is stated or denied.
-        self.continues = isinstance(base, TextReader) and not multi_label
+        # Exclusive labels of a text: compare how it continues. Otherwise each finding is stated or denied.
+        self.continues = is_text_reader(base) and not multi_label
         set_length(base, config)
 
     def layer(self, width: int) -> "nn.Linear":
-        """A new linear layer, [B, width] -> [B, L]."""
+        """Return a new linear layer, [B, width] -> [B, L]."""
         from torch import nn
 
         layer = nn.Linear(width, len(self.labels))
@@ -64,26 +67,26 @@ class Scorer:
         return layer
 
     def sentences(self) -> list[list[int]]:
-        """Token ids of the L sentences that state a label, then of the L that deny it; or of the L answers.
+        """Return token ids of the L sentences that state a label, then of the L that deny it; or of the L answers.
 
         Raises:
-            UsageError: where the base writes no text.
+            UsageError: if the base writes no text.
         """
         writer = writer_of(self.base, "zero_shot asks for sentences")
         if writer.tokenizer is None:  # on the meta device
             return []
-        asked = (self.config.answer,) if self.continues else (self.config.present, self.config.absent)
-        texts = [text.format(label=label.lower()) for text in asked for label in self.labels]
+        templates = (self.config.answer,) if self.continues else (self.config.present, self.config.absent)
+        texts = [text.format(label=label.lower()) for text in templates for label in self.labels]
         sentences = [writer.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-        if isinstance(self.base, TextReader):
+        if is_text_reader(self.base):
             self.base.leave_room(1 + max(map(len, sentences)))
         return sentences
 
-    def asked(self, model: Any, batch: Batch, sentences: list[list[int]]) -> "Tensor":
-        """Logits [B, L] of zero_shot: how much likelier the stating sentence is than the denying one.
+    def zero_shot_logits(self, model: Any, batch: Batch, sentences: list[list[int]]) -> "Tensor":
+        """Return logits [B, L] of zero_shot: log-probability of the stating sentence minus that of the denying one.
 
-        Of answers: the mean log-probability of the tokens that follow what all of them begin with, so that a long name
-        is as good as a short one.
+        Of answers: the mean log-probability of the tokens after the beginning that all of them share, so that long and
+        short names are treated alike.
         """
         writer = writer_of(self.base, "zero_shot asks for sentences")
         if self.continues:
@@ -92,7 +95,7 @@ class Scorer:
         return present - absent
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """targets float [B, L] in [0, 1] or NaN; weights float [B, L] where the examples have some."""
+        """Return targets float [B, L] in [0, 1] or NaN, and weights float [B, L] if the examples have some."""
         import torch
 
         batch = {"targets": torch.from_numpy(np.stack([e.targets for e in examples])).float()}
@@ -102,7 +105,7 @@ class Scorer:
         return batch
 
     def loss(self, logits: "Tensor", batch: Batch, *, weighted: bool) -> tuple["Tensor", int]:
-        """Cross-entropy of logits [B, L] summed over unmasked labels (multi-label) or rows, and their number."""
+        """Return the cross-entropy of logits [B, L], summed over unmasked labels or rows, and their number."""
         import torch
         from torch.nn import functional as F
 
@@ -119,7 +122,7 @@ class Scorer:
         return losses[known].sum(), int(known.sum())
 
     def scores(self, logits: "Tensor") -> "NDArray[np.float64]":
-        """[B, L] in [0, 1]: a sigmoid a label, or a softmax over the classes."""
+        """Return scores [B, L] in [0, 1]: a sigmoid of each label, or a softmax over the classes."""
         logits = logits.detach().double()
         scores: NDArray[np.float64] = (logits.sigmoid() if self.multi_label else logits.softmax(-1)).cpu().numpy()
         return scores
@@ -128,23 +131,23 @@ class Scorer:
 def _continued(writer: Writer, model: Any, batch: Batch, answers: list[list[int]]) -> "Tensor":
     import torch
 
-    # All but the last token at most, so that of each answer some are its own.
-    alike = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(answer[:-1] for answer in answers), strict=False))
-    shared = [tokens[0] for tokens in alike]
+    # At most all but the last token are shared, so that each answer keeps a token of its own.
+    same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(answer[:-1] for answer in answers), strict=False))
+    shared = [tokens[0] for tokens in same]
     likelihoods = writer.likelihood(model, batch, [*answers, shared])  # [B, L + 1]
     lengths = torch.tensor([len(answer) - len(shared) for answer in answers], device=likelihoods.device)
     return (likelihoods[:, :-1] - likelihoods[:, -1:]) / lengths
 
 
 def writer_of(base: Base, why: str) -> Writer:
-    """`base` as one that writes.
+    """Return `base` as one that writes.
 
     Raises:
-        UsageError: where it writes no text.
+        UsageError: if it writes no text.
     """
-    if not isinstance(base, Writer):
+    if not is_writer(base):
         raise UsageError(
             f"{base.name} ({base.family}) writes no text, but {why}; use --task classify with a method that trains, or "
-            f"{'a causal language model' if isinstance(base, TextReader) else 'a GIT'}"
+            f"{'a causal language model' if is_text_reader(base) else 'a GIT'}"
         )
     return base

@@ -1,7 +1,7 @@
-"""Classification: one score a label, from the base's pooled state by a linear layer.
+"""Classify: one score for each label, by a linear layer on the base's pooled vector.
 
-Without a layer of its own (zero_shot) the score is how likely the base finds a sentence that states the finding against
-one that denies it.
+Without a layer (zero_shot) a score compares the base's likelihoods of a sentence that states the finding and one that
+denies it.
 """
 
 from collections.abc import Sequence
@@ -23,46 +23,42 @@ class Config(ScoringConfig):
     """Options of the classification head, after those of every head that scores.
 
     Args:
-        pool: what of the base the layer reads: "query", the state of the token that the text starts with, which reads
-            the whole image; "mean" of the image tokens; "cls", the vision tower's class token; of a text "cls", its
-            first token, "last", its last one, or "mean". Empty: the base's own.
+        pool: vector that the layer reads: "query", the state of the start token, which attends to the whole image;
+            "mean" of the image tokens; "cls", the vision tower's class token; of a text "cls", its first token, "last",
+            its last one, or "mean". Empty: the base's default.
     """
 
-    pool: str = field(
-        default="", metadata={"help": "what the layer reads: query, mean, cls or last (default: the base's)"}
-    )
+    pool: str = field(default="", metadata={"help": "pooled vector: query, mean, cls or last (default: the base's)"})
 
 
 class Classify:
-    """See `cxr_ft.model.protocols.Head`."""
+    """A linear layer on the base's encoder; see `cxr_ft.model.protocols.Head`."""
 
     output: Literal["scores", "text"] = "scores"
     scored = True
 
-    def __init__(
-        self, base: Base, config: Config, labels: Sequence[str], multi_label: bool, new_parameters: bool
-    ) -> None:
-        self.base, self.trained = base, new_parameters
+    def __init__(self, base: Base, config: Config, labels: Sequence[str], multi_label: bool, trains: bool) -> None:
+        self.base, self.trained = base, trains
         self.pool = config.pool or next(iter(base.pools))
         if self.pool not in base.pools:
             raise unknown("pool", self.pool, base.pools, f"head.pool for {base.name} ({base.family})")
         self.scorer = Scorer(base, config, labels, multi_label)
-        self.new_modules: tuple[str, ...] = ("classifier",) if new_parameters else ()
-        self.sentences = [] if new_parameters else self.scorer.sentences()
-        self.model = base.encoder(self.pool) if new_parameters else base.lm
-        if new_parameters:
+        self.new_modules: tuple[str, ...] = ("classifier",) if trains else ()
+        self.sentences = [] if trains else self.scorer.sentences()
+        self.model = base.encoder(self.pool) if trains else base.lm
+        if trains:
             self.model.classifier = self.scorer.layer(base.pools[self.pool])
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """What the base reads; targets and weights as `Scorer.collate` has them."""
+        """Return the base's inputs, and targets and weights of `Scorer.collate`."""
         return {**self.base.inputs(examples), **self.scorer.collate(examples)}
 
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
-        """Cross-entropy, weighted as asked, summed over unmasked labels or rows, and their number."""
+        """Return cross-entropy with class weights, summed over unmasked labels or rows, and their number."""
         return self.scorer.loss(self._logits(model, batch), batch, weighted=True)
 
     def predict(self, model: "nn.Module", batch: Batch) -> HeadOutput:
-        """Scores [B, L] in [0, 1]."""
+        """Return scores [B, L] in [0, 1] and their unweighted loss."""
         logits = self._logits(model, batch)
         loss, count = self.scorer.loss(logits, batch, weighted=False)
         scores = self.scorer.scores(logits)
@@ -70,15 +66,15 @@ class Classify:
 
     def _logits(self, model: Any, batch: Batch) -> "Tensor":
         if not self.trained:
-            return self.scorer.asked(model, batch, self.sentences)
+            return self.scorer.zero_shot_logits(model, batch, self.sentences)
         logits: Tensor = model.classifier(self.base.pooled(model, batch, self.pool)).float()
         return logits
 
 
-def attach(base: Base, config: Config, labels: Sequence[str], multi_label: bool, new_parameters: bool) -> Classify:
-    """A classification head for `labels` on `base`.
+def attach(base: Base, config: Config, labels: Sequence[str], multi_label: bool, trains: bool) -> Classify:
+    """Return a classification head for `labels` on `base`.
 
     Raises:
-        UsageError: for a pool the base does not have, or zero_shot on a base that writes no text.
+        UsageError: for a pool that the base does not have, or zero_shot on a base that writes no text.
     """
-    return Classify(base, config, labels, multi_label, new_parameters)
+    return Classify(base, config, labels, multi_label, trains)

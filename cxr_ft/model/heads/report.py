@@ -1,11 +1,11 @@
-"""Report generation: the prompt is a prefix, the loss is next-token cross-entropy on the target's own tokens alone."""
+"""Generate reports: next-token cross-entropy on the report's tokens alone, after a fixed prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cxr_ft.model.heads._writing import IGNORE, Text, WritingConfig
-from cxr_ft.model.protocols import Base, Batch, Example, HeadOutput
+from cxr_ft.model.heads._writing import Text, WritingConfig
+from cxr_ft.model.protocols import IGNORE, Base, Batch, Example, HeadOutput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,7 +19,7 @@ class Config(WritingConfig):
 
 
 class Report:
-    """See `cxr_ft.model.protocols.Head`. It adds no module: every method trains the base's own decoder."""
+    """The base's own decoder, without a new module; see `cxr_ft.model.protocols.Head`."""
 
     output: Literal["scores", "text"] = "text"
     scored = False
@@ -30,23 +30,23 @@ class Report:
         self.base, self.model = self.text.base, base.lm
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """What the base reads; input_ids, attention_mask, labels as `Text.collate` has them."""
+        """Return the base's inputs, and input_ids, attention_mask, labels of `Text.collate`."""
         return {**self.base.inputs(examples), **self.text.collate(examples)}
 
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
-        """Cross-entropy summed over the target's tokens (its end token too), and their number."""
+        """Return cross-entropy summed over the report's tokens, its end token included, and their number."""
         return self.text.loss(self.base.logits(model, batch, batch["labels"] != IGNORE), batch)
 
     def predict(self, model: "nn.Module", batch: Batch) -> HeadOutput:
-        """One generated report an image."""
+        """Return a generated report for each row, and the loss."""
         loss, count = self.loss(model, batch)
-        return HeadOutput(self.text.written(model, batch), loss.item(), count)
+        return HeadOutput(self.text.generate(model, batch), loss.item(), count)
 
 
-def attach(base: Base, config: Config, labels: Sequence[str], multi_label: bool, new_parameters: bool) -> Report:
-    """A report head on `base`; labels play no part.
+def attach(base: Base, config: Config, labels: Sequence[str], multi_label: bool, trains: bool) -> Report:
+    """Return a report head on `base`; labels are not used.
 
     Raises:
-        UsageError: where the base writes no text, or has too few positions.
+        UsageError: if the base writes no text, or has too few positions.
     """
     return Report(base, config)

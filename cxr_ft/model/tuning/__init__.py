@@ -1,1 +1,1 @@
-"""One file a tuning method; the protocol is `cxr_ft.model.protocols.Tuning`."""
+"""Fine-tune a model: one file for each method, see `cxr_ft.model.protocols.Tuning`."""

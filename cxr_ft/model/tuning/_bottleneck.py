@@ -1,4 +1,4 @@
-"""Houlsby's adapter in plain torch."""
+"""Implement Houlsby's adapter in plain torch."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from cxr_ft.model.tuning._modules import widths
 
 
 class Bottleneck(nn.Module):
-    """z = y + U g(D y + d) + u behind a frozen layer y = f(x): D [w, out] and U [out, w] are trained, g is a GELU.
+    """Compute z = y + U g(D y + d) + u after a frozen layer y = f(x): trained D [w, out] and U [out, w], g a GELU.
 
-    U and u are zero at the start: z is y, to the bit. What is learnt depends on y by way of g, so that no weight of the
-    base can take it up: it cannot be merged.
+    U and u are zero at the start, so that z equals y exactly. The change is not linear in y: it cannot be merged into
+    the layer's weight.
 
     Args:
         layer: the linear layer f.
-        width: w, that of the bottleneck.
+        width: w, the width of the bottleneck.
     """
 
     def __init__(self, layer: Any, width: int) -> None:
@@ -30,7 +30,7 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.adapter_up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
+        """Return [..., out] for [..., in]."""
         y: Tensor = self.base_layer(x)
         z: Tensor = y + self.adapter_up(F.gelu(self.adapter_down(y)))
         return z

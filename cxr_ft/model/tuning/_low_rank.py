@@ -1,4 +1,4 @@
-"""LoRA in plain torch: what the method is, to be read in a minute."""
+"""Implement LoRA in plain torch, short enough to be read in a minute."""
 
 import math
 from typing import Any
@@ -10,16 +10,16 @@ from cxr_ft.model.tuning._modules import widths
 
 
 class LowRankLinear(nn.Module):
-    """y = W x + b + s B A x, where W [out, in] and b are frozen, and A [r, in] and B [out, r] are trained.
+    """Compute y = W x + b + s B A x, where W [out, in] and b are frozen, and A [r, in] and B [out, r] are trained.
 
-    B is zero at the start, so that the model begins as it was; A is random, or else neither would ever get a gradient.
-    r (in + out) numbers are trained in place of in * out.
+    B is zero at the start, so that the model begins unchanged; A is random, else neither would ever get a gradient.
+    r (in + out) numbers are trained instead of in * out.
 
     Args:
         layer: the linear layer that holds W and b.
         rank: r.
-        scale: s, by which the effect of a learning rate is kept when r is changed.
-        dropout: on the x that A reads.
+        scale: s; with s = alpha / r, a learning rate has about the same effect for every r.
+        dropout: rate on the input of A.
     """
 
     def __init__(self, layer: Any, rank: int, scale: float, dropout: float) -> None:
@@ -35,13 +35,13 @@ class LowRankLinear(nn.Module):
         nn.init.zeros_(self.lora_B.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]."""
+        """Return [..., out] for [..., in]."""
         out: Tensor = self.base_layer(x) + self.scale * self.lora_B(self.lora_A(self.dropout(x)))
         return out
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """The layer alone, its weight now W + s B A: the same function, at the base's cost."""
+        """Return the layer alone with the weight W + s B A: the same function, at the base's cost."""
         product = self.scale * self.lora_B.weight @ self.lora_A.weight
         layer: Any = self.base_layer
         layer.weight += product if isinstance(layer, nn.Linear) else product.T

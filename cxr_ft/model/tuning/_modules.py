@@ -1,4 +1,4 @@
-"""Which modules a method is put on, and putting it there."""
+"""Find the modules that a method changes, and replace them."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def names_of(model: "nn.Module", base: Base, targets: Sequence[str]) -> list[str]:
-    """Full names of the modules that `targets` mean in `model`.
+    """Return the full names of the modules that `targets` mean in `model`.
 
     Raises:
         UsageError: for a target that is unknown or hits nothing.
@@ -21,59 +21,61 @@ def names_of(model: "nn.Module", base: Base, targets: Sequence[str]) -> list[str
 
 
 def matrices_of(model: "nn.Module", base: Base, targets: Sequence[str], method: str) -> list[str]:
-    """`names_of`, each of which is a product with a matrix.
+    """Return `names_of`, all of them linear layers.
 
     Raises:
-        UsageError: besides, for a convolution, which `method` cannot change.
+        UsageError: as `names_of`, and for a convolution, which `method` cannot change.
     """
     names = names_of(model, base, targets)
     for name in names:
         if not is_matrix(model.get_submodule(name)):
             kind = type(model.get_submodule(name)).__name__
             raise UsageError(
-                f"{method} changes linear layers alone, and target {name} of {base.name} is a {kind}; "
+                f"{method} changes linear layers only, and target {name} of {base.name} is a {kind}; "
                 "choose other targets, or lora, which takes convolutions too"
             )
     return names
 
 
 def widths(layer: Any) -> tuple[int, int]:
-    """Inputs and outputs of a linear layer, be it torch's or GPT-2's, whose matrix is stored the other way round."""
+    """Return the numbers of inputs and outputs of a linear layer, torch's or GPT-2's."""
     rows, columns = layer.weight.shape
-    return (columns, rows) if hasattr(layer, "in_features") else (rows, columns)
+    return (rows, columns) if is_transposed(layer) else (columns, rows)
 
 
 def replace(model: "nn.Module", name: str, make: Callable[[Any], "nn.Module"]) -> None:
-    """Put what `make` makes of the module `name` in its place."""
+    """Replace the module `name` by what `make` returns for it."""
     parent, _, child = name.rpartition(".")
     owner = model.get_submodule(parent)
     setattr(owner, child, make(getattr(owner, child)))
 
 
 def adapted(model: "nn.Module", config: Any, names: Sequence[str]) -> "nn.Module":
-    """`model` with the PEFT method of `config`, a `peft.PeftConfig` for the modules `names`, on exactly these."""
+    """Return `model` with the PEFT method of `config`, a `peft.PeftConfig`, on exactly the modules `names`."""
     from peft import get_peft_model
 
-    if hasattr(config, "fan_in_fan_out"):
+    if hasattr(config, "fan_in_fan_out"):  # not every PEFT method has it
         config.fan_in_fan_out = all(is_transposed(model.get_submodule(name)) for name in names)
     peft_model: Any = get_peft_model(model, config)
-    hit = sorted(peft_model.base_model.targeted_module_names)
-    # PEFT matches by suffix; full names match themselves alone, unless a model nests one in another.
-    if hit != sorted(names):
-        raise RuntimeError(f"PEFT adapted {len(hit)} modules where {len(names)} were meant: {set(hit) ^ set(names)}")
+    targeted = sorted(peft_model.base_model.targeted_module_names)
+    # PEFT matches names by suffix: a full name matches itself alone, unless it is the end of another one.
+    if targeted != sorted(names):
+        raise RuntimeError(
+            f"PEFT adapted {len(targeted)} modules where {len(names)} were meant: {set(targeted) ^ set(names)}"
+        )
     out: nn.Module = peft_model
     return out
 
 
 def is_transposed(layer: "nn.Module") -> bool:
-    """Whether its matrix is stored the other way round, as GPT-2's are."""
+    """Return True if the layer's weight is [in, out], as of GPT-2's Conv1D."""
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(layer, Conv1D)
 
 
 def is_matrix(layer: "nn.Module") -> bool:
-    """Whether it is a product with a matrix and a sum with a bias, and no convolution."""
+    """Return True for a linear layer, torch's or GPT-2's, and False for a convolution."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 

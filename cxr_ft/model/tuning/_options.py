@@ -1,4 +1,4 @@
-"""Options that several methods share."""
+"""Share options, and their checks, between methods."""
 
 from dataclasses import dataclass, field
 
@@ -7,19 +7,19 @@ from cxr_ft.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class LowRankOptions:
-    """Options of the methods that add a product of two thin matrices.
+    """Options of the methods that add a product of two low-rank matrices.
 
     Args:
         targets: target modules, in the language of `cxr_ft.model.targets`.
         rank: r, the width of the product.
         alpha: the product is scaled by alpha / rank; None: 2 * rank.
-        dropout: on the product's input, in [0, 1).
+        dropout: rate on the product's input, in [0, 1).
     """
 
     targets: tuple[str, ...] = field(default=("q", "v"), metadata={"help": "target modules, as q,v or vision.attn"})
     rank: int = field(default=8, metadata={"help": "rank of the product"})
-    alpha: float | None = field(default=None, metadata={"help": "scale times rank (default: 2 * rank)"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout on the product's input"})
+    alpha: float | None = field(default=None, metadata={"help": "the scale is alpha / rank (default: 2 * rank)"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout rate on the product's input"})
     lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
 
     def __post_init__(self) -> None:
@@ -28,17 +28,17 @@ class LowRankOptions:
 
     @property
     def numerator(self) -> float:
-        """What the scale divides by the rank."""
+        """Return alpha, or its default."""
         return 2 * self.rank if self.alpha is None else self.alpha
 
 
 def at_least_one(name: str, value: int) -> None:
-    """Refuse a width, a rank or a number of something below 1."""
+    """Raise a UsageError for a width, rank or count below 1."""
     if value < 1:
         raise UsageError(f"tuning.{name}: {value}; give 1 or more")
 
 
 def probability(name: str, value: float) -> None:
-    """Refuse what is no rate of dropout."""
+    """Raise a UsageError for a value that is no dropout rate."""
     if not 0 <= value < 1:
         raise UsageError(f"tuning.{name}: {value}; give a number from 0 to below 1")

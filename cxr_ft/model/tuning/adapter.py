@@ -1,6 +1,6 @@
-"""Bottleneck adapters (Houlsby et al., arXiv 1902.00751): a small network behind each block's attention and MLP.
+"""Bottleneck adapters (Houlsby et al., arXiv 1902.00751): a small network after each block's attention and MLP.
 
-`_bottleneck.py` is all of it: neither PEFT nor transformers has them. The paper trains the layer norms besides; here
+`_bottleneck.py` implements them, since neither PEFT nor transformers does. The paper also trains the layer norms; here
 all of the base is frozen.
 """
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
-#: What a run leaves: the adapters and the head, under their names in the model.
+MERGE_OBSTACLE = "a bottleneck adapter is no linear function of its layer: it cannot be merged; lora can"
+#: File of a saved model: the adapters and the head, by their names in the model.
 FILE = "adapter.safetensors"
 
 
@@ -26,11 +27,11 @@ class Config:
     """Options of adapter.
 
     Args:
-        targets: the modules behind which an adapter is put, in the language of `cxr_ft.model.targets`.
-        width: of the bottleneck.
+        targets: the modules that get an adapter after them, in the language of `cxr_ft.model.targets`.
+        width: width of the bottleneck.
     """
 
-    targets: tuple[str, ...] = field(default=("o", "down"), metadata={"help": "modules with an adapter behind them"})
+    targets: tuple[str, ...] = field(default=("o", "down"), metadata={"help": "modules with an adapter after them"})
     width: int = field(default=32, metadata={"help": "width of the bottleneck"})
     lr: float = field(default=1e-3, metadata={"help": "peak learning rate; the paper tried 3e-5 to 3e-3"})
 
@@ -39,7 +40,7 @@ class Config:
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """`model` with an adapter behind each linear layer that the targets mean; at the start it answers as before.
+    """Return `model` with an adapter after each linear layer that the targets mean; its output is unchanged at first.
 
     Raises:
         UsageError: for a target that is unknown, hits nothing, or is no linear layer.
@@ -64,10 +65,10 @@ def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...])
 
 
 def reload(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...], folder: Path) -> "nn.Module":
-    """`model` with the adapters and the head that `save` wrote.
+    """Return `model` with the adapters and the head that `save` wrote.
 
     Raises:
-        UsageError: where the file does not fit the model.
+        UsageError: if the file does not fit the model.
     """
     from safetensors.torch import load_file
 

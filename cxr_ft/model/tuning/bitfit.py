@@ -1,16 +1,18 @@
-"""BitFit (Ben Zaken et al., arXiv 2106.10199): the biases of the base, and the head; every matrix is frozen."""
+"""BitFit (Ben Zaken et al., arXiv 2106.10199): train the biases of the base, and the head; every matrix is frozen."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning import _merge
 from cxr_ft.model.tuning._modules import names_of
 
 if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
+merge = _merge.unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +23,10 @@ class Config:
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """Train the biases, norms' among them, but for those of keys, and the modules in `new`.
+    """Return `model` that trains the biases, norms' included and keys' excluded, and the modules in `new`.
 
     Raises:
-        UsageError: where the base has no biases.
+        UsageError: if the base has no biases.
     """
     inert = _inert(model, base)
     biases = [
@@ -42,10 +44,10 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
 
 
 def _inert(model: "nn.Module", base: Base) -> tuple[str, ...]:
-    """Prefixes of the keys' names.
+    """Return the name prefixes of the key layers, whose biases have no effect.
 
-    A key's bias adds the same number to all scores of a query, which softmax takes off again: its gradient is rounding
-    noise, and an optimizer that normalises gradients would walk along it.
+    A key's bias adds the same number to all scores of a query, which softmax cancels: its gradient is rounding noise,
+    and an optimizer that normalises gradients would follow it.
     """
     if not any("k" in roles and roles["k"] != roles.get("q") for roles in base.targets.values()):
         return ()

@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning import _merge
 from cxr_ft.model.tuning._modules import names_of
 
 if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
+merge = _merge.unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +19,7 @@ class Config:
     """Options of full fine-tuning.
 
     Args:
-        targets: the modules to train, in the language of `cxr_ft.model.targets`, besides the head; None: everything.
+        targets: modules to train besides the head, in the language of `cxr_ft.model.targets`; None: everything.
     """
 
     targets: tuple[str, ...] | None = field(
@@ -27,7 +29,7 @@ class Config:
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """Everything is trained, or the targets and the modules in `new`.
+    """Return `model` that trains everything, or the targets and the modules in `new`.
 
     Raises:
         UsageError: for a target that is unknown or hits nothing.

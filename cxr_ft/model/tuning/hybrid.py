@@ -1,6 +1,6 @@
-"""LoRA below, full training above: low-rank products on the targets, and the last n blocks and the head trained fully.
+"""LoRA on the lower blocks, full training of the last n blocks and the head.
 
-By PEFT alone, so that the artefact is one PEFT folder: what is trained fully are its `modules_to_save`.
+By PEFT alone, so that the saved model is one PEFT folder: fully trained modules are its `modules_to_save`.
 """
 
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning import _merge
 from cxr_ft.model.tuning._modules import adapted, names_of
 from cxr_ft.model.tuning._options import LowRankOptions
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
+PEFT_FOLDER = True
+merge = _merge.merge_peft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +25,17 @@ class Config(LowRankOptions):
     """Options of hybrid, after those of every low-rank method.
 
     Args:
-        layers: how many blocks from the output on are trained fully; targets in them get no product.
+        layers: number of blocks, from the output on, that are trained fully; targets in them get no product.
     """
 
-    layers: int = field(default=1, metadata={"help": "blocks trained fully, from the output on"})
+    layers: int = field(default=1, metadata={"help": "number of fully trained blocks, from the output on"})
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """`model` with LoRA on the targets below the last blocks, and those blocks trained.
+    """Return `model` with LoRA on the targets below the last blocks, and those blocks trained fully.
 
     Raises:
-        UsageError: for a target that is unknown or hits nothing below the last blocks, or where there are not so many.
+        UsageError: for a target that is unknown or hits nothing below the last blocks, or if there are fewer blocks.
     """
     from peft import LoraConfig
 
@@ -45,14 +48,14 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     above = tuple(f"{name}." for name in blocks[-config.layers :])
     names = [name for name in names_of(model, base, config.targets) if not name.startswith(above)]
     if not names:
-        raise UsageError(f"tuning.targets: {','.join(config.targets)} lie in the blocks that are trained fully alone")
-    # The modules that own parameters, not the blocks, since PEFT's wrapper would stand between a block and its reader.
-    whole = [n for n, module in model.named_modules() if n.startswith(above) and list(module.parameters(recurse=False))]
+        raise UsageError(f"tuning.targets: {','.join(config.targets)} lie only in the blocks that are trained fully")
+    # The modules that own parameters, not the blocks: code that reads a block's attributes would meet PEFT's wrapper.
+    fully = [n for n, module in model.named_modules() if n.startswith(above) and list(module.parameters(recurse=False))]
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.numerator,
         lora_dropout=config.dropout,
         target_modules=names,
-        modules_to_save=[*whole, *new],
+        modules_to_save=[*fully, *new],
     )
     return adapted(model, lora, names)

@@ -1,15 +1,18 @@
-"""(IA)3 (Liu et al., arXiv 2205.05638) by PEFT: one learnt factor a channel, on keys, values and the MLP's inside."""
+"""(IA)3 (Liu et al., arXiv 2205.05638) by PEFT: learnt factors on channels of keys, values and the MLP's inside."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning import _merge
 from cxr_ft.model.tuning._modules import adapted, names_of
 
 if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
+PEFT_FOLDER = True
+merge = _merge.merge_peft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class Config:
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """`model` with factors, all 1 at the start, on exactly the modules the targets mean.
+    """Return `model` with factors, all 1 at the start, on exactly the modules that the targets mean.
 
     Raises:
         UsageError: for a target that is unknown or hits nothing.

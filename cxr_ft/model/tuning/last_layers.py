@@ -1,15 +1,17 @@
-"""The head and the last n transformer blocks; everything below is frozen (0 blocks: the head alone)."""
+"""Train the head and the last n transformer blocks; everything below is frozen (0 blocks: the head alone)."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning import _merge
 
 if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
+merge = _merge.unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,18 +19,18 @@ class Config:
     """Options of last_layers.
 
     Args:
-        layers: how many blocks from the output on are trained besides the head.
+        layers: number of blocks, from the output on, that are trained besides the head.
     """
 
-    layers: int = field(default=1, metadata={"help": "blocks trained, from the output on"})
+    layers: int = field(default=1, metadata={"help": "number of trained blocks, from the output on"})
     lr: float = field(default=1e-3, metadata={"help": "peak learning rate"})
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """Train the modules in `new` and the last blocks.
+    """Return `model` that trains the modules in `new` and the last blocks.
 
     Raises:
-        UsageError: where there are not so many blocks, or nothing would be trained.
+        UsageError: if there are fewer blocks, or nothing would be trained.
     """
     blocks = base.blocks(model)
     if not 0 <= config.layers <= len(blocks):

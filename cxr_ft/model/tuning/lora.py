@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning import _merge
 from cxr_ft.model.tuning._modules import adapted, matrices_of, names_of, widths
 from cxr_ft.model.tuning._options import LowRankOptions
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
+PEFT_FOLDER = True
+merge = _merge.merge_peft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +27,21 @@ class Config(LowRankOptions):
     """Options of LoRA, after those of every low-rank method; the last three may be combined.
 
     Args:
-        dora: also train the length of each of the weight's output rows, apart from its direction.
-        rslora: scale by alpha / sqrt(rank), so that a high rank is not slowed down.
-        pissa: start from the weight's largest singular vectors, and freeze the rest of it.
+        dora: also train the norm of each output row of the weight, separately from its direction.
+        rslora: scale by alpha / sqrt(rank), so that a high rank learns as fast as a low one.
+        pissa: start from the weight's largest singular vectors, and freeze the rest of the weight.
     """
 
-    dora: bool = field(default=False, metadata={"help": "train magnitudes apart from directions (true or false)"})
+    dora: bool = field(default=False, metadata={"help": "train magnitudes separately from directions (true or false)"})
     rslora: bool = field(default=False, metadata={"help": "scale by alpha / sqrt(rank) (true or false)"})
     pissa: bool = field(default=False, metadata={"help": "start from the largest singular vectors (true or false)"})
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """`model` with LoRA on exactly the modules the targets mean.
+    """Return `model` with LoRA on exactly the modules that the targets mean.
 
     Raises:
-        UsageError: for a target that is unknown or hits nothing, and for PiSSA on what has no such singular vectors.
+        UsageError: for a target that is unknown or hits nothing, and for PiSSA on a convolution or with a higher rank.
     """
     from peft import LoraConfig
 

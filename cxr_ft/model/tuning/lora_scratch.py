@@ -1,6 +1,6 @@
-"""LoRA (Hu et al., arXiv 2106.09685) without PEFT, for people who want to learn it: `_low_rank.py` is all of it.
+"""LoRA (Hu et al., arXiv 2106.09685) without PEFT, for people who want to learn it: see `_low_rank.py`.
 
-Outputs and gradients are those of `lora`. So is what it leaves: a PEFT folder, which PEFT reads.
+Outputs and gradients are those of `lora`. It saves a PEFT folder too, which PEFT alone reads.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
+PEFT_FOLDER = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Config(_options.LowRankOptions):
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """`model` with a product beside each linear layer that the targets mean.
+    """Return `model` with a product beside each linear layer that the targets mean.
 
     Raises:
         UsageError: for a target that is unknown, hits nothing, or is no linear layer.
@@ -42,7 +43,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
 
 
 def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...]) -> None:
-    """Write what `lora` would have written: adapter_config.json and adapter_model.safetensors."""
+    """Write the files of `lora`: adapter_config.json and adapter_model.safetensors."""
     from peft import LoraConfig
     from safetensors.torch import save_file
 
@@ -60,3 +61,14 @@ def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...])
     ).save_pretrained(folder)
     weights = {f"base_model.model.{name}": p.detach().contiguous() for name, p in trainable(model).items()}
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def merge(model: "nn.Module") -> "nn.Module":
+    """Return `model` with each product added to its layer's weight."""
+    from cxr_ft.model.tuning._low_rank import LowRankLinear
+
+    model.eval()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LowRankLinear):
+            replace(model, name, LowRankLinear.merged)
+    return model

@@ -1,6 +1,6 @@
 """Prefix tuning (Li and Liang, arXiv 2101.00190) by PEFT: learnt keys and values in front of the text, in each layer.
 
-Without the paper's reparametrisation; they begin at zero.
+Without the paper's reparametrisation; keys and values begin at zero.
 """
 
 from dataclasses import dataclass, field
@@ -8,34 +8,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.protocols import Base, TextReader
-from cxr_ft.model.tuning._prompts import VirtualTokenOptions, prompted, reloaded
+from cxr_ft.model.protocols import Base, is_text_reader
+from cxr_ft.model.tuning._prompts import NOT_IN_WEIGHTS, VirtualTokenOptions, prompted, reloaded
 
 if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
 NEEDS_TEXT = True
+PEFT_FOLDER = True
+MERGE_OBSTACLE = NOT_IN_WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(VirtualTokenOptions):
-    """Options of prefix tuning: keys and values are learnt for so many tokens."""
+    """Options of prefix tuning: keys and values are learnt for `tokens` tokens."""
 
     lr: float = field(default=1e-2, metadata={"help": "peak learning rate; that of PEFT's examples"})
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """`model` with learnt keys and values in the text tower's layers; the head is trained too.
+    """Return `model` with learnt keys and values in the text tower's layers; the head is trained too.
 
     Raises:
-        UsageError: where the model reads no text, or takes no keys and values from outside.
+        UsageError: if the model reads no text, or takes no keys and values as input.
     """
     import inspect
 
     from peft import PrefixTuningConfig
 
-    if "past_key_values" not in inspect.signature(model.forward).parameters and isinstance(base, TextReader):
+    if "past_key_values" not in inspect.signature(model.forward).parameters and is_text_reader(base):
         kind = type(model).__name__
         raise UsageError(f"prefix: a {kind} ({base.name}) takes no learnt keys and values; use prompt, lora or adapter")
 
@@ -45,5 +47,5 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
 
 
 def reload(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...], folder: Path) -> "nn.Module":
-    """`model` with what PEFT wrote."""
+    """Return `model` with what PEFT wrote."""
     return reloaded(model, base, config.tokens, folder)

@@ -5,27 +5,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft.model.protocols import Base
-from cxr_ft.model.tuning._prompts import VirtualTokenOptions, prompted, reloaded
+from cxr_ft.model.tuning._prompts import NOT_IN_WEIGHTS, VirtualTokenOptions, prompted, reloaded
 
 if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
 NEEDS_TEXT = True
+PEFT_FOLDER = True
+MERGE_OBSTACLE = NOT_IN_WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(VirtualTokenOptions):
-    """Options of prompt tuning: so many word vectors are learnt, which begin as words of the vocabulary."""
+    """Options of prompt tuning: `tokens` word vectors are learnt, which begin as words of the vocabulary."""
 
     lr: float = field(default=3e-2, metadata={"help": "peak learning rate; that of PEFT's examples"})
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """`model` with learnt tokens; the head is trained too.
+    """Return `model` with learnt tokens; the head is trained too.
 
     Raises:
-        UsageError: where the model reads no text.
+        UsageError: if the model reads no text.
     """
     from peft import PromptTuningConfig
 
@@ -39,5 +41,5 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
 
 
 def reload(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...], folder: Path) -> "nn.Module":
-    """`model` with what PEFT wrote."""
+    """Return `model` with what PEFT wrote."""
     return reloaded(model, base, config.tokens, folder)

@@ -1,6 +1,6 @@
-"""QLoRA (Dettmers et al., arXiv 2305.14314): LoRA by PEFT on a base whose blocks are kept in four or eight bits.
+"""QLoRA (Dettmers et al., arXiv 2305.14314): LoRA by PEFT on a base whose blocks are quantised to four or eight bits.
 
-By bitsandbytes, on CUDA, and slowly on CPU. Beside PEFT's files a run leaves `quantization_config.json`, with which
+By bitsandbytes, on CUDA, and slowly on CPU. Beside PEFT's files a run saves `quantization_config.json`, by which
 transformers quantises the same layers of the base in the same way.
 """
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft.errors import UsageError, unknown
+from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.protocols import Base
-from cxr_ft.model.tuning import _quantised
+from cxr_ft.model.tuning import _merge, _quantised
 from cxr_ft.model.tuning._modules import adapted, is_matrix, names_of
 from cxr_ft.model.tuning._options import LowRankOptions
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
+PEFT_FOLDER = True
+merge = _merge.merge_peft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +28,10 @@ class Config(LowRankOptions):
     """Options of QLoRA, after those of every low-rank method.
 
     Args:
-        quantise: "nf4", four bits and their scales quantised too; "int8", eight bits.
+        quantise: "nf4", four bits with quantised scales; "int8", eight bits.
     """
 
-    quantise: str = field(default="nf4", metadata={"help": f"the frozen blocks: {' or '.join(_quantised.KINDS)}"})
+    quantise: str = field(default="nf4", metadata={"help": f"of the frozen blocks: {' or '.join(_quantised.KINDS)}"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,11 +40,11 @@ class Config(LowRankOptions):
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """`model` with its blocks quantised and LoRA on exactly the modules the targets mean.
+    """Return `model` with quantised blocks and LoRA on exactly the modules that the targets mean.
 
     Raises:
         UsageError: for a target that is unknown or hits nothing, for a base without linear layers in its blocks, and
-            without bitsandbytes.
+            if bitsandbytes is not installed.
     """
     from peft import LoraConfig
 
@@ -58,12 +61,12 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
 
 
 def save(model: Any, folder: Path, config: Config, new: tuple[str, ...]) -> None:
-    """Write PEFT's files, and how the base is to be quantised."""
+    """Write PEFT's files, and the configuration by which transformers quantises the base."""
     import torch
     from transformers import BitsAndBytesConfig
 
     model.save_pretrained(folder, safe_serialization=True)
-    inner = model.get_base_model()
+    inner = unwrapped(model)
     plain = [n for n, m in inner.named_modules() if is_matrix(m) and not _quantised.is_quantised(m)]
     outside = [n.removesuffix(".base_layer") for n in plain if ".lora_" not in n and not n.startswith(new)]
     four = config.quantise == "nf4"
@@ -79,7 +82,7 @@ def save(model: Any, folder: Path, config: Config, new: tuple[str, ...]) -> None
 
 
 def reload(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...], folder: Path) -> "nn.Module":
-    """`model` quantised as it was, with what PEFT wrote."""
+    """Return `model` quantised as in training, with what PEFT wrote."""
     from peft import PeftModel
 
     _quantise(model, base, config)

@@ -1,9 +1,10 @@
-"""VeRA (Kopiczko et al., arXiv 2310.11454) by PEFT: random matrices shared by all targets, two vectors for each."""
+"""VeRA (Kopiczko et al., arXiv 2310.11454) by PEFT: shared random matrices, and two learnt vectors for each target."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cxr_ft.model.protocols import Base
+from cxr_ft.model.tuning import _merge
 from cxr_ft.model.tuning._modules import adapted, matrices_of
 from cxr_ft.model.tuning._options import at_least_one, probability
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = True
+PEFT_FOLDER = True
+merge = _merge.merge_peft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +22,13 @@ class Config:
 
     Args:
         targets: target modules, in the language of `cxr_ft.model.targets`.
-        rank: of the shared matrices; higher than LoRA's, since it costs a number a target alone.
-        dropout: on the product's input, in [0, 1).
+        rank: of the shared matrices; higher than LoRA's, since it costs one trained number for each target.
+        dropout: rate on the product's input, in [0, 1).
     """
 
     targets: tuple[str, ...] = field(default=("q", "v"), metadata={"help": "target modules, as q,v or vision.attn"})
     rank: int = field(default=256, metadata={"help": "rank of the shared matrices"})
-    dropout: float = field(default=0.0, metadata={"help": "dropout on the product's input"})
+    dropout: float = field(default=0.0, metadata={"help": "dropout rate on the product's input"})
     lr: float = field(default=5e-3, metadata={"help": "peak learning rate; above LoRA's, as in the paper"})
 
     def __post_init__(self) -> None:
@@ -34,7 +37,7 @@ class Config:
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """`model` with VeRA on exactly the modules the targets mean. The shared matrices are saved with the vectors.
+    """Return `model` with VeRA on exactly the modules that the targets mean; the shared matrices are saved too.
 
     Raises:
         UsageError: for a target that is unknown, hits nothing, or is no linear layer.

@@ -1,4 +1,4 @@
-"""No training at all: the base answers as it is, without a head of its own. What every method has to beat."""
+"""Train nothing: the base predicts as it is, without a head. A baseline for every method."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TRAINS = False
+MERGE_OBSTACLE = "nothing is trained, so there is nothing to export: the base is the model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,5 +18,5 @@ class Config:
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """Nothing is trained."""
+    """Return `model` with no gradients required."""
     return model.requires_grad_(False)

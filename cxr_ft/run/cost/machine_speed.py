@@ -13,6 +13,7 @@ from functools import cache
 import torch
 
 from cxr_ft.run.cost.step_forecast import StepForecast
+from cxr_ft.run.features.feature_store import AUTOCAST
 
 #: What a step took over the estimate lay in this range for GITs on phantoms and a ViT-S, in fp32 and bf16, on one CPU
 #: core left alone: 0.76 to 1.06 times it, and the loop around the steps takes time too.
@@ -34,7 +35,7 @@ class MachineRates:
 def rates(precision: str) -> MachineRates:
     """Measured in half a second, once a process; "bf16" and "fp16" in their own dtype."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    dtype = AUTOCAST[precision] or torch.float32
     # Short enough to be done between two turns of whatever else runs; shapes as a block has them, large and in heads.
     tall, square = (torch.rand(rows, 256, device=device, dtype=dtype) for rows in (512, 256))
     heads = torch.rand(8, 196, 64, device=device, dtype=dtype)

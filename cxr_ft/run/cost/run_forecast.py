@@ -11,7 +11,7 @@ from cxr_ft.data import manifest
 from cxr_ft.data.dataset import open_split
 from cxr_ft.data.records import GIVEN
 from cxr_ft.model import assembly
-from cxr_ft.model.protocols import Base, TextReader
+from cxr_ft.model.protocols import Base, is_text_reader
 from cxr_ft.run.cost import machine_speed, parameter_count, step_forecast
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _table(splits: manifest.Splits, config: RunConfig) -> "pd.DataFrame":
 def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) -> step_forecast.TextLengths | None:
     """Of `rows` rows the longest of train and others of mean length; None where no tokenizer is at hand, or no text."""
     head, where, table = config.head.options, assembly.location(config.model), _table(splits, config)
-    writes, reads = head.writes, isinstance(base, TextReader)
+    writes, reads = head.writes, is_text_reader(base)
     if where is None or not (writes or reads):
         return None
     from transformers import AutoTokenizer
@@ -121,5 +121,5 @@ def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) ->
     return step_forecast.TextLengths(
         before=[1 + prompt + given for given in context],
         written=[n + 1 for n in tokens(column, head.max_tokens - 1)] if writes else [0] * rows,
-        read=[n + around for n in tokens(GIVEN, base.limit - around)] if isinstance(base, TextReader) else [0] * rows,
+        read=[n + around for n in tokens(GIVEN, base.limit - around)] if is_text_reader(base) else [0] * rows,
     )

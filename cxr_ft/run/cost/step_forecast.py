@@ -18,15 +18,13 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 
 from cxr_ft.config import RunConfig
 from cxr_ft.model import assembly
-from cxr_ft.model.protocols import PIXELS, Base, Batch, HasFrozenPrefix, TextReader, trainable
+from cxr_ft.model.protocols import IGNORE, PIXELS, Base, Batch, has_frozen_prefix, is_text_reader, trainable
 from cxr_ft.run.cost import memory
 from cxr_ft.run.cost.fake_quantised import quantised
 from cxr_ft.run.features.feature_store import AUTOCAST
 
 #: Of a text nobody knows yet.
 READ = 128
-#: The label of a position that does not count, as everywhere in torch.
-IGNORE = -100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ def texts_of(config: RunConfig, base: Base, rows: int) -> TextLengths:
     head = config.head.options
     written = int(head.max_tokens)
     context = int(head.max_context) if config.data.context else 0
-    read = min(base.limit, head.read_tokens or READ) if isinstance(base, TextReader) else 0
+    read = min(base.limit, head.read_tokens or READ) if is_text_reader(base) else 0
     before = 1 + len(str(head.prompt).split()) + context
     return TextLengths(before=[before] * rows, written=[written] * rows, read=[read] * rows)
 
@@ -154,7 +152,7 @@ def _count(parts: assembly.ModelParts, batch: Batch, states: list[Tensor], dtype
 @contextmanager
 def _without_numbers() -> Iterator[None]:
     with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
-        # By its address `cxr_ft.model.fast` tells whether a kept copy is of this weight: any will do.
+        # By its address `fused_linear` tells whether a kept copy is of this weight: any will do.
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         yield
 
@@ -206,7 +204,7 @@ def _tokens(ids: str, mask: str, lengths: Sequence[int]) -> Batch:
 def _frozen_done(parts: assembly.ModelParts, config: RunConfig, batch: Batch, dtype: torch.dtype | None) -> Batch:
     """`batch` as a training step gets it: with the output of what is frozen, where that is computed apart."""
     augmented = config.data.augment != "none" or config.data.flip
-    prefix = parts.base.prefix(parts.model) if isinstance(parts.base, HasFrozenPrefix) and not augmented else None
+    prefix = parts.base.prefix(parts.model) if has_frozen_prefix(parts.base) and not augmented else None
     if prefix is None or (_device() != "cpu" and config.train.store_features == "never"):
         return batch
     with torch.no_grad(), torch.autocast(_device(), dtype, enabled=dtype is not None):

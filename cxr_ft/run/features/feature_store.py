@@ -35,7 +35,7 @@ from cxr_ft.data.dataset.split_dataset import SplitDataset
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cache_folder
 from cxr_ft.model.assembly import ModelParts
-from cxr_ft.model.protocols import PIXELS, Batch, FrozenPrefix, HasFrozenPrefix, owner
+from cxr_ft.model.protocols import PIXELS, Batch, FrozenPrefix, has_frozen_prefix, owner
 from cxr_ft.progress import bar
 from cxr_ft.run.features import tensor_file
 
@@ -121,7 +121,7 @@ class FeatureStore:
     def prefix(self) -> FrozenPrefix | None:
         """The model's frozen part, if there is one that can be computed apart."""
         base = self.parts.base
-        return base.prefix(self.parts.model) if self.whole and isinstance(base, HasFrozenPrefix) else None
+        return base.prefix(self.parts.model) if self.whole and has_frozen_prefix(base) else None
 
     def frozen(
         self, rows: SplitDataset, autocast: torch.dtype | None = None, *, reads: int = 1

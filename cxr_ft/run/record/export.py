@@ -17,10 +17,9 @@ from cxr_ft.config import RunConfig
 from cxr_ft.data import manifest
 from cxr_ft.errors import UsageError
 from cxr_ft.files import make_folder, write_json, write_text
-from cxr_ft.model import assembly
+from cxr_ft.model import assembly, methods
 from cxr_ft.model.assembly import ModelParts
-from cxr_ft.model.protocols import Batch
-from cxr_ft.model.tuning import _merge
+from cxr_ft.model.protocols import IGNORE, Batch
 from cxr_ft.run.evaluation import evaluate
 from cxr_ft.run.record import model_card, results, saved_model
 
@@ -28,8 +27,6 @@ Way = Literal["merged", "adapter"]
 FOLDER = "export"
 #: Rows of val on which merged and unmerged answers are compared.
 _ROWS = 64
-#: The label of a position that does not count.
-_IGNORE = -100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,22 +79,23 @@ def export(run: Path, way: Way) -> tuple[Path, Drift | None]:
 
 def kind(parts: ModelParts, config: RunConfig) -> str:
     """What `run/model` is: "adapter" for PEFT, "merged" for transformers, "own" for this package alone."""
-    if not hasattr(config.tuning.options, "lr"):
+    method = methods.load(config.tuning.name)
+    if not method.trains:
         return "own"
     if _obstacle(parts, config, "adapter") is None:
         return "adapter"
-    wrapped = hasattr(parts.model, "peft_config") or _merge.obstacle(parts.model)
-    return "own" if wrapped else "merged"
+    return "own" if method.peft_folder or method.merge is None else "merged"
 
 
 def _obstacle(parts: ModelParts, config: RunConfig, way: Way) -> str | None:
-    if not hasattr(config.tuning.options, "lr"):
+    method = methods.load(config.tuning.name)
+    if not method.trains:
         return "nothing is trained, so there is nothing to export: the base is the model"
     if way == "merged":
-        return _merge.obstacle(parts.model)
-    if not hasattr(parts.model, "peft_config") and parts.tuning.name != "lora_scratch":
-        kept = "in cxr_ft's own format" if _merge.obstacle(parts.model) else "in the base itself"
-        can = "lora, ia3, ..." if _merge.obstacle(parts.model) else "--export merged"
+        return method.merge_obstacle or None
+    if not method.peft_folder:
+        kept = "in cxr_ft's own format" if method.merge is None else "in the base itself"
+        can = "lora, ia3, ..." if method.merge is None else "--export merged"
         return f"what it trains is {kept}, not in a PEFT adapter; use {can}"
     if config.data.image_size is not None or config.data.views > 1:
         return "data.image_size and data.views change the base itself, which PEFT alone would not do; use merged"
@@ -108,7 +106,9 @@ def _merged(made: Path, parts: ModelParts, config: RunConfig) -> Drift:
     made.mkdir()
     batches = list(_val(parts, config))
     before = [logits(parts, parts.model, batch) for batch in batches]
-    plain = _merge.merged(parts.model)
+    merge = methods.load(config.tuning.name).merge
+    assert merge is not None  # `export` has refused the others
+    plain = merge(parts.model)
     apart = [(logits(parts, plain, batch) - old).abs() for batch, old in zip(batches, before, strict=True)]
     for p in plain.parameters():
         p.data = p.data.contiguous()
@@ -133,7 +133,7 @@ def _val(parts: ModelParts, config: RunConfig) -> list[Batch]:
 def logits(parts: ModelParts, model: Any, batch: Batch) -> Tensor:
     """What the head turns into scores [B, L], or the vocabulary's logits at each token that counts [N, V]."""
     if "labels" in batch:
-        written: Tensor = parts.base.logits(model, batch, batch["labels"] != _IGNORE)  # type: ignore[attr-defined]
+        written: Tensor = parts.base.logits(model, batch, batch["labels"] != IGNORE)  # type: ignore[attr-defined]
         return written
     pool: Any = getattr(parts.head, "pool", next(iter(parts.base.pools)))
     layer: nn.Module = model.classifier

@@ -5,7 +5,7 @@ from typing import Any
 
 from cxr_ft.model import assembly
 from cxr_ft.model.assembly import ModelParts
-from cxr_ft.model.protocols import Writer
+from cxr_ft.model.protocols import is_writer
 from cxr_ft.run.record.results import Result
 
 _SHOWN = ("auroc", "ap", "f1", "accuracy")
@@ -144,7 +144,7 @@ def _inputs(parts: Any) -> list[str]:
         'image = torch.tensor(np.asarray(Image.open("image.png").convert("RGB"))) / 255',
         f"pixels = ((image - torch.tensor({mean})) / torch.tensor({deviation})).permute(2, 0, 1)[None]",
     ]
-    if isinstance(parts.base, Writer):
+    if is_writer(parts.base):
         lines.append(f"start = torch.tensor([{_start(parts)}])  # what a text begins with")
     return lines
 

@@ -19,7 +19,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.files import write_json, write_text
 from cxr_ft.model import assembly, methods
 from cxr_ft.model.peft_models import is_peft
-from cxr_ft.model.protocols import Base, HasProcessor, trainable
+from cxr_ft.model.protocols import Base, has_processor, trainable
 from cxr_ft.run.record import results
 
 FOLDER = "model"
@@ -69,7 +69,7 @@ def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, dict[
     base_module = assembly.family(config.model)
     whole = (folder / "model.safetensors").exists()
     base: Base = base_module.restore(folder, config.model) if whole else base_module.load(config.model)
-    if not whole and isinstance(base, HasProcessor):
+    if not whole and has_processor(base):
         base.take_processor(folder)
 
     method = methods.load(config.tuning.name)

@@ -1,7 +1,7 @@
-"""Attention, with the kernel that is fastest where it runs; `tools/bench_git.py --kernels` measures the choice.
+"""Compute attention by the kernel that is fastest on the device; `tools/bench_git.py --kernels` measures the choice.
 
-On CPU torch's fused kernel has no dropout, and in bfloat16 its gradient takes twice the time of batched products; where
-no gradient is taken it wins. On CUDA the fused kernel (flash, or memory-efficient with a bias) is taken always.
+On CPU torch's fused kernel has no dropout, and in bfloat16 its gradient takes twice the time of batched products;
+without a gradient it is the faster one. On CUDA the fused kernel (flash, or memory-efficient with a bias) always runs.
 """
 
 import math
@@ -13,18 +13,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cxr_ft.model.bases.git import dropout
-from cxr_ft.model.bases.git.fused_linear import lowered
+from cxr_ft.model.bases.git.fused_linear import to_autocast
 
 
 class Shape(NamedTuple):
-    """How queries [B, T, H d] read keys [B, S, H d]: the first `image` queries as many keys, the others all."""
+    """Mask and sizes of attention of queries [B, T, H d] on keys [B, S, H d].
 
-    width: int  # d
+    width: d, of a head. image: the first `image` queries see only the first `image` keys; the others see all keys.
+    p: dropout rate of the probabilities.
+    """
+
+    width: int
     image: int
-    p: float  # dropout of the probabilities
+    p: float
 
     def parts(self, queries: int, keys: int) -> Iterator[tuple[slice, slice, bool]]:
-        """(queries, keys, whether the bias is for them) of the image's part and of the text's, if there are any."""
+        """Yield (queries, keys, True if the bias applies) for the image's queries, then for the text's, if any."""
         if self.image:
             yield slice(0, self.image), slice(0, self.image), False
         if queries > self.image:
@@ -32,13 +36,13 @@ class Shape(NamedTuple):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None = None) -> Tensor:
-    """softmax(q k' / sqrt(d) + bias) v a head, with dropout on the probabilities, [B, T, H d].
+    """Return softmax(q k' / sqrt(d) + bias) v of each head, with dropout on the probabilities, [B, T, H d].
 
     Args:
         bias: for the queries behind the image's, broadcast to [B, H, T - image, S]; its dtype is that of `q`.
     """
-    # Some adapters answer in float32 whatever they are given.
-    q, k, v = (lowered(x) for x in (q, k, v))
+    # Some adapters return float32 for any input.
+    q, k, v = (to_autocast(x) for x in (q, k, v))
     graph = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if q.device.type == "cpu" and (graph or shape.p):
         return products(q, k, v, shape, bias)
@@ -46,41 +50,41 @@ def attend(q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None = 
 
 
 def products(q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None) -> Tensor:
-    """`attend` by batched products, on CPU."""
+    """Return `attend` by batched products, on CPU."""
     out: Tensor = _Products.apply(q, k, v, shape, bias)
     return out
 
 
-def heads(x: Tensor, width: int) -> Tensor:
-    """[B, T, H d] -> [B, H, T, d], on CPU laid out so, since each product would copy it otherwise."""
+def split_heads(x: Tensor, width: int) -> Tensor:
+    """Reshape [B, T, H d] to [B, H, T, d]; on CPU contiguous, since each product would copy it otherwise."""
     split = x.reshape(*x.shape[:-1], -1, width).transpose(1, 2)
     return split.contiguous() if x.device.type == "cpu" else split
 
 
-def joined(x: Tensor) -> Tensor:
-    """[B, H, T, d] -> [B, T, H d]."""
+def merge_heads(x: Tensor) -> Tensor:
+    """Reshape [B, H, T, d] to [B, T, H d]."""
     return x.transpose(1, 2).flatten(2)
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None) -> Tensor:
-    """`attend` by torch's own kernel."""
-    q, k, v = (heads(x, shape.width) for x in (q, k, v))
+    """Return `attend` by torch's own kernel."""
+    q, k, v = (split_heads(x, shape.width) for x in (q, k, v))
     parts = [
         F.scaled_dot_product_attention(
             q[:, :, rows], k[:, :, keys], v[:, :, keys], attn_mask=bias if biased else None, dropout_p=shape.p
         )
         for rows, keys, biased in shape.parts(q.shape[2], k.shape[2])
     ]
-    return joined(torch.cat(parts, dim=2))
+    return merge_heads(torch.cat(parts, dim=2))
 
 
 class _Products(torch.autograd.Function):
-    """Two batched products and a softmax a part, and their gradients in place of autograd's slices, zeros and sums."""
+    """Run two batched products and a softmax for each part; gradients by hand, without autograd's slices and sums."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         q, k, v, shape, bias = inputs
-        q, k, v = (heads(x, shape.width) for x in (q, k, v))
+        q, k, v = (split_heads(x, shape.width) for x in (q, k, v))
         saved, contexts = [], []
         for rows, keys, biased in shape.parts(q.shape[2], k.shape[2]):
             scores = (q[:, :, rows] / math.sqrt(shape.width)) @ k[:, :, keys].transpose(-1, -2)
@@ -91,12 +95,12 @@ class _Products(torch.autograd.Function):
         ctx.shape = shape
         ctx.drop = drop
         ctx.save_for_backward(q, k, v, *saved)
-        return joined(contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=2))
+        return merge_heads(contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=2))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *saved = ctx.saved_tensors
-        grad = heads(grads[0] * ctx.drop.scale, ctx.shape.width)
+        grad = split_heads(grads[0] * ctx.drop.scale, ctx.shape.width)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for i, (rows, keys, _) in enumerate(ctx.shape.parts(q.shape[2], k.shape[2])):
             probabilities, drop = saved[2 * i], ctx.drop._replace(patterns=saved[2 * i + 1])
@@ -106,4 +110,4 @@ class _Products(torch.autograd.Function):
             d = torch.ops.aten._softmax_backward_data(d, probabilities, -1, d.dtype) / math.sqrt(ctx.shape.width)
             dq[:, :, rows] = d @ k[:, :, keys]
             dk[:, :, keys] += d.transpose(-1, -2) @ q[:, :, rows]
-        return joined(dq), joined(dk), joined(dv), None, None
+        return merge_heads(dq), merge_heads(dk), merge_heads(dv), None, None

@@ -1,6 +1,6 @@
-"""How a search goes, and beam search's bookkeeping.
+"""Options of generation, and the state of beam search.
 
-It decides as `_beam_search` in transformers/generation/utils.py does with its defaults: one end token,
+It selects beams as `_beam_search` in transformers/generation/utils.py does with its defaults: one end token,
 `early_stopping=False`, no processor of logits, one text returned.
 """
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from cxr_ft.errors import UsageError
 
-#: What a beam scores that must not be chosen.
+#: Score of a beam that must not be chosen.
 NEVER = -1.0e9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How the next token is chosen, and when to stop.
+    """Options of generation.
 
     Args:
-        end, pad: token ids; a row stops behind `end` and is filled with `pad`.
+        end, pad: token ids; a row stops after `end` and is filled with `pad`.
         max_new_tokens: longest text in tokens, its end token included.
-        beams: beams kept; 1: none.
-        temperature: 0: the likeliest token; above: drawn from softmax(logits / temperature).
-        top_k: draw from the k likeliest tokens only; 0: from all.
-        top_p: draw from the fewest tokens whose probabilities reach this sum, in (0, 1].
+        beams: number of beams; 1: no beam search.
+        temperature: 0: the most likely token; above 0: sampled from softmax(logits / temperature).
+        top_k: sample from the k most likely tokens; 0: from all.
+        top_p: sample from the smallest set of tokens whose probabilities reach this sum, in (0, 1].
         length_penalty: a beam's log-probability is divided by its length to this power.
     """
 
@@ -49,7 +49,7 @@ class Search:
             if not good:
                 raise UsageError(f"generation.{name}: {getattr(self, name)}; give {want}")
         if self.beams > 1 and self.temperature > 0:
-            raise UsageError("generation: beams are searched, not drawn; give beams 1 or temperature 0")
+            raise UsageError("generation: beam search does not sample; give beams 1 or temperature 0")
 
 
 class Beams:
@@ -61,7 +61,7 @@ class Beams:
         self.length = 0
         self.done = False
         self.running = torch.full((rows, beams, longest), search.pad, device=device)
-        # All beams are the same at first: only the first may be grown.
+        # All beams are equal at first: only the first may be extended.
         self.scores = torch.full((rows, beams), NEVER, device=device)
         self.scores[:, 0] = 0
         self.finished = self.running.clone()
@@ -70,7 +70,7 @@ class Beams:
         self.improvable = torch.ones(rows, 1, dtype=torch.bool, device=device)
 
     def grow(self, log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the next token's log-probabilities [B, K, V]; returns each new beam's parent and token, [B, K] both."""
+        """Select new beams by the next token's log-probabilities [B, K, V]; return parents and tokens, both [B, K]."""
         vocabulary = log_probabilities.shape[-1]
         # Twice as many candidates as beams, since half of them may end.
         total, flat = (log_probabilities + self.scores[..., None]).flatten(1).topk(2 * self.beams)
@@ -83,11 +83,11 @@ class Beams:
         self._finish(texts, total, ended)
         self.scores, best = (total + ended * NEVER).topk(self.beams)
         self.running = _pick(texts, best)
-        self._judge(last or bool(ended.all()))
+        self._check_done(last or bool(ended.all()))
         return parents.gather(1, best), tokens.gather(1, best)
 
     def best(self) -> Tensor:
-        """The best finished text of each row, [B, longest length reached]."""
+        """Return the best finished text of each row, [B, longest length]."""
         return self.finished[:, 0, : self.length]
 
     def _finish(self, texts: Tensor, total: Tensor, ended: Tensor) -> None:
@@ -99,8 +99,8 @@ class Beams:
         self.finished = _pick(torch.cat((self.finished, texts), 1), best)
         self.is_finished = torch.cat((self.is_finished, eligible), 1).gather(1, best)
 
-    def _judge(self, no_way_on: bool) -> None:
-        """A row is done when its best running beam, at today's length, cannot beat its worst finished one."""
+    def _check_done(self, no_way_on: bool) -> None:
+        """Update which rows can improve: a row is done if its best running beam cannot beat its worst finished one."""
         worst = self.finished_scores.min(1, keepdim=True).values.where(self.is_finished, NEVER)
         possible = (self.scores[:, :1] / self.length**self.penalty > worst).any(1, keepdim=True)
         self.improvable = self.improvable & possible
@@ -108,5 +108,5 @@ class Beams:
 
 
 def _pick(x: Tensor, index: Tensor) -> Tensor:
-    """Beams [B, n, L] of x [B, m, L] by index [B, n]."""
+    """Select beams [B, n, L] of x [B, m, L] by index [B, n]."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,4 +1,4 @@
-"""Dropout in one pass over the numbers: torch's own draws them one by one on CPU, at six times the time."""
+"""Apply dropout in one pass over the numbers; torch's own takes six times as long on CPU, one number at a time."""
 
 import struct
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ _BITS = {torch.float32: (32, 0x7F800000), torch.bfloat16: (16, 0x7F80)}
 
 
 def rate(module: nn.Dropout) -> float:
-    """The share that `module` zeroes now: 0 in evaluation."""
+    """Return the rate that `module` applies now: 0 in evaluation."""
     return float(module.p) if module.training else 0.0
 
 
 class Drop(NamedTuple):
-    """What is dropped of one tensor: zero where a random pattern, read as a float, is at most `threshold`.
+    """The random zeros of one tensor: where a random bit pattern, read as a float, is at most `threshold`.
 
-    `scale` keeps the mean; it is left to the user, who often has a smaller tensor to put it on.
+    `scale` keeps the mean; the caller multiplies by it, often a smaller tensor than the dropped one.
     """
 
     patterns: Tensor | None  # None: nothing is dropped
@@ -28,7 +28,7 @@ class Drop(NamedTuple):
     scale: float
 
     def on(self, x: Tensor) -> Tensor:
-        """`x` with the dropped numbers zeroed; of the shape and dtype that were drawn for."""
+        """Return `x` with zeros, unscaled; of the shape and dtype that `draw` got."""
         if self.patterns is None:
             return x
         # The one vectorised kernel that compares and selects in a single pass, and never multiplies.
@@ -37,10 +37,10 @@ class Drop(NamedTuple):
 
 
 def draw(x: Tensor, p: float) -> Drop:
-    """What a dropout of `p` in [0, 1] drops of `x`, on CPU.
+    """Draw the zeros of a dropout of `p` in [0, 1] for `x`, on CPU.
 
-    The share is exact to 2^-33 in float32 and to 2^-17 in bfloat16, and `scale` is that of the share drawn. The numbers
-    come from a generator seeded by torch's, so `torch.manual_seed` and checkpointing govern them.
+    The rate is exact to 2^-33 in float32 and to 2^-17 in bfloat16, and `scale` belongs to that rate. The random numbers
+    come from a generator seeded by torch's, so that `torch.manual_seed` and gradient checkpointing reproduce them.
     """
     bits, infinity = _BITS.get(x.dtype, (0, 0))
     count = round(p * 2**bits)
@@ -53,7 +53,7 @@ def draw(x: Tensor, p: float) -> Drop:
 
 
 def added(residual: Tensor, x: Tensor, p: float) -> Tensor:
-    """residual + dropout(x, p), any shape."""
+    """Return residual + dropout(x, p), of any shape."""
     if p == 0:
         return residual + x
     if x.device.type != "cpu":
@@ -61,12 +61,12 @@ def added(residual: Tensor, x: Tensor, p: float) -> Tensor:
     drop = draw(x, p)
     if drop.patterns is None:
         return residual + x
-    dropped: Tensor = _Zeroed.apply(x, drop)
+    dropped: Tensor = _ApplyDrop.apply(x, drop)
     return torch.add(residual, dropped, alpha=drop.scale)
 
 
-class _Zeroed(torch.autograd.Function):
-    """`Drop.on`, and of the gradient the same."""
+class _ApplyDrop(torch.autograd.Function):
+    """Apply `Drop.on` to a tensor, and to its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, drop: Drop) -> Tensor:
@@ -81,16 +81,16 @@ class _Zeroed(torch.autograd.Function):
 
 
 def _threshold(count: int, dtype: torch.dtype) -> float:
-    """The number such that `count` of all bit patterns, read as floats, are at most it; a NaN is not."""
+    """Return the float that exactly `count` of all bit patterns, read as floats, do not exceed; a NaN exceeds it."""
     bits, infinity = _BITS[dtype]
-    # Negative numbers run down from the sign bit; above them all come the positive ones, up from zero.
+    # In the order of their values: patterns of negative floats, from the largest down, then positive ones, from 0 up.
     negative = infinity + 1
     pattern = (1 << (bits - 1)) | (negative - count) if count < negative else max(count - negative - 1, 0)
     return float(struct.unpack("<f", (pattern << (32 - bits)).to_bytes(4, "little"))[0])
 
 
 def _patterns(x: Tensor) -> Tensor:
-    """Independent uniform bit patterns in the shape and dtype of `x`."""
+    """Return independent uniform bit patterns in the shape and dtype of `x`."""
     seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     words = -(-x.numel() * x.itemsize // 8)
     raw = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64 - 1, words, dtype=np.uint64, endpoint=True)

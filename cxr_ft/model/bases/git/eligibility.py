@@ -1,55 +1,52 @@
-"""Which modules of a GIT may be walked through instead of called."""
+"""Decide for which models the fused path may run: it calls parts of modules that transformers would call whole."""
 
 from typing import Any
 
 from torch import nn
 from transformers.models.git import modeling_git as upstream
 
+from cxr_ft.model.peft_models import learns_prompts, unwrapped
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def unwrapped(model: Any) -> Any:
-    """The transformers model inside a PEFT model; any other model as it is."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
-
-
 def git_of(model: Any) -> Any:
-    """The `GitModel` in a `GitForCausalLM` or `GitModel`, adapted by PEFT or not."""
-    inner = unwrapped(model)
+    """Return the `GitModel` in a `GitForCausalLM` or `GitModel`, adapted by PEFT or not."""
+    inner: Any = unwrapped(model)
     return inner if isinstance(inner, upstream.GitModel) else inner.git
 
 
-def untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether `module` is a `kind` itself, without hooks and with the forward of its class."""
+def is_unmodified(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return True if `module` is exactly a `kind`, has no hooks and has the forward method of its class."""
     return type(module) is kind and "forward" not in vars(module) and not any(getattr(module, h) for h in _HOOKS)
 
 
-def walkable(model: Any) -> bool:
-    """Whether all that the walk goes through, and does not call, does what transformers made it do.
+def can_use_fused_path(model: Any) -> bool:
+    """Return True if every module that the fused path opens up, and so does not call, is as transformers made it.
 
-    A hook on one of those modules must fire, a replaced one must run, a learnt prompt must be read: then it is False,
-    and transformers' own forward has to be called.
+    Otherwise transformers' own forward has to run: a hook on one of those modules must fire, a replaced module must be
+    called, a learnt prompt must be read.
     """
-    if any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values()):
+    if learns_prompts(model):
         return False
-    inner = unwrapped(model)
+    inner: Any = unwrapped(model)
     top = isinstance(inner, upstream.GitForCausalLM)
-    if not untouched(inner, upstream.GitForCausalLM if top else upstream.GitModel):
+    if not is_unmodified(inner, upstream.GitForCausalLM if top else upstream.GitModel):
         return False
     git = inner.git if top else inner
     whole = all(hasattr(git, part) for part in ("image_encoder", "visual_projection", "embeddings", "encoder"))
-    return whole and untouched(git, upstream.GitModel) and _decoder(git) and _vision(git.image_encoder)
+    return whole and is_unmodified(git, upstream.GitModel) and _decoder(git) and _vision(git.image_encoder)
 
 
 def _decoder(git: Any) -> bool:
     return (
-        untouched(git.encoder, upstream.GitEncoder)
-        and untouched(git.embeddings, upstream.GitEmbeddings)
+        is_unmodified(git.encoder, upstream.GitEncoder)
+        and is_unmodified(git.embeddings, upstream.GitEmbeddings)
         and all(
-            untouched(layer, upstream.GitLayer)
-            and untouched(layer.attention, upstream.GitAttention)
-            and untouched(layer.attention.self, upstream.GitSelfAttention)
-            and untouched(layer.attention.self.dropout, nn.Dropout)
+            is_unmodified(layer, upstream.GitLayer)
+            and is_unmodified(layer.attention, upstream.GitAttention)
+            and is_unmodified(layer.attention.self, upstream.GitSelfAttention)
+            and is_unmodified(layer.attention.self.dropout, nn.Dropout)
             for layer in git.encoder.layer
         )
     )
@@ -57,11 +54,12 @@ def _decoder(git: Any) -> bool:
 
 def _vision(model: Any) -> bool:
     return (
-        untouched(model, upstream.GitVisionModel)
-        and untouched(model.vision_model, upstream.GitVisionTransformer)
-        and untouched(model.vision_model.encoder, upstream.GitVisionEncoder)
+        is_unmodified(model, upstream.GitVisionModel)
+        and is_unmodified(model.vision_model, upstream.GitVisionTransformer)
+        and is_unmodified(model.vision_model.encoder, upstream.GitVisionEncoder)
         and all(
-            untouched(layer, upstream.GitVisionEncoderLayer) and untouched(layer.self_attn, upstream.GitVisionAttention)
+            is_unmodified(layer, upstream.GitVisionEncoderLayer)
+            and is_unmodified(layer.self_attn, upstream.GitVisionAttention)
             for layer in model.vision_model.encoder.layers
         )
     )

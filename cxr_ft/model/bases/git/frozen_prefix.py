@@ -1,6 +1,6 @@
-"""The part of GIT that frozen weights make a constant of the image, so that it is computed once and stored.
+"""Find the frozen first part of a GIT, whose output for an image is constant and can be stored.
 
-A batch holds one of PIXELS, TOWER, STATES and TOKENS; whoever stores one of the others puts it in place of the first.
+A batch holds one of PIXELS, TOWER, STATES and TOKENS: a stored output stands in place of PIXELS.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,16 @@ from cxr_ft.model.protocols import PIXELS, FrozenPrefix
 
 __all__ = ["PIXELS", "STATES", "TOKENS", "TOWER", "prefix", "tokens_of"]
 
+#: States of the tower [B, I, Dv] or [B, F, I, Dv]; with view embeddings [B, F I, Dv]; projected, [B, F I, D].
 TOWER, STATES, TOKENS = "tower_states", "image_states", "image_tokens"
 
 
 def prefix(model: Any) -> FrozenPrefix | None:
-    """The longest stretch of `model`, from the image on, that training does not change: [B, I, D].
+    """Return the longest first part of `model`, from the image on, that training does not change.
 
-    None where the vision tower is trained or drops out at random, or where transformers' own forward has to run.
+    None if the vision tower is trained or has dropout, or if transformers' own forward has to run.
     """
-    if not eligibility.walkable(model):
+    if not eligibility.can_use_fused_path(model):
         return None
     git = eligibility.git_of(model)
     tower, projection = {"image_encoder": git.image_encoder}, {"visual_projection": git.visual_projection}
@@ -38,7 +39,7 @@ def prefix(model: Any) -> FrozenPrefix | None:
 
 
 def tokens_of(git: Any, batch: Mapping[str, Any]) -> Tensor:
-    """Image tokens [B, I, D] from whatever the batch holds: tokens, the tower's states, or pixels."""
+    """Return image tokens [B, F I, D] from the batch: tokens, states of the tower, or pixels."""
     if TOKENS in batch:
         tokens: Tensor = batch[TOKENS]
         return tokens
@@ -46,14 +47,14 @@ def tokens_of(git: Any, batch: Mapping[str, Any]) -> Tensor:
         states: Tensor = batch[STATES]
     else:
         alone = batch[TOWER] if TOWER in batch else vision.tower_states(git, batch[PIXELS])
-        states = vision.placed(git, alone)
+        states = vision.add_view_embeddings(git, alone)
     return vision.image_tokens(git, states)
 
 
 def _constant(parts: dict[str, nn.Module]) -> bool:
-    """No trained parameter, no dropout that is ever on."""
+    """Return True if `parts` have no trained parameter and no dropout."""
     modules = [module for part in parts.values() for module in part.modules()]
-    # The tower's attention keeps its rate as a number.
+    # The tower's attention has its dropout rate as a number, not as a module.
     rates = [m.p if isinstance(m, nn.Dropout) else getattr(m, "dropout", 0.0) for m in modules]
     drops = any(isinstance(rate, float) and rate > 0 for rate in rates)
     return not drops and not any(p.requires_grad for part in parts.values() for p in part.parameters())

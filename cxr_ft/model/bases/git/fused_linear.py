@@ -1,7 +1,7 @@
-"""Linear layers under autocast: frozen weights cast once for all steps, an adapter added inside its base's one product.
+"""Run linear layers under autocast: frozen weights are cast once for all steps, LoRA is computed in its base's product.
 
-In bfloat16 a LoRA's part, often below a thousandth of its base's, is lost when the two are rounded apart and added. As
-columns of one product, [x, x A'] [W, s B]', both are summed in float32 and rounded once.
+In bfloat16 LoRA's part, often below a thousandth of its base's, is lost if both are rounded and then added. As columns
+of one product, [x, x A'] [W, s B]', both are summed in float32 and rounded once.
 """
 
 import contextlib
@@ -16,40 +16,46 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cxr_ft.model.bases.git.eligibility import untouched
+from cxr_ft.model.bases.git.eligibility import is_unmodified
 
 
-class _Copy(NamedTuple):
-    """A weight [out, in] and bias in a lower precision, with `rank` spare columns; `of` says of which numbers."""
+class _CastWeight(NamedTuple):
+    """A weight [out, in + rank] and bias cast to a lower precision, the last `rank` columns free for LoRA's.
+
+    of: identifies the numbers that were cast; see `_copy`.
+    """
 
     of: tuple[Any, ...]
     weight: Tensor
     bias: Tensor | None
 
 
-#: One copy a layer; it goes when the layer goes.
-_copies: WeakKeyDictionary[nn.Module, _Copy] = WeakKeyDictionary()
+#: Layer -> its cast weight. Autocast would cast each frozen weight again in every forward pass. It is kept outside of
+#: the layer, so that no saved model has it. An entry is replaced when the layer's weight or the precision changes
+#: (`_copy`), and removed with its layer, by the weak reference.
+_copies: WeakKeyDictionary[nn.Module, _CastWeight] = WeakKeyDictionary()
 
 
 class _Pack(NamedTuple):
-    """A weight in oneDNN's own layout, and the bias beside it."""
+    """A weight in the memory layout of oneDNN, and the bias."""
 
     weight: Tensor
     bias: Tensor | None
 
 
-#: Whether the processor is one whose products oneDNN packs weights for.
+#: True for a processor for which oneDNN packs weights.
 _HAS_ONEDNN = platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-#: The packs of a stretch of work, by layer; None: nothing is packed.
+#: Layer -> its packed weight, inside `packed`; None outside of it. A pack is as large as its weight and would be stale
+#: after a step of the optimizer: all are dropped at the end of the block. A ContextVar: each thread has its own.
 _packs: ContextVar[dict[nn.Module, _Pack] | None] = ContextVar("packs", default=None)
 
 
 @contextlib.contextmanager
 def packed() -> Iterator[None]:
-    """Let each ordinary layer be packed for oneDNN once, at its first use in the block, and forgotten behind it.
+    """Pack the weight of each ordinary layer for oneDNN at its first use in the block; drop the packs at its end.
 
-    For many products of few rows, as in writing a text token by token: each reads its whole weight, and torch would
-    lay it out anew each time (bfloat16), or read it more slowly (MKL's float32). Without gradients, on x86 CPUs.
+    For many products of few rows, as in generation token by token: each reads its whole weight, and torch would
+    reorder it each time (bfloat16), or read it more slowly (MKL's float32). Without gradients, on x86 CPUs.
     """
     token = _packs.set({})
     try:
@@ -58,16 +64,16 @@ def packed() -> Iterator[None]:
         _packs.reset(token)
 
 
-def lowered(x: Tensor) -> Tensor:
-    """`x` in autocast's dtype where autocast is on: cast once for all that read it, not once by each."""
+def to_autocast(x: Tensor) -> Tensor:
+    """Cast `x` to autocast's dtype if autocast is on: once for all modules that read it, not once in each."""
     device = x.device.type
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
-def linears(modules: Sequence[Any], x: Tensor) -> list[Tensor]:
-    """[module(x) for module in modules]; `x` has been `lowered`. Without autocast or `packed` it is just that."""
-    if _packs.get() is not None and _packable(x):
-        return [_by_pack(module, x) for module in modules]
+def apply_linears(modules: Sequence[Any], x: Tensor) -> list[Tensor]:
+    """Return [module(x) for module in modules], faster under autocast or in `packed`; `x` comes from `to_autocast`."""
+    if _packs.get() is not None and _can_pack(x):
+        return [_packed_linear(module, x) for module in modules]
     if not torch.is_autocast_enabled(x.device.type):
         return [module(x) for module in modules]
     return [_linear(module, x) for module in modules]
@@ -77,21 +83,21 @@ def _linear(module: Any, x: Tensor) -> Tensor:
     if _constant(module) and x.device.type == "cpu":
         copy = _copy(module, x.dtype, 0)
         return F.linear(x, copy.weight, copy.bias)
-    adapter = _plain_adapter(module)
+    adapter = _simple_adapter(module)
     if adapter is not None:
         return _adapted(module, adapter, x)
     out: Tensor = module(x)
     return out
 
 
-def _packable(x: Tensor) -> bool:
+def _can_pack(x: Tensor) -> bool:
     known = _HAS_ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     return known and not torch.is_grad_enabled()
 
 
-def _by_pack(module: Any, x: Tensor) -> Tensor:
-    """`module(x)`, from its pack if it is an ordinary layer of numbers that `x` can be multiplied with."""
-    if not untouched(module, nn.Linear) or not (torch.is_autocast_enabled("cpu") or module.weight.dtype == x.dtype):
+def _packed_linear(module: Any, x: Tensor) -> Tensor:
+    """Return `module(x)`, by its pack if it is an ordinary layer with weights of the dtype that `x` needs."""
+    if not is_unmodified(module, nn.Linear) or not (torch.is_autocast_enabled("cpu") or module.weight.dtype == x.dtype):
         return _linear(module, x) if torch.is_autocast_enabled("cpu") else module(x)
     packs = _packs.get()
     assert packs is not None
@@ -105,39 +111,39 @@ def _by_pack(module: Any, x: Tensor) -> Tensor:
 
 
 def _constant(module: Any) -> bool:
-    """Whether it is an ordinary layer whose weights no gradient is taken of now."""
-    return untouched(module, nn.Linear) and not (
+    """Return True for an ordinary layer whose weights need no gradient now."""
+    return is_unmodified(module, nn.Linear) and not (
         torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
     )
 
 
-def _plain_adapter(module: Any) -> str | None:
-    """The name of the one active LoRA, as in the paper, on an ordinary frozen layer; None for anything else."""
-    if not untouched(module, LoraLinear) or module.disable_adapters or module.merged or module.fan_in_fan_out:
+def _simple_adapter(module: Any) -> str | None:
+    """Return the name of the only active LoRA, as in the paper, on an ordinary frozen layer; None for anything else."""
+    if not is_unmodified(module, LoraLinear) or module.disable_adapters or module.merged or module.fan_in_fan_out:
         return None
     active = [name for name in module.active_adapters if name in module.lora_A]
     if len(active) != 1 or active[0] in module.lora_variant or not _constant(module.base_layer):
         return None
     down, up = module.lora_A[active[0]], module.lora_B[active[0]]
-    plain = untouched(down, nn.Linear) and untouched(up, nn.Linear) and up.bias is None
+    plain = is_unmodified(down, nn.Linear) and is_unmodified(up, nn.Linear) and up.bias is None
     return str(active[0]) if plain else None
 
 
 def _adapted(module: Any, adapter: str, x: Tensor) -> Tensor:
-    """The base's and the adapter's part in one product, with the adapter's own dropout."""
+    """Return the base's and the adapter's output by one product, with the adapter's own dropout."""
     up, dropout = module.lora_B[adapter].weight, module.lora_dropout[adapter]
     rank = up.shape[1]
     low = F.linear(dropout(x), module.lora_A[adapter].weight)  # [..., r]
     if x.device.type == "cpu":
         copy = _copy(module.base_layer, x.dtype, rank)
     else:
-        copy = _fresh(module.base_layer, x.dtype, rank, ())
-    out: Tensor = _Joint.apply(x, low, up, copy, module.scaling[adapter])
+        copy = _cast(module.base_layer, x.dtype, rank, ())
+    out: Tensor = _FusedLowRank.apply(x, low, up, copy, module.scaling[adapter])
     return out
 
 
-class _Joint(torch.autograd.Function):
-    """y = [x, low] [W, s U]' + b for a frozen W: x [..., in], low [..., r], U [out, r] -> [..., out]."""
+class _FusedLowRank(torch.autograd.Function):
+    """Compute y = [x, low] [W, s U]' + b for a frozen W: x [..., in], low [..., r], U [out, r] -> [..., out]."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
@@ -145,7 +151,7 @@ class _Joint(torch.autograd.Function):
         scaled = (up * scale).to(x.dtype)
         copy.weight[:, -up.shape[1] :] = scaled
         ctx.save_for_backward(low, scaled)
-        # Not saved: its last columns are written anew by the next forward, the others never change.
+        # Not saved for backward: the next forward overwrites its last columns, and the first ones never change.
         ctx.weight, ctx.scale = copy.weight[:, : x.shape[-1]], scale
         return F.linear(torch.cat((x, low), dim=-1), copy.weight, copy.bias)
 
@@ -158,20 +164,20 @@ class _Joint(torch.autograd.Function):
         return x, grad @ scaled, up, None, None
 
 
-def _copy(layer: Any, dtype: torch.dtype, rank: int) -> _Copy:
-    """The layer's kept copy, made anew where its weights are not those it was made of."""
+def _copy(layer: Any, dtype: torch.dtype, rank: int) -> _CastWeight:
+    """Return the kept cast weight of `layer`, cast again if the weight has changed since."""
     weight = layer.weight
     flat = weight.detach().view(-1)
-    # Merging an adapter writes through `.data`, which no version counter sees: some numbers are compared too.
+    # Merging an adapter writes through `.data`, which `_version` does not count: compare seven numbers as well.
     sample = tuple(flat[:: max(1, len(flat) // 7)].tolist())
     of = (dtype, rank, weight.data_ptr(), weight._version, sample)
     kept = _copies.get(layer)
     if kept is None or kept.of != of:
-        kept = _copies[layer] = _fresh(layer, dtype, rank, of)
+        kept = _copies[layer] = _cast(layer, dtype, rank, of)
     return kept
 
 
-def _fresh(layer: Any, dtype: torch.dtype, rank: int, of: tuple[Any, ...]) -> _Copy:
+def _cast(layer: Any, dtype: torch.dtype, rank: int, of: tuple[Any, ...]) -> _CastWeight:
     weight = torch.empty(layer.out_features, layer.in_features + rank, dtype=dtype, device=layer.weight.device)
     weight[:, : layer.in_features] = layer.weight.detach()
-    return _Copy(of, weight, None if layer.bias is None else layer.bias.detach().to(dtype))
+    return _CastWeight(of, weight, None if layer.bias is None else layer.bias.detach().to(dtype))

@@ -1,7 +1,7 @@
-"""Texts from one reading of image and prompt: greedy, sampled, and beam search, as transformers does them.
+"""Generate text as transformers does, greedily, by sampling or by beam search, and score sentences.
 
-Image and prompt are read once an image; their keys and values are shared by all beams, or by all sentences that are to
-be judged. transformers copies them to every beam, and to every step's new cache.
+The decoder runs on image and prompt once for each row; all beams, or all sentences to be scored, share the keys and
+values. transformers copies them to every beam, and to the new cache of every step.
 """
 
 from typing import Any
@@ -11,38 +11,38 @@ from torch import Tensor
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases.git.beam_search import Beams, Search
-from cxr_ft.model.bases.git.fused_linear import linears, lowered, packed
-from cxr_ft.model.bases.git.kv_cache import KVCache, Written, extend, read
+from cxr_ft.model.bases.git.fused_linear import apply_linears, packed, to_autocast
+from cxr_ft.model.bases.git.kv_cache import PrefixCache, TextCache, extend, read
 
 
 @torch.no_grad()
 def generate(lm: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None, search: Search) -> Tensor:
-    """The new token ids [B, up to max_new_tokens] behind each prompt, `pad` behind a row's `end`.
+    """Return the new token ids [B, up to max_new_tokens] after each prompt, `pad` after a row's `end`.
 
     Args:
         lm: a `GitForCausalLM` in evaluation mode, its modules adapted or not.
         tokens: image tokens [B, I, D].
         input_ids: prompts int64 [B, T], shorter ones padded on the left.
-        attention_mask: [B, T], 0 where padding stands; None: nowhere.
+        attention_mask: [B, T], 0 for padding; None: there is none.
     """
     with packed():
-        return _generated(lm, read(lm.git, tokens, input_ids, attention_mask), search)
+        return _search_prefix(lm, read(lm.git, tokens, input_ids, attention_mask), search)
 
 
-def _generated(lm: Any, prefix: KVCache, search: Search) -> Tensor:
+def _search_prefix(lm: Any, prefix: PrefixCache, search: Search) -> Tensor:
     longest = int(prefix.position.max()) + search.max_new_tokens
     if longest > lm.config.max_position_embeddings + 1:
         raise UsageError(
             f"generation.max_new_tokens: {search.max_new_tokens} and the prompt need {longest - 1} positions; the "
             f"model has {lm.config.max_position_embeddings}"
         )
-    written = Written(len(lm.git.encoder.layer), search.max_new_tokens)
-    return (_beams if search.beams > 1 else _one)(lm, prefix, written, search)
+    text = TextCache(len(lm.git.encoder.layer), search.max_new_tokens)
+    return (_beams if search.beams > 1 else _single)(lm, prefix, text, search)
 
 
 @torch.no_grad()
 def log_probability(lm: Any, tokens: Tensor, start: int, sentences: Tensor) -> Tensor:
-    """Log-probability [B, K] of each sentence behind image and start token.
+    """Return the log-probability [B, K] of each sentence after image and start token.
 
     Args:
         tokens: image tokens [B, I, D].
@@ -52,26 +52,26 @@ def log_probability(lm: Any, tokens: Tensor, start: int, sentences: Tensor) -> T
     prefix = read(lm.git, tokens, torch.full((b, 1), start, device=tokens.device), None)
     states = prefix.state[:, None, None].expand(b, k, 1, -1)
     if t > 1:
-        given = sentences[None, :, :-1].clamp(min=0).expand(b, k, t - 1)
-        rest = extend(lm.git, prefix, Written(len(lm.git.encoder.layer), t - 1), given)
+        shifted = sentences[None, :, :-1].clamp(min=0).expand(b, k, t - 1)
+        rest = extend(lm.git, prefix, TextCache(len(lm.git.encoder.layer), t - 1), shifted)
         states = torch.cat((states, rest), dim=2)  # [B, K, T, D]
     counts = (sentences >= 0).expand(b, k, t)
-    chosen = _chosen(lm, states[counts], sentences.expand(b, k, t)[counts])
+    chosen = _token_log_probabilities(lm, states[counts], sentences.expand(b, k, t)[counts])
     return torch.zeros(b, k, t, device=tokens.device).masked_scatter_(counts, chosen).sum(2)
 
 
-def _chosen(lm: Any, states: Tensor, ids: Tensor, rows: int = 512) -> Tensor:
-    """Log-probability [N] of each id at its state; few rows at a time, since each has the vocabulary's width."""
+def _token_log_probabilities(lm: Any, states: Tensor, ids: Tensor, rows: int = 512) -> Tensor:
+    """Return the log-probability [N] of each id at its state; few rows at a time, since logits are wide."""
     pairs = zip(torch.split(states, rows), torch.split(ids, rows), strict=True)
     return torch.cat([-torch.nn.functional.cross_entropy(_logits(lm, s), i, reduction="none") for s, i in pairs])
 
 
 def _logits(lm: Any, states: Tensor) -> Tensor:
-    return linears((lm.output,), lowered(states))[0].float()
+    return apply_linears((lm.output,), to_autocast(states))[0].float()
 
 
-def _one(lm: Any, prefix: KVCache, written: Written, search: Search) -> Tensor:
-    """Greedy or sampled: one text a row, until the last row has ended."""
+def _single(lm: Any, prefix: PrefixCache, text: TextCache, search: Search) -> Tensor:
+    """Generate one text for each row, greedily or by sampling, until the last row has ended."""
     state, out = prefix.state, []
     alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
     while True:
@@ -81,11 +81,11 @@ def _one(lm: Any, prefix: KVCache, written: Written, search: Search) -> Tensor:
         alive = alive & (chosen != search.end)
         if len(out) == search.max_new_tokens or not bool(alive.any()):
             return torch.stack(out, dim=1)
-        state = extend(lm.git, prefix, written, chosen[:, None, None])[:, 0, 0]
+        state = extend(lm.git, prefix, text, chosen[:, None, None])[:, 0, 0]
 
 
 def _next(logits: Tensor, search: Search) -> Tensor:
-    """The next token [B] from logits [B, V]."""
+    """Return the next token [B] from logits [B, V]."""
     if search.temperature == 0:
         return logits.argmax(-1)
     logits = logits / search.temperature
@@ -95,13 +95,13 @@ def _next(logits: Tensor, search: Search) -> Tensor:
     if search.top_p < 1:
         ascending, order = logits.sort(-1)
         tail = ascending.softmax(-1).cumsum(-1) <= 1 - search.top_p
-        tail[:, -1] = False  # the likeliest token always stays
+        tail[:, -1] = False  # the most likely token always stays
         logits = logits.masked_fill(tail.scatter(1, order, tail), -torch.inf)
     return torch.multinomial(logits.softmax(-1), 1)[:, 0]
 
 
-def _beams(lm: Any, prefix: KVCache, written: Written, search: Search) -> Tensor:
-    """Beam search: the best finished text of each row."""
+def _beams(lm: Any, prefix: PrefixCache, text: TextCache, search: Search) -> Tensor:
+    """Return the best finished text of each row by beam search."""
     b, k = len(prefix.state), search.beams
     beams = Beams(b, search, prefix.state.device)
     states = prefix.state[:, None].expand(b, k, -1)
@@ -109,5 +109,5 @@ def _beams(lm: Any, prefix: KVCache, written: Written, search: Search) -> Tensor
         parents, chosen = beams.grow(_logits(lm, states.flatten(0, 1)).log_softmax(-1).view(b, k, -1))
         if beams.done:
             return beams.best()
-        written.reorder(parents)
-        states = extend(lm.git, prefix, written, chosen[..., None])[:, :, 0]
+        text.reorder(parents)
+        states = extend(lm.git, prefix, text, chosen[..., None])[:, :, 0]

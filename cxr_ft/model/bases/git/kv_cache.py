@@ -1,4 +1,4 @@
-"""What the decoder has read: image and prompt once a row, then what was written behind them, once a beam."""
+"""Keep keys and values of the decoder: of image and prompt once for each row, of generated text for each beam."""
 
 import math
 from typing import Any, NamedTuple
@@ -6,25 +6,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cxr_ft.model.bases.git.decoder import Pairs, after_attention, embedded, text_states
-from cxr_ft.model.bases.git.fused_linear import linears, lowered
+from cxr_ft.model.bases.git.decoder import KeysAndValues, after_attention, embedded, text_states
+from cxr_ft.model.bases.git.fused_linear import apply_linears, to_autocast
 
 
-class KVCache(NamedTuple):
-    """Image and prompt: keys and values of each layer [B, H, P, d]; a bias [B, 1, 1, P] that hides padding, or None;
-    the next token's position [B]; the state at the last prompt token [B, D].
+class PrefixCache(NamedTuple):
+    """Keys and values of image and prompt, shared by all beams of a row.
+
+    pairs: keys and values of each layer [B, H, P, d]. bias: [B, 1, 1, P], hides padding; None: there is none.
+    position: of the next token, [B]. state: at the last prompt token, [B, D].
     """
 
-    pairs: Pairs
+    pairs: KeysAndValues
     bias: Tensor | None
     position: Tensor
     state: Tensor
 
 
-class Written:
-    """Keys and values behind a prefix: of each layer [B, H, K, t, d], with room for `room` tokens.
+class TextCache:
+    """Keys and values of generated text: of each layer [B, H, K, t, d], with room for `room` tokens.
 
-    In the order in which attention's products take them, so that none has to copy what is written already.
+    In the memory layout that attention's matrix products take, so that no step copies earlier tokens.
     """
 
     def __init__(self, layers: int, room: int) -> None:
@@ -32,7 +34,7 @@ class Written:
         self._pairs: list[tuple[Tensor, Tensor] | None] = [None] * layers
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add [B, H, K, T, d] to a layer; returns all it has. The last layer's turn moves `length` on."""
+        """Add [B, H, K, T, d] to a layer and return all its keys and values; `length` grows with the last layer."""
         pair = self._pairs[layer]
         if pair is None:
             shape = (*k.shape[:3], self.room, k.shape[-1])
@@ -45,7 +47,7 @@ class Written:
         return pair[0][..., :end, :], pair[1][..., :end, :]
 
     def reorder(self, parents: Tensor) -> None:
-        """Let beam k of each row go on from beam parents[:, k]; parents int64 [B, K]."""
+        """Continue beam k of each row from beam parents[:, k]; parents int64 [B, K]."""
         b, k = parents.shape
         if bool((parents == torch.arange(k, device=parents.device)).all()):
             return
@@ -56,8 +58,8 @@ class Written:
                 past.copy_(past.index_select(0, (parents[:, None] + firsts).flatten()))
 
 
-def read(git: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None) -> KVCache:
-    """Read image tokens [B, I, D] and prompts [B, T], padded on the left where `attention_mask` [B, T] is 0.
+def read(git: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None) -> PrefixCache:
+    """Run the decoder on image tokens [B, I, D] and prompts [B, T], padded on the left where the mask [B, T] is 0.
 
     Positions count from each prompt's first token, as in transformers' generation.
     """
@@ -66,7 +68,7 @@ def read(git: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | N
         raise ValueError("prompts are padded on the left: the last column must hold each prompt's last token")
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    pairs: Pairs = []
+    pairs: KeysAndValues = []
     last = torch.arange(t, device=input_ids.device).expand(b, t) == t - 1
     state = text_states(git, tokens, input_ids, mask, at=last, positions=positions, keep=pairs)
     whole = [(k.contiguous(), v.contiguous()) for k, v in pairs]
@@ -75,40 +77,40 @@ def read(git: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | N
         k = whole[0][0]
         bias = torch.zeros(b, 1, 1, k.shape[2], dtype=k.dtype, device=k.device)
         bias[..., -t:].masked_fill_(mask[:, None, None] == 0, torch.finfo(k.dtype).min)
-    return KVCache(whole, bias, positions[:, -1] + 1, state)
+    return PrefixCache(whole, bias, positions[:, -1] + 1, state)
 
 
-def extend(git: Any, prefix: KVCache, written: Written, input_ids: Tensor) -> Tensor:
-    """Write tokens [B, K, T] behind the prefix and what stands there already; returns their states [B, K, T, D]."""
+def extend(git: Any, prefix: PrefixCache, text: TextCache, input_ids: Tensor) -> Tensor:
+    """Run the decoder on new tokens [B, K, T] after prefix and earlier text; return their states [B, K, T, D]."""
     b, k, t = input_ids.shape
-    place = torch.arange(written.length, written.length + t, device=input_ids.device)
+    place = torch.arange(text.length, text.length + t, device=input_ids.device)
     positions = (prefix.position[:, None, None] + place).expand(b, k, t)
     hidden = embedded(git.embeddings, input_ids.flatten(0, 1), positions.flatten(0, 1))  # [B K, T, D]
-    ahead = torch.arange(written.length + t, device=input_ids.device) > place[:, None] if t > 1 else None
+    ahead = torch.arange(text.length + t, device=input_ids.device) > place[:, None] if t > 1 else None
     for i, layer in enumerate(git.encoder.layer):
         attention = layer.attention.self
-        three = linears((attention.query, attention.key, attention.value), lowered(hidden))
+        three = apply_linears((attention.query, attention.key, attention.value), to_autocast(hidden))
         q, key, value = (_by_head(x, b, attention.attention_head_size) for x in three)
-        own = written.append(i, key, value)
+        own = text.append(i, key, value)
         context = _attend(q, prefix.pairs[i], own, prefix.bias, ahead)  # [B, H, K, T, d]
         hidden = after_attention(layer, context.permute(0, 2, 3, 1, 4).reshape(b * k, t, -1), hidden)
     return _by_row(hidden, b)
 
 
 def _by_row(x: Tensor, rows: int) -> Tensor:
-    """[B K, ...] -> [B, K, ...]."""
+    """Reshape [B K, ...] to [B, K, ...]."""
     return x.view(rows, -1, *x.shape[1:])
 
 
 def _by_head(x: Tensor, rows: int, width: int) -> Tensor:
-    """[B K, T, H d] -> [B, H, K, T, d]."""
+    """Reshape [B K, T, H d] to [B, H, K, T, d]."""
     return x.reshape(rows, -1, x.shape[1], x.shape[2] // width, width).permute(0, 3, 1, 2, 4)
 
 
 def _attend(
     q: Tensor, prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], bias: Tensor | None, ahead: Tensor | None
 ) -> Tensor:
-    """Attention of q [B, H, K, T, d] on the prefix, which all K share, and on each one's own text."""
+    """Return attention of q [B, H, K, T, d] on the prefix, shared by all K, and on the own text of each beam."""
     q = q / math.sqrt(q.shape[-1])
     shared = q.flatten(2, 3) @ prefix[0].transpose(-1, -2)  # [B, H, K T, P]
     if bias is not None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import GitConfig, GitForCausalLM
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.bases.git import eligibility, frozen_prefix, generation, plain
+from cxr_ft.model.bases.git import eligibility, forward, frozen_prefix, generation
 from cxr_ft.model.bases.git.beam_search import Search
 
 VOCABULARY = 23
@@ -42,7 +42,7 @@ def texts(ids, end):
 
 def both(lm, pixels, ids, mask, search):
     torch.manual_seed(5)
-    theirs = plain.generate(lm, pixels, ids, mask, search)
+    theirs = forward.plain_generate(lm, pixels, ids, mask, search)
     tokens = frozen_prefix.tokens_of(eligibility.git_of(lm), {"pixel_values": pixels})
     torch.manual_seed(5)
     ours = generation.generate(lm, tokens, ids, mask, search)
@@ -120,7 +120,7 @@ def test_log_probabilities_equal_those_of_whole_forwards(seed, rows, lengths):
     for row, n in zip(sentences, lengths, strict=True):
         row[:n] = torch.randint(0, VOCABULARY, (n,))
     with torch.no_grad():
-        theirs = plain.likelihood(lm, pixels, 2, sentences)
+        theirs = forward.plain_likelihood(lm, pixels, 2, sentences)
     ours = generation.log_probability(lm, frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels}), 2, sentences)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 

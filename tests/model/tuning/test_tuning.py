@@ -5,14 +5,13 @@ import dataclasses
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from tuning_parts import LABELS, answers, batch_of, built, logits, train
+from tuning_parts import LABELS, answers, batch_of, built, logits, merged, train
 
 from cxr_ft import config, plugins
 from cxr_ft.errors import UsageError
 from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.model.protocols import trainable
-from cxr_ft.model.tuning import _merge
 from cxr_ft.run.record import saved_model
 
 OPTIONS = [
@@ -145,7 +144,7 @@ def test_merged_answers_as_before(method, options, head):
     names = {name for name, _ in built("full", head=head).model.named_parameters()}
     train(parts, batch, 8)
     before = logits(parts, batch)
-    model, drift = _merge.merge(parts.model, answers(parts, batch))
+    model, drift = merged(parts, answers(parts, batch))
     assert {name for name, _ in model.named_parameters()} == names
     with torch.no_grad():
         assert drift == pytest.approx(float((answers(parts, batch)(model) - before).abs().max()), abs=1e-7)
@@ -157,7 +156,7 @@ def test_merged_answers_as_before(method, options, head):
 def test_an_adapter_is_not_merged():
     parts = built("adapter")
     with pytest.raises(UsageError, match="cannot be merged"):
-        _merge.merge(parts.model, answers(parts, batch_of(parts)))
+        merged(parts, answers(parts, batch_of(parts)))
 
 
 def test_bitfit_trains_biases_alone_and_no_inert_one():
@@ -212,7 +211,7 @@ def test_hybrid_trains_a_block_whole_and_products_below():
         ("oft", {"block": 1}, r"block"),
         ("hybrid", {"layers": 4}, r"4 blocks"),
         ("hybrid", {"layers": 0}, r"use lora"),
-        ("hybrid", {"layers": 1, "targets": "text[1].q"}, r"trained fully alone"),
+        ("hybrid", {"layers": 1, "targets": "text[1].q"}, r"only in the blocks that are trained fully"),
         ("qlora", {"quantise": "int4"}, r"int4.*int8, nf4"),
         ("adapter", {"width": 0}, r"width: 0"),
         ("adalora", {"rank": 4, "start": 4}, r"start: 4.*above rank \(4\)"),

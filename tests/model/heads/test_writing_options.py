@@ -108,7 +108,7 @@ def test_each_option_changes_what_a_run_writes(one, other):
         parts = parts_of(base_of("llama"), "full", head="report", head_options=options)
         with torch.no_grad():
             parts.model.get_output_embeddings().weight.mul_(8)
-        return parts.head.text.written(parts.model.eval(), parts.head.collate(examples()))
+        return parts.head.text.generate(parts.model.eval(), parts.head.collate(examples()))
 
     assert written(one) == written(one)
     assert written(one) != written(other)

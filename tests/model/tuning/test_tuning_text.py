@@ -3,13 +3,13 @@
 import pytest
 import torch
 from text_parts import CAUSAL, LABELS, SHAPES, answers, base_of, examples, logits, parts_of
+from tuning_parts import merged
 
 from cxr_ft import config, plugins
 from cxr_ft.errors import UsageError
-from cxr_ft.model import assembly
+from cxr_ft.model import assembly, methods
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
-from cxr_ft.model.tuning import _merge
 from cxr_ft.run.record import results, saved_model
 from cxr_ft.run.training.loop import warmup_cosine
 
@@ -90,9 +90,9 @@ def test_merges_or_says_why_not(kind, head, method):
     before = logits(parts, batch)
     if method in UNMERGED:
         with pytest.raises(UsageError, match="cannot be merged"):
-            _merge.merge(parts.model, answers(parts, batch))
+            merged(parts, answers(parts, batch))
         return
-    model, drift = _merge.merge(parts.model, answers(parts, batch))
+    model, drift = merged(parts, answers(parts, batch))
     assert {name for name, _ in model.named_parameters()} == names
     with torch.no_grad():
         torch.testing.assert_close(answers(parts, batch)(model.eval()), before, rtol=0, atol=1e-5)
@@ -130,7 +130,7 @@ def test_options_on_matrices_of_every_kind(kind, method, options):
     losses = steps(parts, batch)
     assert losses[-1] < losses[0]
     before = logits(parts, batch)
-    _, drift = _merge.merge(parts.model, answers(parts, batch))
+    _, drift = merged(parts, answers(parts, batch))
     # int8 rounds activations too, which the merged model does not.
     assert drift < (0.05 if options.get("quantise") == "int8" else 1e-5)
     assert float((before - logits(parts_of(base_of(kind), "full"), batch)).abs().max()) > 1e-4
@@ -231,11 +231,12 @@ def test_transformers_alone_reads_what_was_merged_of_qlora(kind, quantise, tmp_p
     batch = parts.head.collate(examples())
     steps(parts, batch, lr=1e-2)
     before = logits(parts, batch)
-    merged = _merge.merged(parts.model)
-    merged.save_pretrained(tmp_path)
+    plain_of = methods.load(parts.tuning.name).merge
+    ours = plain_of(parts.model)
+    ours.save_pretrained(tmp_path)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     with torch.no_grad():
-        torch.testing.assert_close(answers(parts, batch)(plain), answers(parts, batch)(merged), rtol=0, atol=1e-6)
+        torch.testing.assert_close(answers(parts, batch)(plain), answers(parts, batch)(ours), rtol=0, atol=1e-6)
         # int8 also rounds what goes in, which merging ends.
-        drift = float((answers(parts, batch)(merged) - before).abs().max())
+        drift = float((answers(parts, batch)(ours) - before).abs().max())
     assert drift < (1e-4 if quantise == "nf4" else 0.1)

@@ -125,11 +125,11 @@ def test_likelihood_is_the_sum_of_log_probabilities(base):
 
 
 def test_zero_shot_scores_follow_the_sentences(base):
-    head = classify.attach(base, classify.Config(), LABELS, True, new_parameters=False)
+    head = classify.attach(base, classify.Config(), LABELS, True, trains=False)
     assert head.new_modules == ()
     scores = head.predict(base.lm, head.collate(examples(base))).answers
     swapped = classify.Config(present="there is no {label}.", absent="there is {label}.")
-    other = classify.attach(base, swapped, LABELS, True, new_parameters=False)
+    other = classify.attach(base, swapped, LABELS, True, trains=False)
     np.testing.assert_allclose(scores, 1 - other.predict(base.lm, other.collate(examples(base))).answers, atol=1e-6)
 
 

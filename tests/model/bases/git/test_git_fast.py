@@ -1,4 +1,4 @@
-"""The walk through GIT's modules against transformers' own forward: states, loss, every gradient."""
+"""GIT's fused path against transformers' own forward: states, loss, every gradient."""
 
 import copy
 import math
@@ -81,7 +81,7 @@ def ours(lm, batch):
 
 def check(lm, batch):
     """Equal logits, loss and gradients, and the same parameters get one."""
-    assert eligibility.walkable(lm)
+    assert eligibility.can_use_fused_path(lm)
     lm.zero_grad()
     logits, loss = theirs(lm, batch)
     scale = max(1, int((batch["labels"] != IGNORE).sum()))
@@ -341,13 +341,13 @@ def test_a_replaced_or_patched_module_runs():
         lm = tiny.lm.eval()
         setattr(lm.get_submodule(parent), child, Louder(lm.get_submodule(f"{parent}.{child}")))
         batch = batch_of(lm, length=6)
-        assert eligibility.walkable(lm)
+        assert eligibility.can_use_fused_path(lm)
         torch.testing.assert_close(tiny.logits(lm, batch), theirs(lm, batch)[0], **TOLERANCE)
     tiny = base.tiny()
     layer = tiny.lm.eval().git.encoder.layer[0]
     usual = layer.forward
     layer.forward = lambda *a, **k: usual(*a, **k) * 1.5
-    assert not eligibility.walkable(tiny.lm)
+    assert not eligibility.can_use_fused_path(tiny.lm)
     torch.testing.assert_close(tiny.logits(tiny.lm, batch), theirs(tiny.lm, batch)[0], **TOLERANCE)
 
 
@@ -382,10 +382,10 @@ def test_random_vision_is_not_stored():
     assert frozen_prefix.prefix(model(vision={"attention_dropout": 0.1}).requires_grad_(False)) is None
 
 
-def test_a_model_without_a_part_is_not_walked():
+def test_a_model_without_a_part_takes_transformers_forward():
     lm = model().requires_grad_(False)
     del lm.git.embeddings
-    assert not eligibility.walkable(lm) and frozen_prefix.prefix(lm) is None
+    assert not eligibility.can_use_fused_path(lm) and frozen_prefix.prefix(lm) is None
 
 
 def relative(a, b):
@@ -471,10 +471,10 @@ def test_a_small_adapter_survives_bfloat16(rate):
         delta = lora(x) - lora.base_layer(x)
         with torch.autocast("cpu", torch.bfloat16):
             low = x.bfloat16()
-            rounded = fused_linear.linears([lora.base_layer], low)[0].float()
+            rounded = fused_linear.apply_linears([lora.base_layer], low)[0].float()
             shares = [
                 float(((out.float() - rounded) * delta).sum() / delta.square().sum())
-                for out in (fused_linear.linears([lora], low)[0], lora(low))
+                for out in (fused_linear.apply_linears([lora], low)[0], lora(low))
             ]
     assert shares[0] == pytest.approx(1, abs=0.2)
     assert shares[1] < 0.6
@@ -493,7 +493,7 @@ def test_kept_copies_follow_their_weights():
     with torch.autocast("cpu", torch.bfloat16):
         for change in [lambda: None, *changes]:
             change()
-            torch.testing.assert_close(fused_linear.linears([layer], x)[0], layer(x))
+            torch.testing.assert_close(fused_linear.apply_linears([layer], x)[0], layer(x))
 
 
 def test_merging_an_adapter_after_training_in_bfloat16():

@@ -11,7 +11,7 @@ from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
-from cxr_ft.model.tuning import _allocation, adalora
+from cxr_ft.model.tuning import adalora
 from cxr_ft.run.evaluation import evaluate
 from cxr_ft.run.record import saved_model
 from cxr_ft.run.training import checkpoint
@@ -77,10 +77,10 @@ def test_adaloras_penalty_pulls_towards_orthogonal_vectors():
 def test_the_loop_calls_it_around_each_step(tmp_path, monkeypatch):
     """Trained by `fit`, and reloaded to the same scores."""
     called = []
-    before, after = _allocation.Allocation.on_before_step, _allocation.Allocation.on_after_step
-    monkeypatch.setattr(_allocation.Allocation, "on_before_step", lambda self: (called.append("before"), before(self)))
+    before, after = adalora.Allocation.on_before_step, adalora.Allocation.on_after_step
+    monkeypatch.setattr(adalora.Allocation, "on_before_step", lambda self: (called.append("before"), before(self)))
     monkeypatch.setattr(
-        _allocation.Allocation, "on_after_step", lambda self, step: (called.append(step), after(self, step))
+        adalora.Allocation, "on_after_step", lambda self, step: (called.append(step), after(self, step))
     )
     make_splits(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     tiny = git.tiny()

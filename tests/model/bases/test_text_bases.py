@@ -17,7 +17,7 @@ from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model import assembly
 from cxr_ft.model.bases import causal_lm, text_encoder
-from cxr_ft.model.protocols import TextReader, Writer, trainable
+from cxr_ft.model.protocols import trainable
 from cxr_ft.run.evaluation import evaluate
 from cxr_ft.run.training.train import fit, plan
 
@@ -132,7 +132,7 @@ def test_greedy_writing_follows_the_logits_that_training_sees(kind, method):
         for p in trainable(parts.model).values():
             p.add_(torch.randn_like(p) * 0.3)
     batch, model = parts.head.collate(examples()), parts.model.eval()
-    written = parts.head.text.written(model, batch)
+    written = parts.head.text.generate(model, batch)
     for i, one in enumerate(examples()):
         row, text = base.inputs([one]), list(parts.head.text.prompt)
         begin = len(text)
@@ -285,7 +285,7 @@ COUNTS = {
 def test_published_shapes_have_the_published_counts(name):
     base = assembly.family(name).load(name, weights=False)
     assert sum(p.numel() for p in base.lm.parameters()) == COUNTS[name]
-    assert isinstance(base, TextReader) and isinstance(base, Writer) == (base.family == "causal_lm")
+    assert base.reads_text and base.writes_text == (base.family == "causal_lm")
 
 
 def test_mistral_7b_is_planned_without_a_network():

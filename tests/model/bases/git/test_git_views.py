@@ -56,7 +56,7 @@ def theirs(base, example, ids):
     """transformers' own logits [T, V] of one row, told how many images it has."""
     images = np.stack([example.image, *example.further])[None]
     lm = copy.deepcopy(base.lm)
-    multi_view.count_tokens(lm.git, images.shape[1] * multi_view.tokens_of_one(lm))
+    multi_view.count_tokens(lm.git, images.shape[1] * multi_view.tokens_per_image(lm))
     with torch.no_grad():
         out = lm(input_ids=ids[None], pixel_values=base.pixel_values(images)).logits
     return out[0, -len(ids) :]
@@ -101,11 +101,11 @@ def test_both_images_count_and_their_order_too():
     assert (both - other).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("walked", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_texts_and_likelihoods_are_those_of_each_row_alone(beams, walked):
+def test_texts_and_likelihoods_are_those_of_each_row_alone(beams, fused):
     base, examples = of_two(), rows(given=("cough and fever", "", "r/o edema", "fall"))
-    if not walked:  # a hook sends it through transformers' own forward
+    if not fused:  # a hook sends it through transformers' own forward
         base.lm.git.encoder.register_forward_hook(lambda *_: None)
     head = report.attach(base, report.Config(max_tokens=8, beams=beams), LABELS, True, True)
     with torch.no_grad():
@@ -303,7 +303,7 @@ def test_a_context_fits_the_positions():
 @pytest.mark.parametrize("method", ["lora", "prompt", "prefix"])
 @pytest.mark.parametrize("beams", [1, 2])
 def test_left_padded_prompts_write_what_each_row_alone_does(method, beams):
-    """Learnt prompts go by PEFT and transformers' generation; the others by the walk."""
+    """Learnt prompts go by PEFT and transformers' generation; the others by the fused path."""
     resolved = config.resolve({"head": {"name": "report", "max_tokens": 8, "beams": beams}, "tuning": {"name": method}})
     torch.manual_seed(0)
     base = git.tiny()
