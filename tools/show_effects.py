@@ -26,7 +26,8 @@ from cxr_ft.data import manifest
 from cxr_ft.data.layouts import mimic_cxr
 from cxr_ft.data.splits.compiler import compile_splits
 from cxr_ft.data.splits.request import SplitRequest
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.inference import Predictions, run_inference
+from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import saved_model
 from cxr_ft.run.training import train
 from cxr_ft.score.metrics import label_mentions, text_overlap
@@ -70,7 +71,7 @@ class Judged:
     """A run's answers on test [N], and how long it trained."""
 
     rows: Any
-    answers: evaluate.Predictions
+    answers: Predictions
     labels: tuple[str, ...]
     seconds: float
 
@@ -102,8 +103,8 @@ def judged(name: str, out: Path, splits: manifest.Splits) -> Judged:
     run = out / name.replace(" ", "_")
     result = train.fit(resolved, run, verify=False)
     parts, _, _ = saved_model.load(run)
-    rows = evaluate.datasets_of(resolved, splits, parts.base.image_size)["test"]
-    return Judged(rows, evaluate.run_inference(parts, rows, 32, name), splits.card.labels, result.cost["train_seconds"])
+    rows = build_datasets(resolved, splits, parts.base.image_size)["test"]
+    return Judged(rows, run_inference(parts, rows, 32, name), splits.card.labels, result.cost["train_seconds"])
 
 
 def area(one: Judged, weights: Floats) -> Floats:
