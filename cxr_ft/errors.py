@@ -1,4 +1,4 @@
-"""UsageError, the error that means "your input, not our bug", and LeakError, the refusal of a split that leaks."""
+"""Define the package's errors: UsageError (bad input), LeakError (a split that leaks), TrainingError (it diverged)."""
 
 from collections.abc import Iterable
 
@@ -34,6 +34,13 @@ class LeakError(UsageError):
             f"{splits[0]} and {splits[1]}. In the source, look for {cause} and correct it; "
             "if there is none, this is a fault of cxr-split: please report it"
         )
+
+
+class TrainingError(Exception):
+    """A training that cannot go on: one line that says where and why. The run is recorded as failed.
+
+    Commands print it without a traceback and exit with code 1; an ablation goes on with its next run.
+    """
 
 
 def unknown(kind: str, value: object, known: Iterable[str], where: str = "") -> UsageError:

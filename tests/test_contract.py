@@ -14,6 +14,7 @@ from cxr_ft.model import assembly
 from cxr_ft.model.protocols import trainable
 from cxr_ft.model.targets import resolve
 from cxr_ft.run.record import saved_model
+from cxr_ft.run.record.saved_labels import SavedLabels
 
 LABELS = ("Edema", "Fracture", "No Finding")
 BASES, HEADS, METHODS = (plugins.choices(p) for p in (plugins.BASES, plugins.HEADS, plugins.TUNING))
@@ -210,10 +211,10 @@ def test_saves_and_reloads_to_the_same_answers(base, head, method, tmp_path, mon
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 3})
+    saved_model.save(run, parts, SavedLabels(labels=tuple(LABELS), multi_label=True, thresholds=(0.5,) * 3))
     assert not list(run.rglob("*.bin")) and not list(run.rglob("*.pkl"))
     again, _, saved = saved_model.load(run)
-    assert saved["labels"] == list(LABELS)
+    assert saved.labels == LABELS
     with torch.no_grad():
         before, loss, _, scores = parts.head.predict(parts.model.eval(), batch)
         after, same, _, scores_again = again.head.predict(again.model, batch)
@@ -231,10 +232,10 @@ def test_plan_counts_what_is_trained(head, method):
 
     raw = {"head": {"name": head}, "tuning": {"name": method}}
     resolved = config.resolve(raw)
-    counted = plan(resolved, LABELS, True)["parameters"]
+    counted = plan(resolved, LABELS, True).parameters
     real = assembly.build(resolved, LABELS, True)
-    assert counted["trainable"] == sum(p.numel() for p in trainable(real.model).values())
-    assert counted["adapter"] + counted["head"] == counted["trainable"]
+    assert counted.trainable == sum(p.numel() for p in trainable(real.model).values())
+    assert counted.adapter + counted.head == counted.trainable
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

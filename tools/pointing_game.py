@@ -22,7 +22,8 @@ from cxr_ft.data.pixels import cache
 from cxr_ft.errors import UsageError
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.progress import track
-from cxr_ft.run.evaluation import evaluate, saliency
+from cxr_ft.run.evaluation import saliency
+from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import saved_model
 from cxr_ft.score.metrics import pointing_game
 
@@ -46,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not parts.head.scored or parts.head.output == "text":
         raise UsageError(f"{args.run}: its head writes text; the pointing game asks about the scores of labels")
     splits = manifest.read(args.splits or Path(config.data.splits))
-    rows = evaluate.datasets_of(config, splits, parts.base.image_size)[args.side]
+    rows = build_datasets(config, splits, parts.base.image_size)[args.side]
     truth = true_boxes(cache.source_folder(splits, config.data.root))
-    asked = questions(parts, rows, saved["labels"], truth, images=args.images, batch_size=config.train.batch_size)
+    asked = questions(parts, rows, saved.labels, truth, images=args.images, batch_size=config.train.batch_size)
     report(asked)
 
 

@@ -27,7 +27,8 @@ from cxr_ft.data.layouts import mimic_cxr
 from cxr_ft.data.splits.compiler import compile_splits
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import write_splits
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.inference import Predictions, run_inference
+from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import saved_model
 from cxr_ft.run.training import train
 from cxr_ft.score.metrics import label_mentions, text_overlap
@@ -71,7 +72,7 @@ class Judged:
     """A run's answers on test [N], and how long it trained."""
 
     rows: Any
-    answers: evaluate.Predictions
+    answers: Predictions
     labels: tuple[str, ...]
     seconds: float
 
@@ -103,8 +104,8 @@ def judged(name: str, out: Path, splits: manifest.Splits) -> Judged:
     run = out / name.replace(" ", "_")
     result = train.fit(resolved, run, verify=False)
     parts, _, _ = saved_model.load(run)
-    rows = evaluate.datasets_of(resolved, splits, parts.base.image_size)["test"]
-    return Judged(rows, evaluate.run_inference(parts, rows, 32, name), splits.card.labels, result.cost["train_seconds"])
+    rows = build_datasets(resolved, splits, parts.base.image_size)["test"]
+    return Judged(rows, run_inference(parts, rows, 32, name), splits.card.labels, result.cost["train_seconds"])
 
 
 def area(one: Judged, weights: Floats) -> Floats:
@@ -125,12 +126,12 @@ def area_of(label: str) -> Statistic:
 
 def bleu(one: Judged, weights: Floats) -> Floats:
     """BLEU-4 under weights [R, N]."""
-    return np.asarray(text_overlap.bleu(weights @ text_overlap.bleu_counts(one.rows.texts, one.answers.values)))
+    return np.asarray(text_overlap.bleu(weights @ text_overlap.bleu_counts(one.rows.texts, one.answers.texts)))
 
 
 def label_f1(one: Judged, weights: Floats) -> Floats:
     """F1 of the labels that texts state, all together, under weights [R, N]."""
-    truth, said = (label_mentions.stated(texts, one.labels) for texts in (one.rows.texts, one.answers.values))
+    truth, said = (label_mentions.stated(texts, one.labels) for texts in (one.rows.texts, one.answers.texts))
     both, either = (truth & said).sum(1), truth.sum(1) + said.sum(1)
     return np.asarray(2 * (weights @ both) / (weights @ either))
 
@@ -138,7 +139,7 @@ def label_f1(one: Judged, weights: Floats) -> Floats:
 def compared(effect: str, with_it: Judged, without: Judged) -> list[str]:
     """A line of the table for each statistic."""
     statistics: dict[str, Statistic] = {"BLEU-4": bleu, "label F1": label_f1}
-    if with_it.answers.scored:
+    if with_it.answers.score_rows:
         statistics = {"macro AUROC": area}
     if effect in ("views", "lateral only"):
         statistics |= {label: area_of(label) for label in ("Pleural Effusion", "Enlarged Cardiomediastinum")}

@@ -11,7 +11,7 @@ from cxr_ft.errors import UsageError
 
 def parser() -> Parser:
     """The command's flags."""
-    p = Parser("cxr-predict", "Answer for single images (DICOM, PNG, JPEG). For research; no medical device.")
+    p = Parser("cxr-predict", "Predict single images (DICOM, PNG, JPEG). For research; no medical device.")
     p.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     p.add_argument("files", type=Path, nargs="+", metavar="FILE", help="images")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -27,10 +27,16 @@ def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     if missing := [file for file in args.files if not file.is_file()]:
         raise UsageError(f"{missing[0]} is no file; give images (DICOM, PNG, JPEG)")
-    from cxr_ft.run.evaluation.external_validation import predict
+    from cxr_ft.data.dicom import DicomError
+    from cxr_ft.run.evaluation.predictor import Predictor
 
     refused = 0
-    for file, answer in predict(args.run, args.files):
+    predictor = Predictor(args.run)
+    for file in args.files:
+        try:
+            answer = predictor.predict(file).to_json()
+        except DicomError as error:
+            answer = {"refused": f"{error.reason.value}: {error.detail}"}
         if args.json:
             print(json.dumps({"file": str(file), **answer}), flush=True)
         if "refused" in answer:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from cxr_ft import config
 from cxr_ft.cli._command import DONE, FOUND, guarded
 from cxr_ft.cli._flags import raw_config, tracking, train_parser
+from cxr_ft.errors import TrainingError
 
 if TYPE_CHECKING:
+    from cxr_ft.run.record.result_parts import ParameterCount, TrainingPlan
     from cxr_ft.run.record.results import Result
 
 
@@ -39,7 +41,6 @@ def _main(argv: Sequence[str]) -> int:
         print(f"no --splits given: the phantom's, in {splits}")
         resolved = dataclasses.replace(resolved, data=dataclasses.replace(resolved.data, splits=str(splits)))
     from cxr_ft.run.training import train
-    from cxr_ft.run.training.loop import TrainingError
 
     out = args.out or default_out(resolved)
     if args.export:
@@ -47,9 +48,9 @@ def _main(argv: Sequence[str]) -> int:
 
         export.check(resolved, args.export)
     _say_plan(resolved, out)
-    announced: list[dict[str, Any]] = []
+    announced: list[TrainingPlan] = []
 
-    def announce(planned: dict[str, Any]) -> None:
+    def announce(planned: "TrainingPlan") -> None:
         announced.append(planned)
         _say_trained(planned)
 
@@ -111,13 +112,13 @@ def _plan(resolved: config.RunConfig) -> int:
     return DONE
 
 
-def _say_trained(planned: dict[str, Any]) -> None:
-    print(f"trained modules ({len(planned['modules'])}):")
-    for name in planned["modules"]:
+def _say_trained(planned: "TrainingPlan") -> None:
+    print(f"trained modules ({len(planned.modules)}):")
+    for name in planned.modules:
         print(f"  {name}")
-    for note in planned["notes"]:
+    for note in planned.notes:
         print(f"note: {note}")
-    _say_parameters(planned["parameters"])
+    _say_parameters(planned.parameters)
 
 
 def _say_plan(resolved: config.RunConfig, out: Path) -> None:
@@ -125,11 +126,11 @@ def _say_plan(resolved: config.RunConfig, out: Path) -> None:
     print(f"{what}, seed {resolved.train.seed}; run folder {out}")
 
 
-def _say_parameters(count: dict[str, int]) -> None:
-    share = 100 * count["trainable"] / count["total"]
+def _say_parameters(count: "ParameterCount") -> None:
+    share = 100 * count.trainable / count.total
     print(
-        f"parameters: {count['trainable']:,} trained of {count['total']:,} ({share:.3f} %): "
-        f"{count['adapter']:,} in adapter or base, {count['head']:,} in the head"
+        f"parameters: {count.trainable:,} trained of {count.total:,} ({share:.3f} %): "
+        f"{count.adapter:,} in adapter or base, {count.head:,} in the head"
     )
 
 

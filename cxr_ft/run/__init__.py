@@ -1,1 +1,1 @@
-"""One run, many runs, and their record."""
+"""Run what data and model make possible: train, evaluate, compare by ablation, measure cost, and record the result."""

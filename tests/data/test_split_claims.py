@@ -17,6 +17,7 @@ from cxr_ft.data.layouts import folder
 from cxr_ft.data.records import Records, order_key, raw_labels
 from cxr_ft.data.splits import compiler
 from cxr_ft.data.splits.request import SplitRequest
+from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 
 # The seed.
@@ -194,13 +195,13 @@ def table_of_films(place, step=1):
 def test_the_csvs_are_the_same_to_the_byte_in_any_order_of_the_source(tmp_path):
     for name, step in (("a", 1), ("b", -1)):
         source = table_of_films(tmp_path / name, step)
-        manifest.make(source, "folder", SplitRequest(per_label=8), tmp_path / f"{name}_out")
+        make_splits(source, "folder", SplitRequest(per_label=8), tmp_path / f"{name}_out")
     for file in (tmp_path / "a_out").glob("*.csv"):
         assert file.read_bytes() == (tmp_path / "b_out" / file.name).read_bytes(), file.name
 
 
 def test_films_of_one_patient_are_in_one_split(tmp_path):
-    manifest.make(table_of_films(tmp_path / "a"), "folder", SplitRequest(per_label=100), tmp_path / "out")
+    make_splits(table_of_films(tmp_path / "a"), "folder", SplitRequest(per_label=100), tmp_path / "out")
     tables = manifest.read(tmp_path / "out").tables
     owners = [set(tables[side]["path"].str.removesuffix(".png").astype(int) // 2) for side in SIDES]
     assert all(owners) and sum(map(len, owners)) == len(set.union(*owners))
@@ -208,7 +209,7 @@ def test_films_of_one_patient_are_in_one_split(tmp_path):
 
 @pytest.mark.parametrize("side", manifest.FILES)
 def test_a_change_of_any_csv_is_refused(tmp_path, side):
-    manifest.make(table_of_films(tmp_path / "a"), "folder", SplitRequest(per_label=8), tmp_path / "out")
+    make_splits(table_of_films(tmp_path / "a"), "folder", SplitRequest(per_label=8), tmp_path / "out")
     file = tmp_path / "out" / manifest.FILES[side]
     file.write_text(file.read_text().replace("p", "q"))
     head, _, body = file.read_text().partition("\n")
@@ -229,7 +230,7 @@ def test_a_change_of_any_csv_is_refused(tmp_path, side):
 def test_batches_have_the_targets_of_the_splits_own_policies(tmp_path, uncertain, blank, expected):
     """Film i has Edema 1, 0, -1 or blank by i modulo 4: what is masked stays NaN, and stays in its own column."""
     asked = SplitRequest(per_label=100, uncertain=uncertain, blank=blank)
-    manifest.make(table_of_films(tmp_path / "a"), "folder", asked, tmp_path / "out")
+    make_splits(table_of_films(tmp_path / "a"), "folder", asked, tmp_path / "out")
     data = rows(manifest.read(tmp_path / "out"), "train", 8)
     film = [int(path.removesuffix(".png")) for path in data.table["path"]]
     assert {i % 4 for i in film} == {0, 1, 2, 3}
@@ -243,7 +244,7 @@ def test_a_report_of_several_films_is_read_once(tmp_path):
     source = table_of_films(tmp_path / "a")
     table = pd.read_csv(f"{source}/labels.csv", dtype="string")
     table.assign(study_id="s" + table["patient_id"]).to_csv(f"{source}/labels.csv", index=False)
-    manifest.make(source, "folder", SplitRequest(per_label=100), tmp_path / "out")
+    make_splits(source, "folder", SplitRequest(per_label=100), tmp_path / "out")
     made = manifest.read(tmp_path / "out")
     data = rows(made, "train", 8, text="mini_report")
     assert data.table["study_id"].is_unique and len(data) < len(made.tables["train"])

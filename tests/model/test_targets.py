@@ -73,6 +73,6 @@ def test_parameters_of_lora_rank_8_on_git_base(targets, adapter):
 
     raw = {"model": "microsoft/git-base", "tuning": {"name": "lora", "targets": targets, "rank": 8}}
     planned = plan(config.resolve(raw), CHEXPERT_14, True)
-    assert planned["parameters"]["adapter"] == adapter
-    assert planned["parameters"]["head"] == 14 * 768 + 14
-    assert planned["parameters"]["trainable"] == adapter + 14 * 768 + 14
+    assert planned.parameters.adapter == adapter
+    assert planned.parameters.head == 14 * 768 + 14
+    assert planned.parameters.trainable == adapter + 14 * 768 + 14

@@ -10,7 +10,8 @@ from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run.ablation import ablate, grid
-from cxr_ft.run.evaluation import evaluate, external_validation
+from cxr_ft.run.evaluation import external_validation
+from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.record import results
 from cxr_ft.run.training import train
 
@@ -126,7 +127,7 @@ def test_a_failed_cell_is_a_row_and_the_others_go_on(raw, tmp_path, monkeypatch)
         return right(finish, *rest)
 
     monkeypatch.setattr(train, "_train", broken)
-    monkeypatch.setattr(evaluate, "verify_all", lambda runs: [evaluate.verify(run) for run in runs])
+    monkeypatch.setattr(ablate, "verify_all", lambda runs: [verify(run) for run in runs])
     done = {r.method: r for r in ablate.run(cells, tmp_path)}
     assert {m: r.status for m, r in done.items()} == {
         "zero_shot": "success",
@@ -148,7 +149,7 @@ def finished(place, tmp_path_factory):
     run = tmp_path_factory.mktemp("finished") / "run"
     raw = {"data": {"splits": str(place / "splits")}, "model": str(place / "tiny"), "train": {"epochs": 1}}
     train.fit(config.resolve(raw), run, verify=False)
-    evaluate.verify(run)
+    verify(run)
     return run
 
 

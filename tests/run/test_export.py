@@ -47,7 +47,7 @@ def trained(place, out, method, model="git", task="classify", **data):
 def answered(run, image):
     """The run's own logits for one image."""
     parts, *_ = saved_model.load(run)
-    example = Example(image, np.zeros(len(saved_model.labels(run)["labels"])), "no edema.")
+    example = Example(image, np.zeros(len(saved_model.labels(run).labels)), "no edema.")
     batch = parts.head.collate([example])
     if parts.head.output == "text":
         batch["labels"][:, 1:] = -100  # the start token's alone

@@ -10,7 +10,7 @@ from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run.ablation import ablate, grid, rate_search, workers
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.record import results
 from cxr_ft.run.training import train
 
@@ -31,11 +31,11 @@ def raw(tmp_path_factory):
 @pytest.fixture
 def here(monkeypatch):
     """Verified in this process, not in a fresh one: this is about something else."""
-    monkeypatch.setattr(evaluate, "verify_all", lambda runs: [evaluate.verify(run) for run in runs])
+    monkeypatch.setattr(ablate, "verify_all", lambda runs: [verify(run) for run in runs])
 
 
 def adapter(cell):
-    return train.plan(cell, ("a",), True)["parameters"]["adapter"]
+    return train.plan(cell, ("a",), True).parameters.adapter
 
 
 def test_ranks_are_matched_in_parameters():

@@ -146,7 +146,7 @@ def test_only_train_is_learnt_from_and_weighted_only_where_the_head_says_so(trai
     for weights in ("none", "balanced"):
         raw["head"]["weights"] = weights
         sides = evaluate.datasets_of(toy.config.resolve(raw), splits, 32)
-        assert {side for side, rows in sides.items() if rows.learnt is not None} == {"train"}
+        assert {side for side, rows in sides.items() if rows.train_targets is not None} == {"train"}
         assert (sides["train"].learnt.weights is not None) == (weights == "balanced")
 
 

@@ -59,7 +59,7 @@ def compared(chosen):
     )
     prefix = parts.base.prefix(parts.model.train()) if parts.base.has_frozen_prefix else None
     if prefix is not None:
-        batch = feature_store.FrozenFeatures(prefix, dtype, None).put(batch, [], torch.device("cpu"))
+        batch = feature_store.FrozenFeatures(prefix, dtype, None).replace_pixels(batch, [], torch.device("cpu"))
     optimizer = torch.optim.AdamW([p for p in parts.model.parameters() if p.requires_grad], fused=True)
     for _ in range(2):
         count = memory.Count(memory.held(parts.model, optimizer), batch)

@@ -15,7 +15,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run import trackers as track
 from cxr_ft.run.cost import machine_load
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.record import results
 from cxr_ft.run.trackers import tensorboard
 from cxr_ft.run.training import train
@@ -49,7 +49,7 @@ def resolved(place):
 
 @pytest.fixture
 def tracked(resolved, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "verify_all", lambda runs: [evaluate.verify(run) for run in runs])
+    monkeypatch.setattr(train, "verify_all", lambda runs: [verify(run) for run in runs])
     monkeypatch.setattr(machine_load, "EVERY", 0.05)
     for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
@@ -146,11 +146,11 @@ def test_data_goes_there_when_it_may(tracked, name):
 def test_a_run_goes_on_where_it_was_told(tracked, resolved, monkeypatch):
     """Interrupted after an epoch and run again it is one run, and no epoch is told twice."""
     pytest.importorskip("tensorboard")
-    right = evaluate.compute_metrics
+    right = train.compute_metrics
     with pytest.raises(KeyboardInterrupt):
-        monkeypatch.setattr(evaluate, "compute_metrics", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(train, "compute_metrics", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         tracked("tensorboard")
-    monkeypatch.setattr(evaluate, "compute_metrics", right)
+    monkeypatch.setattr(train, "compute_metrics", right)
     out, result = tracked("tensorboard")
     assert len(read_tensorboard(out)["val_loss"]) == len(result.history) == 2
 

@@ -15,7 +15,7 @@ from cxr_ft.data.sources.locations import local_copy
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
-__all__ = ["Pixels", "decoder", "local_copy", "spread", "square", "unreadable"]
+__all__ = ["Pixels", "centre_square", "decoder", "local_copy", "spread", "square", "unreadable"]
 
 Pixels = NDArray[np.uint8]
 Job = TypeVar("Job")
@@ -52,7 +52,11 @@ def square(path: Path, size: int) -> Pixels:
 
     This is what GIT's processor does to an image (shortest edge, then centre crop), from the raw values.
     """
-    pixels = read_xray(path, size=size)
+    return centre_square(read_xray(path, size=size), size)
+
+
+def centre_square(pixels: Pixels, size: int) -> Pixels:
+    """Return the middle [size, size] of an image whose short side is `size`."""
     top, left = (pixels.shape[0] - size) // 2, (pixels.shape[1] - size) // 2
     return np.ascontiguousarray(pixels[top : top + size, left : left + size])
 

@@ -9,7 +9,7 @@ from cxr_ft.files import make_folder
 from cxr_ft.run import trackers
 from cxr_ft.run.ablation import rate_search, result_tables, workers
 from cxr_ft.run.ablation.grid import Cells
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.verify import verify_all
 from cxr_ft.run.record import results
 from cxr_ft.run.training import train
 
@@ -59,4 +59,4 @@ def _check(cells: Mapping[str, config.RunConfig]) -> None:
 
 
 def _verify(cells: Cells, out: Path) -> None:
-    evaluate.verify_all([out / name for name in cells if results.read(out / name).status == "trained"])
+    verify_all([out / name for name in cells if results.read(out / name).status == "trained"])

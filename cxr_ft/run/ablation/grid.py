@@ -95,7 +95,7 @@ def _adapter(cell: config.RunConfig, rank: int) -> int:
     tuning = dataclasses.replace(cell.tuning, options=options)
     # The labels are the head's business, which is counted apart.
     planned = train.plan(dataclasses.replace(cell, tuning=tuning), CHEXPERT_14, True)
-    return int(planned["parameters"]["adapter"])
+    return planned.parameters.adapter
 
 
 def _method(item: Any) -> tuple[str, dict[str, Any]]:

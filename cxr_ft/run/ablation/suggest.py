@@ -25,7 +25,7 @@ from cxr_ft.model import targets
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.progress import track
 from cxr_ft.run.ablation import ablate, grid, workers
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import results, saved_model
 from cxr_ft.score.statistics import intervals, pairs
 
@@ -135,7 +135,7 @@ def scored(probe: Path) -> list[Module]:
     parts, settings, _ = saved_model.load(probe)
     model: Any = parts.model
     splits = manifest.read(Path(settings.data.splits))
-    rows = evaluate.datasets_of(settings, splits, parts.base.image_size)["train"]
+    rows = build_datasets(settings, splits, parts.base.image_size)["train"]
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     items = _items(parts)
     model.requires_grad_(False)

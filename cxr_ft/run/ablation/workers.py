@@ -24,12 +24,11 @@ from cxr_ft import config
 from cxr_ft.config import RunConfig
 from cxr_ft.data import manifest
 from cxr_ft.data.pixels import ray_cluster
-from cxr_ft.errors import UsageError
+from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.progress import bar
 from cxr_ft.run.record import results
 from cxr_ft.run.trackers import NOBODY, Tracking
 from cxr_ft.run.training import train
-from cxr_ft.run.training.loop import TrainingError
 
 #: Trains cells into folders of their names below a folder; each has a result afterwards.
 CarryOut = Callable[[Mapping[str, RunConfig], Path], None]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Compute what frozen weights make of an image once, and store it."""

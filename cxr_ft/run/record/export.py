@@ -20,7 +20,7 @@ from cxr_ft.files import make_folder, write_json, write_text
 from cxr_ft.model import assembly, methods
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.protocols import IGNORE, Batch
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import model_card, results, saved_model
 
 Way = Literal["merged", "adapter"]
@@ -69,7 +69,7 @@ def export(run: Path, way: Way) -> tuple[Path, Drift | None]:
             drift = _merged(made, parts, config)
         else:  # what was saved is an ordinary adapter already
             shutil.copytree(run / saved_model.FOLDER, made)
-        write_json(made / "labels.json", saved)
+        write_json(made / "labels.json", saved.to_json())
         write_text(made / "README.md", model_card.text(result, parts, saved, way, drift))
         target = run / FOLDER / way
         shutil.rmtree(target, ignore_errors=True)
@@ -121,7 +121,7 @@ def _merged(made: Path, parts: ModelParts, config: RunConfig) -> Drift:
 
 
 def _val(parts: ModelParts, config: RunConfig) -> list[Batch]:
-    rows = evaluate.datasets_of(config, manifest.read(Path(config.data.splits)), parts.base.image_size)["val"]
+    rows = build_datasets(config, manifest.read(Path(config.data.splits)), parts.base.image_size)["val"]
     size = min(config.train.micro_batch or config.train.batch_size, _ROWS)
     many = min(len(rows), _ROWS)
     return [

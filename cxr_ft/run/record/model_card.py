@@ -7,12 +7,13 @@ from cxr_ft.model import assembly
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.protocols import is_writer
 from cxr_ft.run.record.results import Result
+from cxr_ft.run.record.saved_labels import SavedLabels
 
 _SHOWN = ("auroc", "ap", "f1", "accuracy")
 _TEXTS = ("bleu_1", "bleu_4", "rouge_l", "label_f1")
 
 
-def text(result: Result, parts: ModelParts, saved: dict[str, Any], way: str, drift: Any = None) -> str:
+def text(result: Result, parts: ModelParts, saved: SavedLabels, way: str, drift: Any = None) -> str:
     """The card, in Markdown.
 
     Args:
@@ -71,9 +72,9 @@ def _data(result: Result) -> str:
     return f"## Data\n\n{card.get('name', 'unknown')}: {sides}.\n{told}"
 
 
-def _labels(saved: dict[str, Any]) -> str:
-    kind = "several at once" if saved.get("multi_label") else "one of them"
-    return f"## Labels\n\n{', '.join(saved.get('labels', ()))} ({kind}). Names and thresholds stand in labels.json."
+def _labels(saved: SavedLabels) -> str:
+    kind = "several at once" if saved.multi_label else "one of them"
+    return f"## Labels\n\n{', '.join(saved.labels)} ({kind}). Names and thresholds stand in labels.json."
 
 
 def _metrics(result: Result) -> str:
@@ -90,7 +91,7 @@ def _metrics(result: Result) -> str:
     return "## Metrics\n\nMeans over labels where there are labels.\n\n" + "\n".join(lines)
 
 
-def _load(parts: ModelParts, result: Result, saved: dict[str, Any], way: str) -> str:
+def _load(parts: ModelParts, result: Result, saved: SavedLabels, way: str) -> str:
     if way == "own":
         return "## Loading\n\nWith cxr_ft: `cxr-predict RUN FILE...`, `cxr-evaluate RUN --splits DIR`."
     code = "\n".join(
@@ -118,7 +119,7 @@ def _imports(parts: ModelParts, way: str) -> list[str]:
     return [*lines, f"from transformers import {', '.join(names)}"]
 
 
-def _model(parts: ModelParts, result: Result, saved: dict[str, Any], way: str) -> list[str]:
+def _model(parts: ModelParts, result: Result, saved: SavedLabels, way: str) -> list[str]:
     auto = "AutoModel" if _scores(parts) else "AutoModelForCausalLM"
     if way == "merged":
         lines = [f'model = {auto}.from_pretrained(".").eval()']
@@ -128,7 +129,7 @@ def _model(parts: ModelParts, result: Result, saved: dict[str, Any], way: str) -
     if parts.head.new_modules:
         model: Any = parts.model
         weight = next(p for name, p in model.named_parameters() if "classifier" in name and name.endswith("weight"))
-        lines.append(f"base.classifier = torch.nn.Linear({weight.shape[1]}, {len(saved['labels'])})")
+        lines.append(f"base.classifier = torch.nn.Linear({weight.shape[1]}, {len(saved.labels)})")
     return [*lines, 'model = PeftModel.from_pretrained(base, ".").eval()']
 
 

@@ -21,11 +21,12 @@ from cxr_ft.model import assembly, methods
 from cxr_ft.model.peft_models import is_peft
 from cxr_ft.model.protocols import Base, has_processor, trainable
 from cxr_ft.run.record import results
+from cxr_ft.run.record.saved_labels import SavedLabels
 
 FOLDER = "model"
 
 
-def save(run: Path, parts: assembly.ModelParts, labels: dict[str, Any], card: str = "") -> int:
+def save(run: Path, parts: assembly.ModelParts, labels: SavedLabels, card: str = "") -> int:
     """Write `run/model`, whole or not at all, with `card` as its README.md; return its bytes on disk."""
     folder = run / FOLDER
     with tempfile.TemporaryDirectory(prefix=".model.", dir=run) as name:
@@ -39,7 +40,7 @@ def save(run: Path, parts: assembly.ModelParts, labels: dict[str, Any], card: st
         elif is_peft(parts.model):
             model: Any = parts.model
             model.save_pretrained(temporary, safe_serialization=True)
-        write_json(temporary / "labels.json", labels)
+        write_json(temporary / "labels.json", labels.to_json())
         if card:
             write_text(temporary / "README.md", card)  # in place of PEFT's, which has nothing but headings
         shutil.rmtree(folder, ignore_errors=True)
@@ -47,21 +48,20 @@ def save(run: Path, parts: assembly.ModelParts, labels: dict[str, Any], card: st
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def labels(run: Path) -> dict[str, Any]:
-    """What `labels.json` says: labels, multi_label, thresholds.
+def labels(run: Path) -> SavedLabels:
+    """Return what the run's labels.json says.
 
     Raises:
         UsageError: where the run has saved no model.
     """
     path = run / FOLDER / "labels.json"
     try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return SavedLabels.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UsageError(f"{run} has no saved model; did the run finish? Run cxr-train again, it goes on") from None
-    return saved
 
 
-def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, dict[str, Any]]:
+def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, SavedLabels]:
     """The saved model of a run, built anew from disk, in evaluation mode."""
     config = configuration.resolve(results.read(run).config, where=str(run))
     saved = labels(run)
@@ -90,7 +90,7 @@ def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, dict[
 
     # What is drawn here is overwritten by what was saved; the caller's random state stays as it is.
     with torch.random.fork_rng(devices=[]):
-        parts = assembly.assemble(base, config, tuple(saved["labels"]), saved["multi_label"], reload)
+        parts = assembly.assemble(base, config, saved.labels, saved.multi_label, reload)
     parts.model.eval()
     return parts, config, saved
 

@@ -1,4 +1,4 @@
-"""One process a run folder. The kernel lets the lock go when its process ends, however it ends: none is ever stale."""
+"""Lock a run's folder for one process. The kernel releases the lock when its process ends, however: none is stale."""
 
 import contextlib
 import fcntl
@@ -13,8 +13,8 @@ FILE = ".lock"
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold the run folder, made if need be, for this process alone.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the run's folder, created if needed, for this process alone.
 
     Raises:
         UsageError: where another process holds it, or its file system cannot lock.
@@ -26,6 +26,7 @@ def held(folder: Path) -> Iterator[None]:
         raise cannot_write(folder / FILE, error) from error
     with file:
         try:
+            # Without waiting: a second process would otherwise stand still for as long as the first one trains.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""The one loop that every method shares: epochs, steps, and the choice of the best epoch on val."""
+"""Train by the one loop that every method shares: epochs, steps, and the choice of the best epoch on val."""
 
 import contextlib
 import json
@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import nn
 
 from cxr_ft.config import RunConfig
-from cxr_ft.data.dataset import split_dataset
+from cxr_ft.data.dataset.split_dataset import Shuffle, SplitDataset
+from cxr_ft.errors import TrainingError
 from cxr_ft.files import write_text
 from cxr_ft.model import methods
 from cxr_ft.model.assembly import ModelParts
@@ -21,200 +22,241 @@ from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.protocols import trainable
 from cxr_ft.progress import Bar, bar
 from cxr_ft.run.cost import parameter_count
-from cxr_ft.run.evaluation import evaluate
-from cxr_ft.run.features import feature_store
-from cxr_ft.run.training import checkpoint, processes, train_state
-from cxr_ft.run.training.divergence import TrainingError, last_good
-from cxr_ft.run.training.step import LossModule, Stepper
+from cxr_ft.run.evaluation.inference import Predictions, run_inference
+from cxr_ft.run.features.feature_store import FeatureStore
+from cxr_ft.run.training import checkpoint, divergence, processes
+from cxr_ft.run.training.checkpoint import HistoryRow, LoopState, TrainState
+from cxr_ft.run.training.step import ModelWithLoss, TrainingStep
 from cxr_ft.score.statistics.intervals import macro_auroc
 
-__all__ = ["Loop", "TrainingError", "warmup_cosine"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class ParameterGroup(TypedDict):
+    """Parameters that the optimizer treats alike."""
+
+    params: list[nn.Parameter]
+    lr: float
+    weight_decay: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loop:
-    """What a training needs; `out` takes checkpoint and history.jsonl, `fingerprint` says whose checkpoint it is.
+class TrainingLoop:
+    """The training of one run, with all it needs.
 
-    store: what is stored of the frozen part of the model.
+    Args:
+        config: of the run.
+        parts: the model, on its device.
+        datasets: at least train and val.
+        accelerator: of this process.
+        store: where features of the model's frozen part are stored.
+        out: the run's folder, which takes checkpoint.pt and history.jsonl.
+        fingerprint: of the run; a checkpoint of another one is refused.
     """
 
     config: RunConfig
     parts: ModelParts
-    data: dict[str, split_dataset.SplitDataset]
-    accelerator: Any
-    store: feature_store.FeatureStore
+    datasets: dict[str, SplitDataset]
+    accelerator: "Accelerator"
+    store: FeatureStore
     out: Path
     fingerprint: str
 
-    def run(self) -> checkpoint.LoopState:
+    def run(self) -> LoopState:
         """Train to the last epoch, from the last checkpoint if there is one.
 
-        The state returned holds the weights of the epoch that was best on val.
+        Returns:
+            The state at the end, with the weights of the epoch that was best on val.
+
+        Raises:
+            TrainingError: for a loss or gradient that is no number, an explosion, or too little memory for one row.
         """
-        train, rows = self.config.train, self.data["train"]
-        steps = self._steps() * train.epochs
-        clock = time.perf_counter()
-        with self.accelerator.local_main_process_first():  # the others then find what the first one stored
-            frozen = self.store.for_training(rows, train.precision, train.epochs)
-            self.store.frozen(self.data["val"], reads=train.epochs + 1)  # each epoch, and once it is trained
-        preparing = time.perf_counter() - clock
-        trained = self._prepared(steps)
-        found = checkpoint.read(self.out, self.fingerprint)
-        share = -(-train.batch_size // self.accelerator.num_processes)
-        state = checkpoint.LoopState(micro=min(train.micro_batch or share, share)) if found is None else found["state"]
-        if found is not None:
-            trained.put_back(found)
-        state.cost["feature_seconds"] = state.cost.get("feature_seconds", 0.0) + preparing
+        train, dataset = self.config.train, self.datasets["train"]
+        steps = self._steps_per_epoch() * train.epochs
+        began = time.perf_counter()
+        # One process of each machine computes the features; the others then read its files.
+        with self.accelerator.local_main_process_first():
+            features = self.store.for_training(dataset, train.precision, train.epochs)
+            self.store.frozen_features(self.datasets["val"], reads=train.epochs + 1)  # each epoch, and at the end
+        feature_seconds = time.perf_counter() - began
+        training = self._prepare(steps)
+        state = self._resume(training)
+        state.cost["feature_seconds"] = state.cost.get("feature_seconds", 0.0) + feature_seconds
         method = methods.load(self.config.tuning.name)
-        stepper = Stepper(
+        step = TrainingStep(
             parts=self.parts,
-            rows=rows,
-            learner=trained.learner,
-            optimizer=trained.optimizer,
+            dataset=dataset,
+            model_with_loss=training.model_with_loss,
+            optimizer=training.optimizer,
             accelerator=self.accelerator,
             clip=train.clip,
             seed=train.seed,
-            frozen=frozen,
+            features=features,
             callback=method.callback(self.parts.model, steps) if method.callback else None,
         )
-        with self._bar(f"training {self.config.tuning.name}", steps) as progress:
+        with self._progress_bar(f"training {self.config.tuning.name}", steps) as progress:
             progress.advance(state.step)
             while state.epoch < train.epochs:
-                self._epoch(state, stepper, trained, progress)
-                self._judge(state, trained)
-                self._save(state, trained)
+                self._train_epoch(state, step, training, progress)
+                self._evaluate_epoch(state, training)
+                self._save(state, training)
         seconds = max(state.cost["train_seconds"], 1e-9)
-        state.cost["samples_per_second"] = round(len(rows) * train.epochs / seconds, 3)
+        state.cost["samples_per_second"] = round(len(dataset) * train.epochs / seconds, 3)
         return state
 
-    def _prepared(self, steps: int) -> train_state.TrainState:
-        """Model, optimizer and schedule, as accelerate's configuration wants them."""
-        model: Any = self.parts.model
+    def _prepare(self, steps: int) -> TrainState:
+        """Return model, optimizer and schedule, wrapped as accelerate's configuration says."""
         sharded = processes.is_sharded(self.accelerator)
-        # As for evaluation, that is not wrapped in DistributedDataParallel: the step sums gradients itself.
-        learner: nn.Module = self.accelerator.prepare_model(LossModule(self.parts), evaluation_mode=True)
+        # `evaluation_mode` keeps accelerate from wrapping it in DistributedDataParallel: the step sums the gradients.
+        model_with_loss: nn.Module = self.accelerator.prepare_model(ModelWithLoss(self.parts), evaluation_mode=True)
         if sharded:
-            inner = unwrapped(model)
-            train_state.shard(learner, [inner.get_submodule(name) for name in self.parts.base.blocks(inner)])
-        optimizer: Any = torch.optim.AdamW(self._groups(), fused=True)
+            inner = unwrapped(self.parts.model)
+            checkpoint.shard(model_with_loss, [inner.get_submodule(name) for name in self.parts.base.blocks(inner)])
+        # After sharding, which replaces the parameters: an optimizer made before would step on the old ones.
+        optimizer = torch.optim.AdamW([dict(group) for group in self._parameter_groups()], fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, self.config.train.warmup))
-        optimizer = self.accelerator.prepare_optimizer(optimizer)
-        return train_state.TrainState(
-            model=model,
-            learner=learner,
-            optimizer=optimizer,
+        return TrainState(
+            model=self.parts.model,
+            model_with_loss=model_with_loss,
+            optimizer=self.accelerator.prepare_optimizer(optimizer),
             schedule=schedule,
             scaler=self.accelerator.scaler,
             sharded=sharded,
         )
 
-    def _epoch(
-        self, state: checkpoint.LoopState, stepper: Stepper, trained: train_state.TrainState, progress: Bar
-    ) -> None:
-        """The steps of the epoch that are not done yet, with a checkpoint now and then."""
-        clock = saved = time.perf_counter()
-        sampler, size = split_dataset.Shuffle(self.data["train"], self.config.train.seed), self.config.train.batch_size
+    def _resume(self, training: TrainState) -> LoopState:
+        """Return the state of the last checkpoint, loaded into `training`; a new one where there is none."""
+        last = checkpoint.read(self.out, self.fingerprint)
+        if last is not None:
+            training.load_state_dict(last.train)
+            return last.loop
+        train = self.config.train
+        share = -(-train.batch_size // self.accelerator.num_processes)
+        return LoopState(micro_batch=min(train.micro_batch or share, share))
+
+    def _train_epoch(self, state: LoopState, step: TrainingStep, training: TrainState, progress: Bar) -> None:
+        """Take the steps of the epoch that are not done yet, with a checkpoint now and then."""
+        began = saved = time.perf_counter()
+        batch_size = self.config.train.batch_size
+        sampler = Shuffle(self.datasets["train"], self.config.train.seed)
         sampler.epoch = state.epoch
+        # The order depends on seed and epoch alone, so a resumed run skips the rows that it has seen.
         order = list(sampler)
-        trained.learner.train()
-        for start in range((state.step - state.epoch * self._steps()) * size, len(order), size):
-            loss = stepper.step(order[start : start + size], state)
-            trained.schedule.step()
+        done = (state.step - state.epoch * self._steps_per_epoch()) * batch_size
+        training.model_with_loss.train()
+        for start in range(done, len(order), batch_size):
+            loss = step.run(order[start : start + batch_size], state)
+            training.schedule.step()
             progress.advance(note=f"loss {loss:.3f}")
-            due = time.perf_counter() - saved > checkpoint.EVERY
-            if processes.first_says(self.accelerator, due):
-                state.cost["train_seconds"] += time.perf_counter() - clock
-                self._save(state, trained)
-                clock = saved = time.perf_counter()
-        state.cost["train_seconds"] += time.perf_counter() - clock
+            due = time.perf_counter() - saved > checkpoint.INTERVAL
+            # Under FSDP saving is collective: clocks differ, so the first process decides for all.
+            if processes.agree(self.accelerator, due):
+                state.cost["train_seconds"] += time.perf_counter() - began
+                self._save(state, training)
+                began = saved = time.perf_counter()  # saving does not count as training
+        state.cost["train_seconds"] += time.perf_counter() - began
 
-    def _save(self, state: checkpoint.LoopState, trained: train_state.TrainState) -> None:
-        taken = trained.take() if trained.sharded or self.accelerator.is_main_process else {}
-        if self.accelerator.is_main_process:
-            checkpoint.save(self.out, self.fingerprint, state, taken)
-        state.saved = state.step
+    def _save(self, state: LoopState, training: TrainState) -> None:
+        # Under FSDP every process must take part in gathering what the first one writes.
+        main = self.accelerator.is_main_process
+        states = training.state_dict() if training.sharded or main else None
+        if main and states is not None:
+            checkpoint.save(self.out, self.fingerprint, state, states)
+        state.checkpoint_step = state.step
 
-    def _judge(self, state: checkpoint.LoopState, trained: train_state.TrainState) -> None:
-        """Judge the epoch on val, keep its weights if they are the best so far, and append to the history."""
-        clock = time.perf_counter()
-        rows = self.data["val"]
+    def _evaluate_epoch(self, state: LoopState, training: TrainState) -> None:
+        """Evaluate the epoch on val, keep its weights if they are the best so far, and append to the history."""
+        began = time.perf_counter()
+        dataset = self.datasets["val"]
         state.epoch += 1
-        val = self._answers(rows, state, trained)
+        val = self._predict(dataset, state, training)
         if not math.isfinite(val.loss):
             raise TrainingError(
-                f"loss on val is {val.loss} after epoch {state.epoch}; {last_good(state)}; try a lower lr"
+                f"loss on val is {val.loss} after epoch {state.epoch}; {divergence.last_good_checkpoint(state)}; "
+                "try a lower lr"
             )
-        primary = float(macro_auroc(rows.targets, val.scores)) if val.scored else None
+        primary = float(macro_auroc(dataset.targets, val.scores)) if val.score_rows else None
         # Undefined where no label of val has both classes.
         primary = None if primary is None or math.isnan(primary) else primary
         # Texts are chosen by their loss on val: to generate all of val each epoch would cost more than the training.
         score = -val.loss if primary is None else primary
-        if not state.best or score > state.best_score:
-            state.best_score, state.best = score, trained.weights()
-        state.cost["eval_seconds"] += time.perf_counter() - clock
-        row = {"epoch": state.epoch, "step": state.step, "seconds": round(state.cost["train_seconds"], 3)}
-        train_loss = state.loss / max(state.counted, 1)
-        state.history.append({**row, "train_loss": train_loss, "val_loss": val.loss, "val": primary})
-        state.loss, state.counted = 0.0, 0
+        # Strictly better: among equal epochs the first one is kept, which has moved the weights least.
+        if not state.best_weights or score > state.best_score:
+            state.best_score, state.best_weights = score, training.weights()
+        state.cost["eval_seconds"] += time.perf_counter() - began
+        row: HistoryRow = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "seconds": round(state.cost["train_seconds"], 3),
+            "train_loss": state.loss_sum / max(state.loss_count, 1),
+            "val_loss": val.loss,
+            "val": primary,
+        }
+        state.history.append(row)
+        state.loss_sum, state.loss_count = 0.0, 0
         if self.accelerator.is_main_process:
             write_text(self.out / "history.jsonl", "".join(json.dumps(line) + "\n" for line in state.history))
 
-    def _answers(
-        self, rows: split_dataset.SplitDataset, state: checkpoint.LoopState, trained: train_state.TrainState
-    ) -> evaluate.Predictions:
-        """The answers on `rows`, each process's share put together: scores and sums of losses travel, never logits."""
+    def _predict(self, dataset: SplitDataset, state: LoopState, training: TrainState) -> Predictions:
+        """Return the predictions on `dataset`, each process's share put together in order."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        share = range(len(rows) * rank // world, len(rows) * (rank + 1) // world)
-        what = f"epoch {state.epoch}, val" if rank == 0 else ""
-        with train_state.whole(trained.learner) if trained.sharded else contextlib.nullcontext():
-            mine = evaluate.run_inference(
-                self.parts, rows, state.micro, what, texts=False, among=share, store=self.store
+        share = range(len(dataset) * rank // world, len(dataset) * (rank + 1) // world)
+        title = f"epoch {state.epoch}, val" if rank == 0 else ""
+        with checkpoint.gathered(training.model_with_loss) if training.sharded else contextlib.nullcontext():
+            part = run_inference(
+                self.parts, dataset, state.micro_batch, title, generate=False, indices=share, store=self.store
             )
-        total, counted = processes.summed(self.accelerator, (mine.loss * mine.counted, mine.counted))
-        scored = processes.gathered(self.accelerator, mine.scored)
-        return evaluate.Predictions(scored=scored, loss=total / max(counted, 1), counted=int(counted))
+        # Scores and sums travel between processes, never logits; the mean over all is of sums, not of means.
+        loss_sum, counted = processes.sum_over_processes(self.accelerator, (part.loss * part.counted, part.counted))
+        score_rows = processes.gather_lists(self.accelerator, part.score_rows)
+        return Predictions(score_rows=score_rows, loss=loss_sum / max(counted, 1), counted=int(counted))
 
-    def _steps(self) -> int:
-        """Steps of an epoch."""
-        return -(-len(self.data["train"]) // self.config.train.batch_size)
+    def _steps_per_epoch(self) -> int:
+        return -(-len(self.datasets["train"]) // self.config.train.batch_size)
 
     @contextlib.contextmanager
-    def _bar(self, what: str, total: int) -> Iterator[Bar]:
-        """The progress bar; on one process alone."""
+    def _progress_bar(self, title: str, total: int) -> Iterator[Bar]:
+        """Show the progress bar, on one process alone."""
         if self.accelerator.is_main_process:
-            with bar(what, total) as progress:
+            with bar(title, total) as progress:
                 yield progress
         else:
-            yield _Silent()
+            yield _SilentBar()
 
-    def _groups(self) -> list[dict[str, Any]]:
-        """The head's modules at their own rate; weight decay on matrices only, not on biases and norms, as is usual."""
-        train, new = self.config.train, self.parts.head.new_modules
+    def _parameter_groups(self) -> list[ParameterGroup]:
+        """Return the optimizer's groups: the head at its own rate; weight decay on matrices, not on biases or norms."""
+        train, new_modules = self.config.train, self.parts.head.new_modules
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, p in trainable(self.parts.model).items():
-            groups.setdefault((parameter_count.in_head(name, new), p.ndim > 1), []).append(p)
+            groups.setdefault((parameter_count.in_head(name, new_modules), p.ndim > 1), []).append(p)
         return [
             {
                 "params": parameters,
                 "lr": train.head_lr if in_head else self.config.tuning.options.lr,
-                "weight_decay": train.weight_decay if matrix else 0.0,
+                "weight_decay": train.weight_decay if is_matrix else 0.0,
             }
-            for (in_head, matrix), parameters in groups.items()
+            for (in_head, is_matrix), parameters in groups.items()
         ]
 
 
-class _Silent:
+class _SilentBar:
     def advance(self, steps: int = 1, note: str = "") -> None:
         pass
 
 
 def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
-    """The factor on the learning rate at each step: a linear rise, then half a cosine to zero."""
+    """Return the factor on the learning rate at each step: a linear rise, then half a cosine to zero.
+
+    Args:
+        steps: of the whole training.
+        warmup: the share of them over which the factor rises, from 0 to below 1.
+    """
     rise = max(1, round(steps * warmup))
 
     def factor(step: int) -> float:
         if step < rise:
-            return (step + 1) / rise
+            return (step + 1) / rise  # and not `step / rise`: the first step would be none
         return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
     return factor

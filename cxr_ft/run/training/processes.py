@@ -1,29 +1,34 @@
-"""What the processes of one run do together: each takes a share of every batch, the first one decides and writes.
+"""Let several processes train one run: each takes a share of every batch, the first one decides and writes.
 
 Gradients are summed here, once a step, and not by DistributedDataParallel during backward: a process that runs out of
-memory then leaves no other one waiting, and all can try the step again with fewer rows at a time.
+memory then leaves no other one waiting, and all can try the step again with smaller micro-batches.
 """
 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from cxr_ft.errors import UsageError
-from cxr_ft.run.training.divergence import TrainingError
+from cxr_ft.errors import TrainingError, UsageError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 T = TypeVar("T")
-#: How long one process waits for another: the first one may decode, judge or save for hours. A launcher ends all when
-#: one of them dies.
-PATIENCE = timedelta(days=2)
+#: How long one process waits for another: the first one may decode, evaluate or save for hours. A launcher ends all
+#: when one of them dies.
+TIMEOUT = timedelta(days=2)
 
 
-def start(precision: str) -> Any:
-    """The `accelerate.Accelerator` of this process, and the group of processes if a launcher started several.
+def start(precision: str) -> "Accelerator":
+    """Return this process's accelerator; join the group of processes if a launcher started several.
+
+    Args:
+        precision: "no", "bf16" or "fp16".
 
     Raises:
         UsageError: for a way of distributing that the loop does not know, or one that would change the arithmetic.
@@ -31,56 +36,62 @@ def start(precision: str) -> Any:
     from accelerate import Accelerator, InitProcessGroupKwargs
 
     accelerator = Accelerator(
-        # Without being told, accelerate takes CPU processes of torchrun for one each of many runs.
+        # By default accelerate takes CPU processes of torchrun for one process each of many runs.
         cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available(),
         mixed_precision=precision,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
     )
     kind = accelerator.distributed_type.value
     if kind not in ("NO", "MULTI_CPU", "MULTI_GPU", "FSDP"):
         raise UsageError(f"accelerate's configuration asks for {kind}; launch with plain processes or FSDP 2")
     if is_sharded(accelerator):
         check_sharding(precision)
-    if (asked := accelerator.gradient_accumulation_steps) != 1:
+    if (steps := accelerator.gradient_accumulation_steps) != 1:
         raise UsageError(
-            f"accelerate's configuration asks for gradient_accumulation_steps {asked}; "
+            f"accelerate's configuration asks for gradient_accumulation_steps {steps}; "
             "leave it at 1: --set train.micro_batch=N accumulates, and keeps train.batch_size"
         )
     return accelerator
 
 
-def is_sharded(accelerator: Any) -> bool:
-    """Whether the model's parameters are to be spread over the processes: accelerate was launched with FSDP."""
+def is_sharded(accelerator: "Accelerator") -> bool:
+    """Return whether accelerate was launched with FSDP, so that parameters are spread over the processes."""
     return accelerator.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def check_sharding(precision: str) -> None:
-    """Refuse what of FSDP's configuration, as accelerate hands it on, the loop cannot do.
+    """Refuse a configuration of FSDP, as accelerate passes it on, that the loop does not support.
 
     Raises:
         UsageError: for FSDP 1, offloading to CPU, or fp16.
     """
-    asked = {name: os.environ.get(f"FSDP_{name}", "false").lower() for name in ("OFFLOAD_PARAMS", "VERSION")}
-    if asked["VERSION"] != "2":
+    if os.environ.get("FSDP_VERSION", "").lower() != "2":
         raise UsageError("accelerate's configuration asks for FSDP 1; set fsdp_version: 2 (--fsdp_version 2)")
-    if asked["OFFLOAD_PARAMS"] == "true":
+    if os.environ.get("FSDP_OFFLOAD_PARAMS", "").lower() == "true":
         raise UsageError("accelerate's configuration asks for fsdp_offload_params, which the loop lacks; set it false")
     if precision == "fp16":
-        raise UsageError("train.precision: fp16's loss scale is not kept alike under FSDP; use bf16")
+        raise UsageError("train.precision: fp16's loss scale would differ between processes under FSDP; use bf16")
 
 
-def parts(chosen: Sequence[T], world: int, rank: int, most: int) -> list[list[T]]:
-    """This process's share of a batch, in parts of at most `most` rows, equally many on every process.
+def micro_batches(batch: Sequence[T], world: int, rank: int, largest: int) -> list[list[T]]:
+    """Return this process's share of a batch, cut into micro-batches of at most `largest` rows.
 
-    Some are empty where the rows do not go round.
+    Every process gets equally many, since under FSDP all must call the model equally often; some are empty where the
+    rows do not divide evenly.
+
+    Args:
+        batch: the rows of the whole batch.
+        world: the number of processes.
+        rank: the number of this one, from 0.
+        largest: rows that fit into memory.
     """
-    shares = np.array_split(np.arange(len(chosen)), world)
-    count = -(-len(shares[0]) // most)  # the first share is never smaller than another
-    return [[chosen[i] for i in part] for part in np.array_split(shares[rank], count)]
+    shares = np.array_split(np.arange(len(batch)), world)
+    count = -(-len(shares[0]) // largest)  # the first share is never smaller than another
+    return [[batch[i] for i in part] for part in np.array_split(shares[rank], count)]
 
 
-def summed(accelerator: Any, values: Sequence[float]) -> list[float]:
-    """Numbers summed over all processes, in double precision."""
+def sum_over_processes(accelerator: "Accelerator", values: Sequence[float]) -> list[float]:
+    """Return each of the numbers summed over all processes, in double precision."""
     if accelerator.num_processes == 1:
         return list(values)
     total = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
@@ -89,48 +100,49 @@ def summed(accelerator: Any, values: Sequence[float]) -> list[float]:
     return out
 
 
-def sum_gradients(accelerator: Any, trained: Iterable[nn.Parameter]) -> None:
-    """Give every process the sum of all processes' gradients; FSDP has summed its own."""
+def sum_gradients(accelerator: "Accelerator", parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its sum over all processes; FSDP has summed its own during backward."""
     if accelerator.num_processes == 1 or is_sharded(accelerator):
         return
-    waiting = []
-    for p in trained:
+    pending = []
+    for p in parameters:
         if p.grad is None:
+            # The other processes would wait for ever for a sum that this one does not join.
             raise RuntimeError("a trained parameter has no gradient to sum")
         p.grad = p.grad.contiguous()
-        waiting.append(torch.distributed.all_reduce(p.grad, async_op=True))
-    for work in waiting:
+        pending.append(torch.distributed.all_reduce(p.grad, async_op=True))
+    for work in pending:
         work.wait()
 
 
-def first_says(accelerator: Any, what: bool) -> bool:
-    """Under FSDP the first process's `what`, for all: they save together. Otherwise each one's own."""
+def agree(accelerator: "Accelerator", flag: bool) -> bool:
+    """Return the first process's `flag` under FSDP, where all save together; otherwise each process's own."""
     if not is_sharded(accelerator):
-        return what
-    return summed(accelerator, [what and accelerator.is_main_process]) != [0]
+        return flag
+    return sum_over_processes(accelerator, [flag and accelerator.is_main_process]) != [0]
 
 
-def gathered(accelerator: Any, mine: list[T]) -> list[T]:
-    """The lists of all processes behind each other."""
+def gather_lists(accelerator: "Accelerator", values: list[T]) -> list[T]:
+    """Return the lists of all processes, one after the other in the order of their ranks."""
     if accelerator.num_processes == 1:
-        return mine
+        return values
     lists: list[list[T] | None] = [None] * accelerator.num_processes
-    torch.distributed.all_gather_object(lists, mine)
-    return [item for one in lists if one is not None for item in one]
+    torch.distributed.all_gather_object(lists, values)
+    return [value for part in lists if part is not None for value in part]
 
 
-def by_first(accelerator: Any, work: Callable[[], T]) -> T:
-    """What `work` gives on the first process, for all of them; its UsageError or TrainingError too."""
+def run_on_first(accelerator: "Accelerator", work: Callable[[], T]) -> T:
+    """Run `work` on the first process; return its value, or raise its UsageError or TrainingError, on all of them."""
     if accelerator.num_processes == 1:
         return work()
-    outcome: list[Any] = [None, None]
+    outcome: list[T | UsageError | TrainingError | None] = [None]
     if accelerator.is_main_process:
         try:
             outcome[0] = work()
         except (UsageError, TrainingError) as error:
-            outcome[1] = error
+            outcome[0] = error
     torch.distributed.broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    value: T = outcome[0]
-    return value
+    value = outcome[0]
+    if isinstance(value, (UsageError, TrainingError)):
+        raise value
+    return value  # type: ignore[return-value]  # None only where `work` returns it

@@ -1,50 +1,71 @@
-"""Train one run, `fit(config, out) -> Result`, for every method, head and base, around the one loop of `loop`."""
+"""Train one run, `fit(config, out) -> Result`, for every method, head and base: from its configuration to its record.
+
+plan      what would be trained, without weights
+fit       lock the folder, train, verify
+_train    build the model, run the loop (`loop`), take the best epoch
+Finish    choose thresholds on val, save the model, record the run
+"""
 
 import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cxr_ft.config import RunConfig
 from cxr_ft.data import manifest
 from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.dataset import split_dataset
-from cxr_ft.errors import UsageError
+from cxr_ft.data.dataset.split_dataset import SplitDataset
+from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.files import check_writable, write_text
 from cxr_ft.model import assembly
+from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.protocols import owner, trainable
 from cxr_ft.model.targets import fused
 from cxr_ft.run import trackers
 from cxr_ft.run.cost import energy_meter, memory, parameter_count
-from cxr_ft.run.evaluation import evaluate
-from cxr_ft.run.features import feature_store
-from cxr_ft.run.record import results
+from cxr_ft.run.evaluation.compute_metrics import compute_metrics, fit_calibration
+from cxr_ft.run.evaluation.inference import Predictions, prediction_table, run_inference
+from cxr_ft.run.evaluation.run_datasets import build_datasets
+from cxr_ft.run.evaluation.verify import verify_all
+from cxr_ft.run.features.feature_store import FeatureStore
+from cxr_ft.run.record import export, model_card, results, saved_model
 from cxr_ft.run.record.environment import environment
+from cxr_ft.run.record.result_parts import ParameterCount, TrainingPlan
+from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.run.training import checkpoint, lock, processes
-from cxr_ft.run.training.divergence import TrainingError
-from cxr_ft.run.training.finish import Finish
-from cxr_ft.run.training.loop import Loop
+from cxr_ft.run.training.checkpoint import LoopState
+from cxr_ft.run.training.loop import TrainingLoop
+from cxr_ft.score.metrics.classification import best_thresholds
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
-def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> dict[str, Any]:
-    """What would be trained, from the configuration alone, without weights: modules and notes on them, parameters.
+def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> TrainingPlan:
+    """Return what a run of `config` would train, from the configuration alone, without weights.
+
+    Args:
+        config: of the run.
+        labels: names of the labels.
+        multi_label: True where labels are independent, False where each image has exactly one.
 
     Raises:
-        UsageError: for whatever cannot be put together; so a run says it before anything is loaded.
+        UsageError: for whatever cannot be put together; so a run refuses it before anything is loaded.
     """
     parts = assembly.build(config, labels, multi_label, weights=False)
-    asked = getattr(config.tuning.options, "targets", None) or ()
-    return {
-        "modules": list(dict.fromkeys(map(owner, trainable(parts.model)))),
-        "notes": fused(asked, parts.base.targets, parts.base.family),
-        "parameters": parameter_count.parameters(parts.model, parts.head.new_modules),
-        "image_size": parts.base.image_size,
-        "output": parts.head.output,
-    }
+    targets = getattr(config.tuning.options, "targets", None) or ()
+    return TrainingPlan(
+        modules=tuple(dict.fromkeys(map(owner, trainable(parts.model)))),
+        notes=tuple(fused(targets, parts.base.targets, parts.base.family)),
+        parameters=ParameterCount(**parameter_count.parameters(parts.model, parts.head.new_modules)),
+        image_size=parts.base.image_size,
+        output=parts.head.output,
+    )
 
 
 def fit(
@@ -52,25 +73,27 @@ def fit(
     out: Path,
     *,
     verify: bool = True,
-    announce: Callable[[dict[str, Any]], None] = lambda plan: None,
+    announce: Callable[[TrainingPlan], None] = lambda plan: None,
     tracking: trackers.Tracking = trackers.NOBODY,
 ) -> results.Result:
-    """Train one run into the folder `out`; a finished identical run is returned as it is, an unfinished one goes on.
+    """Train one run into the folder `out`; return a finished identical run as it is, and resume an unfinished one.
 
     Several processes that a launcher started (torchrun, accelerate) train it together; the first one writes.
 
     Args:
-        verify: reload the artefact in a fresh process and judge it on test; an ablation does so for all runs at once.
-        announce: told the plan before anything is loaded.
-        tracking: who is told how it goes.
+        config: of the run.
+        out: its folder.
+        verify: reload the saved model in a fresh process and test it; an ablation does so for all its runs at once.
+        announce: called with the plan before anything is loaded, unless the run is finished.
+        tracking: the tracker that follows the run.
 
     Raises:
-        UsageError: for what cannot be done, before anything is written; also where another process trains this run.
+        UsageError: for bad input, before anything is written; also where another process trains this run.
         TrainingError: where training failed; recorded in `out/result.json`.
     """
     splits = manifest.read(Path(config.data.splits))
     fingerprint = config.fingerprint(splits.hashes)
-    done = _done(out, fingerprint)
+    done = _finished_result(out, fingerprint)
     if done is not None and (done.status == "success" or not verify):
         return done
     check_writable(out)
@@ -80,123 +103,211 @@ def fit(
     accelerator = processes.start(config.train.precision)
     # One process decodes; the others read its cache. Before the lock, which leaves a file: bad input leaves nothing.
     with accelerator.local_main_process_first():
-        data = evaluate.datasets_of(config, splits, planned["image_size"])
+        datasets = build_datasets(config, splits, planned.image_size)
     with contextlib.ExitStack() as stack:
 
         def enter() -> results.Result | None:
-            stack.enter_context(lock.held(out))
-            checkpoint.sweep(out)
-            return _done(out, fingerprint)
+            stack.enter_context(lock.lock_folder(out))
+            checkpoint.remove_leftovers(out)
+            # Once more, now that nobody else writes: another process may have finished the run in the meantime.
+            return _finished_result(out, fingerprint)
 
-        done = processes.by_first(accelerator, enter)
+        done = processes.run_on_first(accelerator, enter)
         if done is None:
             if accelerator.is_main_process:
                 stack.enter_context(trackers.following(out, config, splits.hashes, tracking))
-            done = _fit(config, out, splits, planned, data=data, accelerator=accelerator, alone=verify)
+            # Nobody follows who could read its features if it is verified now: an ablation verifies later.
+            run = _Run(config=config, out=out, splits=splits, datasets=datasets, accelerator=accelerator, alone=verify)
+            done = _record_and_train(run, planned)
         if verify and done.status == "trained":
-            done = processes.by_first(accelerator, lambda: _verified(out))
+            done = processes.run_on_first(accelerator, lambda: _verify(out))
     if verify and accelerator.is_main_process:
         trackers.summarise(out, tracking)
     return done
 
 
-def _fit(
-    config: RunConfig,
-    out: Path,
-    splits: manifest.Splits,
-    planned: dict[str, Any],
-    *,
-    data: dict[str, split_dataset.SplitDataset],
-    accelerator: Any,
-    alone: bool,
-) -> results.Result:
-    """Train, and keep the run's record of how it went."""
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What training a run needs; `alone`: no other run of an ablation follows."""
+
+    config: RunConfig
+    out: Path
+    splits: manifest.Splits
+    datasets: dict[str, SplitDataset]
+    accelerator: "Accelerator"
+    alone: bool
+
+
+def _record_and_train(run: _Run, planned: TrainingPlan) -> results.Result:
+    """Train, and keep the run's record of how it goes: running, then trained, failed or cancelled."""
     import yaml
 
+    began = time.perf_counter()
     start = results.Result(
         status="running",
-        config=config.to_json(),
-        config_hash=config.fingerprint(splits.hashes),
-        environment=environment(config, accelerator.num_processes),
-        data=_data(splits),
-        plan=planned,
+        config=run.config.to_json(),
+        config_hash=run.config.fingerprint(run.splits.hashes),
+        environment=environment(run.config, run.accelerator.num_processes),
+        data=_data_record(run.splits),
+        plan=planned.to_json(),
     )
 
-    def record(**how: Any) -> None:
-        if accelerator.is_main_process:
-            results.write(out, start.replace(**how))
+    def record(result: results.Result) -> None:
+        if run.accelerator.is_main_process:
+            results.write(run.out, result)
 
     try:
-        record()
-        if accelerator.is_main_process:
-            write_text(out / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
-        finish = Finish(config=config, out=out, card=splits.card, data=data, start=start, began=time.perf_counter())
-        return _train(finish, accelerator, alone)
+        record(start)
+        if run.accelerator.is_main_process:
+            write_text(run.out / "config.yaml", yaml.safe_dump(start.config, sort_keys=False))
+        finish = Finish(
+            config=run.config, out=run.out, card=run.splits.card, datasets=run.datasets, start=start, began=began
+        )
+        return _train(run, finish)
     except KeyboardInterrupt:
-        record(status="cancelled", error="interrupted; run it again to go on")
+        record(start.replace(status="cancelled", error="interrupted; run it again to go on"))
         raise
     # Whatever goes wrong belongs in the run's record, so that a grid goes on with the next run.
     except Exception as error:
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
-        record(status="failed", error=line)
-        raise error if isinstance(error, UsageError) else TrainingError(f"{out}: {line}") from error
+        record(start.replace(status="failed", error=line))
+        raise error if isinstance(error, UsageError) else TrainingError(f"{run.out}: {line}") from error
 
 
-def _verified(out: Path) -> results.Result:
-    (done,) = evaluate.verify_all([out])
-    if done.status != "success":
-        raise TrainingError(f"{out}: {done.error}")
-    return done
-
-
-def _train(finish: Finish, accelerator: Any, alone: bool) -> results.Result:
-    config, card = finish.config, finish.card
+def _train(run: _Run, finish: "Finish") -> results.Result:
+    """Build the model, train it if the method trains anything, and finish the run on the first process."""
+    config, accelerator = run.config, run.accelerator
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()  # of a run before, in the same process
-    parts, sharded = _built(config, card, accelerator.device), processes.is_sharded(accelerator)
-    store = feature_store.FeatureStore(
+    parts, sharded = _build(config, run.splits.card, accelerator.device), processes.is_sharded(accelerator)
+    store = FeatureStore(
         parts,
-        keep=config.train.store_features == "auto",
-        shared=not alone,
-        says=accelerator.is_main_process,
+        enabled=config.train.store_features == "auto",
+        shared=not run.alone,
+        verbose=accelerator.is_main_process,
         whole=not sharded,
     )
-    spent = {"memory": memory.weights_alone(parts.model)}
-    state = checkpoint.LoopState(micro=config.train.micro_batch or config.train.batch_size, cost=spent)
+    # What a method that trains nothing (zero_shot) ends with.
+    state = LoopState(
+        micro_batch=config.train.micro_batch or config.train.batch_size,
+        cost={"memory": memory.weights_alone(parts.model)},
+    )
     if trainable(parts.model):
-        loop = Loop(
+        loop = TrainingLoop(
             config=config,
             parts=parts,
-            data=finish.data,
+            datasets=run.datasets,
             accelerator=accelerator,
             store=store,
-            out=finish.out,
+            out=run.out,
             fingerprint=finish.start.config_hash,
         )
         with energy_meter.metered() as energy:
             state = loop.run()
         state.cost["energy"] = energy.to_json(state.cost["train_seconds"] + state.cost["eval_seconds"])
 
-    def finished() -> results.Result:
-        # What FSDP spread over the processes is built anew, whole, for the one that saves it.
+    def finish_whole() -> results.Result:
         if not sharded:
             return finish(parts, state, store)
-        whole = _built(config, card, accelerator.device)
+        # The first process has a share of a sharded model: it builds a whole one, which takes the best weights.
+        whole = _build(config, run.splits.card, accelerator.device)
         return finish(whole, state, dataclasses.replace(store, parts=whole, whole=True))
 
-    return processes.by_first(accelerator, finished)
+    return processes.run_on_first(accelerator, finish_whole)
 
 
-def _built(config: RunConfig, card: DatasetCard, device: torch.device) -> assembly.ModelParts:
-    # Seeded before head and adapter draw their first weights.
+def _build(config: RunConfig, card: DatasetCard, device: torch.device) -> ModelParts:
+    # Seeded before head and adapter draw their first weights: every process, and every seed's run, starts from its own.
     torch.manual_seed(config.train.seed)
     parts = assembly.build(config, card.labels, card.multi_label)
     parts.model.to(device)
     return parts
 
 
-def _done(out: Path, fingerprint: str) -> results.Result | None:
-    """The result in `out` if that very run is finished there; None where there is none, or it can go on."""
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """The end of a training, on one process.
+
+    Args:
+        config, out, card, datasets: of the run.
+        start: its record at the start.
+        began: the time of `time.perf_counter` at which it began.
+    """
+
+    config: RunConfig
+    out: Path
+    card: DatasetCard
+    datasets: dict[str, SplitDataset]
+    start: results.Result
+    began: float
+
+    def __call__(self, parts: ModelParts, state: LoopState, store: FeatureStore) -> results.Result:
+        """Take the best epoch's weights, evaluate train and val, save the model, and record the run as trained."""
+        with torch.no_grad():
+            for name, tensor in checkpoint.changing(parts.model).items():
+                if name in state.best_weights:
+                    tensor.copy_(state.best_weights[name])
+        train_set, val_set = self.datasets["train"], self.datasets["val"]
+        val = run_inference(parts, val_set, state.micro_batch, "val", store=store)
+        saved = self._labels(parts, val)
+        train = run_inference(parts, train_set, state.micro_batch, "train", generate=False, store=store)
+        metrics = {
+            "train": compute_metrics(parts, train_set, train, saved),
+            "val": compute_metrics(parts, val_set, val, saved, train_set.texts),
+        }
+        card = model_card.text(self.start.replace(metrics=metrics), parts, saved, export.kind(parts, self.config))
+        nbytes = saved_model.save(self.out, parts, saved, card)
+        results.write_predictions(self.out, prediction_table(parts, "val", val_set, val, saved))
+        done = self.start.replace(
+            status="trained",
+            cost=self._cost(state, nbytes),
+            history=[dict(row) for row in state.history],
+            metrics=metrics,
+        )
+        # The record comes last but for the checkpoint: killed before, the run resumes; killed between, it is finished.
+        results.write(self.out, done)
+        checkpoint.remove(self.out)
+        return done
+
+    def _labels(self, parts: ModelParts, val: Predictions) -> SavedLabels:
+        """Return labels.json's content, with thresholds and temperature chosen on val, never on test."""
+        labels = SavedLabels(
+            task=self.config.head.name,
+            labels=tuple(self.card.labels),
+            multi_label=self.card.multi_label,
+            image_size=parts.base.image_size,
+        )
+        if not parts.head.scored:
+            return labels
+        val_set = self.datasets["val"]
+        return dataclasses.replace(
+            labels,
+            thresholds=tuple(best_thresholds(val_set.targets, val.scores)),
+            calibration=fit_calibration(
+                parts.tuning.name, self.datasets["train"], val_set, val.scores, self.card.multi_label
+            ),
+        )
+
+    def _cost(self, state: LoopState, saved_bytes: int) -> dict[str, Any]:
+        return {
+            **state.cost,
+            "micro_batch": state.micro_batch,
+            "parameters": self.start.plan["parameters"],
+            "artefact_bytes": saved_bytes,
+            "cuda_memory": parameter_count.cuda_memory(),
+            "wall_seconds": round(time.perf_counter() - self.began, 3),
+        }
+
+
+def _verify(out: Path) -> results.Result:
+    (result,) = verify_all([out])
+    if result.status != "success":
+        raise TrainingError(f"{out}: {result.error}")
+    return result
+
+
+def _finished_result(out: Path, fingerprint: str) -> results.Result | None:
+    """Return the result in `out` if this very run is finished there; None where there is none, or it can be resumed."""
     if not (out / "result.json").exists():
         return None
     before = results.read(out)
@@ -205,7 +316,7 @@ def _done(out: Path, fingerprint: str) -> results.Result | None:
     return before if before.status in ("trained", "success") else None
 
 
-def _data(splits: manifest.Splits) -> dict[str, Any]:
+def _data_record(splits: manifest.Splits) -> dict[str, Any]:
     return {
         "splits": str(splits.folder),
         "sha256": splits.hashes,

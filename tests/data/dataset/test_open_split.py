@@ -12,7 +12,7 @@ from cxr_ft.data.pixels import cache
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
-from cxr_ft.run.evaluation.evaluate import datasets_of
+from cxr_ft.run.evaluation.run_datasets import build_datasets
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def configured(head="classify", options=None, **data):
 
 
 def test_weights_and_changed_images_are_for_training_alone(splits):
-    data = datasets_of(configured(options={"weights": "balanced"}, augment="mild", flip=True), splits, 32)
+    data = build_datasets(configured(options={"weights": "balanced"}, augment="mild", flip=True), splits, 32)
     train = data["train"]
     shown = [train[TrainIndex(i, 0)] for i in range(len(train))]
     assert sum(not np.array_equal(one.image, train.images[i]) for i, one in enumerate(shown)) > len(train) // 2
@@ -41,7 +41,7 @@ def test_weights_and_changed_images_are_for_training_alone(splits):
 
 
 def test_without_options_training_is_shown_what_is_judged(splits):
-    train = datasets_of(configured(), splits, 32)["train"]
+    train = build_datasets(configured(), splits, 32)["train"]
     shown, judged = train[TrainIndex(1, 3)], train[1]
     np.testing.assert_array_equal(shown.image, judged.image)
     np.testing.assert_array_equal(shown.targets, judged.targets)
@@ -50,9 +50,9 @@ def test_without_options_training_is_shown_what_is_judged(splits):
 
 def test_what_the_splits_do_not_have_is_one_line(splits):
     with pytest.raises(UsageError, match=r"data\.uncertain"):
-        datasets_of(configured(uncertain=0.5), splits, 32)
+        build_datasets(configured(uncertain=0.5), splits, 32)
     with pytest.raises(UsageError, match=r"data\.curriculum"):
-        datasets_of(configured(curriculum=1), splits, 32)
+        build_datasets(configured(curriculum=1), splits, 32)
 
 
 def test_what_changes_the_numbers_changes_the_fingerprint():
@@ -97,7 +97,7 @@ def test_a_studys_images_come_in_their_order_frontal_and_lateral_first():
 
 
 def test_a_row_shows_as_many_images_as_asked_and_as_it_has(studies):
-    one, two = (datasets_of(configured(views=views), studies, 32)["train"] for views in (1, 2))
+    one, two = (build_datasets(configured(views=views), studies, 32)["train"] for views in (1, 2))
     listed = [str(path).split("|") for path in two.table["path"]]
     assert {len(paths) for paths in listed} == {1, 2}
     alone = cache.cached(cache.source_folder(studies), [path for paths in listed for path in paths], 32)
@@ -110,7 +110,7 @@ def test_a_row_shows_as_many_images_as_asked_and_as_it_has(studies):
 
 
 def test_every_image_of_a_study_is_changed_in_training_each_in_its_own_way(studies):
-    train = datasets_of(configured(views=2, augment="mild"), studies, 32)["train"]
+    train = build_datasets(configured(views=2, augment="mild"), studies, 32)["train"]
     pairs = [i for i in range(len(train)) if train[i].further]
     shown = {i: train[TrainIndex(i, 0)] for i in pairs}
     assert sum(not np.array_equal(shown[i].further[0], train[i].further[0]) for i in pairs) > len(pairs) // 3
@@ -123,19 +123,19 @@ def test_every_image_of_a_study_is_changed_in_training_each_in_its_own_way(studi
 
 
 def test_rows_of_one_image_stay_so(splits):
-    train = datasets_of(configured(views=2), splits, 32)["train"]
+    train = build_datasets(configured(views=2), splits, 32)["train"]
     assert all(train[i].further == () for i in range(len(train)))
 
 
 def test_the_context_is_a_column_and_is_given(studies):
-    data = datasets_of(configured("report", context="indication"), studies, 32)
+    data = build_datasets(configured("report", context="indication"), studies, 32)
     train = data["train"]
     assert [train[i].given for i in range(len(train))] == train.table["indication"].tolist()
     assert all(" // " in train[i].given and train[i].given not in train[i].text for i in range(len(train)))
     assert train[TrainIndex(0, 0)].given == train[0].given
-    both = datasets_of(configured("report", context="indication,findings"), studies, 32)["val"]
+    both = build_datasets(configured("report", context="indication,findings"), studies, 32)["val"]
     assert both[0].given == f"{both.table['indication'][0]} {both.table['findings'][0]}".strip()
-    assert datasets_of(configured("report"), studies, 32)["train"][0].given == ""
+    assert build_datasets(configured("report"), studies, 32)["train"][0].given == ""
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_the_context_is_a_column_and_is_given(studies):
 )
 def test_a_context_that_is_none_is_one_line(studies, context, line):
     with pytest.raises(UsageError, match=line) as refused:
-        datasets_of(configured("report", context=context), studies, 32)
+        build_datasets(configured("report", context=context), studies, 32)
     assert len(str(refused.value).splitlines()) == 1
 
 

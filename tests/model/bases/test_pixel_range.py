@@ -11,6 +11,7 @@ from cxr_ft.data.dataset.split_dataset import Example
 from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.record.saved_labels import SavedLabels
 
 LABELS = ("Edema", "Fracture")
 RNG = np.random.default_rng(0)
@@ -69,7 +70,7 @@ def saved_run(tmp_path, base, method):
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 2})
+    saved_model.save(run, parts, SavedLabels(labels=tuple(LABELS), multi_label=True, thresholds=(0.5,) * 2))
     return run
 
 

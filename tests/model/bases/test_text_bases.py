@@ -18,7 +18,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.model import assembly
 from cxr_ft.model.bases import causal_lm, text_encoder
 from cxr_ft.model.protocols import trainable
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.training.train import fit, plan
 
 
@@ -292,10 +292,10 @@ def test_mistral_7b_is_planned_without_a_network():
     """QLoRA's usual shape: rank 8 on q and v is 32 * 8 * (4096 + 4096 + 4096 + 1024)."""
     raw = {"model": "mistralai/Mistral-7B-v0.1", "tuning": {"name": "lora", "rank": 8}}
     planned = plan(config.resolve(raw), LABELS, True)
-    assert planned["parameters"]["adapter"] == 32 * 8 * (4096 + 4096 + 4096 + 1024)
-    assert planned["parameters"]["head"] == 2 * 4096 + 2
-    assert planned["parameters"]["total"] == COUNTS[raw["model"]] - 32000 * 4096 + planned["parameters"]["trainable"]
-    assert planned["image_size"] == 0
+    assert planned.parameters.adapter == 32 * 8 * (4096 + 4096 + 4096 + 1024)
+    assert planned.parameters.head == 2 * 4096 + 2
+    assert planned.parameters.total == COUNTS[raw["model"]] - 32000 * 4096 + planned.parameters.trainable
+    assert planned.image_size == 0
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
@@ -351,7 +351,7 @@ def test_a_run_on_texts_is_trained_reloaded_and_judged(kind, method, tmp_path):
     }
     result = fit(config.resolve(raw), tmp_path / "run", verify=False)
     assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
-    assert evaluate.verify(tmp_path / "run").status == "success"
+    assert verify(tmp_path / "run").status == "success"
     with pytest.raises(UsageError, match=r"reads images, and .* holds texts alone"):
         fit(config.resolve({**raw, "model": "git-tiny-random"}), tmp_path / "other")
 

@@ -11,6 +11,7 @@ from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.model.heads import report
 from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.run.training.train import plan
 
 LABELS = ("Edema", "Fracture")
@@ -81,14 +82,14 @@ def test_a_resized_run_is_saved_and_reloaded(base, method, tmp_path):
     tiny = {"git": git, "timm_vision": timm_vision}[base].tiny()
     tiny.save(tmp_path / "base", tiny.lm)
     resolved = config.resolve({"model": str(tmp_path / "base"), "data": {"image_size": 64}, "tuning": {"name": method}})
-    assert plan(resolved, LABELS, True)["image_size"] == 64
+    assert plan(resolved, LABELS, True).image_size == 64
     parts = assembly.build(resolved, LABELS, True)
     image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     batch = parts.head.collate([Example(image, np.array([1.0, 0.0]), "")])
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 2})
+    saved_model.save(run, parts, SavedLabels(labels=tuple(LABELS), multi_label=True, thresholds=(0.5,) * 2))
     again, _, _ = saved_model.load(run)
     assert again.base.image_size == 64
     with torch.no_grad():

@@ -13,6 +13,7 @@ from cxr_ft.model import assembly
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.model.protocols import trainable
 from cxr_ft.run.record import saved_model
+from cxr_ft.run.record.saved_labels import SavedLabels
 
 OPTIONS = [
     ("full", {"targets": "vision.q,text.mlp"}),
@@ -60,7 +61,7 @@ def test_options_train_what_they_declare_and_reload(method, options, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5, 0.5]})
+    saved_model.save(run, parts, SavedLabels(labels=tuple(LABELS), multi_label=True, thresholds=(0.5, 0.5)))
     again, *_ = saved_model.load(run)
     torch.testing.assert_close(logits(again, batch), logits(parts, batch), rtol=0, atol=1e-6)
 
@@ -107,7 +108,7 @@ def test_peft_alone_reads_the_folder(method, head, tmp_path):
     batch = batch_of(parts)
     train(parts, batch)
     (tmp_path / "run").mkdir()
-    saved_model.save(tmp_path / "run", parts, {})
+    saved_model.save(tmp_path / "run", parts, SavedLabels(labels=(), multi_label=True))
     fresh = git.tiny()
     plain = fresh.lm
     if head == "classify":

@@ -12,8 +12,9 @@ from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
 from cxr_ft.model.tuning import adalora
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.record import saved_model
+from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.run.training import checkpoint
 from cxr_ft.run.training.train import fit
 
@@ -42,7 +43,7 @@ def test_adalora_ends_with_the_rank_that_was_asked(tmp_path):
     for layer in layers:
         assert torch.equal(layer.lora_E["default"] != 0, layer.kept)
     (tmp_path / "run").mkdir()
-    saved_model.save(tmp_path / "run", parts, {})
+    saved_model.save(tmp_path / "run", parts, SavedLabels(labels=(), multi_label=True))
     plain = git.tiny().encoder()
     plain.classifier = torch.nn.Linear(32, len(LABELS))
     model = PeftModel.from_pretrained(plain, tmp_path / "run" / "model").eval()
@@ -94,4 +95,4 @@ def test_the_loop_calls_it_around_each_step(tmp_path, monkeypatch):
     result = fit(config.resolve(raw), tmp_path / "run", verify=False)
     steps = result.history[-1]["step"]
     assert called == [item for step in range(1, steps + 1) for item in ("before", step)]
-    assert evaluate.verify(tmp_path / "run").status == "success"
+    assert verify(tmp_path / "run").status == "success"

@@ -13,6 +13,7 @@ from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
 from cxr_ft.model.tuning import _quantised
 from cxr_ft.run.record import saved_model
+from cxr_ft.run.record.saved_labels import SavedLabels
 
 
 def test_qlora_without_bitsandbytes_is_refused_before_loading(monkeypatch):
@@ -66,7 +67,7 @@ def test_transformers_and_peft_alone_read_what_qlora_left(kind, tmp_path):
     train(parts, batch)
     expected = logits(parts, batch)
     (tmp_path / "run").mkdir()
-    saved_model.save(tmp_path / "run", parts, {})
+    saved_model.save(tmp_path / "run", parts, SavedLabels(labels=(), multi_label=True))
     folder = tmp_path / "run" / "model"
     how = BitsAndBytesConfig.from_dict(json.loads((folder / "quantization_config.json").read_text()))
     plain = GitForCausalLM.from_pretrained(

@@ -108,10 +108,10 @@ def test_the_head_is_trained_by_every_method_and_the_plan_counts_what_is(method,
     chosen = trainable(parts.model)
     head = {name: p for name, p in chosen.items() if "classifier" in name}
     assert sorted(tuple(p.shape) for p in head.values()) == [(len(LABELS),), (len(LABELS), width)]
-    counted = plan(resolved, LABELS, True)["parameters"]
-    assert counted["trainable"] == sum(p.numel() for p in chosen.values())
-    assert counted["head"] == sum(p.numel() for p in head.values())
-    assert counted["adapter"] == counted["trainable"] - counted["head"] > 0 or method == "last_layers"
+    counted = plan(resolved, LABELS, True).parameters
+    assert counted.trainable == sum(p.numel() for p in chosen.values())
+    assert counted.head == sum(p.numel() for p in head.values())
+    assert counted.adapter == counted.trainable - counted.head > 0 or method == "last_layers"
 
 
 @pytest.mark.parametrize("method", ["lora", "adapter", "bitfit", "last_layers", "ia3", "vera", "oft"])

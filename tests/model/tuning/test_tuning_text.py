@@ -11,6 +11,7 @@ from cxr_ft.model import assembly, methods
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
 from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.run.training.loop import warmup_cosine
 
 METHODS = [name for name in plugins.choices(plugins.TUNING) if saved_model.trains(name)]
@@ -74,7 +75,7 @@ def test_declares_learns_and_reloads(kind, head, method, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5, 0.5]})
+    saved_model.save(run, parts, SavedLabels(labels=tuple(LABELS), multi_label=True, thresholds=(0.5, 0.5)))
     again, *_ = saved_model.load(run)
     long = again.head.collate(examples(["no edema. " * 200, "no edema."]))
     torch.testing.assert_close(again.head.collate(examples()), batch, rtol=0, atol=0)
@@ -183,7 +184,7 @@ def test_lora_scratch_is_lora_and_peft_reads_it(kind, tmp_path):
     batch = own.head.collate(examples())
     steps(own, batch, lr=1e-2)
     (tmp_path / "run").mkdir()
-    saved_model.save(tmp_path / "run", own, {})
+    saved_model.save(tmp_path / "run", own, SavedLabels(labels=(), multi_label=True))
     plain = base_of(kind).encoder()
     plain.classifier = torch.nn.Linear(32, len(LABELS))
     model = PeftModel.from_pretrained(plain, tmp_path / "run" / "model").eval()
@@ -204,7 +205,7 @@ def test_transformers_and_peft_alone_read_what_qlora_left(kind, tmp_path):
     batch = parts.head.collate(examples())
     steps(parts, batch, lr=1e-2)
     (tmp_path / "run").mkdir()
-    saved_model.save(tmp_path / "run", parts, {})
+    saved_model.save(tmp_path / "run", parts, SavedLabels(labels=(), multi_label=True))
     how = BitsAndBytesConfig.from_dict(
         json.loads((tmp_path / "run" / "model" / "quantization_config.json").read_text())
     )

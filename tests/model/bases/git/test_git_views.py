@@ -18,6 +18,7 @@ from cxr_ft.model.bases.git import multi_view
 from cxr_ft.model.heads import report
 from cxr_ft.model.protocols import trainable
 from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.run.training.train import plan
 
 LABELS = ("Edema", "Fracture")
@@ -214,8 +215,8 @@ def test_every_method_trains_saves_and_reloads_the_places(task, method, tmp_path
     chosen = trainable(parts.model)
     table = [name for name in chosen if "img_temporal_embedding" in name]
     assert len(table) == (1 if saved_model.trains(method) else 0)
-    counted = plan(resolved, LABELS, True)["parameters"]
-    assert counted["trainable"] == sum(p.numel() for p in chosen.values())
+    counted = plan(resolved, LABELS, True).parameters
+    assert counted.trainable == sum(p.numel() for p in chosen.values())
     if table:
         optimizer = torch.optim.AdamW(chosen.values(), lr=1e-2)
         for _ in range(2):
@@ -228,7 +229,7 @@ def test_every_method_trains_saves_and_reloads_the_places(task, method, tmp_path
     run = tmp_path / "run"
     run.mkdir()
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
-    saved_model.save(run, parts, {"labels": list(LABELS), "multi_label": True, "thresholds": [0.5] * 2})
+    saved_model.save(run, parts, SavedLabels(labels=tuple(LABELS), multi_label=True, thresholds=(0.5,) * 2))
     again, _, _ = saved_model.load(run)
     with torch.no_grad():
         before, after = (p.head.predict(p.model.eval(), batch) for p in (parts, again))

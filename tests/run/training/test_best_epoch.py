@@ -5,7 +5,8 @@ import torch
 import toy
 
 from cxr_ft.data import manifest
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.inference import run_inference
+from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import saved_model
 from cxr_ft.run.training import checkpoint, train
 from cxr_ft.score.statistics.intervals import macro_auroc
@@ -29,15 +30,15 @@ def test_the_saved_model_is_that_of_the_best_epoch(overlapping, tmp_path, monkey
         assert best != min(range(len(result.history)), key=lambda epoch: result.history[epoch]["val_loss"])
 
     parts, again, _ = saved_model.load(tmp_path / "run")
-    rows = evaluate.datasets_of(again, manifest.read(overlapping / "splits"), parts.base.image_size)["val"]
-    answers = evaluate.run_inference(parts, rows, 8, "", texts=False)
+    rows = build_datasets(again, manifest.read(overlapping / "splits"), parts.base.image_size)["val"]
+    answers = run_inference(parts, rows, 8, "", generate=False)
     assert answers.loss == pytest.approx(result.history[best]["val_loss"], rel=1e-5)
     assert result.metrics["val"]["loss"] == pytest.approx(result.history[best]["val_loss"], rel=1e-5)
     if task == "classify":
         assert float(macro_auroc(rows.targets, answers.scores)) == value
         assert result.metrics["val"]["macro"]["auroc"] == pytest.approx(value, abs=1e-9)
 
-    last = checkpoint.read(tmp_path / "run", result.config_hash)["weights"]
+    last = checkpoint.read(tmp_path / "run", result.config_hash).train["weights"]
     saved = checkpoint.changing(parts.model)
     assert any(not torch.allclose(saved[name], tensor) for name, tensor in last.items() if name in saved)
 

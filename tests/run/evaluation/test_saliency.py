@@ -55,7 +55,7 @@ def example():
 def test_each_pixel_is_covered_once_and_nothing_else_is_touched(side, cells):
     image = np.random.default_rng(0).integers(1, 255, (side, side)).astype(np.uint8)
     before = image.copy()
-    found = saliency.covered(image, cells)
+    found = saliency.cover_cells(image, cells)
     assert len(found) == cells**2
     assert (image == before).all()
     mean = round(float(image.mean()))

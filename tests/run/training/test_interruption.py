@@ -17,13 +17,12 @@ from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
-from cxr_ft.errors import UsageError
+from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.model.heads.classify import Classify
 from cxr_ft.run.record import results
 from cxr_ft.run.training import checkpoint, divergence, lock, processes, train
-from cxr_ft.run.training.divergence import TrainingError
-from cxr_ft.run.training.step import Stepper
+from cxr_ft.run.training.step import TrainingStep
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +69,14 @@ def started(resolved, out, every):
 
     def child():
         os.close(hear)
-        checkpoint.EVERY = every
-        step = Stepper.step
+        checkpoint.INTERVAL = every
+        step = TrainingStep.run
 
-        def telling(self, chosen, state):
+        def telling(self, batch, state):
             os.write(tell, b".")
-            return step(self, chosen, state)
+            return step(self, batch, state)
 
-        Stepper.step = telling
+        TrainingStep.run = telling
         train.fit(resolved, out, verify=False)
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -143,8 +142,8 @@ def test_killed_within_a_checkpoint_the_one_before_counts(place, tmp_path, monke
 
 def test_a_checkpoint_of_another_run_or_version_is_not_guessed_at(place, tmp_path):
     state = checkpoint.LoopState(step=3)
-    checkpoint.save(tmp_path, "one", state, {})
-    assert checkpoint.read(tmp_path, "one")["state"] == state and state.saved == 3
+    checkpoint.save(tmp_path, "one", state, {"weights": {}, "optimizer": {}, "schedule": {}, "scaler": None})
+    assert checkpoint.read(tmp_path, "one").loop == state and state.checkpoint_step == 3
     with pytest.raises(UsageError, match="belongs to another run"):
         checkpoint.read(tmp_path, "other")
     torch.save({"format": 1, "fingerprint": "one"}, tmp_path / checkpoint.FILE)
@@ -163,14 +162,18 @@ def test_one_process_trains_and_the_other_leaves(place, tmp_path):
     process.kill()
     process.join()
     os.close(hear)
-    with lock.held(tmp_path / "run"):  # what a dead process held is free
+    with lock.lock_folder(tmp_path / "run"):  # what a dead process held is free
         pass
 
 
 def test_the_lock_is_let_go_after_an_error(tmp_path):
-    with pytest.raises(KeyError), lock.held(tmp_path / "run"):
+    with pytest.raises(KeyError), lock.lock_folder(tmp_path / "run"):
         raise KeyError
-    with lock.held(tmp_path / "run"), pytest.raises(UsageError, match="in use"), lock.held(tmp_path / "run"):
+    with (
+        lock.lock_folder(tmp_path / "run"),
+        pytest.raises(UsageError, match="in use"),
+        lock.lock_folder(tmp_path / "run"),
+    ):
         pass
 
 
@@ -195,7 +198,7 @@ def test_rows_at_a_time_change_nothing_but_rounding(place, tmp_path, task, batch
 @pytest.mark.parametrize("rows", [1, 2, 5, 16])
 def test_parts_hold_each_row_once_and_are_as_many_everywhere(rows, most, world):
     chosen = [f"row {i}" for i in range(rows)]
-    parts = [processes.parts(chosen, world, rank, most) for rank in range(world)]
+    parts = [processes.micro_batches(chosen, world, rank, most) for rank in range(world)]
     assert [row for share in parts for part in share for row in part] == chosen
     assert len({len(share) for share in parts}) == 1
     assert max(len(part) for share in parts for part in share) <= most
@@ -275,7 +278,7 @@ def test_what_is_no_number_stops_with_step_ids_and_checkpoint(place, tmp_path, m
     assert f"at step {last}, epoch 2, on dicom_id " in error
     assert f"last good checkpoint: step {last - 2}, in checkpoint.pt" in error
     ids = error.split("dicom_id ")[1].split(" and ")[0].split(", ")
-    assert len(ids) == divergence.NAMED and "and 4 more" in error
+    assert len(ids) == divergence.SHOWN_IDS and "and 4 more" in error
     assert set(ids) <= set(manifest.read(place / "splits").tables["train"]["dicom_id"].astype(str))
     kept = torch.load(tmp_path / "run" / checkpoint.FILE, weights_only=True)
     assert all(tensor.isfinite().all() for tensor in kept["weights"].values())
@@ -289,7 +292,7 @@ def test_what_is_no_number_stops_with_step_ids_and_checkpoint(place, tmp_path, m
 def watched(losses):
     state = checkpoint.LoopState()
     for loss in losses:
-        divergence.watch(loss, state, ["a"])
+        divergence.check_loss(loss, state, ["a"])
         state.step += 1
 
 

@@ -15,15 +15,15 @@ import torch
 from cxr_ft import config
 from cxr_ft.model.heads.classify import Classify
 from cxr_ft.run.training import checkpoint, train
-from cxr_ft.run.training.step import Stepper
+from cxr_ft.run.training.step import TrainingStep
 
-step, loss = Stepper.step, Classify.loss
+step, loss = TrainingStep.run, Classify.loss
 
 
-def dying(self, chosen, state):
+def dying(self, batch, state):
     if state.step == told["die"] and self.accelerator.is_main_process:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, chosen, state)
+    return step(self, batch, state)
 
 
 def hungry(self, model, batch):
@@ -35,8 +35,8 @@ def hungry(self, model, batch):
 if __name__ == "__main__":
     told = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
-    checkpoint.EVERY = 0.0
-    Stepper.step = dying
+    checkpoint.INTERVAL = 0.0
+    TrainingStep.run = dying
     if told["hungry"]:
         Classify.loss = hungry
     train.fit(config.resolve(told["config"]), Path(told["out"]), verify=False)

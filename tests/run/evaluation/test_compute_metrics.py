@@ -1,5 +1,6 @@
 """What judging takes from the data: prevalences of training and of the archive, subgroups, thumbnails, the section."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -10,9 +11,11 @@ from scipy.special import expit
 
 from cxr_ft.data.dataset.split_dataset import SplitDataset, TrainTargets
 from cxr_ft.data.dataset.train_view import TrainView, class_weights
-from cxr_ft.run.evaluation import evaluation_context
+from cxr_ft.run.evaluation import compute_metrics
+from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
+from cxr_ft.run.record.saved_labels import SavedCalibration, SavedLabels
 
-LABELS = ["a", "b"]
+LABELS = ("a", "b")
 
 
 def rows(n, targets, learnt=None, size=32, **columns):
@@ -39,27 +42,28 @@ def test_the_prevalence_of_training_is_that_of_its_targets_and_weights():
     targets = np.array([[1, np.nan], [0, 1], [0, 0], [0, 1]])
     learnt = TrainTargets(TrainView(), targets, class_weights(targets, True))
     scores = np.random.default_rng(1).random((4, 2))
-    plain = evaluation_context.fitted("lora", rows(4, targets), rows(4, targets), scores, True)
-    assert plain["prevalence"] == [0.25, pytest.approx(2 / 3)]
-    balanced = evaluation_context.fitted("lora", rows(4, targets, learnt), rows(4, targets), scores, True)
-    assert balanced["prevalence"] == [pytest.approx(0.5), pytest.approx(0.5)]
+    plain = compute_metrics.fit_calibration("lora", rows(4, targets), rows(4, targets), scores, True)
+    assert plain.prevalence == (0.25, pytest.approx(2 / 3))
+    balanced = compute_metrics.fit_calibration("lora", rows(4, targets, learnt), rows(4, targets), scores, True)
+    assert balanced.prevalence == (pytest.approx(0.5), pytest.approx(0.5))
     assert (
-        evaluation_context.fitted("zero_shot", rows(4, targets), rows(4, targets), scores, True)["prevalence"] is None
+        compute_metrics.fit_calibration("zero_shot", rows(4, targets), rows(4, targets), scores, True).prevalence
+        is None
     )
     classes = np.eye(2)[[0, 0, 0, 1]]
-    assert evaluation_context.fitted("lora", rows(4, classes), rows(4, classes), classes, False)["prevalence"] == [
+    assert compute_metrics.fit_calibration("lora", rows(4, classes), rows(4, classes), classes, False).prevalence == (
         0.75,
         0.25,
-    ]
+    )
 
 
 def test_the_natural_prevalence_is_the_manifests():
-    assert evaluation_context.EvaluationContext(None, None, manifest()).natural(LABELS) == [0.2, 0.05]
-    assert evaluation_context.EvaluationContext(None, None, manifest(labels=("a",))).natural(LABELS) == [0.2, None]
-    assert evaluation_context.EvaluationContext(None, None, manifest(blank="ignore")).natural(LABELS) == [None, None]
-    assert evaluation_context.EvaluationContext(
+    assert EvaluationContext(None, None, manifest()).natural_prevalences(LABELS) == [0.2, 0.05]
+    assert EvaluationContext(None, None, manifest(labels=("a",))).natural_prevalences(LABELS) == [0.2, None]
+    assert EvaluationContext(None, None, manifest(blank="ignore")).natural_prevalences(LABELS) == [None, None]
+    assert EvaluationContext(
         None, None, SimpleNamespace(manifest={"request": {"blank": "negative"}})
-    ).natural(LABELS) == [
+    ).natural_prevalences(LABELS) == [
         None,
         None,
     ]
@@ -70,22 +74,22 @@ def test_scores_of_the_natural_side_are_corrected_and_of_the_balanced_side_not()
     truth = (rng.random((4000, 2)) < [0.2, 0.05]).astype(float)
     scores = expit(3 * rng.normal(np.where(truth == 1, 1.0, -1.0)))
     natural = rows(4000, truth, size=1, sex=["F", "M"] * 2000, age=["50-59", ""] * 2000, view=[""] * 4000)
-    known = {"temperature": 1.5, "prevalence": [0.5, 0.5], "why": ""}
-    saved = {"labels": LABELS, "multi_label": True, "thresholds": [0.5, 0.5], "calibration": known}
-    tested = evaluation_context.EvaluationContext(natural, natural, manifest())
-    judged = evaluation_context.of_scores(natural, scores, saved, "test_natural", tested)
+    calibration = SavedCalibration(temperature=1.5, prevalence=(0.5, 0.5), why="")
+    saved = SavedLabels(labels=LABELS, multi_label=True, thresholds=(0.5, 0.5), calibration=calibration)
+    tested = EvaluationContext(natural, natural, manifest())
+    judged = compute_metrics.score_metrics(natural, scores, saved, "test_natural", tested)
     assert judged["calibration"]["corrected"]["ece"] < judged["calibration"]["raw"]["ece"] / 3
     assert set(judged["subgroups"]) == {"sex", "age"}
     assert set(judged["subgroups"]["age"]["groups"]) == {"40-59", "unknown"}
     json.dumps(judged, allow_nan=False)
-    balanced = evaluation_context.of_scores(natural, scores, saved, "test", tested)["calibration"]
+    balanced = compute_metrics.score_metrics(natural, scores, saved, "test", tested)["calibration"]
     assert balanced["corrected"] is None and "balanced as train is" in balanced["undefined"]["corrected"]
     assert balanced["scaled"] == judged["calibration"]["scaled"]
-    train = evaluation_context.of_scores(natural, scores, saved, "", None)
+    train = compute_metrics.score_metrics(natural, scores, saved, "", None)
     assert "subgroups" not in train
-    old = evaluation_context.of_scores(natural, scores, {**saved, "calibration": None}, "test_natural", tested)[
-        "calibration"
-    ]
+    old = compute_metrics.score_metrics(
+        natural, scores, dataclasses.replace(saved, calibration=None), "test_natural", tested
+    )["calibration"]
     assert old["scaled"] is old["corrected"] is None and old["undefined"]["scaled"] == "the run recorded none"
 
 
@@ -93,14 +97,14 @@ def test_scores_are_cut_at_the_thresholds_that_were_saved():
     truth = np.array([[0, 1], [1, 0], [1, 1], [0, 0]] * 20, float)
     scores = np.where(truth == 1, 0.3, 0.1)
     side = rows(80, truth, size=1, sex=["F", "M", "M", "F"] * 20)
-    saved = {"labels": LABELS, "multi_label": True, "thresholds": [0.2, 0.2], "calibration": None}
-    judged = evaluation_context.of_scores(
-        side, scores, saved, "test", evaluation_context.EvaluationContext(side, side, manifest())
-    )
+    saved = SavedLabels(labels=LABELS, multi_label=True, thresholds=(0.2, 0.2), calibration=None)
+    judged = compute_metrics.score_metrics(side, scores, saved, "test", EvaluationContext(side, side, manifest()))
     assert judged["macro"]["f1"] == 1.0
     assert judged["subgroups"]["sex"]["groups"]["M"]["recall"]["value"] == 1.0
     # At 0.5 nothing would be found.
-    missed = evaluation_context.of_scores(side, scores, {**saved, "thresholds": [0.5, 0.5]}, "test", None)
+    missed = compute_metrics.score_metrics(
+        side, scores, dataclasses.replace(saved, thresholds=(0.5, 0.5)), "test", None
+    )
     assert missed["macro"]["recall"] == 0.0
 
 
@@ -108,18 +112,13 @@ def test_texts_are_judged_with_floors_and_probes_on_a_test_side_alone():
     findings = ["Small left effusion.", "No edema. Right pneumothorax.", "Mild edema.", "Heart size is normal."]
     some = rows(4, np.zeros((4, 2)), findings=findings)
     parts = SimpleNamespace(head=SimpleNamespace(text=SimpleNamespace(config=SimpleNamespace(text=""))))
-    saved = {"labels": LABELS}
-    judged = evaluation_context.of_texts(
-        parts, some, findings, saved, evaluation_context.EvaluationContext(some, some, manifest())
-    )
+    judged = compute_metrics.text_metrics(parts, some, findings, LABELS, EvaluationContext(some, some, manifest()))
     # Each image is its own nearest one here.
     assert judged["floors"]["nearest"]["bleu_4"] == judged["bleu_4"] == pytest.approx(1.0)
     assert judged["signature"]["section"] == "findings" and judged["probes"]["sides_swapped"]["changed"] == 2
-    assert "floors" not in evaluation_context.of_texts(parts, some, findings, saved, None)
+    assert "floors" not in compute_metrics.text_metrics(parts, some, findings, LABELS, None)
     blind = rows(4, np.zeros((4, 2)), size=0, findings=findings)
-    judged = evaluation_context.of_texts(
-        parts, blind, findings, saved, evaluation_context.EvaluationContext(blind, blind, manifest())
-    )
+    judged = compute_metrics.text_metrics(parts, blind, findings, LABELS, EvaluationContext(blind, blind, manifest()))
     assert judged["floors"]["nearest"] is None and judged["floors"]["undefined"] == {
         "nearest": "the rows have no image"
     }

@@ -17,12 +17,12 @@ from cxr_ft.data.dataset.open_split import open_split
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
-from cxr_ft.errors import UsageError
+from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.model.assembly import ModelParts, build
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.model.protocols import PIXELS
-from cxr_ft.run.evaluation import evaluate
-from cxr_ft.run.features import feature_store, tensor_file
+from cxr_ft.run.evaluation import inference, verify
+from cxr_ft.run.features import feature_store
 from cxr_ft.run.record import results
 from cxr_ft.run.training import checkpoint, train
 
@@ -126,11 +126,11 @@ def test_no_batch_changes_an_images_bits(precision):
     base = wide()
     frozen = feature_store.FrozenFeatures(base.prefix(base.lm), feature_store.AUTOCAST[precision], None)
     pixels = torch.randn(9, 3, 224, 224)
-    alone = [frozen.put({PIXELS: one[None]}, [0], torch.device("cpu"))["image_tokens"] for one in pixels]
+    alone = [frozen.replace_pixels({PIXELS: one[None]}, [0], torch.device("cpu"))["image_tokens"] for one in pixels]
     for size in (2, 3, 4, 8, 9):
         for start in range(0, 9, size):
             chosen = range(9)[start : start + size]
-            batch = frozen.put({PIXELS: pixels[start : start + size]}, chosen, torch.device("cpu"))
+            batch = frozen.replace_pixels({PIXELS: pixels[start : start + size]}, chosen, torch.device("cpu"))
             assert batch.keys() == {"image_tokens"}
             assert torch.equal(batch["image_tokens"], torch.cat([alone[i] for i in chosen]))
 
@@ -139,7 +139,7 @@ def test_no_batch_changes_an_images_bits(precision):
 def test_a_second_run_computes_nothing_again(place, tmp_path, cache, monkeypatch, method):
     for seed in (0, 1):
         train.fit(configured(place, method=method, seed=seed), tmp_path / f"run{seed}", verify=False)
-        evaluate.verify(tmp_path / f"run{seed}", shared=True)
+        verify.verify(tmp_path / f"run{seed}", shared=True)
         if seed == 0:
             before = {file: file.stat().st_mtime_ns for file in files(cache)}
             assert len(before) == 3  # train, val, and test, whose two sides are one here
@@ -161,7 +161,7 @@ def test_no_change_is_ever_a_hit(place, cache, monkeypatch):
     parts, rows = parts_of(place), side(place)
 
     def stored(parts=parts, rows=rows, **how):
-        feature_store.FeatureStore(parts).frozen(rows, reads=2, **how)
+        feature_store.FeatureStore(parts).frozen_features(rows, reads=2, **how)
         return len(files(cache))
 
     assert stored() == 1 and stored() == 1
@@ -190,18 +190,18 @@ def test_another_image_is_another_file(place, tmp_path, cache):
     source = Path(folder.demo(tmp_path))
     make_splits(str(source), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     parts = parts_of(place)
-    feature_store.FeatureStore(parts).frozen(side(tmp_path), reads=2)
+    feature_store.FeatureStore(parts).frozen_features(side(tmp_path), reads=2)
     film = source / str(side(tmp_path).table["path"].iloc[0])
     other = source / str(side(tmp_path).table["path"].iloc[1])
     film.write_bytes(other.read_bytes())
-    feature_store.FeatureStore(parts).frozen(side(tmp_path), reads=2)
+    feature_store.FeatureStore(parts).frozen_features(side(tmp_path), reads=2)
     assert len(files(cache)) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "one byte", "zeros", "empty", "header", "no file at all"])
 def test_a_damaged_file_is_made_again(place, cache, capsys, damage):
     parts, rows = parts_of(place), side(place)
-    whole = feature_store.FeatureStore(parts).frozen(rows, reads=2).stored.clone()
+    whole = feature_store.FeatureStore(parts).frozen_features(rows, reads=2).stored.clone()
     (file,) = files(cache)
     good = file.read_bytes()
     bad = {
@@ -217,7 +217,7 @@ def test_a_damaged_file_is_made_again(place, cache, capsys, damage):
     else:
         file.unlink()
         file.mkdir()
-    again = feature_store.FeatureStore(parts).frozen(rows, reads=2).stored
+    again = feature_store.FeatureStore(parts).frozen_features(rows, reads=2).stored
     if damage in bad:
         assert torch.equal(again, whole) and file.read_bytes() == good
         assert "damaged and not used" in capsys.readouterr().err
@@ -237,14 +237,14 @@ def test_what_was_interrupted_leaves_nothing_and_begins_again(place, cache, monk
 
     monkeypatch.setattr(feature_store.FrozenFeatures, "compute", killed)
     with pytest.raises(KeyboardInterrupt):
-        feature_store.FeatureStore(parts).frozen(rows, reads=2)
+        feature_store.FeatureStore(parts).frozen_features(rows, reads=2)
     assert not list(cache.iterdir())
-    assert feature_store.FeatureStore(parts).frozen(rows, reads=2).stored is not None
+    assert feature_store.FeatureStore(parts).frozen_features(rows, reads=2).stored is not None
     # A process that was killed outright leaves its temporary file; whoever finishes removes it.
     leftover = cache / f".{files(cache)[0].name}.abc.safetensors"
     leftover.write_bytes(b"half")
     files(cache)[0].unlink()
-    feature_store.FeatureStore(parts).frozen(rows, reads=2)
+    feature_store.FeatureStore(parts).frozen_features(rows, reads=2)
     assert [path.name for path in cache.iterdir()] == [files(cache)[0].name]
 
 
@@ -257,13 +257,13 @@ def test_two_processes_at_once_are_harmless(place, cache, monkeypatch):
     def meanwhile(self, pixels):
         if len(busy) == 5:
             busy.append(1)
-            assert feature_store.FeatureStore(parts).frozen(rows, reads=2).stored is not None
+            assert feature_store.FeatureStore(parts).frozen_features(rows, reads=2).stored is not None
         busy.append(1)
         return compute(self, pixels)
 
     monkeypatch.setattr(feature_store.FrozenFeatures, "compute", meanwhile)
-    found = first.frozen(rows, reads=2).stored
-    assert torch.equal(found, feature_store.FeatureStore(parts).frozen(rows).stored)
+    found = first.frozen_features(rows, reads=2).stored
+    assert torch.equal(found, feature_store.FeatureStore(parts).frozen_features(rows).stored)
     assert len(list(cache.iterdir())) == 1
 
 
@@ -277,7 +277,7 @@ def test_without_room_it_trains_all_the_same(place, tmp_path, cache, monkeypatch
         def full(*a, **k):
             raise UsageError("cannot write there: No space left on device")
 
-        monkeypatch.setattr(tensor_file, "write", full)
+        monkeypatch.setattr(feature_store, "write_tensor", full)
     else:
         cache.parent.mkdir(exist_ok=True)
         cache.write_text("a file where the folder should be")
@@ -339,22 +339,22 @@ def test_resumed_with_and_without_the_store(place, tmp_path, monkeypatch):
 
 
 def test_a_side_is_mapped_not_read_into_memory(place, cache):
-    stored = feature_store.FeatureStore(parts_of(place)).frozen(side(place), reads=2).stored
+    stored = feature_store.FeatureStore(parts_of(place)).frozen_features(side(place), reads=2).stored
     assert stored.untyped_storage().nbytes() <= files(cache)[0].stat().st_size
     assert stored.data_ptr() % 64 == 0
 
 
 def test_the_file_is_ordinary_safetensors(tmp_path):
     rows = torch.randn(5, 3, 7)
-    for dtype in tensor_file.NAMES:
+    for dtype in feature_store.DTYPE_NAMES:
         path = tmp_path / f"{dtype}.safetensors"
-        tensor_file.write(path, iter(rows.to(dtype)), (5, 3, 7), dtype)
+        feature_store.write_tensor(path, iter(rows.to(dtype)), (5, 3, 7), dtype)
         assert torch.equal(load_file(path)["rows"], rows.to(dtype))
-        assert torch.equal(tensor_file.read(path, (5, 3, 7), dtype), rows.to(dtype))
-        assert tensor_file.read(path, (5, 3, 8), dtype) is None
+        assert torch.equal(feature_store.read_tensor(path, (5, 3, 7), dtype), rows.to(dtype))
+        assert feature_store.read_tensor(path, (5, 3, 8), dtype) is None
     for wrong in (rows[:4], rows[:, :2], torch.cat((rows, rows)), rows.double()):
         with pytest.raises(ValueError, match="announced"):
-            tensor_file.write(tmp_path / "wrong", iter(wrong), (5, 3, 7), torch.float32)
+            feature_store.write_tensor(tmp_path / "wrong", iter(wrong), (5, 3, 7), torch.float32)
     assert not (tmp_path / "wrong").exists()
 
 
@@ -362,7 +362,7 @@ def test_the_file_is_ordinary_safetensors(tmp_path):
 @pytest.mark.parametrize("task", ["classify", "report"])
 def test_out_of_memory_in_judging_halves_the_rows(place, monkeypatch, capsys, task, error):
     parts, rows = parts_of(place, task=task), side(place, text="mini_report")
-    expected = evaluate.run_inference(parts, rows, 8, "")
+    expected = inference.run_inference(parts, rows, 8, "")
     predict, sizes = type(parts.head).predict, []
 
     def small(self, model, batch):
@@ -372,28 +372,28 @@ def test_out_of_memory_in_judging_halves_the_rows(place, monkeypatch, capsys, ta
         return predict(self, model, batch)
 
     monkeypatch.setattr(type(parts.head), "predict", small)
-    found = evaluate.run_inference(parts, rows, 8, "val")
+    found = inference.run_inference(parts, rows, 8, "val")
     assert sizes[:3] == [8, 4, 2] and sum(n for n in sizes if n <= 3) == len(rows)
     assert found.counted == expected.counted and found.loss == pytest.approx(expected.loss)
     if task == "classify":
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
     else:
-        assert found.values == expected.values
-    assert "out of memory judging val with 8 rows at a time: going on with 4" in capsys.readouterr().err
+        assert found.outputs == expected.outputs
+    assert "out of memory evaluating val with 8 rows at a time: going on with 4" in capsys.readouterr().err
 
     def never(self, model, batch):
         raise error
 
     monkeypatch.setattr(type(parts.head), "predict", never)
-    with pytest.raises(evaluate.TrainingError, match="out of memory on one row of val"):
-        evaluate.run_inference(parts, rows, 8, "val")
+    with pytest.raises(TrainingError, match="out of memory on one row of val"):
+        inference.run_inference(parts, rows, 8, "val")
 
 
 def test_another_error_in_judging_is_raised(place, monkeypatch):
     parts = parts_of(place)
     monkeypatch.setattr(type(parts.head), "predict", lambda *a: (_ for _ in ()).throw(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
-        evaluate.run_inference(parts, side(place), 8, "")
+        inference.run_inference(parts, side(place), 8, "")
 
 
 @pytest.mark.parametrize(("layers", "pool"), [(0, ""), (1, "cls"), (1, "mean"), (2, "")])
@@ -407,17 +407,17 @@ def test_a_vit_stores_what_lies_below_its_trained_blocks(place, tmp_path, cache,
         raw["head"] = {"name": "classify", "pool": pool}
         resolved = config.resolve(raw)
         train.fit(resolved, tmp_path / store, verify=False)
-        evaluate.verify(tmp_path / store)
+        verify.verify(tmp_path / store)
         done.append(trained_weights(tmp_path / store))
     assert all(torch.equal(done[0][name], done[1][name]) for name in done[0])
     assert len(files(cache)) == (0 if layers == 2 else 2)
     card = manifest.read(place / "splits").card
     parts, rows = build(resolved, card.labels, card.multi_label), side(place)
     whole = parts.head.collate([rows[i] for i in range(5)])
-    frozen = feature_store.FeatureStore(parts).frozen(rows, reads=2)
+    frozen = feature_store.FeatureStore(parts).frozen_features(rows, reads=2)
     assert (frozen is None) == (layers == 2)
     if frozen is not None:
-        less = frozen.put(whole, range(5), torch.device("cpu"))
+        less = frozen.replace_pixels(whole, range(5), torch.device("cpu"))
         assert PIXELS not in less and frozen.stored is not None
         torch.testing.assert_close(parts.head.loss(parts.model, less), parts.head.loss(parts.model, whole))
 
@@ -436,4 +436,4 @@ def test_a_base_that_stores_nothing(place):
     store = feature_store.FeatureStore(
         ModelParts(base=Plain(), head=parts.head, model=parts.model, tuning=Part("lora", None))
     )
-    assert store.frozen(side(place), reads=2) is None
+    assert store.frozen_features(side(place), reads=2) is None

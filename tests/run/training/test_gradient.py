@@ -17,7 +17,7 @@ from cxr_ft.model.protocols import trainable
 from cxr_ft.run.evaluation import evaluate
 from cxr_ft.run.features import feature_store
 from cxr_ft.run.training import processes
-from cxr_ft.run.training.loop import Loop
+from cxr_ft.run.training.loop import TrainingLoop
 
 N = 7
 #: Labels of the rows; NaN is masked. Rows have two, one or none that count.
@@ -114,12 +114,12 @@ def test_the_gradient_is_that_of_the_mean_loss(tmp_path, monkeypatch, head, mult
         return step(self, *arguments, **more)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", capture)
-    state = Loop(
+    state = TrainingLoop(
         config=resolved,
         parts=parts,
-        data={"train": rows, "val": rows},
+        datasets={"train": rows, "val": rows},
         accelerator=processes.start("no"),
-        store=feature_store.FeatureStore(parts, keep=False, says=False),
+        store=feature_store.FeatureStore(parts, enabled=False, verbose=False),
         out=tmp_path,
         fingerprint="",
     ).run()

@@ -14,12 +14,11 @@ from cxr_ft.data import manifest
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
-from cxr_ft.errors import UsageError
+from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation import verify
 from cxr_ft.run.record import results, saved_model
-from cxr_ft.run.training import checkpoint, train
-from cxr_ft.run.training.loop import TrainingError
+from cxr_ft.run.training import checkpoint, loop, train
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def without_times(result):
 @pytest.mark.parametrize("method", ["zero_shot", "last_layers", "lora", "full"])
 def test_a_run_from_splits_to_success(place, tmp_path, method, task):
     train.fit(configured(place, method, task), tmp_path / "run", verify=False)
-    result = evaluate.verify(tmp_path / "run")
+    result = verify.verify(tmp_path / "run")
     assert result.status == "success" and result == results.read(tmp_path / "run")
     names = {"result.json", "config.yaml", "predictions.parquet", "gallery", "model"}
     assert names <= {p.name for p in (tmp_path / "run").iterdir()}
@@ -97,7 +96,7 @@ def test_a_recorded_run_repeats_with_the_same_numbers(place, tmp_path):
     first = train.fit(configured(place), tmp_path / "first")
     again = config.resolve(config.read_yaml(tmp_path / "first" / "result.json"))
     train.fit(again, tmp_path / "again", verify=False)
-    assert without_times(evaluate.verify(tmp_path / "again")) == without_times(first)
+    assert without_times(verify.verify(tmp_path / "again")) == without_times(first)
     yaml = config.resolve(config.read_yaml(tmp_path / "first" / "config.yaml"))
     assert yaml == again
 
@@ -137,22 +136,24 @@ def test_a_finished_run_is_skipped_and_another_is_not_overwritten(place, tmp_pat
 
 def test_test_is_not_touched_before_the_reload(place, tmp_path, monkeypatch):
     seen = []
-    answer = evaluate.run_inference
-    monkeypatch.setattr(
-        evaluate,
-        "run_inference",
-        lambda p, rows, *a, **k: seen.append(rows.table["split"].iloc[0]) or answer(p, rows, *a, **k),
-    )
+    run_inference = verify.run_inference
+
+    def noted(parts, dataset, *arguments, **more):
+        seen.append(dataset.table["split"].iloc[0])
+        return run_inference(parts, dataset, *arguments, **more)
+
+    for module in (train, loop, verify):
+        monkeypatch.setattr(module, "run_inference", noted)
     result = train.fit(configured(place), tmp_path / "run", verify=False)
     assert set(seen) == {"train", "val"} and result.status == "trained"
     assert set(result.metrics) == {"train", "val"}
     assert set(results.read_predictions(tmp_path / "run")["split"]) == {"val"}
     seen.clear()
-    evaluate.verify(tmp_path / "run")
+    verify.verify(tmp_path / "run")
     assert seen == ["val", "test", "test_natural"]
 
 
-def test_a_spoilt_artefact_fails_the_run(place, tmp_path):
+def test_a_corrupted_saved_model_fails_the_run(place, tmp_path):
     train.fit(configured(place), tmp_path / "run", verify=False)
     path = tmp_path / "run" / "model" / "adapter_model.safetensors"
     save_file({key: torch.zeros_like(value) for key, value in load_file(path).items()}, path)
@@ -176,10 +177,10 @@ def test_thresholds_come_from_val(place, tmp_path):
     val = table[table["split"] == "val"]
     labels = saved_model.labels(tmp_path / "run")
     wide = {
-        name: np.stack([val[val["label"] == label][name] for label in labels["labels"]], axis=1)
+        name: np.stack([val[val["label"] == label][name] for label in labels.labels], axis=1)
         for name in ("truth", "score")
     }
-    assert labels["thresholds"] == best_thresholds(wide["truth"], wide["score"])
+    assert list(labels.thresholds) == best_thresholds(wide["truth"], wide["score"])
 
 
 def test_a_loss_that_explodes_is_recorded(place, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """The losses of one short training a method, and the file that says what they were.
 
-    python tests/run/golden.py
+    python tests/run/training/golden.py
 
 writes `golden_losses.json` anew. Do so only where the numbers are meant to change, and say why in the commit.
 

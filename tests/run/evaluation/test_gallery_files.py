@@ -40,7 +40,7 @@ def shown(tmp_path, monkeypatch):
     monkeypatch.setattr(saliency, "of_text", lambda parts, example, written: np.array([[float(written[-2:])]]))
 
     def entries(count, values):
-        gallery_files.write(tmp_path, Side(count), values, {"labels": LABELS}, SimpleNamespace(), batch_size=4)
+        gallery_files.write_gallery(tmp_path, Side(count), values, LABELS, SimpleNamespace(), batch_size=4)
         return json.loads((tmp_path / "gallery" / "gallery.json").read_text())
 
     return entries

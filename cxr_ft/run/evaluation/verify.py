@@ -1,0 +1,126 @@
+"""Verify a trained run: reload its saved model in a fresh process, compare it with the trained one, then test it once.
+
+    python -m cxr_ft.run.evaluation.verify RUN...
+
+is that process. It reloads each run, compares the predictions on val with those of the trained model, and only then
+evaluates the test splits. One process serves a whole ablation.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cxr_ft.data import manifest
+from cxr_ft.errors import UsageError
+from cxr_ft.run.evaluation import gallery_files
+from cxr_ft.run.evaluation.compute_metrics import compute_metrics
+from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
+from cxr_ft.run.evaluation.inference import prediction_table, run_inference
+from cxr_ft.run.evaluation.run_datasets import build_datasets
+from cxr_ft.run.features.feature_store import FeatureStore, mark_trained
+from cxr_ft.run.record import results, saved_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Largest difference of a score between the trained model and the saved one, reloaded.
+TOLERANCE = 1e-5
+TEST_SPLITS = ("test", "test_natural")
+
+
+def verify(run: Path, *, shared: bool = False) -> results.Result:
+    """Return the verified result of the run in folder `run`, with metrics on test; written to its result.json.
+
+    Args:
+        run: a folder whose result has the status "trained".
+        shared: True where other runs are verified after it, which may read the features that are stored now.
+
+    Raises:
+        RuntimeError: where the reloaded model predicts otherwise than the trained one.
+        UsageError: where the splits have changed since training.
+    """
+    import pandas as pd
+
+    result = results.read(run)
+    began = time.perf_counter()
+    parts, config, saved = saved_model.load(run)
+    splits = manifest.read(Path(config.data.splits))
+    if splits.hashes != result.data["sha256"]:
+        raise UsageError(f"{run}: the splits in {splits.folder} changed since it was trained")
+    parts.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    datasets = build_datasets(config, splits, parts.base.image_size)
+    # As many rows at a time as fitted into memory while it was trained.
+    batch_size = result.cost.get("micro_batch") or config.train.batch_size
+    # A reloaded model has no frozen part of its own: without this, features stored in training would not be found.
+    mark_trained(parts.model, result.plan["modules"])
+    store = FeatureStore(parts, enabled=config.train.store_features == "auto", shared=shared)
+    # Val first: a model that was not saved as it was trained must never touch test.
+    val = run_inference(parts, datasets["val"], batch_size, "reloaded, val", store=store)
+    val_table = prediction_table(parts, "val", datasets["val"], val, saved)
+    _check_same(val_table, results.read_predictions(run))
+    tables, metrics = [val_table], dict(result.metrics)
+    context = EvaluationContext(datasets["train"], datasets["val"], splits)
+    for split in TEST_SPLITS:
+        dataset = datasets[split]
+        predictions = run_inference(parts, dataset, batch_size, split, store=store)
+        metrics[split] = compute_metrics(
+            parts, dataset, predictions, saved, datasets["train"].texts, split=split, context=context
+        )
+        tables.append(prediction_table(parts, split, dataset, predictions, saved))
+        if split == "test":
+            gallery_files.write_gallery(run, dataset, predictions.outputs, saved.labels, parts, batch_size=batch_size)
+    results.write_predictions(run, pd.concat(tables, ignore_index=True))
+    cost = {**result.cost, "test_seconds": round(time.perf_counter() - began, 3)}
+    result = result.replace(status="success", metrics=metrics, cost=cost)
+    results.write(run, result)
+    return result
+
+
+def verify_all(runs: Sequence[Path]) -> list[results.Result]:
+    """Verify each run in one fresh process and return their results; a run that fails there is recorded as failed."""
+    if runs:
+        command = [sys.executable, "-m", "cxr_ft.run.evaluation.verify", *map(str, runs)]
+        # In a session of its own: an interrupt reaches this process alone, which then ends the other.
+        code = subprocess.run(command, check=False, start_new_session=True).returncode
+        for run in runs:
+            if (result := results.read(run)).status == "trained":
+                results.write(
+                    run, result.replace(status="failed", error=f"the verifying process ended with code {code}")
+                )
+    return [results.read(run) for run in runs]
+
+
+def _check_same(reloaded: "pd.DataFrame", trained: "pd.DataFrame") -> None:
+    """Raise a RuntimeError where the reloaded model's predictions on val are not those of the trained one."""
+    trained = trained[trained["split"] == "val"].reset_index(drop=True)
+    if "score" in reloaded:
+        largest = float(np.abs(reloaded["score"] - trained["score"]).max())
+        if not largest <= TOLERANCE:  # and not `>`: NaN must fail too
+            raise RuntimeError(f"the reloaded model's scores on val differ by {largest:.2g} from the trained model's")
+    if "generated" in reloaded and (reloaded["generated"].fillna("") != trained["generated"].fillna("")).any():
+        raise RuntimeError("the reloaded model writes other texts on val than the trained one")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Verify the runs whose folders are named; return 1 where one failed, else 0."""
+    failed = False
+    for name in arguments:
+        run = Path(name)
+        try:
+            verify(run, shared=len(arguments) > 1)
+        # Whatever goes wrong belongs in the run's record; the other runs go on.
+        except Exception as error:  # noqa: BLE001
+            failed = True
+            results.write(run, results.read(run).replace(status="failed", error=f"after training: {error}"))
+            print(f"{run}: {error}", file=sys.stderr)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
