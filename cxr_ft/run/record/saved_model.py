@@ -1,8 +1,8 @@
-"""Saving what a run made and loading it again: ordinary PEFT or transformers folders, safetensors only.
+"""Save a run's model and load it again: ordinary PEFT or transformers folders, safetensors only.
 
 model/   adapter_config.json + adapter_model.safetensors (PEFT methods), or config.json + model.safetensors;
-         or what the method itself writes; processor and tokenizer; labels.json: label names, thresholds, task;
-         README.md, the model card; nothing of the model for zero_shot
+         or the files of a method with a format of its own; processor and tokenizer;
+         labels.json: label names, thresholds, task; README.md, the model card; nothing of the model for zero_shot
 """
 
 import json
@@ -48,7 +48,7 @@ def save(run: Path, parts: assembly.ModelParts, labels: dict[str, Any], card: st
 
 
 def labels(run: Path) -> dict[str, Any]:
-    """What `labels.json` says: labels, multi_label, thresholds.
+    """Return the content of `labels.json`: labels, multi_label, thresholds, ...
 
     Raises:
         UsageError: where the run has saved no model.
@@ -62,7 +62,7 @@ def labels(run: Path) -> dict[str, Any]:
 
 
 def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, dict[str, Any]]:
-    """The saved model of a run, built anew from disk, in evaluation mode."""
+    """Build the saved model of a run from disk, in evaluation mode; return it, the configuration and labels.json."""
     config = configuration.resolve(results.read(run).config, where=str(run))
     saved = labels(run)
     folder = run / FOLDER
@@ -88,7 +88,7 @@ def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, dict[
             load_model(model, folder / "model.safetensors", strict=True)
         return model
 
-    # What is drawn here is overwritten by what was saved; the caller's random state stays as it is.
+    # New modules are drawn at random before the saved weights overwrite them: the caller's random state must not move.
     with torch.random.fork_rng(devices=[]):
         parts = assembly.assemble(base, config, tuple(saved["labels"]), saved["multi_label"], reload)
     parts.model.eval()

@@ -11,7 +11,7 @@ from cxr_ft.config import RunConfig
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.dataset import split_dataset
 from cxr_ft.model.assembly import ModelParts
-from cxr_ft.run.cost import parameter_count
+from cxr_ft.run.cost import memory
 from cxr_ft.run.evaluation import evaluate, evaluation_context
 from cxr_ft.run.features import feature_store
 from cxr_ft.run.record import export, model_card, results, saved_model
@@ -33,7 +33,7 @@ class Finish:
     def __call__(
         self, parts: ModelParts, state: checkpoint.LoopState, store: feature_store.FeatureStore
     ) -> results.Result:
-        """Take the best weights, choose thresholds on val, save the artefact, and record the run as trained."""
+        """Take the best weights, choose thresholds on val, save the model, and record the run as trained."""
         with torch.no_grad():
             for name, tensor in checkpoint.changing(parts.model).items():
                 if name in state.best:
@@ -70,8 +70,8 @@ class Finish:
         return {
             **state.cost,
             "micro_batch": state.micro,
-            "parameters": self.start.plan["parameters"],
-            "artefact_bytes": size,
-            "cuda_memory": parameter_count.cuda_memory(),
+            "parameters": self.start.plan.parameters,
+            "saved_model_bytes": size,
+            "cuda_memory": memory.cuda_memory(),
             "wall_seconds": round(time.perf_counter() - self.began, 3),
         }

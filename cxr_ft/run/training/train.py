@@ -19,18 +19,19 @@ from cxr_ft.model import assembly
 from cxr_ft.model.protocols import owner, trainable
 from cxr_ft.model.targets import fused
 from cxr_ft.run import trackers
-from cxr_ft.run.cost import energy_meter, memory, parameter_count
+from cxr_ft.run.cost import energy_meter, memory
 from cxr_ft.run.evaluation import evaluate
 from cxr_ft.run.features import feature_store
 from cxr_ft.run.record import results
 from cxr_ft.run.record.environment import environment
+from cxr_ft.run.record.result_parts import DataSummary, TrainingPlan
 from cxr_ft.run.training import checkpoint, lock, processes
 from cxr_ft.run.training.divergence import TrainingError
 from cxr_ft.run.training.finish import Finish
 from cxr_ft.run.training.loop import Loop
 
 
-def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> dict[str, Any]:
+def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> TrainingPlan:
     """What would be trained, from the configuration alone, without weights: modules and notes on them, parameters.
 
     Raises:
@@ -38,13 +39,13 @@ def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> dict[
     """
     parts = assembly.build(config, labels, multi_label, weights=False)
     asked = getattr(config.tuning.options, "targets", None) or ()
-    return {
-        "modules": list(dict.fromkeys(map(owner, trainable(parts.model)))),
-        "notes": fused(asked, parts.base.targets, parts.base.family),
-        "parameters": parameter_count.parameters(parts.model, parts.head.new_modules),
-        "image_size": parts.base.image_size,
-        "output": parts.head.output,
-    }
+    return TrainingPlan(
+        modules=tuple(dict.fromkeys(map(owner, trainable(parts.model)))),
+        notes=tuple(fused(asked, parts.base.targets, parts.base.family)),
+        parameters=memory.parameters(parts.model, parts.head.new_modules),
+        image_size=parts.base.image_size,
+        output=parts.head.output,
+    )
 
 
 def fit(
@@ -52,7 +53,7 @@ def fit(
     out: Path,
     *,
     verify: bool = True,
-    announce: Callable[[dict[str, Any]], None] = lambda plan: None,
+    announce: Callable[[TrainingPlan], None] = lambda plan: None,
     tracking: trackers.Tracking = trackers.NOBODY,
 ) -> results.Result:
     """Train one run into the folder `out`; a finished identical run is returned as it is, an unfinished one goes on.
@@ -60,7 +61,7 @@ def fit(
     Several processes that a launcher started (torchrun, accelerate) train it together; the first one writes.
 
     Args:
-        verify: reload the artefact in a fresh process and judge it on test; an ablation does so for all runs at once.
+        verify: reload the saved model in a fresh process and evaluate it on test; an ablation does so for all at once.
         announce: told the plan before anything is loaded.
         tracking: who is told how it goes.
 
@@ -80,7 +81,7 @@ def fit(
     accelerator = processes.start(config.train.precision)
     # One process decodes; the others read its cache. Before the lock, which leaves a file: bad input leaves nothing.
     with accelerator.local_main_process_first():
-        data = evaluate.datasets_of(config, splits, planned["image_size"])
+        data = evaluate.datasets_of(config, splits, planned.image_size or 0)
     with contextlib.ExitStack() as stack:
 
         def enter() -> results.Result | None:
@@ -104,7 +105,7 @@ def _fit(
     config: RunConfig,
     out: Path,
     splits: manifest.Splits,
-    planned: dict[str, Any],
+    planned: TrainingPlan,
     *,
     data: dict[str, split_dataset.SplitDataset],
     accelerator: Any,
@@ -205,12 +206,12 @@ def _done(out: Path, fingerprint: str) -> results.Result | None:
     return before if before.status in ("trained", "success") else None
 
 
-def _data(splits: manifest.Splits) -> dict[str, Any]:
-    return {
-        "splits": str(splits.folder),
-        "sha256": splits.hashes,
-        "rows": {name: len(table) for name, table in splits.tables.items()},
-        "subjects": {name: int(table["subject_id"].nunique()) for name, table in splits.tables.items()},
-        "card": splits.card.to_json(),
-        "notes": splits.manifest.get("notes", []),
-    }
+def _data(splits: manifest.Splits) -> DataSummary:
+    return DataSummary(
+        splits=str(splits.folder),
+        sha256=splits.hashes,
+        rows={name: len(table) for name, table in splits.tables.items()},
+        subjects={name: int(table["subject_id"].nunique()) for name, table in splits.tables.items()},
+        card=splits.card,
+        notes=tuple(splits.manifest.get("notes", ())),
+    )
