@@ -1,11 +1,17 @@
-# `make demo`: from nothing to the page. `make test`: what every commit passes. `make test-all`: that and the slow proofs.
+# make demo      from nothing to the comparison page
+# make test      every commit: lint, types, unit tests (several minutes on two cores)
+# make test-all  that and the slow tests
+# make test-gpu  the tests on CUDA; each is skipped, with the reason, where there is none
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two threads on a busy machine are many times slower than one, and one gives the same numbers every time.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=agg
 
-.PHONY: env demo test test-all lint types unit clean
+# Two processes; --dist loadfile keeps a file's tests in one, since they share its slow fixtures (a trained run).
+PARALLEL := -n 2 --dist loadfile
+
+.PHONY: env demo test test-all test-gpu lint types unit clean
 
 env: $(VENV)/done
 
@@ -29,10 +35,15 @@ types: env
 	$(BIN)/mypy
 
 unit: env
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow"
+	$(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu"
 
+# In one process: several slow tests start processes of their own, or measure time.
 test-all: lint types
-	$(TEST_ENV) $(BIN)/python -m pytest
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not gpu"
+
+# -rs prints why a test was skipped: without CUDA all are, and that must not look like success.
+test-gpu: env
+	$(TEST_ENV) $(BIN)/python -m pytest -rs -m gpu
 
 clean:
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,7 @@
-"""RunConfig = data + model + head + tuning + train: defaults < YAML < flags, unknown keys fail and list the known ones.
+"""Read a run's configuration, data + model + head + tuning + train, from defaults < YAML < flags.
 
-Each part's options are a frozen dataclass beside its owner; this file only puts them together. A configuration is data:
-it is read with `yaml.safe_load` and can be run again a year later.
+The options of a plug-in are a frozen dataclass in the plug-in's own file. Unknown keys are refused with the known ones.
+A configuration is data: it is read with `yaml.safe_load`, never executed, and can be run again later.
 """
 
 import contextlib
@@ -15,31 +15,32 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cxr_ft import plugins
 from cxr_ft.errors import UsageError, unknown
 
-#: The model that is trained where none is named.
+T = TypeVar("T")
+#: The base that is trained where none is named.
 DEFAULT_MODEL = "git-phantom-tiny"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which data.
+    """Options of the data.
 
     Args:
         splits: a folder that cxr-split wrote.
-        root: where the images lie now, if not where the manifest says.
-        augment: "mild": training sees each image turned, shifted, scaled and exposed a little otherwise in each epoch.
-        flip: training sees one image in two with left and right exchanged; a report's left and right stay.
-        uncertain: what an uncertain label (-1) counts as in training, from 0 to 1 (a soft label); None: as the splits
-            say, as val and test always do.
-        curriculum: in so many first epochs training goes from the shortest report to the longest.
+        root: the folder of the images, if not the one in the manifest.
+        augment: "mild": in each epoch training images are slightly rotated, shifted, scaled and changed in exposure.
+        flip: half of the training images are mirrored; the words left and right of reports are not changed.
+        uncertain: the training target of an uncertain label (-1), from 0 to 1 (a soft label); None: as the splits say,
+            which always holds for val and test.
+        curriculum: the number of first epochs in which reports are learnt from the shortest to the longest.
         image_size: side in pixels; the base's positions are interpolated. None: the base's own.
-        views: how many images of a study are read, the first frontal and the first lateral one before others. Splits
-            by study (--unit study) have several; a row with fewer shows those it has.
-        context: text columns that are read before the report is written (indication, history), in this order.
+        views: images read of each study, the first frontal and the first lateral one before others; for splits by study
+            (--unit study). A study with fewer is read with those it has.
+        context: text columns that the model reads before it writes the report (indication, history), in this order.
     """
 
     splits: str = ""
@@ -67,22 +68,22 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How every method is trained alike.
+    """Options of training, the same for every method.
 
     Args:
-        seed: of the head's and adapter's start, the order of rows and dropout.
+        seed: of the first weights of head and adapter, the order of rows, and dropout.
         epochs: passes over train.
         batch_size: rows a step, whatever the number of processes.
-        micro_batch: rows at a time in each process, whose losses add up to the step's; 0: as many as memory takes.
-        head_lr: peak learning rate of what the head adds: it starts from nothing under every method alike, and would
-            be held back by the small rate that full fine-tuning needs for the base.
+        micro_batch: rows at a time in each process, whose gradients add up to the step's; 0: as many as fit in memory.
+        head_lr: peak learning rate of the modules that the head adds: they start at random under every method, and the
+            small rate that full fine-tuning needs for the base would be too small for them.
         weight_decay: of AdamW, on matrices.
         warmup: share of the steps over which the learning rate rises; it then falls as a cosine to zero.
         clip: largest norm of the gradient.
         precision: "no" (fp32), "bf16" or "fp16".
-        gradient_checkpointing: activations are computed again in the backward pass, not kept: less memory, more time.
-        store_features: "auto": what frozen weights make of the images is computed once and kept in the cache folder,
-            wherever that saves work; "never": it is computed in each step, to the same numbers.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        store_features: "auto": the output of frozen layers on the images is computed once and kept in the cache folder,
+            where that saves work; "never": it is computed in each step, with the same numbers.
     """
 
     seed: int = 0
@@ -121,14 +122,14 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A plug-in by name, with its options (the plug-in's own `Config`)."""
+class PluginConfig:
+    """The name of a plug-in and its options (the plug-in's own `Config`, whose class only the plug-in knows)."""
 
     name: str
     options: Any
 
     def to_json(self) -> dict[str, Any]:
-        """Name and options side by side."""
+        """Return name and options in one dict."""
         return {"name": self.name, **dataclasses.asdict(self.options)}
 
 
@@ -138,12 +139,12 @@ class RunConfig:
 
     data: DataConfig
     model: str
-    head: Part
-    tuning: Part
+    head: PluginConfig
+    tuning: PluginConfig
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in config.yaml and result.json: plain dicts, lists and numbers."""
+        """Return the form of config.yaml and result.json: plain dicts, lists and numbers."""
         raw = {
             "data": dataclasses.asdict(self.data),
             "model": self.model,
@@ -155,15 +156,15 @@ class RunConfig:
         return plain
 
     def fingerprint(self, hashes: Mapping[str, str]) -> str:
-        """SHA-256 of what decides the numbers: the configuration (wherever the data lies) and the splits' hashes."""
+        """Return the SHA-256 of what decides the numbers: the configuration without paths, the splits' `hashes`."""
         raw = self.to_json()
         raw["data"] = {**hashes, **{key: raw["data"][key] for key in raw["data"].keys() - {"splits", "root"}}}
-        del raw["train"]["store_features"]  # which changes no number
+        del raw["train"]["store_features"]  # it changes time alone
         return hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A configuration file: our YAML, or a result.json, whose `config` is taken.
+    """Return the mapping of a configuration file: YAML, or a result.json, of which `config` is taken.
 
     Raises:
         UsageError: where it cannot be read or is no mapping.
@@ -177,26 +178,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"configuration {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"configuration {path} is no YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"configuration {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if isinstance(raw, dict) and "config_hash" in raw:
         raw = raw.get("config")
     if not isinstance(raw, dict):
-        raise UsageError(f"configuration {path} holds no mapping; its keys are data, model, head, tuning, train")
+        raise UsageError(f"configuration {path} is not a mapping; its keys are data, model, head, tuning, train")
     return raw
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings laid over each other, the last wins."""
+    """Return nested mappings merged; of two values for one key the last wins."""
     out: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
-            below = out.get(key)
-            out[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+            before = out.get(key)
+            out[key] = merge(before, value) if isinstance(before, dict) and isinstance(value, Mapping) else value
     return out
 
 
 def assignment(text: str) -> dict[str, Any]:
-    """`train.epochs=3` as {"train": {"epochs": 3}}; the value is YAML."""
+    """Return `train.epochs=3` as {"train": {"epochs": 3}}; the value is YAML."""
     import yaml
 
     key, equals, value = text.partition("=")
@@ -205,45 +206,49 @@ def assignment(text: str) -> dict[str, Any]:
     try:
         nested: Any = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise UsageError(f"--set {text}: {value!r} is no YAML value") from None
-    for part in reversed(key.strip().split(".")):
-        nested = {part: nested}
+        raise UsageError(f"--set {text}: {value!r} is not a YAML value") from None
+    for section in reversed(key.strip().split(".")):
+        nested = {section: nested}
     out: dict[str, Any] = nested
     return out
 
 
 def resolve(raw: Mapping[str, Any], where: str = "the configuration") -> RunConfig:
-    """A RunConfig from nested mappings; whatever is missing takes its owner's default.
+    """Return the RunConfig of nested mappings; a missing option takes its default.
 
     Raises:
         UsageError: for an unknown key or name, or a value of the wrong type or range.
     """
-    _known(raw, ("data", "model", "head", "tuning", "train"), where)
+    _refuse_unknown(raw, ("data", "model", "head", "tuning", "train"), where)
     model = raw.get("model", DEFAULT_MODEL)
     if not isinstance(model, str) or not model:
         raise UsageError(f"{where}: model must be a name or a folder, not {model!r}")
     return RunConfig(
         data=options(DataConfig, mapping(raw, "data", where), f"{where}, data"),
         model=model,
-        head=_part(plugins.HEADS, mapping(raw, "head", where), "classify", f"{where}, head"),
-        tuning=_part(plugins.TUNING, mapping(raw, "tuning", where), "lora", f"{where}, tuning"),
+        head=_plugin_config(plugins.HEADS, mapping(raw, "head", where), "classify", f"{where}, head"),
+        tuning=_plugin_config(plugins.TUNING, mapping(raw, "tuning", where), "lora", f"{where}, tuning"),
         train=options(TrainConfig, mapping(raw, "train", where), f"{where}, train"),
     )
 
 
-def options(owner: Any, raw: Mapping[str, Any], where: str) -> Any:
-    """`owner`, a dataclass, from a mapping, each value checked against its type.
+def options(owner: type[T], raw: Mapping[str, Any], where: str) -> T:
+    """Return an instance of the dataclass `owner` from a mapping, each value checked against its field's type.
 
     Raises:
         UsageError: for an unknown key or a value of the wrong type.
     """
     types_of = typing.get_type_hints(owner)
-    _known(raw, [f.name for f in dataclasses.fields(owner)], where)
+    _refuse_unknown(raw, [f.name for f in dataclasses.fields(owner)], where)  # type: ignore[arg-type]
     return owner(**{key: typed(value, types_of[key], f"{where}.{key}") for key, value in raw.items()})
 
 
-def typed(value: Any, kind: Any, where: str) -> Any:
-    """`value` as `kind` (int, float, bool, str, tuple of str, or one of them or None)."""
+def typed(value: object, kind: Any, where: str) -> object:
+    """Return `value` as `kind`: int, float, bool, str, a tuple of str, or the union of one of these and None.
+
+    Raises:
+        UsageError: for a value of another type.
+    """
     if isinstance(kind, types.UnionType):
         if value is None:
             return None
@@ -251,37 +256,41 @@ def typed(value: Any, kind: Any, where: str) -> Any:
     if typing.get_origin(kind) is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
-            raise UsageError(f"{where}: {value!r} is no list of names")
+            raise UsageError(f"{where}: {value!r} is not a list of names")
         return tuple(item.strip() for item in items)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):  # it stays text, which is refused below
+        with contextlib.suppress(ValueError):  # a text that is no number is refused below
             value = float(value)  # YAML 1.1 reads 1e-3 as text
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise UsageError(f"{where}: {value!r} is no {kind.__name__}")
+        raise UsageError(f"{where}: {value!r} is not of type {kind.__name__}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{where}: {value} is no finite number")
+        raise UsageError(f"{where}: {value} is not a finite number")
     return value
 
 
-def _part(package: str, raw: Mapping[str, Any], default: str, where: str) -> Part:
+def _plugin_config(package: str, raw: Mapping[str, Any], default: str, where: str) -> PluginConfig:
     name = raw.get("name", default)
     module = plugins.load(package, str(name))
     rest = {key: value for key, value in raw.items() if key != "name"}
     chosen = options(module.Config, rest, f"{where} ({name})")
-    if getattr(chosen, "lr", 1.0) <= 0:
+    if package == plugins.TUNING and module.TRAINS and chosen.lr <= 0:
         raise UsageError(f"{where} ({name}).lr: {chosen.lr}; a learning rate is above 0")
-    return Part(str(name), chosen)
+    return PluginConfig(str(name), chosen)
 
 
 def mapping(raw: Mapping[str, Any], key: str, where: str = "the configuration") -> Mapping[str, Any]:
-    """A section of a raw configuration; empty where it is missing, a UsageError where it is no mapping."""
+    """Return a section of a raw configuration, empty where it is missing.
+
+    Raises:
+        UsageError: where it is not a mapping.
+    """
     value = raw.get(key) or {}
     if not isinstance(value, Mapping):
         raise UsageError(f"{where}: {key} must be a mapping, not {value!r}")
     return value
 
 
-def _known(raw: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def _refuse_unknown(raw: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for key in raw:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)

@@ -1,4 +1,4 @@
-"""Parts found by file name: the name of a file in a package is its name on the command line.
+"""Find plug-ins by file name: the name of a file in a package is its name on the command line.
 
 Names are listed from disk, nothing is imported to list them, and only the chosen file is imported. To add a layout, a
 base, a head or a tuning method is to add one file.
@@ -17,23 +17,25 @@ BASES = "cxr_ft.model.bases"
 HEADS = "cxr_ft.model.heads"
 TUNING = "cxr_ft.model.tuning"
 TRACKERS = "cxr_ft.run.trackers"
+_KINDS = {LAYOUTS: "layout", BASES: "base", HEADS: "task", TUNING: "method", TRACKERS: "tracker"}
 
 
 @cache
 def choices(package: str) -> tuple[str, ...]:
-    """The sorted names of the plug-ins in `package`; files that begin with an underscore are helpers."""
+    """Return the sorted names of the plug-ins in `package`; files that begin with an underscore are helpers."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError(f"{package} is no package")
-    found = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    names = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
+    return tuple(sorted(name for name in names if not name.startswith("_")))
 
 
 def load(package: str, name: str) -> ModuleType:
-    """Import the plug-in `name`; an unknown name is a UsageError that lists the known ones."""
+    """Import and return the plug-in `name`.
+
+    Raises:
+        UsageError: for an unknown name, with the known ones.
+    """
     if name not in choices(package):
-        kind = {LAYOUTS: "layout", BASES: "base", HEADS: "task", TUNING: "method", TRACKERS: "tracker"}.get(
-            package, "plug-in"
-        )
-        raise unknown(kind, name, choices(package))
+        raise unknown(_KINDS.get(package, "plug-in"), name, choices(package))
     return importlib.import_module(f"{package}.{name}")

@@ -1,4 +1,4 @@
-"""One progress display with an ETA, on standard error, for everything that takes long."""
+"""Show progress with an ETA, on standard error."""
 
 import sys
 import time
@@ -10,45 +10,46 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
-#: Where standard error is no terminal (a log), a line at most this often, in seconds.
+#: Least seconds between two lines where standard error is not a terminal (a log).
 LOG_EVERY = 10.0
-#: The display that is on; bars inside a bar become further lines of it, since a terminal has room for one display.
+#: The live display, at most one. It is module state because there is one terminal: rich refuses a second live display,
+#: and code that opens a bar does not know whether it runs inside another one. Inner bars become lines of the display.
 _displays: "list[Progress]" = []
 
 
 class Bar(Protocol):
-    """What a long piece of work calls."""
+    """A progress bar, advanced by the work that it shows."""
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Say that `steps` more are done; `note` stands behind the bar (a loss, say)."""
+        """Add `steps` to the steps done; `note` is shown behind the bar (a loss, for example)."""
 
 
 @contextmanager
-def bar(what: str, total: int) -> Iterator[Bar]:
-    """A bar of `total` steps: on a terminal it moves, in a log it is a line now and then."""
+def bar(title: str, total: int) -> Iterator[Bar]:
+    """Yield a bar of `total` steps: on a terminal it moves, in a log it is a line every LOG_EVERY seconds."""
     if not sys.stderr.isatty():
-        yield _Log(what, total)
+        yield _Log(title, total)
     elif _displays:
-        yield from _line(_displays[-1], what, total)
+        yield from _line(_displays[-1], title, total)
     else:
         with _display() as progress:
             _displays.append(progress)
             try:
-                yield from _line(progress, what, total)
+                yield from _line(progress, title, total)
             finally:
                 _displays.pop()
 
 
-def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
     """Yield `items` under a bar."""
-    with bar(what, total) as progress:
+    with bar(title, total) as progress:
         for item in items:
             yield item
             progress.advance()
 
 
-def _line(display: "Progress", what: str, total: int) -> Iterator[Bar]:
-    task = display.add_task(what, total=total, note="")
+def _line(display: "Progress", title: str, total: int) -> Iterator[Bar]:
+    task = display.add_task(title, total=total, note="")
 
     class Line:
         def advance(self, steps: int = 1, note: str = "") -> None:
@@ -57,7 +58,7 @@ def _line(display: "Progress", what: str, total: int) -> Iterator[Bar]:
     try:
         yield Line()
     finally:
-        # A line inside a bar has had its say; the outermost one stays to be read.
+        # The line of an inner bar goes with its work; the outermost one stays.
         display.update(task, visible=display.tasks[0].id == task)
 
 
@@ -78,15 +79,15 @@ def _display() -> "Progress":
 
 
 class _Log:
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
-        self.start = self.said = time.monotonic()
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total, self.done = title, total, 0
+        self.start = self.printed = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self.done += steps
         now = time.monotonic()
-        if now - self.said < LOG_EVERY:
+        if now - self.printed < LOG_EVERY:
             return
-        self.said = now
+        self.printed = now
         left = (now - self.start) * (self.total - self.done) / max(self.done, 1)
-        print(f"{self.what}: {self.done}/{self.total}, ETA {left:.0f} s {note}".rstrip(), file=sys.stderr, flush=True)
+        print(f"{self.title}: {self.done}/{self.total}, ETA {left:.0f} s {note}".rstrip(), file=sys.stderr, flush=True)

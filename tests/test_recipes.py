@@ -165,10 +165,12 @@ def test_git_base_has_as_many_parameters_on_each_side():
 
 def test_tiny_splits_are_made_once_and_say_where_they_are_from():
     wanted = recipe.TinySplits(source="texts:reviews,rows=120", layout="imdb", per_label=40)
-    folder = recipe.made(wanted)
+    folder = recipe.ensure_splits(wanted)
     before = (folder / "manifest.json").stat().st_mtime_ns
-    assert recipe.made(wanted) == folder and (folder / "manifest.json").stat().st_mtime_ns == before
-    assert recipe.made(recipe.TinySplits(source="texts:reviews,rows=120", layout="imdb", per_label=30)) != folder
+    assert recipe.ensure_splits(wanted) == folder and (folder / "manifest.json").stat().st_mtime_ns == before
+    assert (
+        recipe.ensure_splits(recipe.TinySplits(source="texts:reviews,rows=120", layout="imdb", per_label=30)) != folder
+    )
     splits = manifest.read(folder)
     assert set(splits.manifest["leaks"].values()) == {0}
     assert splits.card.labels == ("negative", "positive")

@@ -1,4 +1,4 @@
-"""What every command does alike: one line for bad input, exit codes, the parser."""
+"""Share among the commands: the parser, exit codes, one line for bad input."""
 
 import argparse
 import signal
@@ -14,16 +14,16 @@ DONE, FOUND, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Defaults behind the help, where there is one."""
+    """Show a flag's default after its help, where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # By identity: 0 is a default worth showing, and equals False.
-        unsaid = action.default is None or action.default is False or action.default == []
-        return action.help if unsaid else super()._get_help_string(action)
+        # By identity: 0 equals False, and is a default worth showing.
+        hidden = action.default is None or action.default is False or action.default == []
+        return action.help if hidden else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that answers bad input with one line, and shows no abbreviations."""
+    """An ArgumentParser that reports bad input in one line and accepts no abbreviated flags."""
 
     def __init__(self, prog: str, description: str, *, add_help: bool = True) -> None:
         super().__init__(
@@ -35,14 +35,14 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Leave by a UsageError, which `guarded` prints."""
+        """Raise a UsageError, which `guarded` prints."""
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 def guarded(prog: str, work: Callable[[], int]) -> int:
-    """Run `work`; bad input is one line on standard error and exit code 2, an interrupt or a SIGTERM 130."""
+    """Run `work` and return its exit code; bad input prints a line and returns 2, an interrupt or SIGTERM 130."""
     try:
-        # Schedulers end a job by SIGTERM: clean up and record as for an interrupt.
+        # Schedulers end a job by SIGTERM: clean up and record it as for Ctrl-C.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         return work()
@@ -50,24 +50,24 @@ def guarded(prog: str, work: Callable[[], int]) -> int:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted; the same command goes on where it was", file=sys.stderr)
+        print(f"{prog}: interrupted; the same command continues where it stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (head, less) has left: nothing more to say, and nothing to say it to.
+        # The reader of our output (head, less) has ended. Python would print the error again at exit: close the stream.
         sys.stderr.close()
         return DONE
 
 
 def words(text: str) -> tuple[str, ...]:
-    """`a,b` as ("a", "b")."""
+    """Return `a,b` as ("a", "b")."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def numbers(text: str, flag: str) -> tuple[int, ...]:
-    """`0,1,2` as numbers.
+    """Return `0,1,2` as numbers.
 
     Raises:
-        UsageError: where it is no list of whole numbers.
+        UsageError: where it is not a list of whole numbers.
     """
     try:
         return tuple(int(word) for word in words(text))

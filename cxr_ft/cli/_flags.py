@@ -1,17 +1,20 @@
-"""Flags that follow from a plug-in's own Config, so that a new method or task brings its flags with its file."""
+"""Make flags from a plug-in's own Config, so that a new method brings its flags with its file."""
 
 import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_ft import config, plugins
 from cxr_ft.cli._command import Parser
 
+if TYPE_CHECKING:
+    from cxr_ft.run.trackers import Tracking
+
 
 def common(p: argparse.ArgumentParser) -> None:
-    """The flags of a run that do not depend on the method."""
+    """Add the flags of a run that do not depend on the method."""
     p.add_argument("--splits", metavar="DIR", help="folder that cxr-split wrote (default: the phantom's)")
     p.add_argument(
         "--model", metavar="NAME", help=f"shipped name, folder or hub name (default: {config.DEFAULT_MODEL})"
@@ -25,44 +28,46 @@ def common(p: argparse.ArgumentParser) -> None:
     )
 
 
-def ray(p: argparse.ArgumentParser, what: str) -> None:
-    """The flag of a Ray cluster that does `what`; in the arguments only where it is given, without an address empty."""
+def ray(p: argparse.ArgumentParser, work: str) -> None:
+    """Add --ray, which does `work` on a cluster; the argument is absent without the flag, empty without an address."""
     p.add_argument(
         "--ray",
         nargs="?",
         const="",
         default=argparse.SUPPRESS,
         metavar="ADDRESS",
-        help=f"{what} on a Ray cluster (default: this machine's, or a new one)",
+        help=f"{work} on a Ray cluster (default: this machine's, or a new one)",
     )
 
 
 def trackers(p: argparse.ArgumentParser) -> None:
-    """The flags of following a run."""
+    """Add the flags of a tracker."""
     known = ", ".join(plugins.choices(plugins.TRACKERS))
-    p.add_argument("--track", metavar="NAME", help=f"follow it in {known} (default: nowhere)")
-    p.add_argument(
-        "--include-data", action="store_true", help="let predictions, texts and images go to the tracker, too"
-    )
+    p.add_argument("--track", metavar="NAME", help=f"send numbers to a tracker: {known} (default: none)")
+    p.add_argument("--include-data", action="store_true", help="send predictions, texts and images to the tracker, too")
 
 
-def tracking(args: argparse.Namespace) -> Any:
-    """What the flags of `trackers` say."""
+def tracking(args: argparse.Namespace) -> "Tracking":
+    """Return the values of the flags of `trackers`."""
     from cxr_ft.run.trackers import Tracking
 
     return Tracking(name=args.track or "", include_data=args.include_data)
 
 
 def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
-    """cxr-train's parser with the flags of the method that `argv` (or its --config) names, and that method's name."""
+    """Return cxr-train's parser with the flags of the method that `argv` (or its --config) names, and that name."""
     first = Parser("cxr-train", "", add_help=False)
     first.add_argument("--method")
     first.add_argument("--config", type=Path)
     known, _ = first.parse_known_args(argv)
-    asked_help = {"-h", "--help"} & set(argv)
-    from_file = config.read_yaml(known.config).get("tuning") or {} if known.config and not asked_help else {}
+    # --help must work with a broken or missing file.
+    wants_help = {"-h", "--help"} & set(argv)
+    from_file = config.read_yaml(known.config).get("tuning") or {} if known.config and not wants_help else {}
     method = known.method or (from_file.get("name") if isinstance(from_file, dict) else None) or "lora"
-    p = Parser("cxr-train", "Fine-tune a base on splits: train, choose on val, save, reload, test once.")
+    p = Parser(
+        "cxr-train",
+        "Fine-tune a base on splits: train, choose the best epoch on val, save, reload, test once.",
+    )
     common(p)
     p.add_argument(
         "--method", metavar="NAME", help=f"one of {', '.join(plugins.choices(plugins.TUNING))} (default: lora)"
@@ -70,7 +75,7 @@ def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
     p.add_argument("--seed", type=int, metavar="S", help="seed of the run (default: 0)")
     p.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/...)")
     trackers(p)
-    p.add_argument("--plan", action="store_true", help="say what would be trained, without data and weights, and stop")
+    p.add_argument("--plan", action="store_true", help="print what would be trained and stop, without data and weights")
     group = p.add_argument_group(f"options of method {method}")
     for field in dataclasses.fields(plugins.load(plugins.TUNING, str(method)).Config):
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
@@ -82,7 +87,7 @@ def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
 
 
 def raw_config(args: argparse.Namespace) -> dict[str, Any]:
-    """Defaults < --config < flags < --set, as nested mappings for `config.resolve`."""
+    """Return defaults < --config < flags < --set as nested mappings for `config.resolve`."""
     layers = [config.read_yaml(args.config)] if args.config else []
     flags: dict[str, Any] = {}
     places = {
@@ -103,7 +108,7 @@ def raw_config(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _without_other_options(layer: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """A file's options of one method mean nothing to another one that a flag names: they go with the name."""
+    """Return the file's layer without the options of a head or method that a flag replaces by another one."""
     out = dict(layer)
     for part in ("head", "tuning"):
         name, own = flags.get(part, {}).get("name"), out.get(part)

@@ -1,21 +1,29 @@
-"""cxr-ablate: a grid of methods, target modules, ranks and seeds."""
+"""Train a grid of methods, target modules, ranks and seeds: the command cxr-ablate."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_ft import config
 from cxr_ft.cli._command import DONE, FOUND, Parser, guarded, numbers, words
 from cxr_ft.cli._flags import common, raw_config, ray, trackers, tracking
 from cxr_ft.errors import UsageError
 
+if TYPE_CHECKING:
+    from cxr_ft.run.ablation.workers import Execute
+    from cxr_ft.run.trackers import Tracking
+
 
 def parser() -> Parser:
     """The command's flags."""
-    p = Parser("cxr-ablate", "Train a grid of runs, skip finished ones, survive failed ones, and write their CSV.")
+    p = Parser("cxr-ablate", "Train a grid of runs, skip finished ones, continue after failures, and write tables.")
     p.add_argument(
-        "grid", nargs="?", type=Path, metavar="GRID.yaml", help="a configuration with a key grid: lists by name"
+        "grid",
+        nargs="?",
+        type=Path,
+        metavar="GRID.yaml",
+        help="a configuration with a key grid: names and lists",
     )
     p.add_argument(
         "--tiny", action="store_true", help="the recipe's own tiny form: embedded data, offline, about a minute"
@@ -25,24 +33,28 @@ def parser() -> Parser:
     p.add_argument("--rank", metavar="4,8", help="ranks")
     p.add_argument("--seeds", metavar="0,1,2", help="seeds (default: 0)")
     p.add_argument("--tries", type=int, metavar="N", help="learning rates tried for each method, on val (default: 1)")
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the run folders go")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the run folders")
     p.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one a CUDA device)")
     ray(p, "train the runs")
-    p.add_argument("--suggest", action="store_true", help="find targets and ranks within --budget and try them")
-    p.add_argument("--budget", metavar="500k", help="with --suggest: trained parameters of the adapter")
+    p.add_argument(
+        "--suggest",
+        action="store_true",
+        help="propose targets and a rank within --budget and test them",
+    )
+    p.add_argument("--budget", metavar="500k", help="with --suggest: largest number of parameters of the adapter")
     trackers(p)
     common(p)
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, 1 where a run failed, 2 for bad input."""
+    """Run the command; return 0, 1 where a run failed, or 2 for bad input."""
     return guarded("cxr-ablate", lambda: _main(argv))
 
 
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
-    follows = tracking(args)
+    tracker = tracking(args)
     file = _file(args)
     varied, tries = _grid(args, file.pop("grid", {}) or {})
     raw = config.merge(file, raw_config(args))
@@ -50,15 +62,15 @@ def _main(argv: Sequence[str] | None) -> int:
         from cxr_ft.data import manifest
 
         splits = manifest.default_splits()
-        print(f"no --splits given: the phantom's, in {splits}")
+        print(f"no --splits: using the phantom's, {splits}")
         raw = config.merge(raw, {"data": {"splits": str(splits)}})
     if args.suggest:
-        return _suggest(args, raw, varied, follows)
+        return _suggest(args, raw, varied, tracker)
     from cxr_ft.run.ablation import ablate, grid
 
     cells = grid.cells(raw, varied)
     print(f"{len(cells)} runs into {args.out}: {', '.join(cells)}")
-    done = ablate.run(cells, args.out, tries=tries, carry_out=_carry_out(args, follows), tracking=follows)
+    done = ablate.run(cells, args.out, tries=tries, execute=_executor(args, tracker), tracking=tracker)
     failed = [result for result in done if result.status != "success"]
     print(f"{len(done) - len(failed)} of {len(done)} runs succeeded; {args.out / 'ablation.csv'}")
     for result in failed:
@@ -67,9 +79,9 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _file(args: argparse.Namespace) -> dict[str, Any]:
-    """What GRID.yaml says, in its tiny form where so asked; that form's splits only where no others are given."""
+    """Return the content of GRID.yaml, with --tiny in its tiny form; --splits replaces that form's splits."""
     if args.tiny and not args.grid:
-        raise UsageError("--tiny is a form of a recipe: give its file, as configs/imdb_distilbert.yaml")
+        raise UsageError("--tiny needs the file of a recipe, as configs/imdb_distilbert.yaml")
     if not args.grid:
         return {}
     if not args.tiny:
@@ -80,23 +92,23 @@ def _file(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _grid(args: argparse.Namespace, written: Any) -> tuple[dict[str, Any], int]:
-    """What is varied, and how many learning rates are tried."""
+    """Return what is varied, and the number of learning rates tried for each method."""
     varied = {**_lists(written, args.grid), **_from_flags(args)}
     tries = args.tries if args.tries is not None else varied.pop("tries", 1)
     if not isinstance(tries, int) or isinstance(tries, bool) or tries < 1:
-        raise UsageError(f"tries: {tries!r}; give how many learning rates to try, 1 or more")
+        raise UsageError(f"tries: {tries!r}; give the number of learning rates to try, 1 or more")
     return {key: value for key, value in varied.items() if key != "tries"}, tries
 
 
-def _carry_out(args: argparse.Namespace, follows: Any) -> Any:
+def _executor(args: argparse.Namespace, tracker: "Tracking") -> "Execute":
     import functools
 
     from cxr_ft.run.ablation import workers
 
     if "ray" in args:
         if args.jobs is not None:
-            raise UsageError("--jobs is for this machine; a Ray cluster decides itself how many runs it has room for")
-        return workers.on_ray(args.ray or None, follows)
+            raise UsageError("--jobs is for this machine; a Ray cluster decides itself how many runs train at a time")
+        return workers.on_ray(args.ray or None, tracker)
     import torch
 
     devices = torch.cuda.device_count()
@@ -104,25 +116,24 @@ def _carry_out(args: argparse.Namespace, follows: Any) -> Any:
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: give 1 or more")
     if jobs == 1:
-        return functools.partial(workers.run_sequential, tracking=follows)
-    return workers.run_parallel(jobs, devices, follows)
+        return functools.partial(workers.run_sequential, tracking=tracker)
+    return workers.run_parallel(jobs, devices, tracker)
 
 
-def _suggest(args: argparse.Namespace, raw: dict[str, Any], varied: dict[str, Any], follows: Any) -> int:
+def _suggest(args: argparse.Namespace, raw: dict[str, Any], varied: dict[str, Any], tracker: "Tracking") -> int:
     from cxr_ft.run.ablation import suggest
 
     if not args.budget:
-        raise UsageError("--suggest needs --budget, the adapter's parameters, as 500k")
+        raise UsageError("--suggest needs --budget, a number of parameters, as 500k")
     if extra := sorted(varied.keys() - {"seeds"}):
         raise UsageError(f"--suggest chooses {', '.join(extra)} itself; leave it out")
-    told = suggest.run(raw, _count(args.budget), varied.get("seeds", [0]), args.out, _carry_out(args, follows))
-    for line in told:
-        print(line)
+    sentences = suggest.run(raw, _count(args.budget), varied.get("seeds", [0]), args.out, _executor(args, tracker))
+    print("\n".join(sentences))
     return DONE
 
 
 def _count(text: str) -> int:
-    """`500k`, `1.5M` or `147456` as a number of parameters."""
+    """Return `500k`, `1.5M` or `147456` as a number of parameters."""
     scale = {"k": 10**3, "m": 10**6}.get(text[-1:].lower(), 1)
     try:
         count = round(float(text[:-1] if scale > 1 else text) * scale)

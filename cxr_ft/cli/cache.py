@@ -1,4 +1,4 @@
-"""cxr-cache: decode the images of some splits beforehand, on several machines if need be."""
+"""Fill the pixel cache before training: the command cxr-cache."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ def parser() -> Parser:
     """The command's flags."""
     p = Parser(
         "cxr-cache",
-        "Decode the images of some splits into the pixel cache that training uses. Training does so itself where none "
-        "is there; this is for doing it beforehand, or in parts on several machines that share the cache folder.",
+        "Decode the images of splits into the pixel cache. Training does so itself where images are missing; this "
+        "command does it beforehand, or in parts on several machines that share the cache folder.",
     )
     p.add_argument("splits", type=Path, help="folder that cxr-split wrote")
     p.add_argument("--size", type=int, required=True, default=argparse.SUPPRESS, help="image side of the base, as 224")
     p.add_argument("--shard", default="1/1", metavar="I/N", help="this machine's part of the work")
     p.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core, 16 at most)")
-    p.add_argument("--root", metavar="DIR", help="where the images lie now (default: where the manifest says)")
-    ray(p, "do it")
+    p.add_argument("--root", metavar="DIR", help="folder of the images (default: the one in the manifest)")
+    ray(p, "decode the images")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 for bad input."""
+    """Run the command; return 0, or 2 for bad input."""
     return guarded("cxr-cache", lambda: _run(argv))
 
 
@@ -39,13 +39,13 @@ def _run(argv: Sequence[str] | None) -> int:
         from cxr_ft.errors import UsageError
 
         if part != (1, 1) or args.workers is not None:
-            raise UsageError("--shard and --workers do not go with --ray, which shares out the work itself")
+            raise UsageError("--shard and --workers cannot be combined with --ray, which distributes the work itself")
         built = build_on_ray(args.splits, args.size, args.ray or None, args.root)
     else:
         built = cache.build(args.splits, args.size, part, args.workers, args.root)
     print(
-        f"{built.folder}: {built.images} images in {built.shards} shards; {built.made} made now, {built.found} found, "
-        f"{built.mended} mended, {built.missing} still missing"
+        f"{built.folder}: {built.images} images in {built.shards} shards; {built.made} made, {built.found} existed, "
+        f"{built.mended} repaired, {built.missing} still missing"
     )
     return DONE
 

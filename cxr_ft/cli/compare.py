@@ -1,4 +1,4 @@
-"""cxr-compare: runs set side by side in one page."""
+"""Compare runs in one page: the command cxr-compare."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,15 +24,15 @@ def parser() -> Parser:
         type=float,
         default=0.01,
         metavar="M",
-        help="how much worse than full fine-tuning is still as good, in the primary metric (default: %(default)s)",
+        help="non-inferiority margin against full fine-tuning, in the primary metric (default: %(default)s)",
     )
-    p.add_argument("--published", type=Path, metavar="CSV", help="numbers of others with their protocol, shown in grey")
-    p.add_argument("--track", metavar="NAME", help="keep the page in a tracker, too (default: nowhere)")
+    p.add_argument("--published", type=Path, metavar="CSV", help="published numbers with their protocol, shown in grey")
+    p.add_argument("--track", metavar="NAME", help="also keep the page in this tracker (default: none)")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, 2 for bad input."""
+    """Run the command; return 0, or 2 for bad input."""
     return guarded("cxr-compare", lambda: _main(argv))
 
 
@@ -44,7 +44,7 @@ def _main(argv: Sequence[str] | None) -> int:
     from cxr_ft.show.page import Options, write_page
 
     if not 0 < args.margin < 1:
-        raise UsageError(f"--margin {args.margin:g}: give how much worse is still acceptable, from above 0 to below 1")
+        raise UsageError(f"--margin {args.margin:g}: give an acceptable difference, from above 0 to below 1")
     others = published.read(args.published) if args.published else []
     asked = tuple(map(str, args.runs))
     options = Options(include_data=args.include_data, margin=args.margin, published=others, asked=asked)

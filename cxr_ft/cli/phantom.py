@@ -1,4 +1,4 @@
-"""cxr-phantom: a synthetic chest X-ray archive in MIMIC-CXR's layout, with known truth."""
+"""Write a synthetic chest X-ray archive in MIMIC-CXR's layout, with known truth: the command cxr-phantom."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def parser() -> Parser:
     )
     p.add_argument("--subjects", type=int, default=200, metavar="N", help="how many subjects")
     p.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same bytes")
-    p.add_argument("--size", type=int, default=512, metavar="PIXELS", help="short side of the films")
+    p.add_argument("--size", type=int, default=512, metavar="PIXELS", help="short side of the images")
     p.add_argument("--workers", type=int, default=1, metavar="N", help="processes; the bytes do not depend on it")
     p.add_argument(
         "--bias",
@@ -31,7 +31,7 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 for bad input."""
+    """Run the command; return 0, or 2 for bad input."""
     return guarded("cxr-phantom", lambda: _run(argv))
 
 
@@ -41,7 +41,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
     planted = biases.parsed(dict(_pair(text) for text in vars(args).get("bias", [])), "--bias")
     make_archive(args.out, args.subjects, args.seed, args.size, args.workers, biases=planted)
-    print(f"{args.out}: {_counts(args.out)}, seed {args.seed}; synthetic, no patient")
+    print(f"{args.out}: {_counts(args.out)}, seed {args.seed}; synthetic, no patient data")
     return DONE
 
 

@@ -1,9 +1,10 @@
-"""cxr-predict: a saved run on single images."""
+"""Predict single images with a saved run: the command cxr-predict."""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cxr_ft.cli._command import DONE, FOUND, Parser, guarded
 from cxr_ft.errors import UsageError
@@ -11,7 +12,10 @@ from cxr_ft.errors import UsageError
 
 def parser() -> Parser:
     """The command's flags."""
-    p = Parser("cxr-predict", "Predict single images (DICOM, PNG, JPEG). For research; no medical device.")
+    p = Parser(
+        "cxr-predict",
+        "Predict single images (DICOM, PNG, JPEG). For research; not a medical device.",
+    )
     p.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     p.add_argument("files", type=Path, nargs="+", metavar="FILE", help="images")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -19,14 +23,14 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, 1 where an image could not be read, 2 for bad input."""
+    """Run the command; return 0, 1 where an image could not be read, or 2 for bad input."""
     return guarded("cxr-predict", lambda: _main(argv))
 
 
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     if missing := [file for file in args.files if not file.is_file()]:
-        raise UsageError(f"{missing[0]} is no file; give images (DICOM, PNG, JPEG)")
+        raise UsageError(f"{missing[0]} is not a file; give images (DICOM, PNG, JPEG)")
     from cxr_ft.data.dicom import DicomError
     from cxr_ft.run.evaluation.predictor import Predictor
 
@@ -43,11 +47,11 @@ def _main(argv: Sequence[str] | None) -> int:
             refused += 1
             print(f"{file}: cannot be read: {answer['refused']}", file=sys.stderr)
         elif not args.json:
-            print(f"{file}: {_words(answer)}", flush=True)
+            print(f"{file}: {_prediction_line(answer)}", flush=True)
     return FOUND if refused else DONE
 
 
-def _words(answer: dict) -> str:  # type: ignore[type-arg]
+def _prediction_line(answer: Mapping[str, Any]) -> str:
     ranked = sorted(answer.get("scores", {}).items(), key=lambda item: -item[1])
     scores = ", ".join(f"{name} {score:.3f}{' +' if name in answer['positive'] else ''}" for name, score in ranked)
     return "; ".join(part for part in (str(answer.get("report", "")), scores) if part)

@@ -1,4 +1,4 @@
-"""cxr-split: an archive to balanced, subject-disjoint split CSVs, or an audit of anybody's."""
+"""Compile an archive into balanced, subject-disjoint splits, or audit existing ones: the command cxr-split."""
 
 import argparse
 import sys
@@ -30,16 +30,20 @@ def parser() -> Parser:
         help=f"how the archive is laid out: {', '.join(plugins.choices(plugins.LAYOUTS))}",
     )
     p.add_argument(
-        "--per-label", type=int, default=5000, metavar="N", help="images wanted of each label, over the three sides"
+        "--per-label",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="images requested for each label, in all splits",
     )
-    p.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="where the CSVs go (needed)")
-    p.add_argument("--seed", type=int, default=0, metavar="S", help="which images are taken among equals")
+    p.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="folder for the CSVs (required)")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the choice among equivalent images")
     p.add_argument("--ratios", default="70/15/15", help="train/val/test in percent")
     p.add_argument("--views", default="frontal", help=f"one of {', '.join(VIEWS)}")
-    p.add_argument("--uncertain", default="ignore", help="what -1 counts as: ignore (masked), positive, negative")
-    p.add_argument("--blank", default="negative", help="what no mention counts as: negative, ignore (masked)")
-    p.add_argument("--unit", default="image", help="what a row is: image, study")
-    p.add_argument("--official", action="store_true", help="keep the data's own split; quotas for train only")
+    p.add_argument("--uncertain", default="ignore", help="what -1 means: ignore (masked), positive, negative")
+    p.add_argument("--blank", default="negative", help="what a blank means: negative, ignore (masked)")
+    p.add_argument("--unit", default="image", help="unit of a row: image, study")
+    p.add_argument("--official", action="store_true", help="keep the data set's official split; quotas for train only")
     p.add_argument("--text", default="mini_report", help=f"text columns: {', '.join(TEXTS)}")
     p.add_argument(
         "--audit",
@@ -47,25 +51,25 @@ def parser() -> Parser:
         type=Path,
         default=argparse.SUPPRESS,
         metavar="CSV",
-        help="look for leaks and confounds in any split instead",
+        help="instead, search existing CSVs for leaks and confounds",
     )
     p.add_argument(
         "--root",
         default=argparse.SUPPRESS,
         metavar="DIR",
-        help="where the images lie: of a database; with --audit (default: what the manifest says, or the CSV's folder)",
+        help="folder of the images: of a database; with --audit (default: the manifest's, or the CSV's folder)",
     )
     p.add_argument(
         "--bigquery-endpoint",
         default=argparse.SUPPRESS,
         metavar="URL",
-        help="ask this server, an emulator's say, for bigquery:// tables, without credentials",
+        help="server for bigquery:// tables, such as an emulator, without credentials",
     )
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, 1 where the audit found a leak, 2 for bad input."""
+    """Run the command; return 0, 1 where the audit found a leak, or 2 for bad input."""
     return guarded("cxr-split", lambda: _uninterrupted(argv))
 
 
@@ -73,15 +77,15 @@ def _uninterrupted(argv: Sequence[str] | None) -> int:
     try:
         return _main(argv)
     except KeyboardInterrupt:
-        # Nothing of this command is kept for the next time, so `guarded`'s words would not be true.
-        print("cxr-split: interrupted; the same command begins from the start", file=sys.stderr)
+        # This command keeps no partial work, so the message of `guarded` would be wrong.
+        print("cxr-split: interrupted; the same command starts again from the beginning", file=sys.stderr)
         return INTERRUPTED
 
 
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     if "audit" in args and "bigquery_endpoint" in args:
-        raise UsageError("--bigquery-endpoint goes with SOURCE; --audit reads files")
+        raise UsageError("--bigquery-endpoint needs SOURCE; --audit reads files")
     if "audit" in args:
         return _audit(args.audit, getattr(args, "root", None))
     if "source" not in args or "out" not in args:
@@ -124,8 +128,8 @@ def _say(made: Mapping[str, Any], out: Path) -> None:
     for name, row in made["labels"].items():
         numbers = [row[key] for key in ("available", "train", "val", "test", "test_natural")]
         table.add_row(escape(name), *map(str, numbers))
-    table.add_row("rows", str(counts["eligible"]), *(str(rows[side]) for side in rows), style="bold")
-    table.add_row("subjects", "", *(str(subjects[side]) for side in subjects), style="bold")
+    table.add_row("rows", str(counts["eligible"]), *(str(rows[split]) for split in rows), style="bold")
+    table.add_row("subjects", "", *(str(subjects[split]) for split in subjects), style="bold")
     console.print(table)
     if made["short_labels"]:
         short = escape(", ".join(made["short_labels"]))

@@ -1,22 +1,24 @@
-"""cxr-train: one run."""
+"""Train one run: the command cxr-train."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft import config
 from cxr_ft.cli._command import DONE, FOUND, guarded
 from cxr_ft.cli._flags import raw_config, tracking, train_parser
+from cxr_ft.cli._printed import forecast_lines, metrics_line
 from cxr_ft.errors import TrainingError
 
 if TYPE_CHECKING:
+    from cxr_ft.run.record.export import Drift
     from cxr_ft.run.record.result_parts import ParameterCount, TrainingPlan
     from cxr_ft.run.record.results import Result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, 1 where training failed, 2 for bad input."""
+    """Run the command; return 0, 1 where training failed, or 2 for bad input."""
     return guarded("cxr-train", lambda: _main(sys.argv[1:] if argv is None else argv))
 
 
@@ -25,11 +27,11 @@ def _main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--export",
         choices=("merged", "adapter"),
-        help="also write the run to RUN/export for transformers or PEFT alone: merged into the base, or beside it",
+        help="also write RUN/export for transformers or PEFT alone: merged into the base, or the adapter",
     )
     args = parser.parse_args(argv)
     resolved = config.resolve(raw_config(args), where=str(args.config or "the flags"))
-    follows = tracking(args)
+    tracker = tracking(args)
     if args.plan:
         return _plan(resolved)
     import dataclasses
@@ -38,7 +40,7 @@ def _main(argv: Sequence[str]) -> int:
 
     if not resolved.data.splits:
         splits = manifest.default_splits()
-        print(f"no --splits given: the phantom's, in {splits}")
+        print(f"no --splits: using the phantom's, {splits}")
         resolved = dataclasses.replace(resolved, data=dataclasses.replace(resolved.data, splits=str(splits)))
     from cxr_ft.run.training import train
 
@@ -47,35 +49,35 @@ def _main(argv: Sequence[str]) -> int:
         from cxr_ft.run.record import export
 
         export.check(resolved, args.export)
-    _say_plan(resolved, out)
+    _print_start(resolved, out)
     announced: list[TrainingPlan] = []
 
     def announce(planned: "TrainingPlan") -> None:
         announced.append(planned)
-        _say_trained(planned)
+        _print_plan(planned)
 
     try:
-        result = train.fit(resolved, out, announce=announce, tracking=follows)
+        result = train.fit(resolved, out, announce=announce, tracking=tracker)
     except TrainingError as error:
         print(f"cxr-train: failed: {error}", file=sys.stderr)
         return FOUND
     if not announced:
-        print("this very run is already there: nothing was trained")
-    _say(result, out)
+        print("the same run is already finished: nothing was trained")
+    _print_result(result, out)
     if args.export:
-        _say_export(*export.export(out, args.export))
+        _print_export(*export.export(out, args.export))
     return DONE
 
 
-def _say_export(folder: Path, drift: Any) -> None:
-    print(f"exported, with a README that says how to load it: {folder}")
+def _print_export(folder: Path, drift: "Drift | None") -> None:
+    print(f"exported, with a README with the code that loads it: {folder}")
     if drift is not None:
-        far = f"{drift.largest:.2g} at most, {drift.mean:.2g} on average"
-        print(f"merged logits on {drift.rows} rows of val differ by {far}")
+        sizes = f"{drift.largest:.2g} at most, {drift.mean:.2g} on average"
+        print(f"logits of the merged model on {drift.rows} rows of val differ by {sizes}")
 
 
 def default_out(resolved: config.RunConfig) -> Path:
-    """`runs/<splits>-<task>-<method>-<what distinguishes it>-s<seed>-<hash>`."""
+    """Return `runs/<splits>-<task>-<method>-<targets>-s<seed>-<hash>`."""
     tuning = resolved.tuning.to_json()
     targets = ".".join(tuning.get("targets") or ())
     words = [
@@ -89,7 +91,6 @@ def default_out(resolved: config.RunConfig) -> Path:
 
 
 def _plan(resolved: config.RunConfig) -> int:
-    from cxr_ft.cli import _plan
     from cxr_ft.data import manifest
     from cxr_ft.data.labels import CHEXPERT_14
     from cxr_ft.run.cost.run_forecast import forecast
@@ -107,26 +108,26 @@ def _plan(resolved: config.RunConfig) -> int:
     for name, value in resolved.tuning.to_json().items():
         if name != "name":
             print(f"  {name} = {','.join(value) if isinstance(value, list) else value}")
-    _say_trained(planned)
-    _plan.say(resolved, forecast(resolved, labels, multi_label, splits))
+    _print_plan(planned)
+    print("\n".join(forecast_lines(resolved, forecast(resolved, labels, multi_label, splits))))
     return DONE
 
 
-def _say_trained(planned: "TrainingPlan") -> None:
-    print(f"trained modules ({len(planned.modules)}):")
+def _print_plan(planned: "TrainingPlan") -> None:
+    print(f"trained modules ({len(planned['modules'])}):")
     for name in planned.modules:
         print(f"  {name}")
     for note in planned.notes:
         print(f"note: {note}")
-    _say_parameters(planned.parameters)
+    _print_parameters(planned.parameters)
 
 
-def _say_plan(resolved: config.RunConfig, out: Path) -> None:
-    what = f"{resolved.head.name} with {resolved.tuning.name} on {resolved.model}"
-    print(f"{what}, seed {resolved.train.seed}; run folder {out}")
+def _print_start(resolved: config.RunConfig, out: Path) -> None:
+    run = f"{resolved.head.name} with {resolved.tuning.name} on {resolved.model}"
+    print(f"{run}, seed {resolved.train.seed}; run folder {out}")
 
 
-def _say_parameters(count: "ParameterCount") -> None:
+def _print_parameters(count: "ParameterCount") -> None:
     share = 100 * count.trainable / count.total
     print(
         f"parameters: {count.trainable:,} trained of {count.total:,} ({share:.3f} %): "
@@ -134,20 +135,10 @@ def _say_parameters(count: "ParameterCount") -> None:
     )
 
 
-def _say(result: "Result", out: Path) -> None:
-    for side in ("train", "val", "test", "test_natural"):
-        print(f"{side:13}{_line(result.metrics.get(side) or {})}")
-    print(f"saved, reloaded in a fresh process, then tested: {out}")
-
-
-def _line(metrics: dict[str, Any]) -> str:
-    shown = {"loss": metrics.get("loss")}
-    if "macro" in metrics:
-        shown |= {f"macro {key}": metrics["macro"].get(key) for key in ("auroc", "ap", "f1", "accuracy")}
-    shown |= {
-        key: metrics.get(key) for key in ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct") if key in metrics
-    }
-    return "  ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in shown.items())
+def _print_result(result: "Result", out: Path) -> None:
+    for split in ("train", "val", "test", "test_natural"):
+        print(f"{split:13}{metrics_line(result.metrics.get(split) or {})}")
+    print(f"saved, reloaded in a fresh process, then evaluated on test: {out}")
 
 
 if __name__ == "__main__":

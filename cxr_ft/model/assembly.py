@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cxr_ft import plugins
-from cxr_ft.config import Part
+from cxr_ft.config import PluginConfig
 from cxr_ft.errors import UsageError, unknown
 from cxr_ft.model import methods
 
@@ -88,7 +88,7 @@ class ModelParts:
     base: "Base"
     head: "Head"
     model: "nn.Module"
-    tuning: Part
+    tuning: PluginConfig
 
 
 def build(config: "RunConfig", labels: tuple[str, ...], multi_label: bool, *, weights: bool = True) -> ModelParts:

@@ -143,7 +143,7 @@ def _result(task, method, seed, labels, metrics, changes):
             "train_seconds": 20.0 + trainable / 1e5,
             "parameters": {"trainable": trainable, "total": 22_900_000},
             "memory": {kind: int(value) for kind, value in memory.items()},
-            "artefact_bytes": 4 * trainable + 2000,
+            "saved_model_bytes": 4 * trainable + 2000,
         },
         history=[
             {

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Run grids of trainings and tabulate them."""

@@ -1,4 +1,4 @@
-"""A grid to the runs it means: methods x options x seeds, ranks matched in parameters where asked."""
+"""Expand a grid into runs: methods x options x seeds; `match` chooses ranks of equal numbers of parameters."""
 
 import dataclasses
 import itertools
@@ -8,22 +8,23 @@ from typing import Any
 from cxr_ft import config, plugins
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.errors import UsageError, unknown
+from cxr_ft.model import methods as tuning_methods
 
 Cells = dict[str, config.RunConfig]
 
-#: A matched rank may miss the parameters asked by this share before the grid is refused.
+#: The largest relative difference between a matched rank's parameters and `match`; beyond it the grid is refused.
 TOLERANCE = 0.25
 
 
 def cells(raw: Mapping[str, Any], grid: Mapping[str, Any]) -> Cells:
-    """The runs of a grid, by the name of their folder.
+    """Return the runs of a grid, by the name of their folder.
 
     Args:
         raw: what all runs share, nested as `config.resolve` takes it.
         grid: `method`, `seeds`, and options of methods (`targets`, `rank`, ...), each a list of values. A method is a
             name, or a mapping of `name` and options of its own. An option is varied for the methods that have it.
-            `match`, a number in place of `rank`: each set of targets gets the rank whose adapter comes nearest to so
-            many parameters.
+            `match`, a number in place of `rank`: each set of targets gets the rank whose adapter comes nearest to
+            that number of parameters.
 
     Raises:
         UsageError: for an option that none of the methods has, an empty list, a value no run can have, or targets that
@@ -44,15 +45,14 @@ def cells(raw: Mapping[str, Any], grid: Mapping[str, Any]) -> Cells:
         if not any(key in own for own in fields.values()):
             raise unknown("grid key", key, {"method", "seeds", "match", "tries", *itertools.chain(*fields.values())})
     out: Cells = {}
-    for method, given in methods:
-        own = [key for key in axes if key in fields[method] and key not in given]
-        # What tells the cells of a method apart stands in their folders' names.
-        varied = [*(given if names.count(method) > 1 else ()), *own]
-        # What has no learning rate trains nothing: every seed would give the same.
-        drawn = seeds if "lr" in fields[method] else seeds[:1]
+    for method, options in methods:
+        own = [key for key in axes if key in fields[method] and key not in options]
+        # The folders' names hold the options in which a method's cells differ.
+        varied = [*(options if names.count(method) > 1 else ()), *own]
+        # Every seed of a method that trains nothing would give the same numbers.
+        drawn = seeds if tuning_methods.load(method).trains else seeds[:1]
         for values in itertools.product(*(grid[key] for key in own)):
-            chosen = dict(zip(own, values, strict=True))
-            tuning = {**_shared(raw, method, fields), "name": method, **given, **chosen}
+            tuning = {**_shared(raw, method, fields), "name": method, **options, **dict(zip(own, values, strict=True))}
             shared = {key: value for key, value in raw.items() if key != "tuning"}
             matched: list[str] = []
             if parameters is not None and "rank" in fields[method]:
@@ -61,26 +61,26 @@ def cells(raw: Mapping[str, Any], grid: Mapping[str, Any]) -> Cells:
                 )
                 matched = ["rank"]
             for seed in drawn:
-                one = config.merge(shared, {"tuning": tuning, "train": {"seed": seed}})
-                resolved = config.resolve(one, where="grid")
+                cell = config.merge(shared, {"tuning": tuning, "train": {"seed": seed}})
+                resolved = config.resolve(cell, where="grid")
                 out[_name(resolved, [*varied, *matched])] = resolved
     return out
 
 
 def matched_rank(cell: config.RunConfig, parameters: int) -> int:
-    """The rank at which the adapter of `cell` comes nearest to `parameters` parameters, counted without weights.
+    """Return the rank at which the adapter of `cell` has nearest to `parameters` parameters, counted without weights.
 
     Raises:
-        UsageError: where the nearest one misses them by more than TOLERANCE.
+        UsageError: where the nearest one differs by more than TOLERANCE.
     """
     if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters < 1:
         raise UsageError(f"grid: match is {parameters!r}; give a number of parameters, as 147456")
     one, two = (_adapter(cell, rank) for rank in (1, 2))
-    # What all methods of low rank add is linear in the rank.
+    # Every low-rank method adds base + slope * rank parameters: two ranks give the line.
     rank = max(1, round((parameters - (2 * one - two)) / (two - one)))
     count = one + (two - one) * (rank - 1)
     if abs(count - parameters) > TOLERANCE * parameters:
-        targets = ",".join(getattr(cell.tuning.options, "targets", ()))
+        targets = ",".join(cell.tuning.options.targets)  # every method with a rank has targets
         raise UsageError(
             f"grid: {cell.tuning.name} on {targets} has {count:,} parameters at rank {rank}, the nearest to match "
             f"{parameters:,}; give a match of {one:,} or more"
@@ -93,23 +93,23 @@ def _adapter(cell: config.RunConfig, rank: int) -> int:
 
     options = dataclasses.replace(cell.tuning.options, rank=rank)
     tuning = dataclasses.replace(cell.tuning, options=options)
-    # The labels are the head's business, which is counted apart.
+    # The number of labels changes the head alone, which is not counted here.
     planned = train.plan(dataclasses.replace(cell, tuning=tuning), CHEXPERT_14, True)
     return planned.parameters.adapter
 
 
 def _method(item: Any) -> tuple[str, dict[str, Any]]:
-    """A method of the grid: its name, and options of its own."""
+    """Return the name of a method of the grid, and its own options."""
     if not isinstance(item, Mapping):
         return str(item), {}
-    given = dict(item)
-    if "name" not in given:
+    options = dict(item)
+    if "name" not in options:
         raise UsageError(f"grid: method {item!r} has no name; write lora, or {{name: lora, lr: 3e-3}}")
-    return str(given.pop("name")), given
+    return str(options.pop("name")), options
 
 
 def _shared(raw: Mapping[str, Any], method: str, fields: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The options of `raw` that are this method's: all, where `raw` names it; those it has, where `raw` names none."""
+    """Return the options of `raw` for `method`: all, if `raw` names it; those it has, if `raw` names no method."""
     own = dict(config.mapping(raw, "tuning"))
     if "name" in own:
         return own if own["name"] == method else {}

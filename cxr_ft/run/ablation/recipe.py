@@ -1,4 +1,4 @@
-"""A recipe: one YAML an experiment, what its runs share and the key `grid`; and its tiny form.
+"""Read a recipe: one YAML an experiment, with what its runs share, the key `grid`, and its tiny form.
 
     tiny:                          laid over the rest of the file; a list replaces a list
       splits: {source: "texts:reviews,rows=400", layout: imdb, per_label: 150}
@@ -6,8 +6,8 @@
       train: {epochs: 4}
       grid: {seeds: [0]}
 
-`splits` says what `cxr-split` would be told; its source is embedded data (`phantom:...`, `texts:...`), so that the tiny
-form needs no network. They are made in the user's cache folder when they are first needed.
+`splits` holds the options of `cxr-split`; its source is embedded data (`phantom:...`, `texts:...`), so that the tiny
+form needs no network. The splits are made in the user's cache folder when they are first needed.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ KEY = "tiny"
 
 @dataclass(frozen=True, kw_only=True)
 class TinySplits:
-    """What the splits of a tiny form are made of: embedded data, and the options of `cxr-split` by their names."""
+    """The splits of a tiny form: embedded data, and options of `cxr-split` by their names."""
 
     source: str
     layout: str = "mimic_cxr"
@@ -48,11 +48,11 @@ class TinySplits:
 
 
 def read(path: Path, *, tiny: bool = False, splits: bool = True) -> dict[str, Any]:
-    """A recipe's mapping, with its `grid` and without its `tiny`.
+    """Return a recipe's mapping, with its `grid` and without its `tiny`.
 
     Args:
-        tiny: with the tiny form laid over it.
-        splits: make the tiny form's splits where they are not there yet, and name them in data.splits.
+        tiny: merge the tiny form over the rest.
+        splits: make the tiny form's splits where they do not exist yet, and set data.splits.
 
     Raises:
         UsageError: where it cannot be read, or has no tiny form.
@@ -64,26 +64,27 @@ def read(path: Path, *, tiny: bool = False, splits: bool = True) -> dict[str, An
         return raw
     if not over:
         raise UsageError(f"{path} has no key {KEY}: it has no tiny form; run it without --tiny")
-    wanted = _splits(over, path)
+    tiny_splits = _splits(over, path)
     over.pop("splits")
     out = config.merge(raw, over)
-    return config.merge(out, {"data": {"splits": str(made(wanted))}}) if splits else out
+    return config.merge(out, {"data": {"splits": str(ensure_splits(tiny_splits))}}) if splits else out
 
 
-def made(wanted: TinySplits) -> Path:
-    """The folder of the splits asked for, made in the cache folder on first use.
+def ensure_splits(splits: TinySplits) -> Path:
+    """Return the folder of the splits, made in the cache folder on first use.
 
     Raises:
-        UsageError: for whatever is wrong with what is asked, and where the cache folder cannot be written.
+        UsageError: for options that cxr-split refuses, and where the cache folder cannot be written.
     """
-    asked = dataclasses.asdict(wanted)
+    options = dataclasses.asdict(splits)
+    # Another version may draw other splits from the same options: it gets a folder of its own.
     version = [cxr_ft.__version__, phantom.FORMAT, texts.FORMAT]
-    name = hashlib.sha256(json.dumps([asked, version], sort_keys=True).encode()).hexdigest()[:12]
-    folder = cache_folder() / "data_splits" / f"{KEY}-{wanted.layout}-{name}"
+    name = hashlib.sha256(json.dumps([options, version], sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache_folder() / "data_splits" / f"{KEY}-{splits.layout}-{name}"
     if not (folder / "manifest.json").exists():
-        source, layout = asked.pop("source"), asked.pop("layout")
+        source, layout = options.pop("source"), options.pop("layout")
         source = texts.ensure(source) if texts.is_spec(source) else source
-        make_splits(source, layout, SplitRequest(**asked), folder)
+        make_splits(source, layout, SplitRequest(**options), folder)
     return folder
 
 
@@ -92,5 +93,4 @@ def _splits(over: Mapping[str, Any], path: Path) -> TinySplits:
     raw = config.mapping(over, "splits", str(path))
     if missing := [key for key in ("source", "per_label") if key not in raw]:
         raise UsageError(f"{where}: {missing[0]} is missing; give source and per_label, as cxr-split takes them")
-    made_of: TinySplits = config.options(TinySplits, raw, where)
-    return made_of
+    return config.options(TinySplits, raw, where)

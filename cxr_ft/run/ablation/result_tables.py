@@ -1,7 +1,7 @@
-"""The CSVs of an ablation: one row a run.
+"""Write the CSVs of an ablation: one row a run.
 
 ablation.csv     everything: what was varied, status, metrics on train, val and test, cost.
-effects.csv      what each factor of the design does to the metric on test, and pairs of them (`score.effects`).
+effects.csv      the effect of each factor of the design, and of pairs of them, on the primary metric on test.
 Three more under the names, and with the columns, of the study this project continues:
 lora_target_modules_ablation_results.csv       LoRA and its kin: the runs that have a rank
 ffttrain_target_modules_ablation_results.csv   full fine-tuning: training
@@ -13,34 +13,35 @@ from pathlib import Path
 from typing import Any
 
 from cxr_ft.files import atomic
-from cxr_ft.model import targets
+from cxr_ft.model import methods, targets
 from cxr_ft.run.record import results
 from cxr_ft.score.statistics import factor_effects
 
-Done = Mapping[str, results.Result]
+#: Finished runs by the name of their folder.
+Finished = Mapping[str, results.Result]
 
 METRICS = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
 TEXT_METRICS = ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct")
 _FIRST = ("experiment", "target_modules", "seed", "trainable_parameters")
-_SPENT = ("memory_bytes", "train_seconds")
+_COST = ("memory_bytes", "train_seconds")
 
 
-def write(out: Path, done: Done) -> None:
-    """Write the CSVs of the runs `done`, by the name of their folder, into `out`."""
-    rows = [_row(name, result) for name, result in done.items()]
+def write(out: Path, finished: Finished) -> None:
+    """Write the CSVs of the runs `finished` into `out`."""
+    rows = [_row(name, result) for name, result in finished.items()]
     _csv(out / "ablation.csv", rows)
-    _csv(out / "effects.csv", _effects(done), factor_effects.COLUMNS)
-    texts = any(result.output == "text" for result in done.values())
+    _csv(out / "effects.csv", _effects(finished), factor_effects.COLUMNS)
+    texts = any(result.output == "text" for result in finished.values())
     tested = [f"test_{key}" for key in ("loss", *(TEXT_METRICS if texts else METRICS))]
-    trained = ("train_loss", "val_loss", *_SPENT)
+    trained = ("train_loss", "val_loss", *_COST)
     ranked, full = [row for row in rows if row.get("rank")], [row for row in rows if row["method"] == "full"]
     for stem, chosen, columns in (
         ("lora", ranked, (*_FIRST, "rank", *trained, *tested, "error")),
         ("ffttrain", full, (*_FIRST, *trained, "error")),
         ("fftTest", full, (*_FIRST, *tested, "error")),
     ):
-        mine = [_study_row(row, columns) for row in chosen]
-        _csv(out / f"{stem}_target_modules_ablation_results.csv", mine, columns)
+        study_rows = [_study_row(row, columns) for row in chosen]
+        _csv(out / f"{stem}_target_modules_ablation_results.csv", study_rows, columns)
 
 
 def _row(name: str, result: results.Result) -> dict[str, Any]:
@@ -48,19 +49,19 @@ def _row(name: str, result: results.Result) -> dict[str, Any]:
     row: dict[str, Any] = {"run": name, "status": result.status, "task": result.task, "method": result.method}
     row |= {key: ",".join(v) if isinstance(v, list) else v for key, v in tuning.items() if key != "name"}
     row["seed"] = result.seed
-    row["rates_tried"] = len(result.search.get("rates", ())) or (1 if "lr" in tuning else None)
-    for side in ("train", "val", "test"):
-        metrics = result.metrics.get(side) or {}
-        row[f"{side}_loss"] = metrics.get("loss")
+    row["rates_tried"] = len(result.search.rates) or (1 if methods.load(result.method).trains else None)
+    for split in ("train", "val", "test"):
+        metrics = result.metrics.get(split) or {}
+        row[f"{split}_loss"] = metrics.get("loss")
         if result.output == "scores":
-            row |= {f"{side}_{key}": (metrics.get("macro") or {}).get(key) for key in METRICS}
-            if metrics.get("accuracy") is not None:  # of one label a row: the share of rows that are right
-                row[f"{side}_accuracy"] = metrics["accuracy"]
+            row |= {f"{split}_{key}": (metrics.get("macro") or {}).get(key) for key in METRICS}
+            if metrics.get("accuracy") is not None:  # where a row has one label: the share of correct rows
+                row[f"{split}_accuracy"] = metrics["accuracy"]
         else:
-            row |= {f"{side}_{key}": metrics.get(key) for key in TEXT_METRICS}
-    row |= {f"{key}_parameters": value for key, value in result.cost.get("parameters", {}).items()}
+            row |= {f"{split}_{key}": metrics.get(key) for key in TEXT_METRICS}
+    row |= {f"{key}_parameters": value for key, value in result.cost.parameters.items()}
     row["memory_bytes"] = result.memory_bytes
-    row |= {key: result.cost.get(key) for key in ("train_seconds", "samples_per_second", "artefact_bytes")}
+    row |= {key: getattr(result.cost, key) for key in ("train_seconds", "samples_per_second", "saved_model_bytes")}
     return {**row, "error": result.error}
 
 
@@ -69,9 +70,11 @@ def _study_row(row: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, An
     return {column: named.get(column) for column in columns}
 
 
-def _effects(done: Done) -> list[dict[str, Any]]:
-    """Of the runs that have targets: which module, tower, blocks and rank does what."""
-    runs = [result for result in done.values() if result.status == "success" and result.config["tuning"].get("targets")]
+def _effects(finished: Finished) -> list[dict[str, Any]]:
+    """Return the effects of modules, towers, blocks and ranks, over the successful runs that have targets."""
+    runs = [
+        result for result in finished.values() if result.status == "success" and result.config["tuning"].get("targets")
+    ]
     values = [(result, result.primary("test")) for result in runs]
     defined = [(result, value) for result, value in values if value is not None]
     factors = [_factors(result) for result, _ in defined]
@@ -79,14 +82,14 @@ def _effects(done: Done) -> list[dict[str, Any]]:
 
 
 def _factors(result: results.Result) -> dict[str, Any]:
-    """What the design varied in a run: its method and rank, and what its targets name: modules, towers, blocks."""
+    """Return the levels of a run's factors: method, rank, and the modules, towers and blocks of its targets."""
     tuning = result.config["tuning"]
     parts = [targets.parts(item) for item in tuning["targets"]]
     return {
         "method": result.method,
         "rank": tuning.get("rank") or "none",
         **{role: True for part in parts for role in part.roles},
-        # A word without a tower means all of them; in a model of one the factor never varies, and is left out.
+        # A target without a tower means all towers; in a base with one tower the factor never varies and is dropped.
         **{tower: True for part in parts for tower in ((part.tower,) if part.tower else ("text", "vision"))},
         **{f"blocks {part.blocks}": True for part in parts if part.blocks},
     }

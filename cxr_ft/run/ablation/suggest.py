@@ -1,11 +1,11 @@
-"""Targets and a rank for LoRA under a budget, from one pass over train; tried against q,v and all at that budget.
+"""Propose targets and a rank for LoRA within a budget, from one pass over train; compare them with q,v and all.
 
-A head is trained on the frozen base first: at a head drawn at random the gradients say nothing. Then the gradient of
-the whole training loss is taken with respect to each candidate matrix G. What an adapter of rank r on that matrix can
-follow of it in a first step is at most the energy of its r largest singular values (Eckart and Young 1936), and costs r
-times its two widths. For each rank modules are taken by energy a parameter until the budget is spent; the rank whose
-choice has most energy is proposed. Whether that was worth it, only training tells: three variants, equal in parameters,
-seeds and learning rate, on the same test subjects.
+A head is trained on the frozen base first, since gradients at a random head carry no information. Then the gradient of
+the whole training loss is taken with respect to each candidate matrix G. The energy of G (the sum of its
+squared singular values) that an adapter of rank r can follow in a first step is at most that of its r largest singular
+values (Eckart and Young 1936), and costs r times the sum of its two widths in parameters. For each rank, modules are
+taken by energy a parameter until the budget is spent; the rank whose modules have most energy is proposed. Then the
+proposal and its rivals are trained, equal in parameters, seeds and learning rate, and compared on the test subjects.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,22 +30,22 @@ from cxr_ft.run.record import results, saved_model
 from cxr_ft.score.statistics import intervals, pairs
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
-#: What the proposal is held against.
+#: Target lists with which the proposal is compared.
 RIVALS = {"q,v": ("q", "v"), "all": ("all",)}
 _BATCH = 16
 
 
-class Module(NamedTuple):
-    """A candidate: its name, how targets call it, its two widths' sum, the squared singular values of its gradient."""
+class Candidate(NamedTuple):
+    """A module: full name, target word, sum of its two widths, squared singular values of its gradient (descending)."""
 
     name: str
     item: str
-    cost: int
+    width: int
     energy: NDArray[np.float64]
 
 
 class Proposal(NamedTuple):
-    """Targets, their rank, the adapter's parameters, and the share of all candidates' energy that they can follow."""
+    """Targets, their rank, the adapter's parameters, and their share of all candidates' energy, in [0, 1]."""
 
     targets: tuple[str, ...]
     rank: int
@@ -58,38 +58,36 @@ def run(
     budget: int,
     seeds: Sequence[int],
     out: Path,
-    carry_out: workers.CarryOut = workers.run_sequential,
+    execute: workers.Execute = workers.run_sequential,
 ) -> list[str]:
-    """Propose, train the proposal and its rivals, and say whether it was worth it; also written to `out/suggest.json`.
+    """Propose, train the proposal and its rivals, compare them on test; also written to `out/suggest.json`.
 
     Args:
         raw: what all runs share, as `grid.cells` takes it; `tuning` may hold lora's own options.
         budget: parameters of the adapter.
 
     Returns:
-        Sentences.
+        Sentences to print.
 
     Raises:
         UsageError: for a task that gives no scores, or a budget below the smallest module's.
     """
     if config.resolve(raw).head.name == "report":
-        raise UsageError("--suggest judges by the scores of a task that classifies; use --task classify or both")
+        raise UsageError("--suggest compares by AUROC, which needs a task that classifies; use --task classify or both")
     options = {key: value for key, value in config.mapping(raw, "tuning").items() if key not in ("targets", "rank")}
     lora = config.merge({k: v for k, v in raw.items() if k != "tuning"}, {"tuning": {**options, "name": "lora"}})
     config.resolve(lora, "--suggest")
     make_folder(out)
-    modules = scored(_probe(raw, seeds[0], out, carry_out))
+    modules = candidates(_probe(raw, seeds[0], out, execute))
     proposal = propose(modules, budget)
     cells, left_out = _cells(lora, proposal, seeds)
-    done = ablate.run(
-        {name: cell for named in cells.values() for name, cell in named.items()}, out, carry_out=carry_out
-    )
+    done = ablate.run({name: cell for named in cells.values() for name, cell in named.items()}, out, execute=execute)
     if failed := [result for result in done if result.status != "success"]:
         raise UsageError(f"{out}: {failed[0].variant}, seed {failed[0].seed} failed ({failed[0].error}); run it again")
-    told = [_said(proposal, budget), *left_out]
-    rivals = {name: _compared(out, cells["proposal"], cells[name]) for name in cells if name != "proposal"}
-    told += [_verdict(name, pair) for name, pair in rivals.items()]
-    ranking = sorted(modules, key=lambda m: -m.energy.sum() / m.cost)
+    sentences = [_proposal_sentence(proposal, budget), *left_out]
+    rivals = {name: _compare(out, cells["proposal"], cells[name]) for name in cells if name != "proposal"}
+    sentences += [_comparison_sentence(name, pair) for name, pair in rivals.items()]
+    ranking = sorted(modules, key=lambda m: -m.energy.sum() / m.width)
     write_json(
         out / "suggest.json",
         {
@@ -97,41 +95,41 @@ def run(
             "proposal": proposal._asdict(),
             "runs": {name: list(named) for name, named in cells.items()},
             "differences": {n: {"macro_auroc": p.gap, "interval": p.interval} for n, p in rivals.items()},
-            "modules": [{"target": m.item, "energy_a_parameter": float(m.energy.sum() / m.cost)} for m in ranking],
-            "told": told,
+            "modules": [{"target": m.item, "energy_a_parameter": float(m.energy.sum() / m.width)} for m in ranking],
+            "sentences": sentences,
         },
     )
-    return told
+    return sentences
 
 
-def propose(modules: Sequence[Module], budget: int) -> Proposal:
-    """The rank and the modules whose gradients keep most energy within `budget` parameters.
+def propose(modules: Sequence[Candidate], budget: int) -> Proposal:
+    """Return the rank and the modules whose gradients have most energy within `budget` parameters.
 
     Raises:
-        UsageError: where not even one module fits.
+        UsageError: where no module fits.
     """
-    best: tuple[float, int, list[Module]] | None = None
+    best: tuple[float, int, list[Candidate]] | None = None
     for rank in RANKS:
         left, taken = budget, []
-        for module in sorted(modules, key=lambda m: -m.energy[:rank].sum() / m.cost):
-            if rank * module.cost <= left:
+        for module in sorted(modules, key=lambda m: -m.energy[:rank].sum() / m.width):
+            if rank * module.width <= left:
                 taken.append(module)
-                left -= rank * module.cost
+                left -= rank * module.width
         kept = sum(float(module.energy[:rank].sum()) for module in taken)
         if taken and (best is None or kept > best[0]):
             best = kept, rank, taken
     if best is None:
-        smallest = min(module.cost for module in modules)
+        smallest = min(module.width for module in modules)
         raise UsageError(f"--budget {budget}: the smallest module takes {smallest:,} parameters at rank 1")
     kept, rank, taken = best
     total = sum(float(module.energy.sum()) for module in modules)
     names = {module.name for module in taken}
     items = tuple(module.item for module in modules if module.name in names)  # in the model's order
-    return Proposal(items, rank, rank * sum(module.cost for module in taken), kept / total if total else 0.0)
+    return Proposal(items, rank, rank * sum(module.width for module in taken), kept / total if total else 0.0)
 
 
-def scored(probe: Path) -> list[Module]:
-    """The candidates of a run's base with their gradients' energy, at that run's head, over all of train."""
+def candidates(probe: Path) -> list[Candidate]:
+    """Return the candidates of a run's base with their gradients' energy, at that run's head, over all of train."""
     parts, settings, _ = saved_model.load(probe)
     model: Any = parts.model
     splits = manifest.read(Path(settings.data.splits))
@@ -144,12 +142,12 @@ def scored(probe: Path) -> list[Module]:
         weight.requires_grad_(True)
     _gradients(parts, rows)
     return [
-        Module(name, items[name], sum(w.shape), _energy(w.grad)) for name, w in weights.items() if w.grad is not None
+        Candidate(name, items[name], sum(w.shape), _energy(w.grad)) for name, w in weights.items() if w.grad is not None
     ]
 
 
 def _items(parts: ModelParts) -> dict[str, str]:
-    """Every matrix that `all` means, by its full name, and the narrowest target that means it."""
+    """Return the matrices that `all` means: full name -> the narrowest target that means it."""
     roles, family, model = parts.base.targets, parts.base.family, parts.model
     names = targets.resolve(("all",), [name for name, _ in model.named_modules()], roles, family)
     matrices = [name for name in names if getattr(model.get_submodule(name).weight, "ndim", 0) == 2]
@@ -170,11 +168,11 @@ def _energy(gradient: torch.Tensor) -> NDArray[np.float64]:
     return values
 
 
-def _probe(raw: Mapping[str, Any], seed: int, out: Path, carry_out: workers.CarryOut) -> Path:
-    """A run of the head alone, whose folder is given."""
+def _probe(raw: Mapping[str, Any], seed: int, out: Path, execute: workers.Execute) -> Path:
+    """Train the head alone on the frozen base; return the run's folder."""
     frozen = {"tuning": {"name": "last_layers", "layers": 0}, "train": {"seed": seed}}
     cell = config.resolve(config.merge({k: v for k, v in raw.items() if k != "tuning"}, frozen))
-    carry_out({"probe": cell}, out)
+    execute({"probe": cell}, out)
     if (result := results.read(out / "probe")).status not in ("trained", "success"):
         raise UsageError(f"{out / 'probe'} failed ({result.error}); run it again")
     return out / "probe"
@@ -183,7 +181,7 @@ def _probe(raw: Mapping[str, Any], seed: int, out: Path, carry_out: workers.Carr
 def _cells(
     lora: Mapping[str, Any], proposal: Proposal, seeds: Sequence[int]
 ) -> tuple[dict[str, dict[str, config.RunConfig]], list[str]]:
-    """The runs of the proposal and of each rival that some rank brings to the same size, and who was left out."""
+    """Return the runs of the proposal and of each rival of equal size, and a sentence for each rival left out."""
     shape = {"targets": [list(proposal.targets)], "rank": [proposal.rank]}
     named = grid.cells(lora, {"method": ["lora"], "seeds": list(seeds), **shape})
     out = {"proposal": {f"proposal-s{cell.train.seed}": cell for cell in named.values()}}
@@ -195,20 +193,20 @@ def _cells(
                 {"method": ["lora"], "targets": [list(items)], "match": proposal.parameters, "seeds": list(seeds)},
             )
         except UsageError as error:
-            left_out.append(f"not tried: {name}, which no rank brings near the budget ({error})")
+            left_out.append(f"{name} was not compared: no rank has about as many parameters ({error})")
     return out, left_out
 
 
-def _compared(out: Path, ours: Mapping[str, config.RunConfig], theirs: Mapping[str, config.RunConfig]) -> pairs.Pair:
-    """Macro AUROC on test of our runs against theirs, over subjects and seeds."""
-    one, two = ([_test(out / name) for name in cells] for cells in (ours, theirs))
-    subjects, truth, _ = one[0]
-    scores = [np.stack([score for _, _, score in side]) for side in (one, two)]
+def _compare(out: Path, ours: Mapping[str, config.RunConfig], theirs: Mapping[str, config.RunConfig]) -> pairs.Pair:
+    """Return the difference in macro AUROC on test, ours less theirs, over subjects and seeds."""
+    own, other = ([_test(out / name) for name in cells] for cells in (ours, theirs))
+    subjects, truth, _ = own[0]
+    scores = [np.stack([score for _, _, score in runs]) for runs in (own, other)]
     return pairs.compare(truth, scores[0], scores[1], subjects, intervals.macro_auroc)
 
 
 def _test(run: Path) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
-    """Subjects [N], truth [N, L] and scores [N, L] on test; rows in one order for all runs on the same splits."""
+    """Return subjects [N], truth [N, L], scores [N, L] on test, rows in the same order for all runs on the splits."""
     table = results.read_predictions(run)
     table = table[(table["split"] == "test") & table["label"].notna()]
     wide = table.set_index(["subject_id", "study_id", "dicom_id", "label"])[["truth", "score"]].unstack("label")
@@ -216,17 +214,17 @@ def _test(run: Path) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.floa
     return subjects, wide["truth"].to_numpy(float), wide["score"].to_numpy(float)
 
 
-def _said(proposal: Proposal, budget: int) -> str:
+def _proposal_sentence(proposal: Proposal, budget: int) -> str:
     return (
         f"proposal: --targets {','.join(proposal.targets)} --rank {proposal.rank}: {proposal.parameters:,} of "
-        f"{budget:,} parameters, which can follow {100 * proposal.share:.0f} % of the gradient's energy"
+        f"{budget:,} parameters, with {100 * proposal.share:.0f} % of the gradient's energy"
     )
 
 
-def _verdict(rival: str, pair: pairs.Pair) -> str:
-    told = f"against {rival} at the same budget: macro AUROC {pair.gap:+.3f}"
+def _comparison_sentence(rival: str, pair: pairs.Pair) -> str:
+    difference = f"proposal less {rival} with as many parameters: macro AUROC {pair.gap:+.3f}"
     if pair.interval is None:
-        return f"{told}, of unknown interval ({pair.reason})"
+        return f"{difference}, without an interval ({pair.reason})"
     low, high = pair.interval
-    apart = "it was worth it" if low > 0 else "it is worse" if high < 0 else "not told apart, so it was not worth it"
-    return f"{told} ({low:+.3f} to {high:+.3f}, over {pair.covers}): {apart}"
+    conclusion = "better" if low > 0 else "worse" if high < 0 else "no significant difference"
+    return f"{difference} ({low:+.3f} to {high:+.3f}, over {pair.covers}): {conclusion}"

@@ -1,9 +1,9 @@
-"""Where the cells of a grid are trained: in this process, in processes of their own, or on a Ray cluster.
+"""Train the cells of a grid: in this process, in several processes, or on a Ray cluster.
 
     python -m cxr_ft.run.ablation.workers FOLDER
 
-is such a process: it reads what to train as JSON, one line on standard input, trains it into FOLDER, and ends when
-its standard input does, so that no training outlives the command that wanted it.
+is one worker process: it reads an `Order` as one line of JSON on standard input, trains it into FOLDER, and ends when
+its standard input does, so that no training outlives the command that started it.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypedDict
 
 from cxr_ft import config
 from cxr_ft.config import RunConfig
@@ -31,75 +31,85 @@ from cxr_ft.run.trackers import NOBODY, Tracking
 from cxr_ft.run.training import train
 
 #: Trains cells into folders of their names below a folder; each has a result afterwards.
-CarryOut = Callable[[Mapping[str, RunConfig], Path], None]
+Execute = Callable[[Mapping[str, RunConfig], Path], None]
 
 _BAD_INPUT = 2
 
 
+class Order(TypedDict):
+    """The JSON that a worker process reads: a resolved configuration, and the fields of a `Tracking`."""
+
+    config: dict[str, Any]
+    tracking: dict[str, Any]
+
+
 def run_sequential(cells: Mapping[str, RunConfig], out: Path, tracking: Tracking = NOBODY) -> None:
-    """One after the other, in this process."""
+    """Train one cell after the other, in this process."""
     with bar("runs", len(cells)) as progress:
         for name, cell in cells.items():
             try:
                 train.fit(cell, out / name, verify=False, tracking=tracking)
             except TrainingError as error:
-                print(f"failed, going on: {error}")
+                print(f"failed, continuing with the next run: {error}")
             progress.advance(note=name)
 
 
-def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> CarryOut:
-    """`jobs` at a time, each in a process of its own, the CUDA devices dealt out among them.
+def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Execute:
+    """Return an `Execute` that trains `jobs` cells at a time, each in a process of its own.
 
-    Raises (when it carries out):
-        UsageError: what one of them cannot do; the others are ended.
+    The CUDA devices are shared out among them.
+
+    Raises (when it executes):
+        UsageError: of one cell; the processes of the others are ended.
     """
 
-    def carry_out(cells: Mapping[str, RunConfig], out: Path) -> None:
+    def execute(cells: Mapping[str, RunConfig], out: Path) -> None:
         free: SimpleQueue[int] = SimpleQueue()
-        for place in range(jobs):
-            free.put(place)
+        for slot in range(jobs):
+            free.put(slot)
         running: dict[str, subprocess.Popen[bytes]] = {}
         ended = threading.Event()
 
-        def one(name: str, cell: RunConfig) -> None:
+        def train_cell(name: str, cell: RunConfig) -> None:
             if ended.is_set():
                 return
-            place = free.get()
-            visible = {"CUDA_VISIBLE_DEVICES": str(place % devices)} if devices else {}
+            slot = free.get()
+            visible = {"CUDA_VISIBLE_DEVICES": str(slot % devices)} if devices else {}
             try:
-                told = {"config": cell.to_json(), "tracking": dataclasses.asdict(tracking)}
-                said = _in_process(out / name, told, visible, lambda process: running.__setitem__(name, process))
-                if said:
-                    mark_failed(out / name, cell, said)
+                order = Order(config=cell.to_json(), tracking=dataclasses.asdict(tracking))
+                error = _in_process(out / name, order, visible, lambda process: running.__setitem__(name, process))
+                if error:
+                    mark_failed(out / name, cell, error)
             finally:
                 running.pop(name, None)
-                free.put(place)
+                free.put(slot)
 
         with ThreadPoolExecutor(jobs) as pool, bar("runs", len(cells)) as progress:
-            work = {pool.submit(one, name, cell): name for name, cell in cells.items()}
+            work = {pool.submit(train_cell, name, cell): name for name, cell in cells.items()}
             try:
                 for done in as_completed(work):
                     done.result()
                     progress.advance(note=work[done])
             finally:
-                # After a full grid nothing is left; else nothing more begins, and what runs records that it was ended.
+                # After a whole grid nothing runs any more. After an error no cell begins, and those that train are
+                # ended by SIGTERM, upon which each records that it was cancelled.
                 ended.set()
                 for process in list(running.values()):
                     process.send_signal(signal.SIGTERM)
 
-    return carry_out
+    return execute
 
 
 def _in_process(
     folder: Path,
-    told: dict[str, Any],
+    order: Order,
     environment: dict[str, str],
     started: Callable[["subprocess.Popen[bytes]"], None],
 ) -> str:
-    """Why the process ended without a record, or nothing."""
+    """Train in a new process; return the reason where it ended without a record, else an empty string."""
     command = [sys.executable, "-m", "cxr_ft.run.ablation.workers", str(folder)]
     pipe = subprocess.PIPE
-    # In a session of its own: an interrupt is for this process, which then ends that one.
+    # In a session of its own, so that Ctrl-C reaches this process alone, which then ends that one.
     with subprocess.Popen(
         command,
         stdin=pipe,
@@ -111,17 +121,17 @@ def _in_process(
     ) as process:
         started(process)
         assert process.stdin is not None and process.stderr is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended already: its code says how
-            process.stdin.write(json.dumps(told).encode() + b"\n")
-        said = process.stderr.read().decode(errors="replace").strip()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit code is read below
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+        stderr = process.stderr.read().decode(errors="replace").strip()
         code = process.wait()
     if code == _BAD_INPUT:
-        raise UsageError(said.splitlines()[-1] if said else f"{folder}: bad input")
+        raise UsageError(stderr.splitlines()[-1] if stderr else f"{folder}: bad input")
     return f"its process ended with code {code}" if code else ""
 
 
-def mark_failed(folder: Path, cell: RunConfig, why: str) -> None:
-    """Record a cell as failed whose process could not do so itself."""
+def mark_failed(folder: Path, cell: RunConfig, reason: str) -> None:
+    """Record a cell as failed, for a process that could not do so itself."""
     if (folder / "result.json").exists():
         result = results.read(folder)
         if result.status in ("failed", "cancelled"):
@@ -129,25 +139,26 @@ def mark_failed(folder: Path, cell: RunConfig, why: str) -> None:
     else:
         hashes = manifest.read(Path(cell.data.splits)).hashes
         result = results.Result(status="failed", config=cell.to_json(), config_hash=cell.fingerprint(hashes))
-    results.write(folder, result.replace(status="failed", error=why))
+    results.write(folder, result.replace(status="failed", error=reason))
 
 
-def on_ray(address: str | None, tracking: Tracking = NOBODY) -> CarryOut:
-    """As tasks of a Ray cluster that sees this package, the splits, the archive and the folder under the same names.
+def on_ray(address: str | None, tracking: Tracking = NOBODY) -> Execute:
+    """Return an `Execute` that trains cells as tasks of a Ray cluster.
 
-    Ray starts the task of a worker that died again, and the run goes on from its last checkpoint.
+    Its nodes must see this package, the splits, the archive and the folder under the same paths. Ray restarts the task
+    of a worker that died, and the run goes on from its last checkpoint.
 
-    Raises (when it carries out):
-        UsageError: where Ray is not installed or not reached, or for what a cell cannot do.
+    Raises (when it executes):
+        UsageError: where Ray is not installed or cannot be reached, or of one cell.
     """
 
-    def carry_out(cells: Mapping[str, RunConfig], out: Path) -> None:
+    def execute(cells: Mapping[str, RunConfig], out: Path) -> None:
         with ray_cluster.connected(address) as ray, bar("runs", len(cells)) as progress:
             gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
             task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ray_cluster.RETRIES)(_train)
             folder = out.absolute()
-            told = dataclasses.asdict(tracking)
-            waiting = {task.remote(cell.to_json(), str(folder / name), told): name for name, cell in cells.items()}
+            followed = dataclasses.asdict(tracking)
+            waiting = {task.remote(cell.to_json(), str(folder / name), followed): name for name, cell in cells.items()}
             while waiting:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)
                 name = waiting.pop(done)
@@ -167,11 +178,11 @@ def on_ray(address: str | None, tracking: Tracking = NOBODY) -> CarryOut:
             if missing := [name for name in cells if not (out / name / "result.json").exists()]:
                 raise UsageError(f"{out / missing[0]} was written on a node that does not share {out}")
 
-    return carry_out
+    return execute
 
 
 def _train(raw: dict[str, Any], folder: str, tracking: dict[str, Any]) -> None:
-    """One cell; why it failed is in its record."""
+    """Train one cell; the reason of a failure is in its record."""
     try:
         train.fit(config.resolve(raw), Path(folder), verify=False, tracking=Tracking(**tracking))
     except TrainingError as error:
@@ -179,12 +190,12 @@ def _train(raw: dict[str, Any], folder: str, tracking: dict[str, Any]) -> None:
 
 
 def main(folder: str) -> int:
-    """Train what standard input says; exit code 0, also for a training that failed and is recorded, or 2."""
-    told = json.loads(sys.stdin.readline())
+    """Train the order on standard input; return 0, also for a failure that is recorded, 2 for bad input, or 130."""
+    order: Order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _train(told["config"], folder, told["tracking"])
+        _train(order["config"], folder, order["tracking"])
     except UsageError as error:
         print(error, file=sys.stderr)
         return _BAD_INPUT
@@ -194,6 +205,7 @@ def main(folder: str) -> int:
 
 
 def _end_with_input() -> None:
+    # The pipe closes when the command ends, however it ends: SIGKILL, since nobody is left to wait for a clean end.
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGKILL)
 

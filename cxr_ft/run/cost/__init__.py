@@ -1,1 +1,1 @@
-"""TODO."""
+"""Forecast and measure a run's memory, time, energy and parameters."""

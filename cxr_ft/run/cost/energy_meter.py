@@ -1,6 +1,6 @@
-"""Energy and how busy the device was while a run trained, where the machine tells: NVIDIA's library, or Intel's RAPL.
+"""Measure energy and utilisation while a run trains, by NVIDIA's library or the RAPL counters of Intel and AMD.
 
-A machine that tells nothing gives None and the reason, never a number worked out from nominal watts.
+A machine without counters gives None and the reason, never an estimate from nominal watts.
 """
 
 import contextlib
@@ -14,47 +14,60 @@ from typing import Any, Protocol
 
 import torch
 
-#: Seconds between two looks at a GPU.
+from cxr_ft.run.record.result_parts import EnergyRecord
+
+#: Seconds between two readings.
 EVERY = 1.0
+#: Linux's powercap.
 RAPL = Path("/sys/class/powercap")
 
 
 class EnergyReader(Protocol):
-    """A meter of energy. whole: what of the machine it covers, in words."""
+    """A counter of energy. covers: the part of the machine that it measures, in words."""
 
-    whole: str
+    covers: str
 
     def joules(self) -> float:
-        """Energy since some point in time; it only rises."""
+        """Return the energy since some fixed time; it never falls."""
 
     def busy(self) -> float | None:
-        """Percent of the time lately in which the device computed; None where nobody knows."""
+        """Return the device's utilisation of late in percent; None where it is not known."""
 
 
 @dataclass
 class EnergyUse:
-    """What was used in a block of so many seconds: joules, mean percent busy, of what, and why nothing is known."""
+    """The energy used in a block of code.
+
+    Args:
+        seconds: the length of the block. joules: used. busy: mean utilisation in percent.
+        covers: the part of the machine. reason: why nothing is known.
+    """
 
     seconds: float = 0.0
     joules: float | None = None
     busy: float | None = None
-    whole: str = ""
-    why: str | None = None
-    _seen: list[float] = field(default_factory=list, repr=False)
+    covers: str = ""
+    reason: str | None = None
+    _readings: list[float] = field(default_factory=list, repr=False)
 
-    def to_json(self, worked: float) -> dict[str, Any]:
-        """As it stands in result.json, of work that took `worked` seconds in all, before the block too."""
-        if worked > self.seconds + 1 and self.why is None:
-            return EnergyUse(why="the run was interrupted: what it used before is not known").to_json(0)
-        known = {"joules": self.joules, "busy_percent": self.busy}
-        return {name: None if value is None else round(value, 3) for name, value in known.items()} | {
-            "of": self.whole or None,
-            "why_not": self.why,
-        }
+    def to_json(self, trained_seconds: float) -> dict[str, Any]:
+        """Return the JSON form of an `EnergyRecord`, for a training of `trained_seconds` in all.
+
+        Where that is longer than the block, the run was interrupted and part of its energy was not measured.
+        """
+        if trained_seconds > self.seconds + 1 and self.reason is None:
+            return EnergyUse(reason="the run was interrupted: the energy of its first part is not known").to_json(0)
+        record = EnergyRecord(
+            joules=None if self.joules is None else round(self.joules, 3),
+            busy_percent=None if self.busy is None else round(self.busy, 3),
+            of=self.covers or None,
+            why_not=self.reason,
+        )
+        return record.to_json()
 
 
 def reader() -> EnergyReader | str:
-    """The machine's meter; or one line that says why there is none."""
+    """Return the machine's energy reader, or the reason why there is none."""
     if torch.cuda.is_available():
         return _nvidia()
     return rapl(RAPL)
@@ -62,40 +75,40 @@ def reader() -> EnergyReader | str:
 
 @contextlib.contextmanager
 def metered(choose: Callable[[], EnergyReader | str] = reader) -> Iterator[EnergyUse]:
-    """Measure the block; the numbers stand in what is yielded once it is left."""
-    meter, spent = choose(), EnergyUse()
+    """Measure the block; the yielded `EnergyUse` holds the numbers once the block has ended."""
+    meter, used = choose(), EnergyUse()
     if isinstance(meter, str):
-        spent.why = meter
-        yield spent
+        used.reason = meter
+        yield used
         return
     start = time.perf_counter()
-    spent.whole, begun, done = meter.whole, meter.joules(), threading.Event()
-    thread = threading.Thread(target=_watch, args=(meter, spent, done), daemon=True)
+    used.covers, begun, done = meter.covers, meter.joules(), threading.Event()
+    thread = threading.Thread(target=_watch, args=(meter, used, done), daemon=True)
     thread.start()
     try:
-        yield spent
+        yield used
     finally:
         done.set()
         thread.join()
-        spent.seconds = time.perf_counter() - start
-        spent.joules = meter.joules() - begun
-        spent.busy = sum(spent._seen) / len(spent._seen) if spent._seen else None
+        used.seconds = time.perf_counter() - start
+        used.joules = meter.joules() - begun
+        used.busy = sum(used._readings) / len(used._readings) if used._readings else None
 
 
-def _watch(meter: EnergyReader, spent: EnergyUse, done: threading.Event) -> None:
+def _watch(meter: EnergyReader, used: EnergyUse, done: threading.Event) -> None:
     while True:
-        # A counter may start anew from zero: whoever reads it often enough sees that it did.
+        # A counter wraps around to zero: a reader that is asked often enough sees each time that it did.
         meter.joules()
         if (busy := meter.busy()) is not None:
-            spent._seen.append(busy)
+            used._readings.append(busy)
         if done.wait(EVERY):
             return
 
 
 class _Rapl:
-    """All CPU packages by the kernel's counters of microjoules, which start anew at `max_energy_range_uj`."""
+    """All CPU packages, by the kernel's counters of microjoules, which wrap around at `max_energy_range_uj`."""
 
-    whole = "all CPU packages, whatever ran on them"
+    covers = "all CPU packages, whatever ran on them"
 
     def __init__(self, packages: list[Path]) -> None:
         self.packages = packages
@@ -120,22 +133,22 @@ class _Rapl:
 
 
 def rapl(folder: Path) -> EnergyReader | str:
-    """The meter of Intel's and AMD's packages below `folder`, Linux's powercap; or why there is none."""
+    """Return the reader of the CPU packages below `folder`, Linux's powercap; or the reason why there is none."""
     packages = sorted(p for p in folder.glob("intel-rapl:*") if p.name.count(":") == 1)
     if not packages:
         return "this machine has no RAPL counters (virtual machines and containers rarely do)"
     try:
         return _Rapl(packages)
     except PermissionError:
-        return f"RAPL counters below {folder} may be read by root alone; ask for read permission on energy_uj"
+        return f"RAPL counters below {folder} can be read by root alone; ask for read permission on energy_uj"
     except (OSError, ValueError) as error:
         return f"RAPL counters below {folder} cannot be read: {error}"
 
 
 class _Nvidia:
-    """The GPU of this process, by NVIDIA's management library: its own count of energy, or watts times seconds."""
+    """The GPU of this process, by NVIDIA's management library: its energy counter, or watts times seconds."""
 
-    whole = "the GPU, whatever ran on it"
+    covers = "the GPU, whatever ran on it"
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         self.nvml, self.handle, self.lock = nvml, handle, threading.Lock()
@@ -143,7 +156,7 @@ class _Nvidia:
         try:
             nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
             self.counts = True
-        except nvml.NVMLError:  # before Volta
+        except nvml.NVMLError:  # GPUs before Volta have no energy counter
             self.counts = False
 
     def joules(self) -> float:
@@ -160,7 +173,7 @@ class _Nvidia:
 
 
 def nvidia(nvml: Any, uuid: str) -> EnergyReader | str:
-    """The meter of the GPU `uuid` by `nvml`, the module pynvml or what has its functions; or why there is none."""
+    """Return the reader of the GPU `uuid` by `nvml`, a module like pynvml; or the reason why there is none."""
     try:
         nvml.nvmlInit()
         return _Nvidia(nvml, nvml.nvmlDeviceGetHandleByUUID(uuid))

@@ -1,4 +1,4 @@
-"""Quantised layers without numbers: bitsandbytes packs real ones alone. Their bytes and what they do are the same."""
+"""Stand in for bitsandbytes layers on fake tensors, which it cannot pack: the same bytes and the same operations."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.tuning import _quantised
 from cxr_ft.model.tuning._modules import replace, widths
 
-#: Numbers under one second-level scale of double quantisation; its code books and offset, in bytes.
+#: Scales under one second-level scale of double quantisation; bytes of its code books and offset.
 _SECOND, _BOOKS = 256, 4 * (16 + 256 + 1)
 
 
 def quantised(parts: ModelParts, config: RunConfig) -> None:
-    """Replace what a quantising method would quantise in the hollow model of `parts`."""
-    kind = getattr(config.tuning.options, "quantise", None)
+    """Replace the layers that a quantising method would quantise in the model of `parts`, which has no numbers."""
+    kind = _kind(config)
     if kind is None:
         return
     inner = unwrapped(parts.model)
@@ -27,8 +27,15 @@ def quantised(parts: ModelParts, config: RunConfig) -> None:
             replace(inner, name, lambda layer: _Packed(layer, kind))
 
 
+def _kind(config: RunConfig) -> str | None:
+    """Return the format of the quantised weights, "nf4" or "int8"; None where the method quantises nothing."""
+    # Only qlora has the option; the other methods' options do not declare it.
+    kind: str | None = getattr(config.tuning.options, "quantise", None)
+    return kind
+
+
 class _Packed(nn.Module):
-    """[..., in] -> [..., out] by a weight of `kind` that is unpacked for each product."""
+    """A linear layer [..., in] -> [..., out] whose weight of `kind` is unpacked for each product."""
 
     def __init__(self, layer: Any, kind: str) -> None:
         super().__init__()
@@ -44,7 +51,7 @@ class _Packed(nn.Module):
         self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """As bitsandbytes does it on CPU: int8 keeps its input, four bits keep nothing."""
+        """Compute as bitsandbytes does on CPU: int8 keeps its input for the backward pass, four bits keep nothing."""
         out: Tensor = _Product.apply(x.float() if self.keeps else x, self)
         return out
 

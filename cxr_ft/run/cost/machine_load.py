@@ -1,8 +1,8 @@
-"""What the machine does while a run is trained, now and then, into `system.jsonl` in the run's folder.
+"""Write the machine's load at intervals into `system.jsonl` in a run's folder while the run is trained.
 
-Keys of a line: `seconds` of training so far; `cpu_percent` of all cores; `memory_bytes`, the process's resident memory,
-which says nothing about a method; `disk_free_bytes`; on CUDA `gpu_memory_bytes` that the allocator holds, and, with
-nvidia-ml-py, `gpu_percent`. Not yet run on a GPU.
+Keys of a line: `seconds` of training so far; `cpu_percent` of all cores; `memory_bytes`, resident memory of the
+process (not a measure of the method's); `disk_free_bytes`; on CUDA `gpu_memory_bytes` that the allocator holds and,
+with nvidia-ml-py, `gpu_percent`. Not yet tested on a GPU.
 """
 
 import contextlib
@@ -17,14 +17,15 @@ from typing import Any
 from cxr_ft.files import write_text
 from cxr_ft.run.record import results
 
-#: Seconds between two lines; more in a long run, so that it has a few thousand lines at most.
+#: Seconds between two lines; more in a long run, so that the file has a few thousand lines at most.
 EVERY, LINES = 5.0, 2000
 
+#: One line: numbers by key.
 Sample = dict[str, float]
 
 
 def sample(folder: Path) -> Sample:
-    """The machine now; `folder` says which disk is meant."""
+    """Return the machine's load now, and the free space of the disk of `folder`."""
     import psutil
     import torch
 
@@ -35,23 +36,27 @@ def sample(folder: Path) -> Sample:
     }
     if torch.cuda.is_available():
         now["gpu_memory_bytes"] = torch.cuda.memory_reserved()
-        with contextlib.suppress(ModuleNotFoundError):  # without nvidia-ml-py the other figures stay
+        with contextlib.suppress(ModuleNotFoundError):  # without nvidia-ml-py this figure is left out
             now["gpu_percent"] = torch.cuda.utilization()
     return now
 
 
 class Watch:
-    """Calls `sample` in a thread between `with` and its end, and `each` with every line.
+    """Sample the load in a thread inside a `with` block.
 
     Args:
-        folder: the run's; its file is continued.
-        each: told of each line, in that thread.
+        folder: the run's; an existing file is continued.
+        on_line: called with each line, in that thread.
+        measure: returns the load.
     """
 
     def __init__(
-        self, folder: Path, each: Callable[[Sample], None] = lambda line: None, take: Callable[[Path], Sample] = sample
+        self,
+        folder: Path,
+        on_line: Callable[[Sample], None] = lambda line: None,
+        measure: Callable[[Path], Sample] = sample,
     ) -> None:
-        self._folder, self._each, self._take = folder, each, take
+        self._folder, self._on_line, self._measure = folder, on_line, measure
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -73,7 +78,7 @@ class Watch:
         with (self._folder / results.SYSTEM).open("a", encoding="utf-8") as file:
             while not ended:
                 ended = self._over.wait(max(EVERY, (time.monotonic() - began) / LINES))
-                line = {"seconds": round(offset + time.monotonic() - began, 1), **self._take(self._folder)}
+                line = {"seconds": round(offset + time.monotonic() - began, 1), **self._measure(self._folder)}
                 file.write(json.dumps(line) + "\n")
                 file.flush()
-                self._each(line)
+                self._on_line(line)

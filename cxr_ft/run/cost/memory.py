@@ -1,8 +1,8 @@
-"""The peak of memory in a training step, split into kinds: every tensor's bytes, counted as it comes and goes.
+"""Count the memory of a training step at its peak, by kind, its work, and a model's parameters.
 
-What a process holds by the system's account says nothing about a method on CPU, where the allocator keeps what was
-freed. So the storages of all tensors are counted while a step runs. The same count of the same step on tensors without
-numbers is the prediction of `cxr_ft.run.cost.step_forecast`.
+The resident memory of a process says nothing about a method on CPU, where the allocator keeps what was freed. So the
+storages of all tensors are counted as they come and go while a step runs. The same count of the same step on tensors
+without numbers is the forecast of `cxr_ft.run.cost.step_forecast`.
 """
 
 import contextlib
@@ -19,26 +19,32 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from cxr_ft.model.protocols import Batch, trainable
+from cxr_ft.run.record.result_parts import CudaMemory, ParameterCount
 
 #: weights: parameters, buffers, and copies of frozen ones in a lower precision; gradients: of trained parameters;
 #: optimizer: AdamW's states; activations: what the backward pass needs; workspace: the rest, and the batch itself.
 KINDS = ("weights", "gradients", "optimizer", "activations", "workspace")
 
 
-class _Piece:
-    """A live storage: its kind and bytes, when it came, and when it was last called something else."""
+class _Storage:
+    """A live storage: its kind and bytes, when it was made, and when its kind last changed."""
 
-    __slots__ = ("born", "kind", "moved", "nbytes", "ref")
+    __slots__ = ("born", "changed", "kind", "nbytes", "ref")
 
     def __init__(self, kind: str, nbytes: int, now: int, ref: "weakref.ref[Any]") -> None:
-        self.kind, self.nbytes, self.born, self.moved, self.ref = kind, nbytes, now, now, ref
+        self.kind, self.nbytes, self.born, self.changed, self.ref = kind, nbytes, now, now, ref
 
 
 class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes alive by kind while it is on, and their split when all together were most; work done, besides.
+    """Count the bytes alive by kind, their split at the peak, and the work done, inside its `with` block.
 
-    split: bytes by kind at the peak. largest: each kind's own peak. flops: multiplications and additions of products
-    and convolutions. operations, moved: number of the other operations, and bytes they read and wrote.
+    Args:
+        held: tensors that exist before the step, by kind. batch: the batch's tensors.
+
+    Attributes:
+        split: bytes by kind at the peak. largest: each kind's own peak.
+        flops: multiplications and additions of products and convolutions.
+        operations, moved: number of all operations but views, and the bytes that those without flops read and wrote.
     """
 
     def __init__(self, held: Mapping[str, Iterable[Tensor]], batch: Batch) -> None:
@@ -46,7 +52,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.alive, self.largest, self.split = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
         self.total = self.peak = self.peaked = self.now = 0
         self.flops = self.operations = self.moved = 0
-        self.pieces: dict[int, _Piece] = {}
+        self.pieces: dict[int, _Storage] = {}
         for kind, known in held.items():
             for tensor in known:
                 self.call(tensor, kind)
@@ -55,13 +61,13 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.before = set(self.pieces)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation and see what it read and wrote."""
+        """Run one operation and count the tensors that it read and wrote."""
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:
-            return func(*args, **kwargs)  # asked of tensors without numbers
+            return func(*args, **kwargs)  # a query of fake tensors, not an operation
         read = tensors((args, kwargs))
         for tensor in read:
-            self.seen(tensor)  # made where nobody looked: by numpy, or before
+            self.seen(tensor)  # made outside the count: by numpy, or before it
         out = self.run(func, args, kwargs)
         written = tensors(out)
         for tensor in written:
@@ -70,53 +76,53 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The operation itself."""
+        """Run the operation itself."""
         return func(*args, **kwargs)
 
-    def work(self, func: Any, args: Any, kwargs: Any, out: Any, sides: tuple[list[Tensor], list[Tensor]]) -> None:
-        """Add up what the operation did."""
+    def work(self, func: Any, args: Any, kwargs: Any, out: Any, tensors: tuple[list[Tensor], list[Tensor]]) -> None:
+        """Add the operation's work; `tensors` are those that it read and wrote."""
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.flops += int(formula(*args, **kwargs, out_val=out))
         if not func.is_view:
             self.operations += 1
-            self.moved += 0 if formula else sum(t.numel() * t.itemsize for side in sides for t in side)
+            self.moved += 0 if formula else sum(t.numel() * t.itemsize for group in tensors for t in group)
 
     def seen(self, tensor: Tensor) -> int:
-        """Count the tensor's storage, if it is new; returns its key."""
+        """Count the tensor's storage if it is new; return its key."""
         storage = tensor.untyped_storage()
         key = int(storage._cdata)
         if key not in self.pieces:
             self.now += 1
             ref = weakref.ref(storage, partial(self._gone, key))
-            self.pieces[key] = _Piece("workspace", storage.nbytes(), self.now, ref)
+            self.pieces[key] = _Storage("workspace", storage.nbytes(), self.now, ref)
             self._add("workspace", storage.nbytes())
         return key
 
     def call(self, tensor: Tensor, kind: str) -> None:
-        """Say what a tensor is."""
+        """Set a tensor's kind."""
         self._call(self.pieces[self.seen(tensor)], kind)
 
     def forward_done(self) -> None:
-        """Say that all there is now, but the weights and the like, is there for the backward pass."""
+        """Mark the temporary tensors that outlive the forward pass as activations: the backward pass needs them."""
         for key, piece in self.pieces.items():
             if piece.kind == "workspace" and key not in self.before:
                 self._call(piece, "activations")
 
     def finish(self) -> None:
-        """Count as weights what outlives the step: copies of frozen weights, made in it or before."""
+        """Count as weights the tensors that outlive the step: copies of frozen weights in a lower precision."""
         for key, piece in self.pieces.items():
             if piece.kind in ("activations", "workspace") and key not in self.before and piece.born <= self.peaked:
-                then = piece.kind if piece.moved <= self.peaked else "workspace"
+                then = piece.kind if piece.changed <= self.peaked else "workspace"
                 self.split[then] -= piece.nbytes
                 self.split["weights"] += piece.nbytes
         self.pieces.clear()
 
-    def _call(self, piece: _Piece, kind: str) -> None:
+    def _call(self, piece: _Storage, kind: str) -> None:
         self.now += 1
         self.alive[piece.kind] -= piece.nbytes
         self.total -= piece.nbytes
-        piece.kind, piece.moved = kind, self.now
+        piece.kind, piece.changed = kind, self.now
         self._add(kind, piece.nbytes)
 
     def _add(self, kind: str, nbytes: int) -> None:
@@ -133,9 +139,31 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.total -= piece.nbytes
 
 
+def parameters(model: nn.Module, new: tuple[str, ...]) -> ParameterCount:
+    """Return the numbers of parameters; those in the modules `new`, which the head added, are the head's."""
+    chosen = trainable(model)
+    head = sum(p.numel() for name, p in chosen.items() if in_head(name, new))
+    count = sum(p.numel() for p in chosen.values())
+    # PEFT keeps an untrained copy of each module that it trains whole: the model has those parameters once.
+    total = sum(p.numel() for name, p in model.named_parameters() if ".original_module." not in f".{name}")
+    return ParameterCount(trainable=count, total=total, adapter=count - head, head=head)
+
+
+def in_head(name: str, new: tuple[str, ...]) -> bool:
+    """Return whether the parameter `name` belongs to one of the modules `new` that the head added."""
+    return any(f".{module}." in f".{name}." for module in new)
+
+
+def cuda_memory() -> CudaMemory | None:
+    """Return the peaks of the CUDA allocator; None on CPU."""
+    if not torch.cuda.is_available():
+        return None
+    return CudaMemory(allocated=torch.cuda.max_memory_allocated(), reserved=torch.cuda.max_memory_reserved())
+
+
 @contextlib.contextmanager
 def counting(count: Count, model: nn.Module) -> Iterator[Count]:
-    """`count` the forward and backward pass inside the block; say `forward_done` between them."""
+    """Apply `count` to the forward and backward pass inside the block; call `forward_done` between them."""
 
     def packed(tensor: Tensor) -> Tensor:
         if count.pieces[count.seen(tensor)].kind == "workspace":
@@ -158,7 +186,7 @@ def counting(count: Count, model: nn.Module) -> Iterator[Count]:
 
 
 def held(model: nn.Module, optimizer: Any) -> dict[str, list[Tensor]]:
-    """The tensors that are there before a step, by kind; `optimizer` may be None."""
+    """Return the tensors that exist before a step, by kind; `optimizer` may be None."""
     state = {} if optimizer is None else optimizer.state
     weights = [*model.parameters(), *model.buffers(), *model.state_dict(keep_vars=True).values()]
     return {
@@ -169,25 +197,25 @@ def held(model: nn.Module, optimizer: Any) -> dict[str, list[Tensor]]:
 
 
 def weights_alone(model: nn.Module) -> dict[str, int]:
-    """The split of a model that is not trained."""
+    """Return the bytes by kind of a model that is not trained."""
     return {**dict.fromkeys(KINDS, 0), "weights": size(held(model, None)["weights"])}
 
 
 def tensors(nested: Any) -> list[Tensor]:
-    """The tensors in nested tuples, lists and dictionaries."""
+    """Return the tensors in nested tuples, lists and dictionaries."""
     return [x for x in tree_leaves(nested) if isinstance(x, Tensor)]
 
 
 def size(held: Iterable[Tensor]) -> int:
-    """Bytes of the tensors' storages, each once."""
+    """Return the bytes of the tensors' storages, each counted once."""
     return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}.values())
 
 
 class Meter:
-    """Counts the steps of a training that may need most memory: the first, and each with a larger batch than before.
+    """Count the steps of a training that may need most memory: the first, and each with a larger batch than before.
 
-    What it found stands in `cost`, the training's own record, so that a training that goes on counts what an unbroken
-    one would have counted: memory, memory_largest, flops_per_sample, memory_batches.
+    The counts are kept in `cost`, part of the training's checkpoint, so that a resumed training counts the same steps
+    as an uninterrupted one. Keys: memory, memory_largest, flops_per_sample, memory_batches.
     """
 
     def __init__(self, model: nn.Module, optimizer: Any) -> None:
@@ -195,17 +223,17 @@ class Meter:
 
     @contextlib.contextmanager
     def part(self, batch: Batch, cost: dict[str, Any]) -> Iterator[Any]:
-        """Count a part's forward and backward pass, if it is due; yields what has `forward_done`."""
+        """Count a micro-batch's forward and backward pass, if it is due; yield an object with `forward_done`."""
         numbers = sum(value.numel() for value in batch.values())
-        # Later parts of a step find gradients there.
-        place = "first" if all(p.grad is None for p in self.model.parameters()) else "further"
+        # Later micro-batches of a step need more memory: the gradients of the first one are there.
+        position = "first" if all(p.grad is None for p in self.model.parameters()) else "further"
         counted = cost.setdefault("memory_batches", {})
-        if numbers <= counted.get(place, 0):
-            yield _Nobody()
+        if numbers <= counted.get(position, 0):
+            yield _NoCount()
             return
         with counting(Count(held(self.model, self.optimizer), batch), self.model) as count:
             yield count
-        counted[place] = numbers
+        counted[position] = numbers
         if count.peak > sum(cost["memory"].values()):
             cost["memory"] = count.split
         largest = cost.setdefault("memory_largest", dict.fromkeys(KINDS, 0))
@@ -214,13 +242,13 @@ class Meter:
         cost["flops_per_sample"] = max(cost.get("flops_per_sample", 0), math.ceil(count.flops / rows))
 
     def stepped(self, cost: dict[str, Any]) -> None:
-        """After the optimizer's first step: the states it made are there at every later peak."""
+        """Add the states that the optimizer made in its first step: they are in memory at every later peak."""
         states = size(held(self.model, self.optimizer)["optimizer"])
         missing = states - cost["memory"]["optimizer"]
         cost["memory"]["optimizer"] += missing
         cost["memory_largest"]["optimizer"] = states
 
 
-class _Nobody:
+class _NoCount:
     def forward_done(self) -> None:
         pass

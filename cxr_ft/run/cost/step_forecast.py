@@ -1,7 +1,7 @@
-"""What a training step will need, from the configuration alone: the step itself, run on tensors without numbers.
+"""Forecast a training step from the configuration alone: run the step itself on fake tensors.
 
-Model and step are the real ones, so that every shape, dtype and saved tensor is too; torch's `FakeTensorMode` leaves
-out the numbers. Masks and token ids keep theirs: by them the code decides how many positions it reads.
+Model and step are the real ones, and so is every shape, dtype and saved tensor; torch's `FakeTensorMode` leaves out the
+numbers. Masks and token ids keep theirs, because the code decides by them how many positions it reads.
 """
 
 import math
@@ -22,14 +22,15 @@ from cxr_ft.model.protocols import IGNORE, PIXELS, Base, Batch, has_frozen_prefi
 from cxr_ft.run.cost import memory
 from cxr_ft.run.cost.fake_quantised import quantised
 from cxr_ft.run.features.feature_store import AUTOCAST
+from cxr_ft.run.record.result_parts import MemoryBytes
 
-#: Of a text nobody knows yet.
+#: Tokens of a text that is not known yet.
 READ = 128
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextLengths:
-    """Tokens of a step's rows: read before what is written, written, and read by a base of texts; one number a row."""
+    """Tokens of each row of a step: `before` the written text, `written`, and `read` by a base of texts."""
 
     before: Sequence[int]
     written: Sequence[int]
@@ -38,12 +39,14 @@ class TextLengths:
 
 @dataclass(frozen=True, kw_only=True)
 class StepForecast:
-    """Of one step with `rows` rows: bytes by kind at the peak, and the work of each part of it.
+    """One step of the optimizer.
 
-    flops, operations, moved: as `cxr_ft.run.cost.memory.Count` has them, of all parts together, and of the optimizer.
+    Args:
+        memory: at the peak. rows: of the step. micro: rows at a time.
+        flops, operations, moved: as `cxr_ft.run.cost.memory.Count` has them, of all micro-batches and the optimizer.
     """
 
-    memory: dict[str, int]
+    memory: MemoryBytes
     rows: int
     micro: int
     flops: int
@@ -52,12 +55,12 @@ class StepForecast:
 
     @property
     def flops_per_sample(self) -> int:
-        """Of forward and backward pass."""
+        """Return the work of forward and backward pass of a row."""
         return math.ceil(self.flops / self.rows)
 
 
 def texts_of(config: RunConfig, base: Base, rows: int) -> TextLengths:
-    """The longest texts the configuration allows: what a step needs at most."""
+    """Return the longest texts that the configuration allows: an upper bound."""
     head = config.head.options
     written = int(head.max_tokens)
     context = int(head.max_context) if config.data.context else 0
@@ -69,11 +72,11 @@ def texts_of(config: RunConfig, base: Base, rows: int) -> TextLengths:
 def forecast_step(
     config: RunConfig, parts: assembly.ModelParts, labels: int, texts: TextLengths | None = None
 ) -> StepForecast:
-    """What a step of `config.train.batch_size` rows needs, micro-batches as configured.
+    """Forecast a step of `config.train.batch_size` rows, micro-batches as configured.
 
     Args:
-        parts: of `find.build` on the meta device; they are changed and of no other use afterwards.
-        labels: how many the head scores.
+        parts: of `assembly.build` on the meta device; they are changed and of no use afterwards.
+        labels: the number of labels.
         texts: of one micro-batch's rows; None: as long as the configuration allows.
 
     Raises:
@@ -81,22 +84,24 @@ def forecast_step(
     """
     train = config.train
     micro = min(train.micro_batch or train.batch_size, train.batch_size)
-    chosen = texts or texts_of(config, parts.base, micro)
+    lengths = texts or texts_of(config, parts.base, micro)
     model, trained = parts.model.train(), trainable(parts.model)
-    batch = _batch(parts, config, labels, chosen)
+    batch = _batch(parts, config, labels, lengths)
     dtype = AUTOCAST[train.precision]
-    with _without_numbers():
-        _hollow(model)
+    with _fake_tensors():
+        _materialise_fake(model)
         quantised(parts, config)
-        batch = _frozen_done(parts, config, batch, dtype)
+        batch = _with_prefix_output(parts, config, batch, dtype)
         states = [torch.empty(2 * p.nbytes + 4, dtype=torch.uint8) for p in trained.values()] if trained else []
-        trips = 1 if micro == train.batch_size else 2  # later parts of a step find gradients there
+        trips = 1 if micro == train.batch_size else 2  # later micro-batches find gradients in memory
         counts = [_count(parts, batch, states, dtype) for _ in range(trips)] if trained else []
         alone = memory.weights_alone(model)
     times = math.ceil(train.batch_size / micro)
     last = counts[-1] if counts else None
     return StepForecast(
-        memory=max((count.split for count in counts), key=lambda split: sum(split.values()), default=alone),
+        memory=MemoryBytes(
+            **max((count.split for count in counts), key=lambda split: sum(split.values()), default=alone)
+        ),
         rows=train.batch_size,
         micro=micro,
         flops=times * last.flops if last else 0,
@@ -105,28 +110,28 @@ def forecast_step(
     )
 
 
-class _Hollow(memory.Count):  # type: ignore[no-untyped-call]
-    """A count of operations on tensors of which some have numbers: those that have keep them."""
+class _FakeCount(memory.Count):  # type: ignore[no-untyped-call]
+    """A count on fake and real tensors: an operation on real tensors alone is computed."""
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The operation, with numbers where all it reads has them."""
+        """Run the operation, with numbers where all its inputs are real."""
         read = memory.tensors((args, kwargs))
         if read and not any(isinstance(x, FakeTensor) for x in read):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
         if func is torch.ops.aten._local_scalar_dense.default:
-            return 0  # a number that decides no shape: a seed, or whether a copy is still good
+            return 0  # numbers read from fake tensors decide no shape: a seed, or whether a copy is still valid
         if "index" in func._overloadpacket.__name__ and len(args) > 1 and isinstance(args[1], Sequence):
-            args = (args[0], _places(args[1]), *args[2:])
+            args = (args[0], _mask_indices(args[1]), *args[2:])
         if func is torch.ops.aten.convolution_backward.default and _device() == "cpu":
-            asked = args[-1]
-            # oneDNN computes the weight's gradient wherever the bias's is asked for.
-            args = (*args[:-1], [asked[0], asked[1] or asked[2], asked[2]])
+            of_input, of_weight, of_bias = args[-1]
+            # oneDNN computes the weight's gradient wherever the bias's is needed.
+            args = (*args[:-1], [of_input, of_weight or of_bias, of_bias])
         return func(*args, **kwargs)
 
 
-def _places(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Masks as the places where they are true, which have a shape that is known."""
+def _mask_indices(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return boolean masks as integer indices, whose shape is known."""
     out: list[Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype == torch.bool and not isinstance(index, FakeTensor):
@@ -138,9 +143,9 @@ def _places(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 
 def _count(parts: assembly.ModelParts, batch: Batch, states: list[Tensor], dtype: torch.dtype | None) -> memory.Count:
-    """One part's forward and backward pass, with the optimizer's states there."""
+    """Count one micro-batch's forward and backward pass, with the optimizer's states in memory."""
     held = {**memory.held(parts.model, None), "optimizer": states}
-    with memory.counting(_Hollow(held, batch), parts.model) as count:
+    with memory.counting(_FakeCount(held, batch), parts.model) as count:
         with torch.autocast(_device(), dtype, enabled=dtype is not None):
             loss, _ = parts.head.loss(parts.model, batch)
         count.forward_done()
@@ -150,32 +155,32 @@ def _count(parts: assembly.ModelParts, batch: Batch, states: list[Tensor], dtype
 
 
 @contextmanager
-def _without_numbers() -> Iterator[None]:
+def _fake_tensors() -> Iterator[None]:
     with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
         # By its address `fused_linear` tells whether a kept copy is of this weight: any will do.
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         yield
 
 
-def _hollow(model: nn.Module) -> None:
-    """Give every parameter and buffer of the meta device a place on the run's device, still without numbers."""
+def _materialise_fake(model: nn.Module) -> None:
+    """Replace the parameters and buffers of the meta device by fake ones on the run's; shared ones stay shared."""
     made: dict[int, Tensor] = {}
     for module in model.modules():
-        for there in (module._parameters, module._buffers):
-            for name, old in there.items():
+        for tensors in (module._parameters, module._buffers):
+            for name, old in tensors.items():
                 if old is None:
                     continue
                 if id(old) not in made:
                     new = torch.empty(old.shape, dtype=old.dtype, device=_device())
                     made[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-                there[name] = made[id(old)]  # type: ignore[assignment]
+                tensors[name] = made[id(old)]  # type: ignore[assignment]
 
 
 def _batch(parts: assembly.ModelParts, config: RunConfig, labels: int, texts: TextLengths) -> Batch:
-    """A batch under all names that bases and heads read, of real tensors whose numbers say how long each text is."""
+    """Return a batch with every key that bases and heads read; masks and ids are real and say how long each text is."""
     base, rows = parts.base, len(texts.written)
     if getattr(base, "tokenizer", 0) is None:
-        # Which token stands where decides no shape.
+        # No shape depends on the ids of special tokens.
         base.tokenizer = SimpleNamespace(cls_token_id=0, sep_token_id=0, pad_token_id=0, eos_token_id=0)  # type: ignore[attr-defined]
     out: Batch = {"targets": torch.zeros(rows, labels)}
     if base.image_size:
@@ -197,12 +202,14 @@ def _batch(parts: assembly.ModelParts, config: RunConfig, labels: int, texts: Te
 
 
 def _tokens(ids: str, mask: str, lengths: Sequence[int]) -> Batch:
-    there = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return {ids: torch.zeros(there.shape, dtype=torch.int64), mask: there.long()}
+    present = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return {ids: torch.zeros(present.shape, dtype=torch.int64), mask: present.long()}
 
 
-def _frozen_done(parts: assembly.ModelParts, config: RunConfig, batch: Batch, dtype: torch.dtype | None) -> Batch:
-    """`batch` as a training step gets it: with the output of what is frozen, where that is computed apart."""
+def _with_prefix_output(
+    parts: assembly.ModelParts, config: RunConfig, batch: Batch, dtype: torch.dtype | None
+) -> Batch:
+    """Return the batch as a training step gets it: with the frozen prefix's output, where that is stored."""
     augmented = config.data.augment != "none" or config.data.flip
     prefix = parts.base.prefix(parts.model) if has_frozen_prefix(parts.base) and not augmented else None
     if prefix is None or (_device() != "cpu" and config.train.store_features == "never"):

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Record a run: its result, environment, saved model, model card and export."""

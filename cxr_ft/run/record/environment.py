@@ -1,37 +1,38 @@
-"""What a run was made with: versions, commit, device, threads."""
+"""Record what a run was made with: versions, commit, device, threads."""
 
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import cxr_ft
 from cxr_ft.config import RunConfig
+from cxr_ft.run.record.result_parts import Environment
 
+#: Whose versions are recorded: those that decide the numbers.
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pydicom", "scikit-learn", "sacrebleu")
 
 
-def environment(config: RunConfig, processes: int = 1) -> dict[str, Any]:
-    """Names and versions, as strings, and how many processes train together; no path, no user and no host."""
+def environment(config: RunConfig, processes: int = 1) -> Environment:
+    """Return versions, machine and the number of `processes` that train together; no path, user or host."""
     cuda = torch.cuda.is_available()
-    return {
-        "cxr_ft": cxr_ft.__version__,
-        "commit": commit(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if cuda else f"cpu ({_cpu()})",
-        "threads": torch.get_num_threads(),
-        "processes": processes,
-        "precision": config.train.precision,
-    }
+    return Environment(
+        cxr_ft=cxr_ft.__version__,
+        commit=commit(),
+        python=platform.python_version(),
+        packages={name: _version(name) for name in PACKAGES},
+        system=f"{platform.system()} {platform.machine()}",
+        device=torch.cuda.get_device_name() if cuda else f"cpu ({_cpu()})",
+        threads=torch.get_num_threads(),
+        processes=processes,
+        precision=config.train.precision,
+    )
 
 
 def commit() -> str:
-    """The checkout's commit, with "+changes" where the tree is not clean; empty outside a checkout."""
+    """Return the checkout's commit, with "+changes" where the tree is not clean; empty outside a checkout."""
     folder = Path(cxr_ft.__file__).parents[1]
     if not (folder / ".git").exists():
         return ""

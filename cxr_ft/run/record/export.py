@@ -1,4 +1,4 @@
-"""A finished run as a folder that transformers, or PEFT, reads without this package: merged, or beside the base.
+"""Export a finished run as a folder that transformers, or PEFT, reads without this package.
 
 merged/     config.json, model.safetensors (the head's layer in it), processor, labels.json, README.md
 adapter/    PEFT's files, processor, labels.json, README.md
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxr_ft.config import RunConfig
 from cxr_ft.data import manifest
@@ -25,13 +25,13 @@ from cxr_ft.run.record import model_card, results, saved_model
 
 Way = Literal["merged", "adapter"]
 FOLDER = "export"
-#: Rows of val on which merged and unmerged answers are compared.
+#: Rows of val on which merged and unmerged logits are compared.
 _ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """Differences of logits on `rows` rows of val between the run's model and what was exported."""
+    """Differences of logits on `rows` rows of val between the run's model and the exported one."""
 
     largest: float
     mean: float
@@ -39,10 +39,10 @@ class Drift:
 
 
 def check(config: RunConfig, way: Way) -> None:
-    """Say before anything is trained that a run of `config` could not be exported so.
+    """Refuse, before anything is trained, a configuration whose run could not be exported.
 
     Raises:
-        UsageError: naming the method, and what can.
+        UsageError: with the reason and what would work.
     """
     parts = assembly.build(config, ("label",), True, weights=False)
     if reason := _obstacle(parts, config, way):
@@ -50,10 +50,10 @@ def check(config: RunConfig, way: Way) -> None:
 
 
 def export(run: Path, way: Way) -> tuple[Path, Drift | None]:
-    """Write `run/export/<way>`, whole or not at all; for a merged model also how far its logits drifted on val.
+    """Write `run/export/<way>`, whole or not at all; return it and, for a merged model, the drift of its logits on val.
 
     Raises:
-        UsageError: where the run is not finished, its method cannot be exported so, or its data is gone.
+        UsageError: where the run is not finished, its method cannot be exported that way, or its data is missing.
     """
     result = results.read(run)
     if result.status not in ("trained", "success"):
@@ -63,22 +63,22 @@ def export(run: Path, way: Way) -> tuple[Path, Drift | None]:
         raise UsageError(f"--export {way}: {config.tuning.name}: {reason}")
     make_folder(run / FOLDER)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=run) as name:
-        made = Path(name) / way
+        temporary = Path(name) / way
         drift = None
         if way == "merged":
-            drift = _merged(made, parts, config)
-        else:  # what was saved is an ordinary adapter already
-            shutil.copytree(run / saved_model.FOLDER, made)
-        write_json(made / "labels.json", saved.to_json())
-        write_text(made / "README.md", model_card.text(result, parts, saved, way, drift))
+            drift = _merge_and_save(temporary, parts, config)
+        else:  # the saved model is an ordinary adapter already
+            shutil.copytree(run / saved_model.FOLDER, temporary)
+        write_json(temporary / "labels.json", saved.to_json())
+        write_text(temporary / "README.md", model_card.text(result, parts, saved, way, drift))
         target = run / FOLDER / way
         shutil.rmtree(target, ignore_errors=True)
-        made.rename(target)
+        temporary.rename(target)
     return target, drift
 
 
 def kind(parts: ModelParts, config: RunConfig) -> str:
-    """What `run/model` is: "adapter" for PEFT, "merged" for transformers, "own" for this package alone."""
+    """Return who can load `run/model`: "adapter" (PEFT), "merged" (transformers) or "own" (this package alone)."""
     method = methods.load(config.tuning.name)
     if not method.trains:
         return "own"
@@ -88,54 +88,55 @@ def kind(parts: ModelParts, config: RunConfig) -> str:
 
 
 def _obstacle(parts: ModelParts, config: RunConfig, way: Way) -> str | None:
+    """Return the reason why a run cannot be exported that way; None where it can."""
     method = methods.load(config.tuning.name)
     if not method.trains:
         return "nothing is trained, so there is nothing to export: the base is the model"
     if way == "merged":
         return method.merge_obstacle or None
     if not method.peft_folder:
-        kept = "in cxr_ft's own format" if method.merge is None else "in the base itself"
-        can = "lora, ia3, ..." if method.merge is None else "--export merged"
-        return f"what it trains is {kept}, not in a PEFT adapter; use {can}"
+        place = "in cxr_ft's own format" if method.merge is None else "in the base itself"
+        instead = "a method of PEFT (lora, ia3, ...)" if method.merge is None else "--export merged"
+        return f"its trained weights are {place}, not in a PEFT adapter; use {instead}"
     if config.data.image_size is not None or config.data.views > 1:
-        return "data.image_size and data.views change the base itself, which PEFT alone would not do; use merged"
+        return "data.image_size and data.views change the base itself, which a PEFT adapter does not hold; use merged"
     return None
 
 
-def _merged(made: Path, parts: ModelParts, config: RunConfig) -> Drift:
-    made.mkdir()
-    batches = list(_val(parts, config))
+def _merge_and_save(folder: Path, parts: ModelParts, config: RunConfig) -> Drift:
+    folder.mkdir()
+    batches = list(_val_batches(parts, config))
     before = [logits(parts, parts.model, batch) for batch in batches]
     merge = methods.load(config.tuning.name).merge
     assert merge is not None  # `export` has refused the others
     plain = merge(parts.model)
-    apart = [(logits(parts, plain, batch) - old).abs() for batch, old in zip(batches, before, strict=True)]
+    differences = [(logits(parts, plain, batch) - old).abs() for batch, old in zip(batches, before, strict=True)]
+    # safetensors refuses tensors that are views with strides of their own, as a product of adapters may be.
     for p in plain.parameters():
         p.data = p.data.contiguous()
-    parts.base.save(made, plain)
+    parts.base.save(folder, plain)
     return Drift(
-        largest=max(float(x.max()) for x in apart),
-        mean=float(sum(x.double().sum() for x in apart) / sum(x.numel() for x in apart)),
+        largest=max(float(x.max()) for x in differences),
+        mean=float(sum(x.double().sum() for x in differences) / sum(x.numel() for x in differences)),
         rows=sum(len(next(iter(batch.values()))) for batch in batches),
     )
 
 
-def _val(parts: ModelParts, config: RunConfig) -> list[Batch]:
+def _val_batches(parts: ModelParts, config: RunConfig) -> list[Batch]:
     rows = build_datasets(config, manifest.read(Path(config.data.splits)), parts.base.image_size)["val"]
     size = min(config.train.micro_batch or config.train.batch_size, _ROWS)
-    many = min(len(rows), _ROWS)
+    number = min(len(rows), _ROWS)
     return [
-        parts.head.collate([rows[i] for i in range(start, min(start + size, many))]) for start in range(0, many, size)
+        parts.head.collate([rows[i] for i in range(start, min(start + size, number))])
+        for start in range(0, number, size)
     ]
 
 
 @torch.no_grad()
 def logits(parts: ModelParts, model: Any, batch: Batch) -> Tensor:
-    """What the head turns into scores [B, L], or the vocabulary's logits at each token that counts [N, V]."""
+    """Return the logits of the labels [B, L], or of the vocabulary at each target token [N, V]."""
     if "labels" in batch:
         written: Tensor = parts.base.logits(model, batch, batch["labels"] != IGNORE)  # type: ignore[attr-defined]
         return written
-    pool: Any = getattr(parts.head, "pool", next(iter(parts.base.pools)))
-    layer: nn.Module = model.classifier
-    answers: Tensor = layer(parts.base.pooled(model, batch, pool))
-    return answers
+    scores: Tensor = model.classifier(parts.base.pooled(model, batch, model_card.pool_of(parts)))
+    return scores

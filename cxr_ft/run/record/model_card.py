@@ -1,7 +1,7 @@
-"""The README.md of a model: what it is, what it learnt from, how well it does on val, and code that loads it."""
+"""Write the README.md of a model: training, data, labels, metrics, and code that loads it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_ft.model import assembly
 from cxr_ft.model.assembly import ModelParts
@@ -9,23 +9,27 @@ from cxr_ft.model.protocols import is_writer
 from cxr_ft.run.record.results import Result
 from cxr_ft.run.record.saved_labels import SavedLabels
 
+if TYPE_CHECKING:
+    from cxr_ft.run.record.export import Drift
+
+#: The metrics on a card: means over labels, and those of texts.
 _SHOWN = ("auroc", "ap", "f1", "accuracy")
 _TEXTS = ("bleu_1", "bleu_4", "rouge_l", "label_f1")
 
 
-def text(result: Result, parts: ModelParts, saved: SavedLabels, way: str, drift: Any = None) -> str:
-    """The card, in Markdown.
+def text(result: Result, parts: ModelParts, saved: SavedLabels, way: str, drift: "Drift | None" = None) -> str:
+    """Return the card, in Markdown.
 
     Args:
-        result: the run's record; what it says of test is told only where the run was verified.
+        result: the run's record; its metrics on test are shown only where the run was verified.
         parts: the model.
-        saved: what labels.json says.
+        saved: the content of labels.json.
         way: "merged": all weights are in the folder; "adapter": PEFT's files for the base; "own": only cxr_ft reads it.
         drift: of a merged model, `cxr_ft.run.record.export.Drift`.
     """
     sections = [
         _head(result, way),
-        _what(result),
+        _training(result),
         _data(result),
         _labels(saved),
         _metrics(result),
@@ -37,8 +41,8 @@ def text(result: Result, parts: ModelParts, saved: SavedLabels, way: str, drift:
             f"{drift.largest:.2g} at most and {drift.mean:.2g} on average."
         )
     sections.append(
-        "## Limits\n\nMade to compare ways of fine-tuning. It is no medical device: no clinical use was studied, and "
-        "its scores hold for data like that it was trained on."
+        "## Limits\n\nMade to compare methods of fine-tuning. It is not a medical device: no clinical use was studied, "
+        "and its metrics hold for data like its training data."
     )
     return "\n\n".join(sections) + "\n"
 
@@ -51,43 +55,45 @@ def _head(result: Result, way: str) -> str:
 
 
 def base_name(model: str) -> str:
-    """A hub name or shipped name as it is, a folder by its last part: a place on one machine tells nobody anything."""
+    """Return a hub name or shipped name as it is, and of a folder the last part: a path stays on its machine."""
     return Path(model).name if assembly.location(model) is not None else model
 
 
-def _what(result: Result) -> str:
-    count, options = result.plan["parameters"], result.config["tuning"]
-    told = ", ".join(f"{k} {','.join(v) if isinstance(v, list) else v}" for k, v in options.items() if k != "name")
+def _training(result: Result) -> str:
+    count, options = result.plan.parameters, result.config["tuning"]
+    chosen = ", ".join(f"{k} {','.join(v) if isinstance(v, list) else v}" for k, v in options.items() if k != "name")
     return (
-        f"Trained with {options['name']} ({told or 'no options'}), seed {result.seed}: {count['trainable']:,} of "
-        f"{count['total']:,} parameters, {count['head']:,} of them in the head."
+        f"Trained with {options['name']} ({chosen or 'no options'}), seed {result.seed}: {count.trainable:,} of "
+        f"{count.total:,} parameters, {count.head:,} of them in the head."
     )
 
 
 def _data(result: Result) -> str:
-    card, rows, subjects = (result.data.get(key) or {} for key in ("card", "rows", "subjects"))
-    sides = ", ".join(f"{side} {n:,} rows of {subjects.get(side, 0):,} groups" for side, n in rows.items())
-    known = {name: card.get(name) for name in ("sensitivity", "terms", "source", "citation")}
-    told = "".join(f"\n- {name}: {value}" for name, value in known.items() if value)
-    return f"## Data\n\n{card.get('name', 'unknown')}: {sides}.\n{told}"
+    data, card = result.data, result.data.card
+    splits = ", ".join(f"{name} {n:,} rows of {data.subjects.get(name, 0):,} groups" for name, n in data.rows.items())
+    if card is None:
+        return f"## Data\n\nunknown: {splits}.\n"
+    known = {"sensitivity": card.sensitivity, "terms": card.terms, "source": card.source, "citation": card.citation}
+    lines = "".join(f"\n- {name}: {value}" for name, value in known.items() if value)
+    return f"## Data\n\n{card.name}: {splits}.\n{lines}"
 
 
 def _labels(saved: SavedLabels) -> str:
     kind = "several at once" if saved.multi_label else "one of them"
-    return f"## Labels\n\n{', '.join(saved.labels)} ({kind}). Names and thresholds stand in labels.json."
+    return f"## Labels\n\n{', '.join(saved.labels)} ({kind}). Names and thresholds are in labels.json."
 
 
 def _metrics(result: Result) -> str:
-    sides = ("val", "test") if result.status == "success" else ("val",)
+    splits = ("val", "test") if result.status == "success" else ("val",)
     lines = []
-    for side in sides:
-        metrics = result.metrics.get(side) or {}
+    for split in splits:
+        metrics = result.metrics.get(split) or {}
         values = {name: (metrics.get("macro") or {}).get(name) for name in _SHOWN}
         values |= {name: metrics.get(name) for name in _TEXTS}
-        told = [f"{name} {value:.3f}" for name, value in values.items() if isinstance(value, float)]
-        lines.append(f"- {side}: {', '.join(told) or 'undefined'}")
-    if len(sides) == 1:
-        lines.append("- test: not touched yet")
+        shown = [f"{name} {value:.3f}" for name, value in values.items() if isinstance(value, float)]
+        lines.append(f"- {split}: {', '.join(shown) or 'undefined'}")
+    if len(splits) == 1:
+        lines.append("- test: not evaluated yet")
     return "## Metrics\n\nMeans over labels where there are labels.\n\n" + "\n".join(lines)
 
 
@@ -95,7 +101,7 @@ def _load(parts: ModelParts, result: Result, saved: SavedLabels, way: str) -> st
     if way == "own":
         return "## Loading\n\nWith cxr_ft: `cxr-predict RUN FILE...`, `cxr-evaluate RUN --splits DIR`."
     code = "\n".join(
-        [*_imports(parts, way), "", *_model(parts, result, saved, way), *_inputs(parts), *_answer(parts, way)]
+        [*_imports(parts, way), "", *_model(parts, result, saved, way), *_inputs(parts), *_outputs(parts, way)]
     )
     needs = "transformers and PEFT" if way == "adapter" else "transformers"
     base = "; BASE is the base's folder or hub name" if way == "adapter" else ""
@@ -123,7 +129,7 @@ def _model(parts: ModelParts, result: Result, saved: SavedLabels, way: str) -> l
     auto = "AutoModel" if _scores(parts) else "AutoModelForCausalLM"
     if way == "merged":
         lines = [f'model = {auto}.from_pretrained(".").eval()']
-        # transformers says that it does not use the head's two tensors: they are read here.
+        # transformers warns that it does not use the head's two tensors: the next line reads them.
         return [*lines, 'head = load_file("model.safetensors")'] if _scores(parts) else lines
     lines = [f'BASE = "{base_name(str(result.config["model"]))}"', f"base = {auto}.from_pretrained(BASE)"]
     if parts.head.new_modules:
@@ -133,7 +139,7 @@ def _model(parts: ModelParts, result: Result, saved: SavedLabels, way: str) -> l
     return [*lines, 'model = PeftModel.from_pretrained(base, ".").eval()']
 
 
-def _inputs(parts: Any) -> list[str]:
+def _inputs(parts: ModelParts) -> list[str]:
     if _reads_text(parts):
         return [
             'tokens = AutoTokenizer.from_pretrained(".")("a text", return_tensors="pt")',
@@ -150,20 +156,28 @@ def _inputs(parts: Any) -> list[str]:
     return lines
 
 
-def _start(parts: Any) -> list[int]:
-    """Token ids of the prompt, the start token first."""
-    text = getattr(parts.head, "text", None)
-    return [int(parts.base.start)] if text is None else [int(token) for token in text.prompt]
+def pool_of(parts: ModelParts) -> str:
+    """Return the pooled state that the head's layer reads. The one place here that knows a head's own attribute."""
+    pool: str = getattr(parts.head, "pool", next(iter(parts.base.pools)))
+    return pool
+
+
+def _start(parts: ModelParts) -> list[int]:
+    """Return the token ids of the prompt, the start token first; of a head that writes no text, that token alone."""
+    text: Any = getattr(parts.head, "text", None)
+    return [int(parts.base.start)] if text is None else [int(token) for token in text.prompt]  # type: ignore[attr-defined]
 
 
 def _normalisation(base: Any) -> tuple[list[float], list[float]]:
-    how = getattr(base, "processor", None)
-    given = (base.mean, base.std) if how is None else (how.image_processor.image_mean, how.image_processor.image_std)
-    mean, deviation = ([float(value) for value in values] for values in given)
+    """Return mean and deviation of each channel. The one place here that knows how families keep them."""
+    processor = getattr(base, "processor", None)
+    images = None if processor is None else processor.image_processor
+    channels = (base.mean, base.std) if images is None else (images.image_mean, images.image_std)
+    mean, deviation = ([float(value) for value in values] for values in channels)
     return mean, deviation
 
 
-def _answer(parts: Any, way: str) -> list[str]:
+def _outputs(parts: ModelParts, way: str) -> list[str]:
     if not _scores(parts) and _reads_text(parts):
         return [
             f'ids = torch.cat((tokens["input_ids"], torch.tensor([{_start(parts)}])), dim=1)',
@@ -184,5 +198,5 @@ def _answer(parts: Any, way: str) -> list[str]:
         if way == "merged"
         else "model.classifier(state)"
     )
-    state = parts.base.code[parts.head.pool]
+    state = parts.base.code[pool_of(parts)]
     return ["with torch.no_grad():", f"    state = {state}", f"    logits = {head}", "print(logits.tolist())"]

@@ -1,22 +1,124 @@
-"""Type the parts of a run's `result.json`."""
+"""Type the parts of a run's `result.json`: environment, data, plan, cost, history rows, search of a learning rate.
+
+Each part is a frozen dataclass. `from_json` ignores keys of other versions and fills what is missing; `to_json` leaves
+out what was not recorded, so that a reader can tell "not recorded" from 0.
+"""
 
 import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from cxr_ft.data.card import DatasetCard
+
+#: Metadata of a field that is written as null where it is None: there, null is a statement ("undefined", "no GPU").
+_NULL = {"null": True}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParameterCount:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResultPart(Mapping[str, Any]):
+    """A part of a result. New code reads its attributes.
+
+    It is also a mapping over its JSON form (`part["x"]`, `part.get("x")`), for what reads a record by key paths, such
+    as the comparison of the conditions of two runs.
+    """
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Return the part from its JSON form; a null takes the field's default."""
+        values: dict[str, Any] = {}
+        for f in dataclasses.fields(cls):
+            value, kind = raw.get(f.name), f.metadata.get("part")
+            if value is None:
+                continue
+            if kind is not None and isinstance(value, Mapping) and not isinstance(value, kind):
+                value = kind.from_json(value)
+            values[f.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dicts, lists and numbers; {} where nothing was recorded."""
+        out: dict[str, Any] = {}
+        recorded = False
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            recorded = recorded or value != default
+            if isinstance(value, (ResultPart, DatasetCard)):
+                value = value.to_json() or None
+            elif isinstance(value, Mapping):
+                value = dict(value) or None
+            elif isinstance(value, tuple):
+                value = list(value)
+            if value is not None or "null" in f.metadata:
+                out[f.name] = value
+        return out if recorded else {}
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_json()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_json())
+
+    def __len__(self) -> int:
+        return len(self.to_json())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Environment(ResultPart):
+    """Versions and machine; no path, user or host.
+
+    Args:
+        cxr_ft, python: versions.
+        commit: of the checkout, "+changes" where the tree was not clean; empty outside a checkout.
+        packages: versions by package.
+        system, device: operating system; name of the GPU, or "cpu (...)".
+        threads: of torch in each process. processes: that trained together.
+        precision: "no" (fp32), "bf16" or "fp16".
+    """
+
+    cxr_ft: str | None = None
+    commit: str | None = None
+    python: str | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
+    system: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    processes: int | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DataSummary(ResultPart):
+    """The splits of a run.
+
+    Args:
+        splits: their folder. sha256: of their files, by name.
+        rows, subjects: how many, by split.
+        card: of the data set.
+        notes: sentences of the split compiler.
+    """
+
+    splits: str | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+    subjects: Mapping[str, int] = field(default_factory=dict)
+    card: DatasetCard | None = field(default=None, metadata={"part": DatasetCard})
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ParameterCount(ResultPart):
     """Numbers of parameters; `trainable` = `adapter` (in the adapter or the base) + `head`."""
 
-    trainable: int
-    total: int
-    adapter: int
-    head: int
+    trainable: int = 0
+    total: int = 0
+    adapter: int = 0
+    head: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingPlan(ResultPart):
     """What a run trains, known before weights are loaded.
 
     Args:
@@ -27,12 +129,117 @@ class TrainingPlan:
         output: of the head, "scores" or "text".
     """
 
-    modules: tuple[str, ...]
-    notes: tuple[str, ...]
-    parameters: ParameterCount
-    image_size: int
-    output: str
+    modules: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    parameters: ParameterCount = field(default_factory=ParameterCount, metadata={"part": ParameterCount})
+    image_size: int | None = None
+    output: str = "scores"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain dicts, lists and numbers."""
-        return {**dataclasses.asdict(self), "modules": list(self.modules), "notes": list(self.notes)}
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MemoryBytes(ResultPart):
+    """Bytes by kind, as `cxr_ft.run.cost.memory.KINDS` defines them."""
+
+    weights: int = 0
+    gradients: int = 0
+    optimizer: int = 0
+    activations: int = 0
+    workspace: int = 0
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """Return the bytes of all kinds together; None where none were measured."""
+        return sum(getattr(self, f.name) for f in dataclasses.fields(self)) or None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CudaMemory(ResultPart):
+    """Peaks of the CUDA allocator in bytes."""
+
+    allocated: int = 0
+    reserved: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EnergyRecord(ResultPart):
+    """Energy of training.
+
+    Args:
+        joules: used. busy_percent: mean utilisation of the GPU.
+        of: the part of the machine that was measured.
+        why_not: the reason where nothing is known.
+    """
+
+    joules: float | None = field(default=None, metadata=_NULL)
+    busy_percent: float | None = field(default=None, metadata=_NULL)
+    of: str | None = field(default=None, metadata=_NULL)
+    why_not: str | None = field(default=None, metadata=_NULL)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cost(ResultPart):
+    """What a run cost.
+
+    Args:
+        train_seconds, eval_seconds: of the steps, and of the evaluations on val. feature_seconds: to store what frozen
+            weights make of the images. test_seconds: of the verification. wall_seconds: of the whole training.
+        samples_per_second: rows of train over `train_seconds`.
+        memory: at the step's peak. memory_largest: of each kind at its own peak. memory_batches: numbers in the largest
+            batch that was counted, as the "first" of a step and as a "further" one.
+        flops_per_sample: of forward and backward pass.
+        energy: see `EnergyRecord`.
+        micro_batch: rows at a time in each process.
+        parameters: how many.
+        saved_model_bytes: of `model/` on disk.
+        cuda_memory: None on CPU.
+    """
+
+    train_seconds: float | None = None
+    eval_seconds: float | None = None
+    memory: MemoryBytes = field(default_factory=MemoryBytes, metadata={"part": MemoryBytes})
+    feature_seconds: float | None = None
+    memory_batches: Mapping[str, int] = field(default_factory=dict)
+    memory_largest: MemoryBytes = field(default_factory=MemoryBytes, metadata={"part": MemoryBytes})
+    flops_per_sample: int | None = None
+    samples_per_second: float | None = None
+    energy: EnergyRecord = field(default_factory=EnergyRecord, metadata={"part": EnergyRecord})
+    micro_batch: int | None = None
+    parameters: ParameterCount = field(default_factory=ParameterCount, metadata={"part": ParameterCount})
+    saved_model_bytes: int | None = None
+    cuda_memory: CudaMemory | None = field(default=None, metadata={"part": CudaMemory, **_NULL})
+    wall_seconds: float | None = None
+    test_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EpochRecord(ResultPart):
+    """One epoch.
+
+    Args:
+        epoch: from 1. step: steps of the optimizer so far. seconds: of training so far.
+        train_loss, val_loss: means.
+        val: the primary metric on val; None where it is undefined.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    train_loss: float | None = field(default=None, metadata=_NULL)
+    val_loss: float | None = field(default=None, metadata=_NULL)
+    val: float | None = field(default=None, metadata=_NULL)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RateSearch(ResultPart):
+    """The learning rates that an ablation tried for a method, on val.
+
+    Args:
+        tries: how many. rates: each. val: what each reached, None where its run failed.
+        chosen: the best. on: the cell of the grid on which they were tried.
+    """
+
+    tries: int = 0
+    rates: tuple[float, ...] = ()
+    val: tuple[float | None, ...] = ()
+    chosen: float | None = None
+    on: str = ""

@@ -1,29 +1,38 @@
-"""What a run leaves: `result.json` and `predictions.parquet`. The one writer and the one reader; no torch.
+"""Write and read what a run leaves: `result.json`, `predictions.parquet`, `system.jsonl`. It needs no torch.
 
 A run's folder holds `result.json`, `config.yaml`, `history.jsonl`, `predictions.parquet`, `gallery/`, `model/`.
-Only a run whose saved artefact was reloaded in a fresh process and judged on test has the status "success".
+Only a run whose saved model was reloaded in a fresh process and evaluated on test has the status "success".
 """
 
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cxr_ft.errors import UsageError
 from cxr_ft.files import atomic, write_json
+from cxr_ft.run.record.result_parts import (
+    Cost,
+    DataSummary,
+    Environment,
+    EpochRecord,
+    RateSearch,
+    ResultPart,
+    TrainingPlan,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What the machine did while a run was trained.
+#: Load of the machine while a run was trained.
 SYSTEM = "system.jsonl"
 
 Status = Literal["running", "trained", "success", "failed", "cancelled"]
 
-#: The metric a run is charted by, for what its head puts out: a path into one split's metrics; larger is better.
+#: The primary metric for each kind of output, as a path into one split's metrics; larger is better.
 PRIMARY = {"scores": ("macro", "auroc"), "text": ("bleu_4",)}
 
 
@@ -35,56 +44,79 @@ class Result:
         status: "running" while training, "trained" once saved, "success" once verified and tested, else how it ended.
         config: the resolved configuration; `cxr-train --config result.json` runs it again.
         config_hash: SHA-256 of configuration and split hashes: equal hash, equal run.
-        environment: versions, commit, device, threads.
-        data: the splits' folder, files' SHA-256, rows a split, the dataset's card.
-        plan: what is trained: names of modules, parameters of adapter and head; `output` of the head.
-        cost: seconds, samples a second, parameters, bytes by kind, artefact bytes.
-        history: one dict an epoch: epoch, step, seconds, train_loss, val_loss, val (the primary metric).
+        environment, data, plan, cost: see `result_parts`.
+        history: the epochs in order.
         metrics: by split: "train", "val", "test", "test_natural".
-        search: of an ablation that tried learning rates: `tries`, `rates`, what each reached on `val`, the one
-            `chosen`, and the cell it was tried `on`; empty where none were.
+        search: of the learning rate; empty where none was tried.
         error: one line, for a failed or cancelled run.
     """
 
     status: Status
     config: dict[str, Any]
     config_hash: str
-    environment: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    plan: dict[str, Any] = field(default_factory=dict)
-    cost: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    environment: Environment = field(default_factory=Environment)
+    data: DataSummary = field(default_factory=DataSummary)
+    plan: TrainingPlan = field(default_factory=TrainingPlan)
+    cost: Cost = field(default_factory=Cost)
+    history: list[EpochRecord] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
-    search: dict[str, Any] = field(default_factory=dict)
+    search: RateSearch = field(default_factory=RateSearch)
     error: str | None = None
 
+    def __post_init__(self) -> None:
+        # The state of a training is plain dicts, so that a checkpoint needs no pickle: a part may be given as one.
+        for name, kind in _PARTS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                object.__setattr__(self, name, kind.from_json(value))
+        rows = [row if isinstance(row, EpochRecord) else EpochRecord.from_json(row) for row in self.history]
+        object.__setattr__(self, "history", rows)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> "Result":
+        """Return the result from its JSON form; keys of other versions are ignored.
+
+        Raises:
+            TypeError, KeyError, AttributeError: where it is not one of ours.
+        """
+        if missing := {"head", "tuning", "train"} - raw["config"].keys():
+            raise TypeError(f"its config has no {', '.join(sorted(missing))}")
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in raw.items() if key in known})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form, as it is written."""
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        out |= {name: out[name].to_json() for name in _PARTS}
+        return {**out, "history": [row.to_json() for row in self.history]}
+
     def replace(self, **changes: Any) -> "Result":
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     @property
     def task(self) -> str:
-        """The head's name."""
+        """Return the head's name."""
         return str(self.config["head"]["name"])
 
     @property
     def output(self) -> str:
-        """What its head puts out, "scores" or "text": by this runs are judged, whatever the task is called."""
-        return str(self.plan.get("output", "scores"))
+        """Return the kind of the head's output, "scores" or "text"; it decides which metrics a run has."""
+        return self.plan.output
 
     @property
     def method(self) -> str:
-        """The tuning method's name."""
+        """Return the tuning method's name."""
         return str(self.config["tuning"]["name"])
 
     @property
     def seed(self) -> int:
-        """The seed of training."""
+        """Return the seed of training."""
         return int(self.config["train"]["seed"])
 
     @property
     def variant(self) -> str:
-        """What is compared: the method and those of its options that distinguish it, without the seed."""
+        """Return the name of what is compared: the method and its distinguishing options, without the seed."""
         tuning = self.config["tuning"]
         targets = ",".join(tuning["targets"]) if tuning.get("targets") else ""
         rank = f"r{tuning['rank']}" if tuning.get("rank") else ""
@@ -93,11 +125,11 @@ class Result:
 
     @property
     def memory_bytes(self) -> int | None:
-        """The sum of what `cost.memory` tells apart, or None."""
-        return sum(value for value in self.cost.get("memory", {}).values() if value) or None
+        """Return the bytes at the peak of a training step; None where none were measured."""
+        return self.cost.memory.peak_bytes
 
     def primary(self, split: str) -> float | None:
-        """The primary metric on `split`, or None where it is undefined or missing."""
+        """Return the primary metric on `split`; None where it is undefined or missing."""
         value: Any = self.metrics.get(split)
         for key in PRIMARY[self.output]:
             if not isinstance(value, dict):
@@ -106,24 +138,30 @@ class Result:
         return None if value is None else float(value)
 
 
+#: The parts of a result by the name of their field.
+_PARTS: dict[str, type[ResultPart]] = {
+    "environment": Environment,
+    "data": DataSummary,
+    "plan": TrainingPlan,
+    "cost": Cost,
+    "search": RateSearch,
+}
+
+
 def write(folder: Path, result: Result) -> None:
     """Write `folder/result.json`, atomically."""
-    write_json(folder / "result.json", dataclasses.asdict(result))
+    write_json(folder / "result.json", result.to_json())
 
 
 def read(folder: Path) -> Result:
-    """The result in a run's folder (or the JSON file itself).
+    """Return the result in a run's folder (or of the JSON file itself).
 
     Raises:
         UsageError: where there is none, or it is not one of ours.
     """
     path = folder if folder.is_file() else folder / "result.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if missing := {"head", "tuning", "train"} - raw["config"].keys():
-            raise TypeError(f"its config has no {', '.join(sorted(missing))}")
-        known = {f.name for f in dataclasses.fields(Result)}
-        return Result(**{key: value for key, value in raw.items() if key in known})
+        return Result.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist: {folder} is no run's folder (cxr-train makes one)") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError, KeyError) as error:
@@ -131,7 +169,7 @@ def read(folder: Path) -> Result:
 
 
 def find(paths: Iterable[Path]) -> Iterator[Path]:
-    """The run folders among `paths` and below them, sorted, each once.
+    """Yield the run folders among `paths` and below them, sorted, each once.
 
     Raises:
         UsageError: where a path holds none.
@@ -140,10 +178,10 @@ def find(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path} does not exist: give the folder of a run, or a folder of runs")
-        found = sorted(file.parent for file in path.rglob("result.json"))
-        if not found:
+        folders = sorted(file.parent for file in path.rglob("result.json"))
+        if not folders:
             raise UsageError(f"{path} holds no result.json: give the folder of a run, or a folder of runs")
-        for folder in found:
+        for folder in folders:
             if folder.resolve() not in seen:
                 seen.add(folder.resolve())
                 yield folder
@@ -172,7 +210,7 @@ def write_predictions(folder: Path, table: "pd.DataFrame") -> None:
 
 
 def read_predictions(folder: Path) -> "pd.DataFrame":
-    """The predictions of a run, as `write_predictions` says."""
+    """Return the predictions of a run; `write_predictions` names the columns."""
     import pandas as pd
 
     return pd.read_parquet(folder / "predictions.parquet")

@@ -1,8 +1,8 @@
-"""Saving what a run made and loading it again: ordinary PEFT or transformers folders, safetensors only.
+"""Save a run's model and load it again: ordinary PEFT or transformers folders, safetensors only.
 
 model/   adapter_config.json + adapter_model.safetensors (PEFT methods), or config.json + model.safetensors;
-         or what the method itself writes; processor and tokenizer; labels.json: label names, thresholds, task;
-         README.md, the model card; nothing of the model for zero_shot
+         or the files of a method with a format of its own; processor and tokenizer;
+         labels.json: label names, thresholds, task; README.md, the model card; nothing of the model for zero_shot
 """
 
 import json
@@ -88,7 +88,7 @@ def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, Saved
             load_model(model, folder / "model.safetensors", strict=True)
         return model
 
-    # What is drawn here is overwritten by what was saved; the caller's random state stays as it is.
+    # New modules are drawn at random before the saved weights overwrite them: the caller's random state must not move.
     with torch.random.fork_rng(devices=[]):
         parts = assembly.assemble(base, config, saved.labels, saved.multi_label, reload)
     parts.model.eval()

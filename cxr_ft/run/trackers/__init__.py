@@ -1,9 +1,9 @@
-"""Following a run where people look: TensorBoard, W&B, MLflow, each a file of `cxr_ft.run.trackers`; none unless asked.
+"""Send a run's numbers to a tracker: TensorBoard, W&B or MLflow, each a file of this package; by default to none.
 
-A tracker is told numbers: the configuration without paths, the splits' hashes, a line an epoch, the machine's load, and
-in the end cost and metrics. No text of a report, image or id goes there; with `include_data` the run's predictions and
-gallery do. It reads what the run writes (history.jsonl, system.jsonl, result.json), so that it can neither change a
-training nor end it: where it fails on the way, that is said and recorded in `tracking.json`, and the training goes on.
+A tracker gets numbers: the configuration without paths, the splits' hashes, a line an epoch, the machine's load, and in
+the end cost and metrics. It gets no text of a report, no image and no id; with `include_data` it gets the run's
+predictions and gallery. It reads the run's files (history.jsonl, system.jsonl, result.json), so that it can neither
+change a training nor end it: where it fails, a message says so, `tracking.json` records it, and the training goes on.
 """
 
 import contextlib
@@ -25,34 +25,34 @@ FILE = "tracking.json"
 
 
 class Tracker(Protocol):
-    """What a tracker's module gives by begin(place, name, group, config, run_id).
+    """A run in a tracker; a tracker's module returns it from begin(place, name, group, config, run_id).
 
     Args (of `begin`):
-        place: the folder for its files, below the run's. name, group: of the run and of what it belongs to.
-        config: names with dots to plain values. run_id: of the run to go on with, None for a new one.
+        place: the folder for its files, below the run's. name, group: of the run and of its ablation.
+        config: names with dots -> plain values. run_id: of the run to continue; None for a new one.
     """
 
     id: str
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers at a step (an epoch, or seconds)."""
+        """Log numbers at a step (an epoch, or seconds)."""
 
     def finish(self, summary: Mapping[str, float], files: Sequence[Path]) -> None:
-        """The last words: numbers without a step, and files to keep."""
+        """Log numbers without a step, keep files, and end the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """Who follows a run, and whether data may go there. An empty name: nobody."""
+    """The tracker of a run, and whether data may go there. An empty name: no tracker."""
 
     name: str = ""
     include_data: bool = False
 
     def __post_init__(self) -> None:
         if self.name and self.name not in plugins.choices(plugins.TRACKERS):
-            plugins.load(plugins.TRACKERS, self.name)  # says which there are
+            plugins.load(plugins.TRACKERS, self.name)  # raises with the known names
         if self.include_data and not self.name:
-            raise UsageError("--include-data is for a tracker; give --track NAME, or leave it out")
+            raise UsageError("--include-data needs a tracker; give --track NAME, or leave it out")
 
 
 NOBODY = Tracking()
@@ -60,10 +60,10 @@ NOBODY = Tracking()
 
 @contextlib.contextmanager
 def following(out: Path, config: RunConfig, hashes: Mapping[str, str], tracking: Tracking) -> Iterator[None]:
-    """Write system.jsonl while a run is trained into `out`, and tell the tracker of it and of every epoch.
+    """Write system.jsonl while a run is trained into `out`; log it and every epoch to the tracker.
 
     Raises:
-        UsageError: where the tracker's package is not installed, or it cannot begin.
+        UsageError: where the tracker's package is not installed, or it cannot begin (no login, no server).
     """
     if not tracking.name:
         with machine_load.Watch(out):
@@ -71,18 +71,18 @@ def following(out: Path, config: RunConfig, hashes: Mapping[str, str], tracking:
         return
     follower = _Follower(out, tracking, plain(config.to_json(), hashes))
     try:
-        with machine_load.Watch(out, follower.told):
+        with machine_load.Watch(out, follower.log_load):
             yield
     finally:
         follower.end({}, [])
 
 
 def summarise(out: Path, tracking: Tracking, files: Sequence[Path] = ()) -> None:
-    """Tell the tracker what became of the run in `out`: cost, metrics by split; and keep `files`."""
+    """Log cost and metrics of the run in `out` to the tracker, and keep `files`."""
     if not tracking.name:
         return
     result = results.read(out)
-    follower = _Follower(out, tracking, plain(result.config, result.data["sha256"]))
+    follower = _Follower(out, tracking, plain(result.config, result.data.sha256))
     kept = [*files]
     if tracking.include_data:
         kept += [
@@ -98,7 +98,7 @@ def log_page(out: Path, tracking: Tracking) -> None:
 
 
 def plain(config: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
-    """The configuration with dots, the splits by their hashes: the paths of a machine stay there."""
+    """Return the configuration with dotted names, and the splits' hashes in place of the paths of this machine."""
     data = {key: value for key, value in config["data"].items() if key not in ("splits", "root")}
     model = Path(config["model"]).name if Path(config["model"]).exists() else config["model"]
     raw = {**config, "data": data, "model": model}
@@ -106,13 +106,13 @@ def plain(config: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any
 
 
 def summary(result: results.Result) -> dict[str, float]:
-    """Numbers of cost, and of the metrics of each split that speak of no single label or row."""
+    """Return the numbers of cost, and the metrics of each split that are not of a single label or row."""
     out = {f"cost/{key}": value for key, value in _flat(result.cost).items()}
-    for side, metrics in result.metrics.items():
-        alone = {
+    for split, metrics in result.metrics.items():
+        overall = {
             key: value for key, value in metrics.items() if key in ("macro", "micro") or not isinstance(value, dict)
         }
-        out |= {f"{side}/{key}": value for key, value in _flat(alone).items()}
+        out |= {f"{split}/{key}": value for key, value in _flat(overall).items()}
     return {key: float(value) for key, value in out.items() if isinstance(value, (int, float))}
 
 
@@ -124,7 +124,7 @@ def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Follower:
-    """One tracker's run, gone on with where the folder says it was begun."""
+    """A run in a tracker, continued where `tracking.json` names one."""
 
     def __init__(self, out: Path, tracking: Tracking, config: Mapping[str, Any]) -> None:
         self._out, self._name = out, tracking.name
@@ -141,23 +141,23 @@ class _Follower:
             raise UsageError(
                 f"--track {tracking.name}: {error}; install it: pip install 'cxr_ft[{tracking.name}]'"
             ) from None
-        # Whatever a tracker's own library raises where it cannot begin (no login, no server) is the user's to mend.
+        # Trackers raise errors of many classes where they cannot begin (no login, no server): the user has to fix each.
         except Exception as error:
             raise UsageError(f"--track {tracking.name} cannot begin: {str(error).splitlines()[0]}") from error
         self._state["id"] = self._tracker.id
         self._save()
 
-    def told(self, line: machine_load.Sample) -> None:
-        """A line of the machine's load, and the epochs that were finished since the last one."""
-        with self._going_on():
+    def log_load(self, line: machine_load.Sample) -> None:
+        """Log a line of the machine's load, and the epochs that were finished since the last one."""
+        with self._caught():
             if self._state["error"] is None:
                 self._epochs()
                 seconds = round(line["seconds"])
                 self._tracker.log(seconds, {f"system/{key}": v for key, v in line.items() if key != "seconds"})
 
     def end(self, numbers: Mapping[str, float], files: Sequence[Path]) -> None:
-        """What is left to say."""
-        with self._going_on():
+        """Log the epochs that are left and the summary, and end the tracker's run."""
+        with self._caught():
             if self._state["error"] is None:
                 self._epochs()
             self._tracker.finish(numbers, files)
@@ -174,14 +174,14 @@ class _Follower:
         self._save()
 
     @contextlib.contextmanager
-    def _going_on(self) -> Iterator[None]:
+    def _caught(self) -> Iterator[None]:
         try:
             yield
-        # A full disk or a service that is down must not end a training of days; said once, and recorded.
+        # A full disk or a service that is down must not end a training of days: printed once, and recorded.
         except Exception as error:  # noqa: BLE001
             if self._state["error"] is None:
                 self._state["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                print(f"{self._name} fails and is told no more: {self._state['error']}", file=sys.stderr)
+                print(f"{self._name} failed and gets no more numbers: {self._state['error']}", file=sys.stderr)
                 self._save()
 
     def _save(self) -> None:

@@ -1,4 +1,4 @@
-"""MLflow: the server of MLFLOW_TRACKING_URI, or files in a folder `mlruns` beside the run's.
+"""Track in MLflow: the server of MLFLOW_TRACKING_URI, or files in a folder `mlruns` beside the run's.
 
 `mlflow-skinny` is enough: the whole package pins an older pyarrow than this one needs (mlflow 3.17.2).
 """
@@ -16,12 +16,12 @@ class MLflow:
         self._client, self.id = client, run_id
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One metric a value."""
+        """Log one metric a value."""
         for name, value in values.items():
             self._client.log_metric(self.id, name, value, step=step)
 
     def finish(self, summary: Mapping[str, float], files: Sequence[Path]) -> None:
-        """The summary as metrics, the files as artefacts."""
+        """Log the summary as metrics, keep the files, and end the run."""
         self.log(0, {f"summary/{name}": value for name, value in summary.items()})
         for file in files:
             self._client.log_artifact(self.id, str(file))
@@ -29,7 +29,7 @@ class MLflow:
 
 
 def begin(place: Path, name: str, group: str, config: Mapping[str, Any], run_id: str | None) -> MLflow:
-    """A run of the experiment `group`, the one of `run_id` where one is given."""
+    """Return a run of the experiment `group`: a new one, or that of `run_id`."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # its database store needs the whole package
     from mlflow.tracking import MlflowClient
@@ -39,10 +39,10 @@ def begin(place: Path, name: str, group: str, config: Mapping[str, Any], run_id:
     if run_id is not None:
         client.update_run(run_id, status="RUNNING")
         return MLflow(client, run_id)
-    found = client.get_experiment_by_name(group)
-    experiment = client.create_experiment(group) if found is None else found.experiment_id
-    # Said here, or MLflow writes down the user's name.
-    made = client.create_run(experiment, run_name=name, tags={"mlflow.user": ""})
+    existing = client.get_experiment_by_name(group)
+    experiment = client.create_experiment(group) if existing is None else existing.experiment_id
+    # Set here, or MLflow records the user's name.
+    run = client.create_run(experiment, run_name=name, tags={"mlflow.user": ""})
     for key, value in config.items():
-        client.log_param(made.info.run_id, key, str(value)[:500])
-    return MLflow(client, made.info.run_id)
+        client.log_param(run.info.run_id, key, str(value)[:500])
+    return MLflow(client, run.info.run_id)

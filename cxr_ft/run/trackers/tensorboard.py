@@ -1,4 +1,4 @@
-"""TensorBoard: event files below the run's folder; `tensorboard --logdir` finds them from any folder above."""
+"""Track in TensorBoard: event files below the run's folder; `tensorboard --logdir` finds them from any folder above."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,17 +11,17 @@ class TensorBoard:
     def __init__(self, place: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # Named, since the default name holds the machine's.
+        # A suffix of our own: the default file name holds the host's name.
         self._writer: Any = SummaryWriter(log_dir=str(place), filename_suffix=".cxr_ft")
         self.id = place.name
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One scalar a value."""
+        """Log one scalar a value."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def finish(self, summary: Mapping[str, float], files: Sequence[Path]) -> None:
-        """The summary as scalars at step 0; files by name only, since TensorBoard keeps none."""
+        """Log the summary as scalars at step 0, and the files by name only, since TensorBoard keeps none."""
         self.log(0, {f"summary/{name}": value for name, value in summary.items()})
         for file in files:
             self._writer.add_text("files", file.name)
@@ -29,7 +29,7 @@ class TensorBoard:
 
 
 def begin(place: Path, name: str, group: str, config: Mapping[str, Any], run_id: str | None) -> TensorBoard:
-    """Event files in `place/tensorboard`, and the configuration as text."""
+    """Return a writer of event files in `place/tensorboard`, with the configuration as text."""
     import yaml
 
     tracker = TensorBoard(place / "tensorboard")

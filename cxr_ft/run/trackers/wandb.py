@@ -1,6 +1,6 @@
-"""Weights & Biases: offline unless WANDB_MODE says otherwise; `wandb sync` sends what lies below the run later on.
+"""Track in Weights & Biases: offline unless WANDB_MODE is set; `wandb sync` uploads the run's files later.
 
-Only what is logged here leaves: no code, console, git, machine or user name.
+Only the numbers logged here leave the machine: no code, console output, git state, machine or user name.
 """
 
 import os
@@ -17,24 +17,24 @@ class WandB:
         self.id = str(run.id)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One line of the run's history; `step` is a column, since W&B's own only counts up."""
+        """Log one line of the run's history; the step is a column, since W&B's own step cannot go back."""
         self._run.log({**values, "at": step})
 
     def finish(self, summary: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Summary values, and the files as one artefact."""
+        """Log summary values, keep the files as one W&B artifact, and end the run."""
         import wandb
 
         self._run.summary.update(dict(summary))
         if files:
-            artefact = wandb.Artifact(f"run-{self.id}", type="run")
+            bundle = wandb.Artifact(f"run-{self.id}", type="run")
             for file in files:
-                artefact.add_file(str(file), name=file.name)
-            self._run.log_artifact(artefact)
+                bundle.add_file(str(file), name=file.name)
+            self._run.log_artifact(bundle)
         self._run.finish()
 
 
 def begin(place: Path, name: str, group: str, config: Mapping[str, Any], run_id: str | None) -> WandB:
-    """A run of the project `cxr_ft` (or WANDB_PROJECT), the one of `run_id` where one is given."""
+    """Return a run of the project `cxr_ft` (or WANDB_PROJECT): a new one, or that of `run_id`."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 

@@ -21,7 +21,7 @@ from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.protocols import trainable
 from cxr_ft.progress import Bar, bar
-from cxr_ft.run.cost import parameter_count
+from cxr_ft.run.cost import memory
 from cxr_ft.run.evaluation.inference import Predictions, run_inference
 from cxr_ft.run.features.feature_store import FeatureStore
 from cxr_ft.run.training import checkpoint, divergence, processes
@@ -229,7 +229,7 @@ class TrainingLoop:
         train, new_modules = self.config.train, self.parts.head.new_modules
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, p in trainable(self.parts.model).items():
-            groups.setdefault((parameter_count.in_head(name, new_modules), p.ndim > 1), []).append(p)
+            groups.setdefault((memory.in_head(name, new_modules), p.ndim > 1), []).append(p)
         return [
             {
                 "params": parameters,

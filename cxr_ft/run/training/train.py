@@ -27,7 +27,7 @@ from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.protocols import owner, trainable
 from cxr_ft.model.targets import fused
 from cxr_ft.run import trackers
-from cxr_ft.run.cost import energy_meter, memory, parameter_count
+from cxr_ft.run.cost import energy_meter, memory
 from cxr_ft.run.evaluation.compute_metrics import compute_metrics, fit_calibration
 from cxr_ft.run.evaluation.inference import Predictions, prediction_table, run_inference
 from cxr_ft.run.evaluation.run_datasets import build_datasets
@@ -35,7 +35,7 @@ from cxr_ft.run.evaluation.verify import verify_all
 from cxr_ft.run.features.feature_store import FeatureStore
 from cxr_ft.run.record import export, model_card, results, saved_model
 from cxr_ft.run.record.environment import environment
-from cxr_ft.run.record.result_parts import ParameterCount, TrainingPlan
+from cxr_ft.run.record.result_parts import DataSummary, TrainingPlan
 from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.run.training import checkpoint, lock, processes
 from cxr_ft.run.training.checkpoint import LoopState
@@ -62,7 +62,7 @@ def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> Train
     return TrainingPlan(
         modules=tuple(dict.fromkeys(map(owner, trainable(parts.model)))),
         notes=tuple(fused(targets, parts.base.targets, parts.base.family)),
-        parameters=ParameterCount(**parameter_count.parameters(parts.model, parts.head.new_modules)),
+        parameters=memory.parameters(parts.model, parts.head.new_modules),
         image_size=parts.base.image_size,
         output=parts.head.output,
     )
@@ -103,7 +103,7 @@ def fit(
     accelerator = processes.start(config.train.precision)
     # One process decodes; the others read its cache. Before the lock, which leaves a file: bad input leaves nothing.
     with accelerator.local_main_process_first():
-        datasets = build_datasets(config, splits, planned.image_size)
+        datasets = build_datasets(config, splits, planned.image_size or 0)
     with contextlib.ExitStack() as stack:
 
         def enter() -> results.Result | None:
@@ -149,7 +149,7 @@ def _record_and_train(run: _Run, planned: TrainingPlan) -> results.Result:
         config_hash=run.config.fingerprint(run.splits.hashes),
         environment=environment(run.config, run.accelerator.num_processes),
         data=_data_record(run.splits),
-        plan=planned.to_json(),
+        plan=planned,
     )
 
     def record(result: results.Result) -> None:
@@ -294,7 +294,7 @@ class Finish:
             "micro_batch": state.micro_batch,
             "parameters": self.start.plan["parameters"],
             "artefact_bytes": saved_bytes,
-            "cuda_memory": parameter_count.cuda_memory(),
+            "cuda_memory": memory.cuda_memory(),
             "wall_seconds": round(time.perf_counter() - self.began, 3),
         }
 
@@ -316,12 +316,12 @@ def _finished_result(out: Path, fingerprint: str) -> results.Result | None:
     return before if before.status in ("trained", "success") else None
 
 
-def _data_record(splits: manifest.Splits) -> dict[str, Any]:
-    return {
-        "splits": str(splits.folder),
-        "sha256": splits.hashes,
-        "rows": {name: len(table) for name, table in splits.tables.items()},
-        "subjects": {name: int(table["subject_id"].nunique()) for name, table in splits.tables.items()},
-        "card": splits.card.to_json(),
-        "notes": splits.manifest.get("notes", []),
-    }
+def _data_record(splits: manifest.Splits) -> DataSummary:
+    return DataSummary(
+        splits=str(splits.folder),
+        sha256=splits.hashes,
+        rows={name: len(table) for name, table in splits.tables.items()},
+        subjects={name: int(table["subject_id"].nunique()) for name, table in splits.tables.items()},
+        card=splits.card,
+        notes=tuple(splits.manifest.get("notes", ())),
+    )

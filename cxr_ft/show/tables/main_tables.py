@@ -170,7 +170,7 @@ def _cells(comparison: Comparison, variant: Variant, scale: tuple[float, float])
     spent = [
         (variant.average("cost", "train_seconds"), phrasing.seconds),
         (_mean(peaks), phrasing.size),
-        (variant.average("cost", "artefact_bytes"), phrasing.size),
+        (variant.average("cost", "saved_model_bytes"), phrasing.size),
     ]
     return [
         Cell(variant.name, (f"seed{'s' if len(variant.runs) > 1 else ''} {seeds}",)),

@@ -1,6 +1,7 @@
 """What is known of the splits: rows and subjects of each side, hashes, and what was found to stand on two of them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def splits(comparison: Comparison) -> tuple[Table, str]:
     return Table(["Split", "Rows", "Subjects", "SHA-256"], rows), _leaks(data)
 
 
-def _leaks(data: dict[str, Any]) -> str:
+def _leaks(data: Mapping[str, Any]) -> str:
     manifest = _manifest(data)
     if manifest is None or not isinstance(manifest.get("leaks"), dict):
         return ABSENT
@@ -35,7 +36,7 @@ def _leaks(data: dict[str, Any]) -> str:
     return f"On two sides at once, by the manifest that was written with these files: {told}."
 
 
-def _manifest(data: dict[str, Any]) -> dict[str, Any] | None:
+def _manifest(data: Mapping[str, Any]) -> dict[str, Any] | None:
     """The manifest in the splits' folder, where it still describes the files that the runs read."""
     path = Path(str(data.get("splits", ""))) / "manifest.json"
     try:

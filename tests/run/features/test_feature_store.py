@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import GitConfig, GitForCausalLM
 
 from cxr_ft import config
-from cxr_ft.config import Part
+from cxr_ft.config import PluginConfig
 from cxr_ft.data import manifest
 from cxr_ft.data.dataset.open_split import open_split
 from cxr_ft.data.layouts import folder
@@ -434,6 +434,6 @@ def test_a_base_that_stores_nothing(place):
 
     parts = parts_of(place)
     store = feature_store.FeatureStore(
-        ModelParts(base=Plain(), head=parts.head, model=parts.model, tuning=Part("lora", None))
+        ModelParts(base=Plain(), head=parts.head, model=parts.model, tuning=PluginConfig("lora", None))
     )
     assert store.frozen_features(side(place), reads=2) is None

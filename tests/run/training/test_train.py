@@ -76,7 +76,7 @@ def test_a_run_from_splits_to_success(place, tmp_path, method, task):
         assert list(table.columns) == ["split", "subject_id", "study_id", "dicom_id", "reference", "generated"]
         assert {"bleu_4", "floor"} <= set(result.metrics["test"])
     assert (len(result.history) == 2) == (method != "zero_shot")
-    assert result.cost["artefact_bytes"] == sum(
+    assert result.cost.saved_model_bytes == sum(
         p.stat().st_size for p in (tmp_path / "run" / "model").rglob("*") if p.is_file()
     )
     assert json.loads((tmp_path / "run" / "gallery" / "gallery.json").read_text())

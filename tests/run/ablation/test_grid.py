@@ -9,9 +9,10 @@ from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run.ablation import ablate, grid, rate_search, workers
+from cxr_ft.run.ablation import ablate, grid, workers
 from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.record import results
+from cxr_ft.run.record.result_parts import RateSearch
 from cxr_ft.run.training import train
 
 
@@ -66,9 +67,9 @@ def test_what_cannot_be_matched_is_one_line(varied, words):
 
 
 def test_rates_lie_half_a_decade_apart_around_the_first():
-    assert rate_search.around(1e-3, 1) == [1e-3]
-    assert rate_search.around(1e-3, 3) == [3.2e-4, 1e-3, 3.2e-3]
-    assert rate_search.around(2e-4, 2) == [2e-4, 6.3e-4]
+    assert ablate.rates_around(1e-3, 1) == [1e-3]
+    assert ablate.rates_around(1e-3, 3) == [3.2e-4, 1e-3, 3.2e-3]
+    assert ablate.rates_around(2e-4, 2) == [2e-4, 6.3e-4]
 
 
 def test_every_method_is_tried_alike_and_the_best_on_val_is_used(raw, tmp_path, here):
@@ -82,9 +83,9 @@ def test_every_method_is_tried_alike_and_the_best_on_val_is_used(raw, tmp_path, 
             assert result.search == {}
             continue
         search = result.search
-        assert search["tries"] == len(search["rates"]) == len(search["val"]) == 3
-        assert search["chosen"] == result.config["tuning"]["lr"]
-        assert search["val"][search["rates"].index(search["chosen"])] == max(search["val"])
+        assert search.tries == len(search.rates) == len(search.val) == 3
+        assert search.chosen == result.config["tuning"]["lr"]
+        assert search.val[search.rates.index(search.chosen)] == max(search.val)
     # Tried on a method's first cell, never on test, and the best try is that cell.
     tries = sorted(path.name for path in (tmp_path / "tries").iterdir())
     assert len(tries) == 6 and all(name.startswith(("classify-lora-q-s0", "classify-last_layers-s0")) for name in tries)
@@ -101,9 +102,9 @@ def test_a_grid_that_varies_the_rate_tries_none(raw, tmp_path):
 
 
 def test_a_best_rate_at_the_end_is_noted():
-    entry = {"rates": [1.0, 2.0], "chosen": 2.0, "on": "a"}
-    assert rate_search.notes({"a": entry, "b": entry}) == [
-        "a: the best learning rate, 2, is the largest tried; the best may lie beyond"
+    entry = RateSearch(rates=(1.0, 2.0), chosen=2.0, on="a")
+    assert ablate.search_notes({"a": entry, "b": entry}) == [
+        "a: the best learning rate, 2, is the largest tried; a better one may lie beyond"
     ]
 
 
@@ -128,7 +129,7 @@ def test_the_continued_studys_tables(raw, tmp_path, here):
 def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, here, jobs):
     cells = grid.cells(raw, {"method": ["last_layers", "zero_shot"]})
     alone = ablate.run(cells, tmp_path / "alone")
-    apart = ablate.run(cells, tmp_path / "apart", carry_out=workers.run_parallel(jobs))
+    apart = ablate.run(cells, tmp_path / "apart", execute=workers.run_parallel(jobs))
     assert [r.metrics for r in apart] == [r.metrics for r in alone]
     assert [r.config_hash for r in apart] == [r.config_hash for r in alone]
 
@@ -136,7 +137,7 @@ def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, here, jobs)
 def test_a_process_that_dies_is_a_failed_row(raw, tmp_path, here, monkeypatch):
     cells = grid.cells(raw, {"method": ["zero_shot"]})
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")
-    (result,) = ablate.run(cells, tmp_path, carry_out=workers.run_parallel(1))
+    (result,) = ablate.run(cells, tmp_path, execute=workers.run_parallel(1))
     assert result.status == "failed" and result.error == "its process ended with code 1"
     assert json.loads((tmp_path / "classify-zero_shot-s0" / "result.json").read_text())["status"] == "failed"
 

@@ -91,7 +91,7 @@ def test_the_readme_loads_it_to_the_same_logits(place, tmp_path, method, way, mo
     torch.testing.assert_close(alone(where, place, model), answered(run, image), rtol=0, atol=2e-5)
     assert (drift is None) == (way == "adapter")
     card = (where / "README.md").read_text()
-    assert "test: not touched yet" in card and "synthetic" not in card
+    assert "test: not evaluated yet" in card and "synthetic" not in card
     assert str(place) not in card and "base_model: " in card
     assert not [path for path in where.rglob("*") if path.suffix in (".bin", ".pkl", ".pt")]
 
@@ -139,7 +139,7 @@ def test_what_a_run_leaves_has_a_card_too(place, tmp_path, method, library, word
     trained(place, tmp_path / "run", method)
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert f"library_name: {library}" in card and words in card
-    assert "test: not touched yet" in card and str(place) not in card
+    assert "test: not evaluated yet" in card and str(place) not in card
 
 
 def test_an_unfinished_run_is_not_exported(place, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "model"))
 from tuning_parts import batch_of, built
 
 from cxr_ft.model.protocols import trainable
@@ -117,7 +117,7 @@ def test_the_meter_counts_the_first_and_each_larger_batch_and_goes_on_from_the_r
 class Clock:
     """A reader whose counter rises by 5 J at each look."""
 
-    whole = "a test"
+    covers = "a test"
 
     def __init__(self):
         self.seen = 0.0
