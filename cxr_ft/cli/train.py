@@ -140,12 +140,10 @@ def _say(result: "Result", out: Path) -> None:
 
 
 def _line(metrics: dict[str, Any]) -> str:
+    from cxr_ft.score.metrics import registry
+
     shown = {"loss": metrics.get("loss")}
-    if "macro" in metrics:
-        shown |= {f"macro {key}": metrics["macro"].get(key) for key in ("auroc", "ap", "f1", "accuracy")}
-    shown |= {
-        key: metrics.get(key) for key in ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct") if key in metrics
-    }
+    shown |= {known.key: known.value(metrics) for known in registry.shown_in("command") if known.recorded_in(metrics)}
     return "  ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in shown.items())
 
 

@@ -89,7 +89,7 @@ def test_scores_of_the_natural_side_are_corrected_and_of_the_balanced_side_not()
     assert old["scaled"] is old["corrected"] is None and old["undefined"]["scaled"] == "the run recorded none"
 
 
-def test_texts_are_judged_with_floors_and_probes_on_a_test_side_alone():
+def test_texts_are_judged_with_baselines_and_probes_on_a_test_side_alone():
     findings = ["Small left effusion.", "No edema. Right pneumothorax.", "Mild edema.", "Heart size is normal."]
     some = rows(4, np.zeros((4, 2)), findings=findings)
     parts = SimpleNamespace(head=SimpleNamespace(text=SimpleNamespace(config=SimpleNamespace(text=""))))
@@ -98,14 +98,14 @@ def test_texts_are_judged_with_floors_and_probes_on_a_test_side_alone():
         parts, some, findings, saved, evaluation_context.EvaluationContext(some, some, manifest())
     )
     # Each image is its own nearest one here.
-    assert judged["floors"]["nearest"]["bleu_4"] == judged["bleu_4"] == pytest.approx(1.0)
+    assert judged["baselines"]["nearest"]["bleu_4"] == judged["bleu_4"] == pytest.approx(1.0)
     assert judged["signature"]["section"] == "findings" and judged["probes"]["sides_swapped"]["changed"] == 2
-    assert "floors" not in evaluation_context.of_texts(parts, some, findings, saved, None)
+    assert "baselines" not in evaluation_context.of_texts(parts, some, findings, saved, None)
     blind = rows(4, np.zeros((4, 2)), size=0, findings=findings)
     judged = evaluation_context.of_texts(
         parts, blind, findings, saved, evaluation_context.EvaluationContext(blind, blind, manifest())
     )
-    assert judged["floors"]["nearest"] is None and judged["floors"]["undefined"] == {
+    assert judged["baselines"]["nearest"] is None and judged["baselines"]["undefined"] == {
         "nearest": "the rows have no image"
     }
     json.dumps(judged, allow_nan=False)

@@ -15,12 +15,11 @@ from typing import Any
 from cxr_ft.files import atomic
 from cxr_ft.model import targets
 from cxr_ft.run.record import results
+from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import factor_effects
 
 Done = Mapping[str, results.Result]
 
-METRICS = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
-TEXT_METRICS = ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct")
 _FIRST = ("experiment", "target_modules", "seed", "trainable_parameters")
 _SPENT = ("memory_bytes", "train_seconds")
 
@@ -30,8 +29,8 @@ def write(out: Path, done: Done) -> None:
     rows = [_row(name, result) for name, result in done.items()]
     _csv(out / "ablation.csv", rows)
     _csv(out / "effects.csv", _effects(done), factor_effects.COLUMNS)
-    texts = any(result.output == "text" for result in done.values())
-    tested = [f"test_{key}" for key in ("loss", *(TEXT_METRICS if texts else METRICS))]
+    output = "text" if any(result.output == "text" for result in done.values()) else "scores"
+    tested = [f"test_{key}" for key in ("loss", *(known.name for known in registry.shown_in("csv", output)))]
     trained = ("train_loss", "val_loss", *_SPENT)
     ranked, full = [row for row in rows if row.get("rank")], [row for row in rows if row["method"] == "full"]
     for stem, chosen, columns in (
@@ -52,12 +51,9 @@ def _row(name: str, result: results.Result) -> dict[str, Any]:
     for side in ("train", "val", "test"):
         metrics = result.metrics.get(side) or {}
         row[f"{side}_loss"] = metrics.get("loss")
-        if result.output == "scores":
-            row |= {f"{side}_{key}": (metrics.get("macro") or {}).get(key) for key in METRICS}
-            if metrics.get("accuracy") is not None:  # of one label a row: the share of rows that are right
-                row[f"{side}_accuracy"] = metrics["accuracy"]
-        else:
-            row |= {f"{side}_{key}": metrics.get(key) for key in TEXT_METRICS}
+        row |= {f"{side}_{known.name}": known.value(metrics) for known in registry.shown_in("csv", result.output)}
+        if result.output == "scores" and metrics.get("accuracy") is not None:
+            row[f"{side}_accuracy"] = metrics["accuracy"]  # of one label a row: the share of rows that are right
     row |= {f"{key}_parameters": value for key, value in result.cost.get("parameters", {}).items()}
     row["memory_bytes"] = result.memory_bytes
     row |= {key: result.cost.get(key) for key in ("train_seconds", "samples_per_second", "artefact_bytes")}

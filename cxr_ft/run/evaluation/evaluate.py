@@ -184,7 +184,7 @@ def compute_metrics(
 
     Args:
         side: "test_natural" is also judged as corrected to the natural prevalences.
-        tested: of a test side, where subgroups, all floors and probes are judged too.
+        tested: of a test side, where subgroups, all baselines and probes are judged too.
     """
     metrics: dict[str, Any] = {"loss": answers.loss}
     if answers.scored:
@@ -194,7 +194,7 @@ def compute_metrics(
         metrics |= evaluation_context.of_texts(parts, rows, answers.values, saved, tested)
         metrics["undefined"] = undefined | metrics["undefined"]
         if train:
-            metrics["floor"] = text_overlap.constant_floor(list(train), rows.texts, saved["labels"])
+            metrics["constant_baseline"] = text_overlap.constant_baseline(list(train), rows.texts, saved["labels"])
     return metrics
 
 

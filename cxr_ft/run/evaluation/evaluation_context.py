@@ -1,4 +1,4 @@
-"""What judging takes from the data besides truth and answers: prevalences, subgroups, what a floor may look at."""
+"""What judging takes from the data besides truth and answers: prevalences, subgroups, what a baseline may look at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,16 +33,16 @@ class EvaluationContext:
         """Those of train, see `thumbnails`."""
         return thumbnails(self.train)
 
-    def text_floors(
+    def baselines(
         self, rows: split_dataset.SplitDataset, labels: Sequence[str], multi_label: bool
     ) -> dict[str, Any] | None:
-        """The floors of a task that reads text alone, on `rows`; None where images are read."""
+        """The baselines of a task that reads text alone, on `rows`; None where images are read."""
         if not rows.beside.context or (len(rows) and rows.images[0].size):
             return None
-        floors, chosen = _fitted_on(self, labels, multi_label)
+        fitted_baselines, chosen = _fitted_on(self, labels, multi_label)
         texts, ruled = list(rows.beside.context), text_baselines.by_rules(rows.beside.context, labels)
         return text_baselines.evaluate(
-            floors, texts, rows.targets, labels, pairs=rows.beside.pairs, ruled=ruled, chosen=chosen
+            fitted_baselines, texts, rows.targets, labels, pairs=rows.beside.pairs, ruled=ruled, chosen=chosen
         )
 
     def natural(self, labels: Sequence[str]) -> list[float | None]:
@@ -60,19 +60,21 @@ class EvaluationContext:
 def _fitted_on(
     tested: EvaluationContext, labels: Sequence[str], multi_label: bool
 ) -> tuple[text_baselines.TextBaselines, dict[str, list[float]]]:
-    """The floors of train and their thresholds on val. Those of the last splits are kept: an ablation judges many runs
-    on the same ones.
+    """The baselines of train and their thresholds on val. Those of the last splits are kept: an ablation evaluates many
+    runs on the same ones.
     """
     train, val = tested.train, tested.val
     key = repr((sorted(tested.splits.hashes.items()), list(labels), hash(tuple(train.beside.context))))
     if key not in _kept:
-        floors = text_baselines.fit(
+        fitted_baselines = text_baselines.fit(
             train.beside.context, train.targets, multi_label=multi_label, pairs=train.beside.pairs
         )
         ruled = text_baselines.by_rules(val.beside.context, labels)
-        chosen = text_baselines.thresholds(floors, val.beside.context, val.targets, pairs=val.beside.pairs, ruled=ruled)
+        chosen = text_baselines.thresholds(
+            fitted_baselines, val.beside.context, val.targets, pairs=val.beside.pairs, ruled=ruled
+        )
         _kept.clear()
-        _kept[key] = floors, chosen
+        _kept[key] = fitted_baselines, chosen
     return _kept[key]
 
 
@@ -123,8 +125,8 @@ def of_scores(
         metrics["subgroups"] = subgroups.evaluate(
             rows.targets, scores, positive, labels, groups=groups(rows), subjects=people
         )
-        if floors := tested.text_floors(rows, labels, multi_label):
-            metrics["floors"] = floors
+        if baselines := tested.baselines(rows, labels, multi_label):
+            metrics["baselines"] = baselines
     return metrics
 
 
@@ -171,11 +173,11 @@ def of_texts(
     saved: dict[str, Any],
     tested: EvaluationContext | None,
 ) -> dict[str, Any]:
-    """`reports.evaluate` of generated `texts` [N], and on a test side "floors" and "probes"."""
+    """`reports.evaluate` of generated `texts` [N], and on a test side "baselines" and "probes"."""
     metrics = report_metrics.evaluate(rows.texts, texts, saved["labels"], section(parts, rows))
     if tested is not None:
         near, why = _nearest(rows, tested)
-        metrics["floors"] = report_metrics.floors(tested.train.texts, rows.texts, near, why)
+        metrics["baselines"] = report_metrics.baselines(tested.train.texts, rows.texts, near, why)
         metrics["probes"] = report_metrics.probed(rows.texts)
     return metrics
 

@@ -7,9 +7,7 @@ from cxr_ft.model import assembly
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.protocols import Writer
 from cxr_ft.run.record.results import Result
-
-_SHOWN = ("auroc", "ap", "f1", "accuracy")
-_TEXTS = ("bleu_1", "bleu_4", "rouge_l", "label_f1")
+from cxr_ft.score.metrics import registry
 
 
 def text(result: Result, parts: ModelParts, saved: dict[str, Any], way: str, drift: Any = None) -> str:
@@ -81,9 +79,8 @@ def _metrics(result: Result) -> str:
     lines = []
     for side in sides:
         metrics = result.metrics.get(side) or {}
-        values = {name: (metrics.get("macro") or {}).get(name) for name in _SHOWN}
-        values |= {name: metrics.get(name) for name in _TEXTS}
-        told = [f"{name} {value:.3f}" for name, value in values.items() if isinstance(value, float)]
+        values = {known.name: known.value(metrics) for known in registry.shown_in("card")}
+        told = [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
         lines.append(f"- {side}: {', '.join(told) or 'undefined'}")
     if len(sides) == 1:
         lines.append("- test: not touched yet")

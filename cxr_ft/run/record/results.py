@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cxr_ft.errors import UsageError
 from cxr_ft.files import atomic, write_json
+from cxr_ft.score.metrics import registry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 SYSTEM = "system.jsonl"
 
 Status = Literal["running", "trained", "success", "failed", "cancelled"]
-
-#: The metric a run is charted by, for what its head puts out: a path into one split's metrics; larger is better.
-PRIMARY = {"scores": ("macro", "auroc"), "text": ("bleu_4",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +96,7 @@ class Result:
 
     def primary(self, split: str) -> float | None:
         """The primary metric on `split`, or None where it is undefined or missing."""
-        value: Any = self.metrics.get(split)
-        for key in PRIMARY[self.output]:
-            if not isinstance(value, dict):
-                return None
-            value = value.get(key)
-        return None if value is None else float(value)
+        return registry.primary(self.output).value(self.metrics.get(split) or {})
 
 
 def write(folder: Path, result: Result) -> None:
