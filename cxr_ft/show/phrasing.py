@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cxr_ft.score import fairness, run_conditions
+from cxr_ft.score import fairness
 from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import pairs, power
 from cxr_ft.score.statistics.intervals import Interval
@@ -200,7 +200,7 @@ def _margins(comparison: Comparison, margin: float) -> list[str]:
 def _barred(comparison: Comparison) -> list[str]:
     """Which claims of cost the runs do not bear, and what differs."""
     by_reason: dict[str, list[str]] = {}
-    for claim in (run_conditions.TIME, run_conditions.MEMORY):
+    for claim in (fairness.TIME, fairness.MEMORY):
         if found := fairness.barring(comparison.findings, claim):
             by_reason.setdefault(listed([finding.name for finding in found]), []).append(claim)
     return [
