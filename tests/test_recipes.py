@@ -251,7 +251,7 @@ def better(run):
         losses = [epoch["val_loss"] for epoch in run["history"]]
         return 1 - losses[-1] / losses[0]
     if "accuracy" in test:
-        return test["accuracy"] - test["floors"]["majority"]["accuracy"]
+        return test["accuracy"] - test["baselines"]["majority"]["accuracy"]
     return test["macro"]["auroc"] - 0.5
 
 

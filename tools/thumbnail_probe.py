@@ -1,4 +1,4 @@
-"""What a logistic regression on 32 x 32 thumbnails gets on some splits: the floor that any network has to pass.
+"""What a logistic regression on 32 x 32 thumbnails gets on some splits: the baseline that any network has to pass.
 
     python tools/thumbnail_probe.py SPLITS
 

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 def metrics_line(metrics: Mapping[str, Any]) -> str:
     """Return the main metrics of one split in a line."""
+    from cxr_ft.score.metrics import registry
+
     shown = {"loss": metrics.get("loss")}
-    if "macro" in metrics:
-        shown |= {f"macro {key}": metrics["macro"].get(key) for key in ("auroc", "ap", "f1", "accuracy")}
-    shown |= {key: metrics[key] for key in ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct") if key in metrics}
+    shown |= {one.key: one.value(metrics) for one in registry.shown_in("command") if one.recorded_in(metrics)}
     return "  ".join(f"{key} {'undefined' if value is None else f'{value:.4f}'}" for key, value in shown.items())
 
 

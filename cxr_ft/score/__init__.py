@@ -1,1 +1,1 @@
-"""Plain functions on arrays and strings. Knows neither torch nor the rest of the package."""
+"""Evaluate predictions from arrays and strings alone: metrics, statistics, fairness of a comparison."""

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from cxr_ft.score import fairness, run_conditions
+from cxr_ft.score import fairness
 from cxr_ft.score.statistics import intervals, multiple_comparisons, pairs
 from cxr_ft.show.runs import Run, names, number, record, test_split
 from cxr_ft.show.test_predictions import Array, PredictionBook
@@ -173,7 +173,7 @@ class Comparison:
 
     def unequal(self, first: Variant, second: Variant) -> list[fairness.Mismatch]:
         """What differs between the runs of two variants besides the method, and bears on quality."""
-        return fairness.barring(self.between(first, second), run_conditions.QUALITY)
+        return fairness.barring(self.between(first, second), fairness.QUALITY)
 
     def between(self, first: Variant, second: Variant) -> list[fairness.Mismatch]:
         """What differs between the runs of two variants besides the method."""

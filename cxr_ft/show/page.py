@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from cxr_ft import files
 from cxr_ft.errors import UsageError
-from cxr_ft.score import fairness, run_conditions
+from cxr_ft.score import fairness
 from cxr_ft.score.published import Published
 from cxr_ft.show import gallery, phrasing
 from cxr_ft.show.charts import charts, style
@@ -176,7 +176,7 @@ def _charts(
 
 def _caution(comparison: Comparison, chart: str) -> str:
     """What differs between the runs and bars the claim that a chart of cost would make."""
-    claim = next((claim for claim in (run_conditions.TIME, run_conditions.MEMORY) if claim in chart), None)
+    claim = next((claim for claim in (fairness.TIME, fairness.MEMORY) if claim in chart), None)
     found = [] if claim is None else fairness.barring(comparison.findings, claim)
     return f"Not comparable: the runs differ in {phrasing.listed([one.name for one in found])}." if found else ""
 

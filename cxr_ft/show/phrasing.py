@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from cxr_ft.score import fairness, run_conditions
+from cxr_ft.score import fairness
+from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import pairs, power
 from cxr_ft.score.statistics.intervals import Interval
 from cxr_ft.show.compare import Comparison, Tested, Variant
 from cxr_ft.show.runs import number
 
 DASH = "–"
-METRICS = {"scores": "macro AUROC", "text": "BLEU-4"}
 TASKS = {"classify": "classification", "report": "report generation"}
 
 
@@ -19,7 +19,7 @@ CHANCE = 0.5
 
 def metric(output: str) -> str:
     """The primary metric of what a head puts out."""
-    return METRICS[output]
+    return registry.primary(output).title
 
 
 def task(name: str) -> str:
@@ -89,7 +89,7 @@ def lead(comparison: Comparison) -> str:
 
 def answer(comparison: Comparison, margin: float) -> str:
     """What cannot be told apart from the best, what was compared, and what cannot be said; from the numbers alone."""
-    parts = [*_floor(comparison), *_verdicts(comparison), *_margins(comparison, margin), *_barred(comparison)]
+    parts = [*_baseline(comparison), *_verdicts(comparison), *_margins(comparison, margin), *_barred(comparison)]
     return " ".join([*parts, _reach(comparison), _question(comparison)])
 
 
@@ -105,18 +105,20 @@ def _question(comparison: Comparison) -> str:
     )
 
 
-def _floor(comparison: Comparison) -> list[str]:
+def _baseline(comparison: Comparison) -> list[str]:
     """Whether the best is shown to beat what needs no model: chance, counted words, or the constant report."""
-    best, floor, name = comparison.best, CHANCE, "chance (0.5)"
+    best, baseline, name = comparison.best, CHANCE, "chance (0.5)"
     if comparison.output == "scores" and best is not None:
-        told = [number(run.result, "metrics", "test", "floors", "tfidf_logreg", "macro", "auroc") for run in best.runs]
+        told = [
+            number(run.result, "metrics", "test", "baselines", "tfidf_logreg", "macro", "auroc") for run in best.runs
+        ]
         if (counted := max((value for value in told if value is not None), default=CHANCE)) > CHANCE:
-            floor, name = counted, f"TF-IDF with logistic regression ({decimal(counted)})"
+            baseline, name = counted, f"TF-IDF with logistic regression ({decimal(counted)})"
     if comparison.output == "text" and best is not None:
-        told = [number(run.result, "metrics", "test", "floor", "bleu_4") for run in best.runs]
-        floor = max((value for value in told if value is not None), default=0.0)
-        name = f"one constant report for all ({decimal(floor)})"
-    if best is None or best.interval is None or best.interval[0] > floor:
+        told = [number(run.result, "metrics", "test", "constant_baseline", "bleu_4") for run in best.runs]
+        baseline = max((value for value in told if value is not None), default=0.0)
+        name = f"one constant report for all ({decimal(baseline)})"
+    if best is None or best.interval is None or best.interval[0] > baseline:
         return []
     return [f"Not shown to be better than {name}."]
 
@@ -198,7 +200,7 @@ def _margins(comparison: Comparison, margin: float) -> list[str]:
 def _barred(comparison: Comparison) -> list[str]:
     """Which claims of cost the runs do not bear, and what differs."""
     by_reason: dict[str, list[str]] = {}
-    for claim in (run_conditions.TIME, run_conditions.MEMORY):
+    for claim in (fairness.TIME, fairness.MEMORY):
         if found := fairness.barring(comparison.findings, claim):
             by_reason.setdefault(listed([finding.name for finding in found]), []).append(claim)
     return [

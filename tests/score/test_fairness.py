@@ -4,8 +4,7 @@ import copy
 
 import pytest
 
-from cxr_ft.score.fairness import ABSENT, barring, differences, flatten, mismatches, ranked, verdict
-from cxr_ft.score.run_conditions import NOT_RECORDED
+from cxr_ft.score.fairness import ABSENT, NOT_RECORDED, barring, differences, flatten, mismatches, ranked, verdict
 
 
 def config(batch, method, seed, **more):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import worlds
+import simulated_predictions as simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, ttest_ind
@@ -24,20 +24,32 @@ def recall(truth, answer, weights):
 
 def some(**changes):
     rng = np.random.default_rng(changes.pop("rng", 0))
-    return worlds.scores(rng, **{"subjects": 60, **changes})
+    return simulated.scores(rng, **{"subjects": 60, **changes})
 
 
 @pytest.mark.parametrize(
     ("world", "statistic", "test"),
     [
-        (worlds.one_row_each(some()), intervals.auroc, "DeLong"),
+        (simulated.one_row_each(some()), intervals.auroc, "DeLong"),
         (some(), intervals.auroc, "DeLong, rows clustered by subject"),
-        (worlds.one_row_each(worlds.decisions(some())), intervals.accuracy, "McNemar, mid-p"),
-        (worlds.decisions(some()), intervals.accuracy, "McNemar, rows clustered by subject"),
-        (worlds.decisions(some()), recall, "approximate randomisation by subject"),
+        (
+            simulated.one_row_each(simulated.decisions(some())),
+            intervals.accuracy,
+            "McNemar, mid-p",
+        ),
+        (simulated.decisions(some()), intervals.accuracy, "McNemar, rows clustered by subject"),
+        (simulated.decisions(some()), recall, "approximate randomisation by subject"),
         (some(seeds=(2, 3)), intervals.auroc, "t over seeds and subjects (DeLong, rows clustered by subject)"),
-        (worlds.decisions(some(seeds=(2, 3))), intervals.accuracy, "t over seeds and subjects (accuracy by subject)"),
-        (worlds.decisions(some(seeds=(1, 3))), recall, "t over seeds and subjects (bootstrap over subjects)"),
+        (
+            simulated.decisions(some(seeds=(2, 3))),
+            intervals.accuracy,
+            "t over seeds and subjects (accuracy by subject)",
+        ),
+        (
+            simulated.decisions(some(seeds=(1, 3))),
+            recall,
+            "t over seeds and subjects (bootstrap over subjects)",
+        ),
     ],
 )
 def test_the_test_that_fits_is_used_and_named(world, statistic, test):
@@ -61,12 +73,12 @@ def test_the_test_that_fits_is_used_and_named(world, statistic, test):
 )
 def test_the_interval_holds_zero_exactly_where_p_is_large(seed, seeds, better, statistic):
     world = some(rng=seed, seeds=seeds, better=better, subjects=30)
-    pair = compare(*(world if statistic is intervals.auroc else worlds.decisions(world)), statistic, draws=200)
+    pair = compare(*(world if statistic is intervals.auroc else simulated.decisions(world)), statistic, draws=200)
     assert (pair.interval[0] <= 0 <= pair.interval[1]) == (pair.p > 0.05)
 
 
 def test_delong_s_z():
-    world = worlds.one_row_each(some())
+    world = simulated.one_row_each(some())
     pair = compare(*world, intervals.auroc)
     found = paired_aurocs(world.truth, np.concatenate([world.first, world.second]), world.subjects)
     z = (found.points[0] - found.points[1]) / math.sqrt(np.array([1, -1]) @ found.covariance @ [1, -1])
@@ -93,9 +105,9 @@ def test_noise_that_seeds_share_is_not_counted_as_theirs():
 
 def test_one_row_s_subject_counts_once():
     """Every image four times is no more evidence."""
-    world = worlds.one_row_each(some())
-    four = worlds.World(*(np.repeat(part, 4, axis=-1) for part in world))
-    for statistic, change in ((intervals.auroc, lambda w: w), (recall, worlds.decisions)):
+    world = simulated.one_row_each(some())
+    four = simulated.PairedPredictions(*(np.repeat(part, 4, axis=-1) for part in world))
+    for statistic, change in ((intervals.auroc, lambda w: w), (recall, simulated.decisions)):
         once, again = (compare(*change(w), statistic) for w in (world, four))
         assert again.gap == pytest.approx(once.gap)
         assert again.p == pytest.approx(once.p, rel=1e-6)
@@ -118,7 +130,7 @@ def test_more_labels_and_a_label_that_needs_the_bootstrap():
 def test_all_pairs_are_as_each_alone(statistic):
     world = some(seeds=(3, 5))
     if statistic is not intervals.auroc:
-        world = worlds.decisions(world)
+        world = simulated.decisions(world)
     variants = [world.first[:1], world.first[1:], world.second[:1], world.second[1:]]
     fixed = (True, False, False, False)
     together = compare_all(world.truth, variants, world.subjects, statistic, fixed=fixed, draws=300)
@@ -135,7 +147,7 @@ def test_a_run_that_is_undefined_spoils_its_own_pairs_alone():
     def never_for_twos(truth, answer, weights):
         return recall(truth, answer, weights) * (np.nan if (answer == 2).all() else 1)
 
-    world = worlds.decisions(some(seeds=(2, 2)))
+    world = simulated.decisions(some(seeds=(2, 2)))
     spoilt = np.full_like(world.first, 2)
     variants = [world.first, world.second, spoilt]
     found = compare_all(world.truth, variants, world.subjects, never_for_twos, draws=200)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import worlds
+import simulated_predictions as simulated
 from scipy.stats import norm
 
 from cxr_ft.score.statistics import intervals
@@ -64,12 +64,12 @@ def test_more_power_or_a_smaller_gap_needs_more():
 
 def true_pair(seeds, better, between=0.0):
     """The true gap, and the spread of a comparison so large that its spread is almost the true one."""
-    world = worlds.scores(np.random.default_rng(0), subjects=4000, seeds=seeds, better=better, between=between)
-    return compare(*world, intervals.auroc)._replace(gap=worlds.true_gap(better, between))
+    world = simulated.scores(np.random.default_rng(0), subjects=4000, seeds=seeds, better=better, between=between)
+    return compare(*world, intervals.auroc)._replace(gap=simulated.true_gap(better, between))
 
 
 def settled(rng, times, **world):
-    found = [compare(*worlds.scores(rng, **world), intervals.auroc).p <= 0.05 for _ in range(times)]
+    found = [compare(*simulated.scores(rng, **world), intervals.auroc).p <= 0.05 for _ in range(times)]
     return np.mean(found)
 
 

@@ -1,4 +1,4 @@
-"""Clinical F1, sides, floors, probes: scikit-learn as reference, closed cases, what a good metric must punish."""
+"""Clinical F1, sides, baselines, probes: scikit-learn as reference, closed cases, what a good metric must punish."""
 
 import json
 
@@ -116,25 +116,25 @@ def test_the_probes_are_punished_by_what_reads_findings_and_hardly_by_what_count
     json.dumps(judged, allow_nan=False)
 
 
-def test_floors_are_taken_from_train_whatever_its_order(texts):
+def test_baselines_are_taken_from_train_whatever_its_order(texts):
     train, test = texts[:50], texts[50:]
     near = list(range(len(test)))
-    judged = report_metrics.floors(train, test, near)
+    judged = report_metrics.baselines(train, test, near)
     assert set(judged) == {"constant", "constant_clinical", "random", "nearest", "undefined"}
     assert judged["nearest"] == report_metrics.brief(test, [train[i] for i in near])
-    other = report_metrics.floors(train[::-1], test, [len(train) - 1 - i for i in near])
+    other = report_metrics.baselines(train[::-1], test, [len(train) - 1 - i for i in near])
     assert judged == other
     assert judged["constant_clinical"]["clinical_f1_14_positive"] >= judged["constant"]["clinical_f1_14_positive"]
-    without = report_metrics.floors(train, test, None, "the rows have no image")
+    without = report_metrics.baselines(train, test, None, "the rows have no image")
     assert without["nearest"] is None and without["undefined"] == {"nearest": "the rows have no image"}
-    assert report_metrics.floors([" "], test)["undefined"] == {"all": "train has no text"}
+    assert report_metrics.baselines([" "], test)["undefined"] == {"all": "train has no text"}
     json.dumps(judged, allow_nan=False)
 
 
 def test_no_baseline_of_reports_sees_the_reports_it_is_judged_on():
     """Train says one thing only: whatever the references are, every baseline says that."""
     train, test = ["Mild edema."] * 4, ["Left effusion.", "Fracture.", "Left effusion."]
-    judged = report_metrics.floors(train, test, [0, 1, 2])
+    judged = report_metrics.baselines(train, test, [0, 1, 2])
     wanted = report_metrics.brief(test, ["Mild edema."] * 3)
     assert [judged[name] for name in ("constant", "constant_clinical", "random", "nearest")] == [wanted] * 4
     assert wanted["clinical_f1_14_positive"] == 0

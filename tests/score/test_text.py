@@ -1,4 +1,4 @@
-"""Judging text: sacrebleu and rouge-score as references, blank references, the constant floor."""
+"""Judging text: sacrebleu and rouge-score as references, blank references, the constant baseline."""
 
 import json
 
@@ -9,7 +9,7 @@ from sacrebleu.metrics import BLEU
 from sklearn.metrics import f1_score
 
 from cxr_ft.score.metrics import label_mentions
-from cxr_ft.score.metrics.text_overlap import bleu, bleu_counts, constant_floor, evaluate
+from cxr_ft.score.metrics.text_overlap import bleu, bleu_counts, constant_baseline, evaluate
 
 TEXT = "there is no focal consolidation effusion or pneumothorax the heart size normal lungs are clear edema ."
 WORDS = TEXT.split()
@@ -72,29 +72,29 @@ def test_blank_references_are_left_out_and_counted():
         assert nothing["undefined"] == {"all": "no reference has any text"}
 
 
-def test_the_floor_is_the_best_train_text_whatever_the_row_order():
+def test_the_baseline_is_the_best_train_text_whatever_the_row_order():
     train = (
         ["the heart size is normal and the lungs are clear ."] * 3 + ["edema ."] * 4 + ["there is a large effusion ."]
     )
-    floor = constant_floor(train, ["the heart size is normal and the lungs are clear ."])
-    assert (floor["text"], floor["label_text"]) == (train[0], None)
-    assert (floor["bleu_4"], floor["rouge_l"]) == (pytest.approx(1.0), pytest.approx(1.0))
-    assert constant_floor(train[::-1], ["a b"])["text"] == train[0]
-    assert not any(constant_floor([" "], ["a"]).values())
-    assert constant_floor(train, [""])["bleu_4"] is None
+    baseline = constant_baseline(train, ["the heart size is normal and the lungs are clear ."])
+    assert (baseline["text"], baseline["label_text"]) == (train[0], None)
+    assert (baseline["bleu_4"], baseline["rouge_l"]) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert constant_baseline(train[::-1], ["a b"])["text"] == train[0]
+    assert not any(constant_baseline([" "], ["a"]).values())
+    assert constant_baseline(train, [""])["bleu_4"] is None
 
 
-def test_the_floor_looks_at_train_alone():
+def test_the_baseline_looks_at_train_alone():
     rng = np.random.default_rng(3)
     train = reports(rng, 80)
-    assert constant_floor(train, reports(rng, 5))["text"] == constant_floor(train, ["edema ."])["text"]
+    assert constant_baseline(train, reports(rng, 5))["text"] == constant_baseline(train, ["edema ."])["text"]
 
 
 def test_the_constant_of_labels_is_chosen_on_train_and_judged_on_the_references():
     train = ["There is edema."] * 3 + ["There is fracture."]
-    floor = constant_floor(train, ["There is fracture."] * 5, LABELS)
-    assert floor["label_text"] == "There is edema."
-    assert floor["label_f1"] == 0
+    baseline = constant_baseline(train, ["There is fracture."] * 5, LABELS)
+    assert baseline["label_text"] == "There is edema."
+    assert baseline["label_f1"] == 0
 
 
 def test_case_and_spacing_do_not_count():
@@ -136,11 +136,11 @@ def test_label_f1_is_scikit_learns():
     assert set(result["label_f1_each"]) == {"Edema", "Lung Opacity"}
 
 
-def test_the_floor_of_label_f1_is_the_best_text_of_train_said_to_everyone():
+def test_the_baseline_of_label_f1_is_the_best_text_of_train_said_to_everyone():
     rng = np.random.default_rng(4)
     stated = rng.random((60, 3)) < [0.2, 0.5, 0.7]
     train = ["heart. " + " ".join(f"There is {LABELS[i].lower()}." for i in np.flatnonzero(row)) for row in stated]
-    floor = constant_floor(train, train, LABELS)
+    baseline = constant_baseline(train, train, LABELS)
     each = [evaluate(train, [text] * len(train), LABELS)["label_f1"] for text in train]
-    assert floor["label_f1"] == pytest.approx(max(each)) and floor["label_f1"] > each[0]
-    assert constant_floor(["heart."], ["heart."], LABELS)["label_f1"] is None
+    assert baseline["label_f1"] == pytest.approx(max(each)) and baseline["label_f1"] > each[0]
+    assert constant_baseline(["heart."], ["heart."], LABELS)["label_f1"] is None

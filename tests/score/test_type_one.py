@@ -6,7 +6,7 @@ Where it does not is said by a test of its own: two seeds of each, and one seed 
 
 import numpy as np
 import pytest
-import worlds
+import simulated_predictions as simulated
 
 from cxr_ft.score.statistics import intervals
 from cxr_ft.score.statistics.pairs import compare
@@ -19,15 +19,15 @@ def f1(truth, answer, weights):
 
 
 def delong(rng):
-    return compare(*worlds.one_row_each(worlds.scores(rng)), intervals.auroc)
+    return compare(*simulated.one_row_each(simulated.scores(rng)), intervals.auroc)
 
 
 def clustered_delong(rng):
-    return compare(*worlds.scores(rng), intervals.auroc)
+    return compare(*simulated.scores(rng), intervals.auroc)
 
 
 def macro_delong(rng):
-    world = worlds.scores(rng, 100)
+    world = simulated.scores(rng, 100)
     truth = np.stack([world.truth, (rng.random(len(world.truth)) < 0.3).astype(float)], axis=-1)
     other = truth[:, 1] + rng.normal(0, 1, (2, 1, len(truth)))
     scores = (np.stack([run, noise], axis=-1) for run, noise in zip(world[1:3], other, strict=True))
@@ -35,31 +35,41 @@ def macro_delong(rng):
 
 
 def mid_p(rng):
-    return compare(*worlds.one_row_each(worlds.decisions(worlds.scores(rng))), intervals.accuracy)
+    return compare(
+        *simulated.one_row_each(simulated.decisions(simulated.scores(rng))),
+        intervals.accuracy,
+    )
 
 
 def clustered_mcnemar(rng):
-    return compare(*worlds.decisions(worlds.scores(rng)), intervals.accuracy)
+    return compare(*simulated.decisions(simulated.scores(rng)), intervals.accuracy)
 
 
 def randomised(rng):
-    return compare(*worlds.decisions(worlds.scores(rng, 100)), f1, draws=399)
+    return compare(*simulated.decisions(simulated.scores(rng, 100)), f1, draws=399)
 
 
 def seeds_of_areas(rng):
-    return compare(*worlds.scores(rng, seeds=(3, 3), between=0.15), intervals.auroc)
+    return compare(*simulated.scores(rng, seeds=(3, 3), between=0.15), intervals.auroc)
 
 
 def seeds_of_accuracies(rng):
-    return compare(*worlds.decisions(worlds.scores(rng, seeds=(3, 3), between=0.15)), intervals.accuracy)
+    return compare(
+        *simulated.decisions(simulated.scores(rng, seeds=(3, 3), between=0.15)),
+        intervals.accuracy,
+    )
 
 
 def seeds_by_bootstrap(rng):
-    return compare(*worlds.decisions(worlds.scores(rng, 100, seeds=(3, 3), between=0.1)), f1, draws=300)
+    return compare(
+        *simulated.decisions(simulated.scores(rng, 100, seeds=(3, 3), between=0.1)),
+        f1,
+        draws=300,
+    )
 
 
 def three_seeds_that_agree(rng):
-    return compare(*worlds.scores(rng, seeds=(3, 3)), intervals.auroc)
+    return compare(*simulated.scores(rng, seeds=(3, 3)), intervals.auroc)
 
 
 ALL = (
@@ -97,7 +107,7 @@ def test_two_seeds_of_each_reject_a_little_too_often():
     """Two numbers tell little about their spread: up to 7 % where seeds differ about as much as test sets."""
 
     def two(rng):
-        return compare(*worlds.scores(rng, seeds=(2, 2), between=0.15), intervals.auroc)
+        return compare(*simulated.scores(rng, seeds=(2, 2), between=0.15), intervals.auroc)
 
     assert 0.05 <= rejected(two, 5000, seed=2) <= 0.07
 
@@ -107,7 +117,7 @@ def test_three_seeds_that_differ_much_reject_a_little_too_seldom():
     """Welch's t of three and three numbers is careful: 3.5 to 5 %."""
 
     def three(rng):
-        return compare(*worlds.scores(rng, seeds=(3, 3), between=0.8), intervals.auroc)
+        return compare(*simulated.scores(rng, seeds=(3, 3), between=0.8), intervals.auroc)
 
     assert 0.035 <= rejected(three, 5000, seed=3) <= 0.05
 
@@ -116,7 +126,7 @@ def test_one_seed_says_nothing_about_methods():
     """Why a pair with one seed covers "subjects" only: two trainings of the same method differ."""
 
     def one(rng):
-        pair = compare(*worlds.scores(rng, between=0.15), intervals.auroc)
+        pair = compare(*simulated.scores(rng, between=0.15), intervals.auroc)
         assert pair.covers == "subjects"
         return pair
 
@@ -124,14 +134,14 @@ def test_one_seed_says_nothing_about_methods():
 
 
 def few_decisions(rng):
-    return worlds.decisions(worlds.scores(rng, 25))
+    return simulated.decisions(simulated.scores(rng, 25))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "statistic", "least"),
     [
-        (lambda rng: worlds.scores(rng, 25), intervals.auroc, 0.04),
+        (lambda rng: simulated.scores(rng, 25), intervals.auroc, 0.04),
         (few_decisions, intervals.accuracy, 0.04),
         # Of so few subjects many swaps change nothing, and an exact test is careful.
         (few_decisions, f1, 0.03),
@@ -147,9 +157,12 @@ def test_twenty_five_subjects_are_enough(world, statistic, least):
 @pytest.mark.parametrize(
     ("world", "statistic"),
     [
-        (lambda rng, many: worlds.scores(rng, many, better=0.6), intervals.auroc),
-        (lambda rng, many: worlds.decisions(worlds.scores(rng, many, better=0.6)), intervals.accuracy),
-        (lambda rng, many: worlds.decisions(worlds.scores(rng, many, better=0.6)), f1),
+        (lambda rng, many: simulated.scores(rng, many, better=0.6), intervals.auroc),
+        (
+            lambda rng, many: simulated.decisions(simulated.scores(rng, many, better=0.6)),
+            intervals.accuracy,
+        ),
+        (lambda rng, many: simulated.decisions(simulated.scores(rng, many, better=0.6)), f1),
     ],
     ids=["delong", "mcnemar", "randomisation"],
 )

@@ -73,7 +73,7 @@ def report_run(folder, method="lora", seed=0, quality=0.5, **changes):
     generated = [r if mine.random() < quality else " ".join(mine.choice(SENTENCES, 2)) for r in references]
     metrics = text_overlap.evaluate(references, generated) | {
         "loss": 1.2,
-        "floor": text_overlap.constant_floor(references, references),
+        "constant_baseline": text_overlap.constant_baseline(references, references),
     }
     half = text_overlap.evaluate(references[::2], generated[::2]) | {"loss": 1.1}
     results.write(folder, _result("report", method, seed, LABELS, {"val": half, "test": metrics}, changes))

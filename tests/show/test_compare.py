@@ -153,7 +153,7 @@ def test_broken_predictions_are_named(tmp_path):
         compared(run)
 
 
-def test_reports_have_intervals_of_corpus_bleu_and_their_floor(tmp_path):
+def test_reports_have_intervals_of_corpus_bleu_and_their_baseline(tmp_path):
     runs = [report_run(tmp_path / f"{q}", m, 0, q) for m, q in (("zero_shot", 0.1), ("full", 0.7))]
     (comparison,) = compared(*runs)
     full = comparison.best
@@ -165,10 +165,10 @@ def test_reports_have_intervals_of_corpus_bleu_and_their_floor(tmp_path):
     )
     assert full.value == pytest.approx(float(again))
     rows = main_tables.main(comparison).rows
-    assert [row.kind for row in rows] == ["", "best", "floor"]
+    assert [row.kind for row in rows] == ["", "best", "baseline"]
     assert rows[2].cells[0].text == "one report for all"
-    floor = full.runs[0].result.metrics["test"]["floor"]
-    assert rows[2].cells[1].text == phrasing.decimal(floor["bleu_4"])
+    baseline = full.runs[0].result.metrics["test"]["constant_baseline"]
+    assert rows[2].cells[1].text == phrasing.decimal(baseline["bleu_4"])
     assert all(len(row.cells) == len(main_tables.main(comparison).head) for row in rows)
 
 
@@ -298,15 +298,15 @@ def test_numbers_in_words():
     assert phrasing.percent(None, 3) == phrasing.percent(1, 0) == phrasing.DASH
 
 
-def test_a_model_of_texts_stands_beside_its_floors(tmp_path):
+def test_a_model_of_texts_stands_beside_its_baselines(tmp_path):
     """Counted words that score as much as the best variant are a row of the table, and the first thing said."""
     run = classify_run(tmp_path / "lora", "lora")
     result = results.read(run)
     found = {"macro": {"auroc": 0.999, "f1": 0.7, "precision": 0.6, "recall": 0.8}, "accuracy": 0.75}
-    test = {**result.metrics["test"], "floors": {"tfidf_logreg": found}}
+    test = {**result.metrics["test"], "baselines": {"tfidf_logreg": found}}
     results.write(run, result.replace(metrics={**result.metrics, "test": test}))
     (comparison,) = compared(run)
-    (row,) = [row for row in main_tables.main(comparison).rows if row.kind == "floor"]
+    (row,) = [row for row in main_tables.main(comparison).rows if row.kind == "baseline"]
     assert [cell.text for cell in row.cells[:9]] == [
         "TF-IDF with logistic regression",
         "0.999",

@@ -9,7 +9,7 @@
 `text` is findings and impression together; --text findings or impression takes that one alone. Open-I's `normal` is 1
 for a normal film and 0 for an abnormal one.
 
-MIMIC's and CheXpert's labels were read off these very texts by rules: a rule-based labeler is the floor beside every
+MIMIC's and CheXpert's labels were read off these very texts by rules: a rule-based labeler is the baseline beside every
 model. Open-I's headings were given by hand. Open-I names no patients, so its reports that are nearly the same are one
 group. Where subjects are known they are the groups, joined where two have reports that are alike in what no third
 subject has; by mere likeness the stock reports of normal films would tie thousands of subjects together. The manifest
@@ -43,7 +43,7 @@ CARD = DatasetCard(
     source="the user's own table",
     terms="unknown, so treated as credentialed: texts stay out of pages and trackers unless asked",
 )
-READ_OFF = "the labels were read off these very texts by rules: hold every model against the rule labeler's floor"
+READ_OFF = "the labels were read off these very texts by rules: compare every model with the rule labeler baseline"
 PARTS = ("findings", "impression")
 TEXTS = (*PARTS, "text", "report")
 MESH = ("mesh", "MeSH")

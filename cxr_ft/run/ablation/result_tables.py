@@ -15,13 +15,12 @@ from typing import Any
 from cxr_ft.files import atomic
 from cxr_ft.model import methods, targets
 from cxr_ft.run.record import results
+from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import factor_effects
 
 #: Finished runs by the name of their folder.
 Finished = Mapping[str, results.Result]
 
-METRICS = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
-TEXT_METRICS = ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct")
 _FIRST = ("experiment", "target_modules", "seed", "trainable_parameters")
 _COST = ("memory_bytes", "train_seconds")
 
@@ -31,8 +30,8 @@ def write(out: Path, finished: Finished) -> None:
     rows = [_row(name, result) for name, result in finished.items()]
     _csv(out / "ablation.csv", rows)
     _csv(out / "effects.csv", _effects(finished), factor_effects.COLUMNS)
-    texts = any(result.output == "text" for result in finished.values())
-    tested = [f"test_{key}" for key in ("loss", *(TEXT_METRICS if texts else METRICS))]
+    output = "text" if any(result.output == "text" for result in finished.values()) else "scores"
+    tested = [f"test_{key}" for key in ("loss", *(metric.name for metric in registry.shown_in("csv", output)))]
     trained = ("train_loss", "val_loss", *_COST)
     ranked, full = [row for row in rows if row.get("rank")], [row for row in rows if row["method"] == "full"]
     for stem, chosen, columns in (
@@ -53,12 +52,9 @@ def _row(name: str, result: results.Result) -> dict[str, Any]:
     for split in ("train", "val", "test"):
         metrics = result.metrics.get(split) or {}
         row[f"{split}_loss"] = metrics.get("loss")
-        if result.output == "scores":
-            row |= {f"{split}_{key}": (metrics.get("macro") or {}).get(key) for key in METRICS}
-            if metrics.get("accuracy") is not None:  # where a row has one label: the share of correct rows
-                row[f"{split}_accuracy"] = metrics["accuracy"]
-        else:
-            row |= {f"{split}_{key}": metrics.get(key) for key in TEXT_METRICS}
+        row |= {f"{split}_{metric.name}": metric.value(metrics) for metric in registry.shown_in("csv", result.output)}
+        if result.output == "scores" and metrics.get("accuracy") is not None:
+            row[f"{split}_accuracy"] = metrics["accuracy"]  # where a row has one label: the share of correct rows
     row |= {f"{key}_parameters": value for key, value in result.cost.parameters.items()}
     row["memory_bytes"] = result.memory_bytes
     row |= {key: getattr(result.cost, key) for key in ("train_seconds", "samples_per_second", "saved_model_bytes")}

@@ -53,7 +53,9 @@ def compute_metrics(
         metrics |= text_metrics(parts, dataset, predictions.texts, saved.labels, context)
         metrics["undefined"] = undefined | metrics["undefined"]
         if train_texts:
-            metrics["floor"] = text_overlap.constant_floor(list(train_texts), dataset.texts, saved.labels)
+            metrics["constant_baseline"] = text_overlap.constant_baseline(
+                list(train_texts), dataset.texts, saved.labels
+            )
     return metrics
 
 
@@ -78,7 +80,7 @@ def score_metrics(
             subjects=dataset.ids["subject_id"].astype(str).tolist(),
         )
         if baselines := context.text_baselines(dataset, labels, multi_label):
-            metrics["floors"] = baselines
+            metrics["baselines"] = baselines
     return metrics
 
 
@@ -151,11 +153,11 @@ def text_metrics(
     labels: Sequence[str],
     context: EvaluationContext | None,
 ) -> Metrics:
-    """Return `report_metrics.evaluate` of generated `texts` [N]; on a test split with "floors" and "probes" too."""
+    """Return `report_metrics.evaluate` of generated `texts` [N]; on a test split with "baselines" and "probes" too."""
     metrics = report_metrics.evaluate(dataset.texts, texts, labels, report_section(parts, dataset))
     if context is not None:
         nearest, why = _nearest_train_rows(dataset, context)
-        metrics["floors"] = report_metrics.floors(context.train.texts, dataset.texts, nearest, why)
+        metrics["baselines"] = report_metrics.baselines(context.train.texts, dataset.texts, nearest, why)
         metrics["probes"] = report_metrics.probed(dataset.texts)
     return metrics
 

@@ -8,13 +8,10 @@ from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.protocols import is_writer
 from cxr_ft.run.record.results import Result
 from cxr_ft.run.record.saved_labels import SavedLabels
+from cxr_ft.score.metrics import registry
 
 if TYPE_CHECKING:
     from cxr_ft.run.record.export import Drift
-
-#: The metrics on a card: means over labels, and those of texts.
-_SHOWN = ("auroc", "ap", "f1", "accuracy")
-_TEXTS = ("bleu_1", "bleu_4", "rouge_l", "label_f1")
 
 
 def text(result: Result, parts: ModelParts, saved: SavedLabels, way: str, drift: "Drift | None" = None) -> str:
@@ -88,9 +85,8 @@ def _metrics(result: Result) -> str:
     lines = []
     for split in splits:
         metrics = result.metrics.get(split) or {}
-        values = {name: (metrics.get("macro") or {}).get(name) for name in _SHOWN}
-        values |= {name: metrics.get(name) for name in _TEXTS}
-        shown = [f"{name} {value:.3f}" for name, value in values.items() if isinstance(value, float)]
+        values = {metric.name: metric.value(metrics) for metric in registry.shown_in("card")}
+        shown = [f"{name} {value:.3f}" for name, value in values.items() if value is not None]
         lines.append(f"- {split}: {', '.join(shown) or 'undefined'}")
     if len(splits) == 1:
         lines.append("- test: not evaluated yet")

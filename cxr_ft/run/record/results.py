@@ -23,6 +23,7 @@ from cxr_ft.run.record.result_parts import (
     ResultPart,
     TrainingPlan,
 )
+from cxr_ft.score.metrics import registry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 SYSTEM = "system.jsonl"
 
 Status = Literal["running", "trained", "success", "failed", "cancelled"]
-
-#: The primary metric for each kind of output, as a path into one split's metrics; larger is better.
-PRIMARY = {"scores": ("macro", "auroc"), "text": ("bleu_4",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +128,7 @@ class Result:
 
     def primary(self, split: str) -> float | None:
         """Return the primary metric on `split`; None where it is undefined or missing."""
-        value: Any = self.metrics.get(split)
-        for key in PRIMARY[self.output]:
-            if not isinstance(value, dict):
-                return None
-            value = value.get(key)
-        return None if value is None else float(value)
+        return registry.primary(self.output).value(self.metrics.get(split) or {})
 
 
 #: The parts of a result by the name of their field.

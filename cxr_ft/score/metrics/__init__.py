@@ -1,1 +1,1 @@
-"""Metrics: one function each, undefined is None with a reason, never NaN or 0."""
+"""Metrics of scores and of texts; `registry` lists them, and one more file here is one more metric."""

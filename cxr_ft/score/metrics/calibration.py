@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cxr_ft.score.metrics.registry import Mask, Metric
+
 Array = npt.NDArray[Any]
 
 BINS = 15
@@ -230,3 +232,30 @@ def _softmax(logits: Array) -> Array:
     from scipy.special import softmax
 
     return np.asarray(softmax(logits, axis=-1))
+
+
+def _pooled_ece(truth: Array, score: Array, predicted: Mask, weights: Array) -> Array:
+    """The error of all cells together under weights [R, N]: the excess of each bin is a sum over rows."""
+    known = ~np.isnan(truth)
+    place, excess = bins(score), np.where(known, score - np.nan_to_num(truth), 0.0)
+    rows = np.repeat(np.arange(len(truth)), truth.shape[1])
+    table = np.zeros((len(truth), BINS))
+    np.add.at(table, (rows, place.ravel()), excess.ravel())
+    with np.errstate(invalid="ignore"):
+        out: Array = np.abs(weights @ table).sum(axis=1) / (weights @ known.sum(axis=1))
+    return out
+
+
+METRIC = Metric(
+    name="ece",
+    title="calibration error",
+    output="scores",
+    description="Expected calibration error over 15 bins of equal width (Naeini et al. 2015).",
+    level="recorded",
+    paths=(("calibration", "raw", "ece"),),
+    weighted=_pooled_ece,
+    higher_is_better=False,
+    undefined="nothing to judge",
+    shown=frozenset(("subgroup",)),
+    position=80,
+)

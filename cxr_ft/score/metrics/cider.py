@@ -9,6 +9,9 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
+from cxr_ft.score.metrics.registry import Metric
 from cxr_ft.score.metrics.word_tokens import CASE, TOKENIZER, words
 
 ORDER, SIGMA, SCALE = 4, 6.0, 10.0
@@ -70,3 +73,23 @@ def _similarity(reference: tuple[_Vectors, int], text: tuple[_Vectors, int]) -> 
         shared = sum(min(value, a[gram]) * a[gram] for gram, value in b.items() if gram in a)
         total += shared / norms if norms else 0.0
     return SCALE * penalty * total / ORDER
+
+
+def corpus_cider_d(references: Sequence[str], generated: Sequence[str]) -> float | None:
+    """Return the mean CIDEr-D of N pairs, from 0 to 10; None where the references do not differ."""
+    values = cider_d(references, generated)
+    return None if values is None else float(np.mean(values))
+
+
+METRIC = Metric(
+    name="cider_d",
+    title="CIDEr-D",
+    output="text",
+    description="Consensus of n-grams, weighted by how rare they are (Vedantam, Zitnick and Parikh 2015).",
+    function=corpus_cider_d,
+    level="corpus",
+    undefined="the references do not differ, so that no n-gram of theirs has a weight",
+    shown=frozenset(("baseline",)),
+    position=70,
+    high=SCALE,
+)

@@ -1,4 +1,4 @@
-"""Judging classification: AUROC, average precision, F1 and their kin by label, macro, micro and by examples.
+"""Compute the metrics of scores by label, macro, micro and by row; which metrics there are, `registry` says.
 
 Shapes: N rows, L labels. Truth is 1, 0 or NaN (masked: the label is ignored in that row); scores lie in [0, 1]. A value
 that does not exist (one class only, nothing predicted) is None and its reason stands under "undefined": never NaN or 0.
@@ -11,18 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_ft.errors import UsageError
-from cxr_ft.score.metrics import example_based
+from cxr_ft.score.metrics import registry
 
 Array = npt.NDArray[Any]
-
-#: What is averaged over labels.
-AVERAGED = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
 
 
 def evaluate(
     truth: Array, score: Array, labels: Sequence[str], thresholds: Sequence[float] | None, multi_label: bool
 ) -> dict[str, Any]:
-    """Judge scores against the truth.
+    """Compute the metrics of scores.
 
     Args:
         truth: [N, L] 1, 0 or NaN; single-label: one-hot, and a row that is masked anywhere is left out.
@@ -35,7 +32,7 @@ def evaluate(
     Returns:
         JSON-ready: "n"; "labels" by name; "macro" over the labels that have both classes ("labels" says how many; a
         label without a value, as the precision where nothing was predicted, is left out of that mean); "micro" over all
-        known cells; "examples" over rows, see `examples`; "undefined" with a reason by name; single-label: "accuracy"
+        known cells; "examples" over rows, see `by_row`; "undefined" with a reason by name; single-label: "accuracy"
         (top-1).
 
     Raises:
@@ -52,24 +49,25 @@ def evaluate(
     undefined: dict[str, str] = {}
     for column, name in enumerate(labels):
         rows = known[:, column]
-        by_label[name], reason = _judge(truth[rows, column], score[rows, column], positive[rows, column])
+        by_label[name], reason = _of_label(truth[rows, column], score[rows, column], positive[rows, column])
         if reason:
             undefined[name] = reason
-    micro, reason = _judge(truth[known], score[known], positive[known])
+    micro, reason = _of_label(truth[known], score[known], positive[known])
     if reason:
         undefined["micro"] = reason
-    by_example, reason = example_based.evaluate(truth, score, positive, known)
+    row_means, reason = by_row(truth, score, positive, known)
     if reason:
         undefined["examples"] = reason
-    judged = [values for values in by_label.values() if values["auroc"] is not None]
-    if not judged:
+    both_classes = [values for values in by_label.values() if 0 < values["positives"] < values["n"]]
+    if not both_classes:
         undefined["macro"] = "no label has both classes"
     result = {
         "n": len(truth),
         "labels": by_label,
-        "macro": {name: _mean(judged, name) for name in AVERAGED} | {"labels": len(judged)},
+        "macro": {known.name: _mean(both_classes, known.name) for known in registry.of_level("scores", "label")}
+        | {"labels": len(both_classes)},
         "micro": micro,
-        "examples": by_example,
+        "examples": row_means,
         "undefined": undefined,
     }
     if not multi_label:
@@ -116,29 +114,63 @@ def _best_threshold(truth: Array, score: Array) -> float:
     return float(candidates[np.lexsort((np.abs(candidates - 0.5), -f1))[0]])
 
 
-def _judge(truth: Array, score: Array, positive: Array) -> tuple[dict[str, Any], str]:
-    """The values of one label, and why some are None ("" where none is); all arrays [n]."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
+def by_row(truth: Array, score: Array, positive: Array, known: Array) -> tuple[dict[str, Any], str]:
+    """Compute each metric within each row, over its known labels, and average over the rows that have a value.
 
+    Args:
+        truth: [N, L] 1 or 0; read where known.
+        score: [N, L].
+        positive: bool [N, L], the predictions.
+        known: bool [N, L], the cells that count.
+
+    Returns:
+        The means by name and "n" (rows with a known cell), and why some are None ("" where none is). "accuracy" of rows
+        that are known in all labels is 1 minus the Hamming loss; "exact" is the share of rows right in all labels.
+    """
+    rows = known.any(axis=1)
+    known, score = known[rows], score[rows]
+    true, predicted_here = (truth[rows] > 0.5) & known, positive[rows] & known
+    means: dict[str, Any] = {}
+    for metric in (*registry.of_level("scores", "label"), *registry.of_level("scores", "row")):
+        values, defined = _row_values(metric, true, score, predicted_here, known)
+        means[metric.name] = float(values[defined].mean()) if defined.any() else None
+    missing = [name for name, value in means.items() if value is None]
+    n = int(rows.sum())
+    why = "nothing to judge" if n == 0 else f"no row gives a value for {', '.join(missing)}"
+    return {**means, "n": n}, why if missing else ""
+
+
+def _row_values(
+    metric: registry.Metric, true: Array, score: Array, positive: Array, known: Array
+) -> tuple[Array, Array]:
+    """The values of a metric by row [N], and where they are defined [N]."""
+    if not len(true):
+        return np.zeros(0), np.zeros(0, bool)
+    if metric.by_row is not None:
+        return metric.by_row(true, score, positive, known)
+    function: Any = metric.function
+    values = [function(t[k], s[k], p[k]) for t, s, p, k in zip(true, score, positive, known, strict=True)]
+    return np.array([np.nan if v is None else v for v in values]), np.array([v is not None for v in values])
+
+
+def _of_label(truth: Array, score: Array, positive: Array) -> tuple[dict[str, Any], str]:
+    """The values of one label, and why some are None ("" where none is); all arrays [n]."""
     truth = truth > 0.5
-    n, positives, predicted, hits = len(truth), int(truth.sum()), int(positive.sum()), int((truth & positive).sum())
-    both = 0 < positives < n
+    n, positives = len(truth), int(truth.sum())
+    both_classes = 0 < positives < n
     reasons = []
-    if not both:
+    if not both_classes:
         reasons.append("nothing to judge" if n == 0 else f"all {n} are {'positive' if positives else 'negative'}")
-    if n and not predicted:
-        reasons.append("nothing was predicted positive, so precision has no value")
-    values = {
-        "auroc": float(roc_auc_score(truth, score)) if both else None,
-        "ap": float(average_precision_score(truth, score)) if both else None,
-        "f1": 2 * hits / (positives + predicted) if positives else None,
-        "precision": hits / predicted if predicted else None,
-        "recall": hits / positives if positives else None,
-        "accuracy": float((truth == positive).mean()) if n else None,
-        "positives": positives,
-        "n": n,
-    }
-    return values, "; ".join(reasons)
+    values: dict[str, Any] = {}
+    for metric in registry.of_level("scores", "label"):
+        function: Any = metric.function
+        lacking = registry.missing(metric)
+        values[metric.name] = None if lacking else function(truth, score, positive)
+        # A label of one class explains most missing values; the metric itself explains the others.
+        own = lacking or metric.undefined or (f"{metric.name} has no value" if both_classes else "")
+        if values[metric.name] is None and n and own:
+            reasons.append(own)
+    return {**values, "positives": positives, "n": n}, "; ".join(reasons)
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float | None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_ft.score.metrics import labeler
+from cxr_ft.score.metrics.registry import Metric
 
 Mask = npt.NDArray[np.bool_]
 
@@ -90,3 +91,16 @@ def _examples(true: Mask, told: Mask) -> dict[str, float | None]:
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+METRIC = Metric(
+    name="clinical_f1_14_positive",
+    title="clinical F1",
+    output="text",
+    description="Macro F1 of 14 findings, read off both texts by the rule-based labeler; doubt counts as stated.",
+    level="recorded",
+    paths=(("clinical", "14_positive", "macro", "f1"), ("clinical_f1_14_positive",)),
+    shown=frozenset(("table",)),
+    position=110,
+    table_position=45,
+)

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+from cxr_ft.score.metrics.registry import Metric
 from cxr_ft.score.metrics.word_tokens import CASE, TOKENIZER, words
 
 
@@ -64,3 +67,22 @@ class _NoSynonyms:
     def synsets(self, word: str) -> tuple[()]:
         """None."""
         return ()
+
+
+def corpus_meteor(references: Sequence[str], generated: Sequence[str]) -> float:
+    """Return the mean METEOR of N > 0 pairs, in [0, 1]."""
+    values = meteor(references, generated)
+    return float(np.mean(values))
+
+
+METRIC = Metric(
+    name="meteor",
+    title="METEOR",
+    output="text",
+    description="METEOR with exact and stem matches (Lavie and Agarwal 2007).",
+    function=corpus_meteor,
+    level="corpus",
+    shown=frozenset(("baseline",)),
+    position=60,
+    requires=("nltk",),
+)

@@ -1,4 +1,4 @@
-"""Judging generated reports by all there is without a download: words, findings, sides; floors and probes beside."""
+"""Judging generated reports by all there is without a download: words, findings, sides; baselines and probes beside."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score.metrics import clinical, label_mentions, labeler, laterality, probes, text_overlap
+from cxr_ft.score.metrics import clinical, label_mentions, labeler, laterality, probes, registry, text_overlap
 
-#: What a floor or a probe is shown by, besides the clinical conventions and the sides.
-WORDS = ("bleu_1", "bleu_4", "rouge_l", "meteor", "cider_d")
 #: The seed of the random report; train reports the clinical constant is chosen from, references probed, at most.
 SEED, CHOICES, PROBED = 0, 5000, 500
 
@@ -37,7 +35,7 @@ def evaluate(
     return result
 
 
-def floors(
+def baselines(
     train: Sequence[str], references: Sequence[str], nearest: Sequence[int] | None = None, why: str = ""
 ) -> dict[str, Any]:
     """What reports score that a model must beat, all taken from train.
@@ -48,7 +46,7 @@ def floors(
         nearest: for each of the N the row of `train` whose image looks most like its own; None: not known, for `why`.
 
     Returns:
-        "constant" (the text of the best BLEU-4 on train, see `text.constant_floor`) and "constant_clinical" (that of
+        "constant" (the text of the best BLEU-4 on train, see `text.constant_baseline`) and "constant_clinical" (that of
         the best macro clinical F1 on train), said to everyone; "random" (a text of train drawn for each, by a fixed
         seed); "nearest"; each as `brief` says, or None with its reason under "undefined".
     """
@@ -83,11 +81,11 @@ def probed(references: Sequence[str]) -> dict[str, Any]:
 
 
 def brief(references: Sequence[str], generated: Sequence[str]) -> dict[str, Any]:
-    """The metrics of a floor or a probe as one level of numbers: WORDS, "clinical_f1_14_positive" and its like (macro),
-    "clinical_f1_micro_14_positive", "sides"; "undefined" with reasons.
+    """The metrics of a baseline or a probe as one level of numbers: those the registry shows of baselines,
+    "clinical_f1_14_positive" and its like (macro), "clinical_f1_micro_14_positive", "sides"; "undefined" with reasons.
     """
     judged = evaluate(references, generated)
-    out: dict[str, Any] = {name: judged[name] for name in WORDS}
+    out: dict[str, Any] = {known.name: known.value(judged) for known in registry.shown_in("baseline", "text")}
     for size in clinical.SETS:
         for doubt in clinical.DOUBT:
             value: Mapping[str, Any] = judged["clinical"][f"{size}_{doubt}"]

@@ -5,12 +5,13 @@ Groups of few subjects are counted, not judged.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score.metrics import calibration
+from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import intervals
 
 Array = npt.NDArray[Any]
@@ -18,6 +19,7 @@ Array = npt.NDArray[Any]
 UNKNOWN = "unknown"
 #: Subjects a group needs, bootstrap replicates, and the seed of their draws.
 LEAST, REPLICATES, DRAWS = 10, 1000, 0
+NO_SHARED_LABEL = "no label has both classes in every group"
 #: Where the bands of age begin; the last has no end.
 AGES = (0, 20, 40, 60, 80)
 
@@ -78,6 +80,7 @@ def _variable(
     rows = {str(name): np.flatnonzero(values == name) for name in np.unique(values)}
     people = {name: len(np.unique(who[where])) for name, where in rows.items()}
     undefined: dict[str, str] = {}
+    names = [metric.name for metric in registry.shown_in("subgroup", "scores")]
     judged = [name for name in rows if people[name] >= LEAST]
     undefined |= {
         name: f"{people[name]} subjects, fewer than {LEAST}: not judged" for name in rows if name not in judged
@@ -86,10 +89,10 @@ def _variable(
     for name in judged:
         shared &= (truth[rows[name]] == 1).any(axis=0) & (truth[rows[name]] == 0).any(axis=0)
     if judged and not shared.any():
-        undefined["auroc"] = "no label has both classes in every group"
+        undefined |= {m.name: NO_SHARED_LABEL for m in registry.shown_in("subgroup", "scores") if _on_shared(m)}
     found = {}
     for name, where in rows.items():
-        found[name] = {"n": len(where), "subjects": people[name], **dict.fromkeys(("auroc", "recall", "ece"))}
+        found[name] = {"n": len(where), "subjects": people[name], **dict.fromkeys(names)}
         if name in judged:
             values_of, missing = _judge(truth[where], score[where], positive[where], shared, who[where])
             found[name] |= values_of
@@ -105,18 +108,16 @@ def _judge(
     """The three values of one group, and why some are None."""
     draws = intervals.cluster_bootstrap(who, REPLICATES, DRAWS).astype(np.float32)
     weights = np.concatenate([np.ones((1, len(who)), np.float32), draws])
-    columns = truth[:, shared], score[:, shared]
-    values = {
-        "auroc": intervals.macro_auroc(*columns, weights) if shared.any() else np.full(len(weights), np.nan),
-        "recall": _recall(truth, positive, weights),
-        "ece": _ece(truth, score, weights),
-    }
-    reasons = {
-        "auroc": "no label has both classes in every group",
-        "recall": "no label is positive in any row",
-        "ece": "nothing to judge",
-    }
-    undefined = {name: reasons[name] for name, row in values.items() if np.isnan(row[0]) and name != "auroc"}
+    values: dict[str, Array] = {}
+    undefined: dict[str, str] = {}
+    for metric in registry.shown_in("subgroup", "scores"):
+        columns = shared if _on_shared(metric) else np.ones_like(shared)
+        arrays = truth[:, columns], score[:, columns], positive[:, columns]
+        one = metric.weighted or partial(_resampled, metric)
+        row = one(*arrays, weights) if columns.any() else np.full(len(weights), np.nan)
+        values[metric.name] = row
+        if np.isnan(row[0]) and not _on_shared(metric):
+            undefined[metric.name] = metric.undefined or "no label is positive in any row"
     found = {name: _with_interval(row) for name, row in values.items()}
     for name, value in found.items():
         if value is not None and value["low"] is None:
@@ -131,20 +132,24 @@ def _with_interval(row: Array) -> dict[str, float | None] | None:
     return {"value": float(row[0]), "low": low, "high": high}
 
 
-def _recall(truth: Array, positive: Array, weights: Array) -> Array:
-    true = truth == 1
-    with np.errstate(invalid="ignore"):
-        out: Array = weights @ (true & positive).sum(axis=1) / (weights @ true.sum(axis=1))
-    return out
+def _on_shared(metric: registry.Metric) -> bool:
+    """A mean over labels is comparable only over labels that have both classes in every group."""
+    return metric.needs_both_classes or metric.weighted is None
 
 
-def _ece(truth: Array, score: Array, weights: Array) -> Array:
-    """The error of all cells together under weights [R, N]: each bin's excess is a sum over rows."""
-    known = ~np.isnan(truth)
-    place, excess = calibration.bins(score), np.where(known, score - np.nan_to_num(truth), 0.0)
-    rows = np.repeat(np.arange(len(truth)), truth.shape[1])
-    table = np.zeros((len(truth), calibration.BINS))
-    np.add.at(table, (rows, place.ravel()), excess.ravel())
-    with np.errstate(invalid="ignore"):
-        out: Array = np.abs(weights @ table).sum(axis=1) / (weights @ known.sum(axis=1))
+def _resampled(metric: registry.Metric, truth: Array, score: Array, positive: Array, weights: Array) -> Array:
+    """The mean over labels of a metric that has no weighted form, under integer weights [R, N] -> [R].
+
+    A weight of w is w copies of a row. A label without a value is left out of the mean.
+    """
+    function: Any = metric.function
+    out = np.full(len(weights), np.nan)
+    for replicate, weight in enumerate(weights):
+        rows = np.repeat(np.arange(len(weight)), weight.astype(int))
+        values = []
+        for column in range(truth.shape[1]):
+            known = rows[~np.isnan(truth[rows, column])]
+            values.append(function(truth[known, column] > 0.5, score[known, column], positive[known, column]))
+        if defined := [value for value in values if value is not None]:
+            out[replicate] = np.mean(defined)
     return out

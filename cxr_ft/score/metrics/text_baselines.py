@@ -1,4 +1,4 @@
-"""Floors beside every model that reads texts: the majority of train, and TF-IDF with logistic regression.
+"""Baselines beside every model that reads texts: the majority of train, and TF-IDF with logistic regression.
 
 A fine-tuned model that does not beat them has learnt nothing that counting words would not give. Both are fitted on
 train alone and judged like the model, by `classification.evaluate`, with thresholds chosen on val where labels are
@@ -25,7 +25,7 @@ WORDS = 100_000
 STRENGTH = 10.0
 STEPS = 300
 _PIECE = re.compile(r"\w+|[^\w\s]+")
-#: What is kept of a floor's metrics.
+#: What is kept of a baseline's metrics.
 KEPT = ("n", "accuracy", "macro", "micro", "undefined")
 
 
@@ -65,7 +65,7 @@ class TextBaselines:
 
 
 def fit(texts: Sequence[str], targets: Floats, *, multi_label: bool, pairs: Sequence[str] = ()) -> TextBaselines:
-    """The floors of some training texts.
+    """The baselines of some training texts.
 
     Args:
         texts: N texts.
@@ -97,20 +97,20 @@ def fit(texts: Sequence[str], targets: Floats, *, multi_label: bool, pairs: Sequ
 
 
 def thresholds(
-    floors: TextBaselines,
+    baselines: TextBaselines,
     texts: Sequence[str],
     truth: Floats,
     *,
     pairs: Sequence[str] = (),
     ruled: Floats | None = None,
 ) -> dict[str, list[float]]:
-    """The thresholds of each floor that are best on val, for `evaluate`; the arguments as there."""
-    scores = _scores(floors, texts, pairs, ruled)
+    """The thresholds of each baseline that are best on val, for `evaluate`; the arguments as there."""
+    scores = _scores(baselines, texts, pairs, ruled)
     return {name: classification.best_thresholds(truth, score) for name, score in scores.items()}
 
 
 def evaluate(
-    floors: TextBaselines,
+    baselines: TextBaselines,
     texts: Sequence[str],
     truth: Floats,
     labels: Sequence[str],
@@ -119,14 +119,14 @@ def evaluate(
     ruled: Floats | None = None,
     chosen: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """Judge the floors on some texts.
+    """Judge the baselines on some texts.
 
     Args:
         truth: [M, L] 1, 0 or NaN.
         labels: the L names.
         pairs: the second texts, where train had some.
-        ruled: what a rule-based labeler says of these texts [M, L], see `by_rules`; None: no such floor.
-        chosen: each floor's `thresholds`; None: 0.5. Unused when single-label.
+        ruled: what a rule-based labeler says of these texts [M, L], see `by_rules`; None: no such baseline.
+        chosen: each baseline's `thresholds`; None: 0.5. Unused when single-label.
 
     Returns:
         JSON-ready: "majority", "tfidf_logreg" and, with `ruled`, "rule_labeler", each with "n", "macro", "micro",
@@ -136,24 +136,24 @@ def evaluate(
         ValueError: where the shapes disagree.
     """
     out = {}
-    for name, score in _scores(floors, texts, pairs, ruled).items():
+    for name, score in _scores(baselines, texts, pairs, ruled).items():
         levels = None if chosen is None else chosen[name]
-        found = classification.evaluate(truth, score, labels, levels, floors.multi_label)
+        found = classification.evaluate(truth, score, labels, levels, baselines.multi_label)
         out[name] = {key: found[key] for key in KEPT if key in found}
     return out
 
 
 def _scores(
-    floors: TextBaselines, texts: Sequence[str], pairs: Sequence[str], ruled: Floats | None
+    baselines: TextBaselines, texts: Sequence[str], pairs: Sequence[str], ruled: Floats | None
 ) -> dict[str, Floats]:
-    scores = {"majority": floors.majority(len(texts)), "tfidf_logreg": floors.tfidf_logreg(texts, pairs)}
+    scores = {"majority": baselines.majority(len(texts)), "tfidf_logreg": baselines.tfidf_logreg(texts, pairs)}
     return scores if ruled is None else {**scores, "rule_labeler": ruled_scores(ruled)}
 
 
 def by_rules(texts: Sequence[str], labels: Sequence[str]) -> Floats | None:
     """What our rule-based labeler says of each text [M, L]: 1, 0, -1, or NaN for no mention.
 
-    None where it knows not all of the labels: it is a floor for CheXpert's labels alone.
+    None where it knows not all of the labels: it is a baseline for CheXpert's labels alone.
     """
     if not set(labels) <= set(labeler.LABELS):
         return None

@@ -1,4 +1,4 @@
-"""Judging generated text against one reference each: BLEU, ROUGE-L, METEOR, CIDEr-D, labels stated, a constant floor.
+"""Compute metrics of generated texts against one reference each, and those of the best constant text.
 
 Scores are fractions in [0, 1], but for CIDEr-D, which reaches 10. BLEU is sacrebleu's, over the corpus (Papineni et al.
 2002; Post 2018); ROUGE-L is rouge-score's F measure without stemming (Lin 2004). Case does not count: the tokenizers of
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score.metrics import cider, label_mentions, meteor
+from cxr_ft.score.metrics import cider, label_mentions, meteor, registry
+from cxr_ft.score.metrics.registry import Metric, Place
 
 Array = npt.NDArray[Any]
 
@@ -40,31 +41,42 @@ def evaluate(references: Sequence[str], generated: Sequence[str], labels: Sequen
         ValueError: where the two differ in length.
     """
     pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
-    names = [f"bleu_{order}" for order in range(1, ORDER + 1)]
-    result: dict[str, Any] = dict.fromkeys(
-        [*names, "rouge_l", "meteor", "cider_d", "exact", "distinct", *_labels([], [], labels)]
-    )
+    result: dict[str, Any] = {known.name: None for known in registry.of_level("text", "corpus")}
+    result |= _labels([], [], labels)
     result |= {"n": len(pairs), "blank_references": len(references) - len(pairs), "signature": _signature()}
     result["undefined"] = {} if pairs else {"all": "no reference has any text"}
     if pairs:
-        counts = bleu_counts([r for r, _ in pairs], [g for _, g in pairs]).sum(axis=0)
-        result |= {name: float(bleu(counts, order)) for order, name in enumerate(names, start=1)}
-        result["rouge_l"] = _rouge_l(pairs)
-        result |= _weighted(pairs, result["undefined"])
-        result["exact"] = sum(_plain(r) == _plain(g) for r, g in pairs) / len(pairs)
-        result["distinct"] = len({g for _, g in pairs}) / len(pairs)
-        result |= _labels([r for r, _ in pairs], [g for _, g in pairs], labels)
+        right, written = [r for r, _ in pairs], [g for _, g in pairs]
+        values, reasons = registry.text_values(right, written)
+        result["undefined"] |= reasons
+        result |= values | _labels(right, written, labels)
     return result
 
 
-def _weighted(pairs: Sequence[tuple[str, str]], undefined: dict[str, str]) -> dict[str, float | None]:
-    """METEOR and CIDEr-D; why the latter has no value goes to `undefined`."""
-    references, generated = [r for r, _ in pairs], [g for _, g in pairs]
-    consensus = cider.cider_d(references, generated)
-    if consensus is None:
-        undefined["cider_d"] = "the references do not differ, so that no n-gram of theirs has a weight"
-    mean = None if consensus is None else float(np.mean(consensus))
-    return {"meteor": float(np.mean(meteor.meteor(references, generated))), "cider_d": mean}
+def _bleu_family(references: Sequence[str], generated: Sequence[str]) -> dict[str, float | None]:
+    """BLEU-1 to BLEU-4 from one count of n-grams."""
+    counts = bleu_counts(references, generated).sum(axis=0)
+    return {f"bleu_{order}": float(bleu(counts, order)) for order in range(1, ORDER + 1)}
+
+
+def rouge_l(references: Sequence[str], generated: Sequence[str]) -> float:
+    """Return the mean ROUGE-L F measure of N > 0 pairs, in [0, 1]; each distinct pair is scored once."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    distinct_pairs = Counter(zip(references, generated, strict=True))
+    total = sum(scorer.score(*pair)["rougeL"].fmeasure * times for pair, times in distinct_pairs.items())
+    return float(total / len(references))
+
+
+def exact(references: Sequence[str], generated: Sequence[str]) -> float:
+    """Return the share of N > 0 texts that equal their reference, but for case and spacing."""
+    return sum(_plain(r) == _plain(g) for r, g in zip(references, generated, strict=True)) / len(references)
+
+
+def distinct(references: Sequence[str], generated: Sequence[str]) -> float:
+    """Return the share of distinct texts among N > 0 generated ones: 1 / N where all are the same."""
+    return len(set(generated)) / len(generated)
 
 
 def _labels(references: Sequence[str], generated: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
@@ -83,14 +95,14 @@ def _plain(text: str) -> str:
     return "".join(text.lower().split())
 
 
-def constant_floor(
+def constant_baseline(
     train_references: Sequence[str], references: Sequence[str], labels: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The best report that never looks at the image: what a model must beat.
 
     The text is chosen on train alone: of its 50 most frequent texts (among equally frequent ones those of the most
     usual length), the one of the highest BLEU-4 against at most 200 train references. It does not depend on row order.
-    For the labels stated the floor is another text: the one of train with the best macro F1 there.
+    For the labels stated the baseline is another text: the one of train with the best macro F1 there.
 
     Returns:
         "text", and its "bleu_4" and "rouge_l" on `references`; "label_text" and its "label_f1" and "label_f1_micro";
@@ -105,7 +117,7 @@ def constant_floor(
     result["text"] = best
     if judged:
         result["bleu_4"] = float(bleu(bleu_counts(judged, [best] * len(judged)).sum(axis=0)))
-        result["rouge_l"] = _rouge_l([(text, best) for text in judged])
+        result["rouge_l"] = rouge_l(judged, [best] * len(judged))
     stated = label_mentions.stated(train, labels)
     if stated.any():
         most = train[label_mentions.best_constant(stated)]
@@ -116,7 +128,7 @@ def constant_floor(
 
 @lru_cache(maxsize=2)
 def constant_text(train: tuple[str, ...]) -> str:
-    """The text of `constant_floor`, of the sorted texts of train, at least one."""
+    """The text of `constant_baseline`, of the sorted texts of train, at least one."""
     usual = float(np.median([len(text) for text in train]))
     frequency = Counter(train)
     candidates = sorted(frequency, key=lambda text: (-frequency[text], abs(len(text) - usual), text))[:_CANDIDATES]
@@ -158,15 +170,6 @@ def bleu(counts: Array, order: int = ORDER) -> Array:
     return np.where((counts[..., 0] > 0) & (total > 0).all(axis=-1), value, 0.0)
 
 
-def _rouge_l(pairs: Sequence[tuple[str, str]]) -> float:
-    """The mean F measure; each distinct pair is scored once."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
-    distinct = Counter(pairs)
-    return float(sum(scorer.score(*pair)["rougeL"].fmeasure * times for pair, times in distinct.items()) / len(pairs))
-
-
 def _signature() -> dict[str, str]:
     from importlib.metadata import version
 
@@ -180,3 +183,70 @@ def _signature() -> dict[str, str]:
         "meteor": meteor.signature(),
         "cider_d": cider.signature(),
     }
+
+
+#: Where BLEU of one and of four n-grams is shown; those of two and three are recorded alone.
+_BLEU_SHOWN: dict[int, frozenset[Place]] = {
+    1: frozenset(("csv", "card", "command", "baseline")),
+    ORDER: frozenset(("table", "csv", "card", "command", "baseline")),
+}
+
+METRICS = (
+    *(
+        Metric(
+            name=f"bleu_{order}",
+            title=f"BLEU-{order}",
+            output="text",
+            description=f"BLEU over the corpus, n-grams up to {order} (Papineni et al. 2002).",
+            function=_bleu_family,
+            level="corpus",
+            primary=order == ORDER,
+            shown=_BLEU_SHOWN.get(order, frozenset()),
+            position=10 * order,
+            requires=("sacrebleu",),
+        )
+        for order in range(1, ORDER + 1)
+    ),
+    Metric(
+        name="rouge_l",
+        title="ROUGE-L",
+        output="text",
+        description="F measure of the longest common subsequence (Lin 2004).",
+        function=rouge_l,
+        level="corpus",
+        shown=frozenset(("table", "csv", "card", "command", "baseline")),
+        position=50,
+        requires=("rouge-score",),
+    ),
+    Metric(
+        name="exact",
+        title="exact match",
+        output="text",
+        description="Share of texts that equal their reference, but for case and spacing.",
+        function=exact,
+        level="corpus",
+        shown=frozenset(),
+        position=80,
+    ),
+    Metric(
+        name="label_f1",
+        title="label F1",
+        output="text",
+        description="Macro F1 of the labels whose names the texts state.",
+        level="recorded",
+        paths=(("label_f1",),),
+        shown=frozenset(("table", "csv", "card", "command")),
+        position=85,
+        table_position=48,
+    ),
+    Metric(
+        name="distinct",
+        title="distinct",
+        output="text",
+        description="Share of distinct texts among the generated ones.",
+        function=distinct,
+        level="corpus",
+        shown=frozenset(("table", "csv", "command")),
+        position=90,
+    ),
+)

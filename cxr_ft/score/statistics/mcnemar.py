@@ -20,7 +20,7 @@ class McNemar(NamedTuple):
 
     Args:
         gap: from -1 to 1; NaN without a row.
-        interval: of the gap; it holds 0 exactly where `p` is above 1 - level. None where a few subjects have most rows.
+        interval: of the gap; it excludes 0 if and only if p <= 1 - level. None where a few subjects have most rows.
         p: two-sided.
         test: which version.
         variance: of the gap, over subjects.

@@ -1,4 +1,4 @@
-"""Many pairs at once: p-values that hold together, and letters for what cannot be told apart."""
+"""Adjust p-values for many pairs, and form significance groups of variants without a significant difference."""
 
 import string
 from collections.abc import Iterable, Sequence
@@ -7,9 +7,10 @@ from cxr_ft.errors import UsageError
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) step-down adjusted p-values, in the order given.
+    """Return the step-down adjusted p-values of Holm (1979), in the order of `values`.
 
-    Reject where one is at most 0.05, and with 95 % probability no true null hypothesis is among the rejected.
+    Of m sorted values p(1) <= ... <= p(m), the k-th becomes the maximum over j <= k of min(1, (m - j + 1) p(j)).
+    Rejecting those at most alpha keeps the family-wise error rate at most alpha, whatever the dependence of the tests.
 
     Args:
         values: p-values; None for a pair without one, which stays None and costs the others nothing.
@@ -28,15 +29,17 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     return out
 
 
-def significance_groups(many: int, apart: Iterable[tuple[int, int]]) -> list[str]:
-    """The compact letter display (Piepho 2004): two variants share a letter exactly when they are not told apart.
+def significance_groups(many: int, different: Iterable[tuple[int, int]]) -> list[str]:
+    """Return the significance groups as a compact letter display (Piepho 2004).
 
-    A letter is a set of variants none of which is told apart from another. Sets are grown one by one until they hold
+    Two variants share a letter if and only if they do not differ significantly.
+
+    A letter is a set of variants of which no two differ. Sets are grown one by one until they hold
     every such pair (Gramm et al. 2007): Piepho's insert-and-absorb can need 2^n of them.
 
     Args:
         many: how many variants, in the order of the page: the first one has "a".
-        apart: the pairs that are told apart, by position; a pair that could not be tested is not among them.
+        different: the pairs that differ significantly, by position; a pair that could not be tested is not among them.
 
     Returns:
         The letters of each, e.g. ["a", "ab", "b"].
@@ -45,9 +48,9 @@ def significance_groups(many: int, apart: Iterable[tuple[int, int]]) -> list[str
         ValueError: for a pair of one variant with itself.
     """
     alike = [set(range(many)) for _ in range(many)]
-    for i, j in apart:
+    for i, j in different:
         if i == j:
-            raise ValueError(f"variant {i} told apart from itself")
+            raise ValueError(f"variant {i} cannot differ from itself")
         alike[i].discard(j)
         alike[j].discard(i)
     sets = _without_idle(_cover(alike))

@@ -43,7 +43,7 @@ class Pair(NamedTuple):
 
     Args:
         gap: of the means over seeds; None where the metric is undefined.
-        interval: of the gap at `level`; it holds 0 exactly where `p` is above 1 - level.
+        interval: of the gap at `level`; it excludes 0 if and only if p <= 1 - level.
         p: two-sided p-value of no gap.
         test: the test's name.
         subjects: how many there are.

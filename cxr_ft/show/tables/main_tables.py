@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_ft.score.fairness import flatten
+from cxr_ft.score.metrics import registry
 from cxr_ft.show import phrasing
 from cxr_ft.show.compare import Comparison, Variant
-from cxr_ft.show.runs import Run, names, number, peak_bytes
+from cxr_ft.show.runs import Run, names, peak_bytes
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of cells; `kind` is "best", "floor" or nothing."""
+    """A row of cells; `kind` is "best", "baseline" or nothing."""
 
     cells: list[Cell]
     kind: str = ""
@@ -44,45 +45,28 @@ class Table:
     rows: list[Row]
 
 
-#: Columns of a kind of output after the primary metric: title, path in the test metrics. A path is tried after another.
-QUALITY: dict[str, list[tuple[str, list[tuple[str, ...]]]]] = {
-    "scores": [
-        ("Accuracy", [("accuracy",), ("micro", "accuracy")]),
-        ("F1", [("macro", "f1")]),
-        ("Precision", [("macro", "precision")]),
-        ("Recall", [("macro", "recall")]),
-    ],
-    "text": [
-        ("Clinical F1", [("clinical", "14_positive", "macro", "f1")]),
-        ("Label F1", [("label_f1",)]),
-        ("ROUGE-L", [("rouge_l",)]),
-        ("Distinct", [("distinct",)]),
-    ],
-}
-
-#: Floors by their key in the metrics: who says it, and how it is chosen.
-FLOORS = {
+#: Baselines by their key in the metrics: who says it, and how it is chosen.
+BASELINES = {
     "majority": ("what train has most of", "for everyone"),
-    "tfidf_logreg": ("TF-IDF with logistic regression", "a floor"),
-    "rule_labeler": ("rules that read labels off the text", "a floor"),
+    "tfidf_logreg": ("TF-IDF with logistic regression", "a baseline"),
+    "rule_labeler": ("rules that read labels off the text", "a baseline"),
     "constant": ("one report for all", "the best BLEU-4 on train"),
     "constant_clinical": ("one report for all", "the best clinical F1 on train"),
-    "random": ("a report of train at random", "a floor"),
-    "nearest": ("the report of the train image that looks most alike", "a floor"),
+    "random": ("a report of train at random", "a baseline"),
+    "nearest": ("the report of the train image that looks most alike", "a baseline"),
 }
 
 
 def main(comparison: Comparison) -> Table:
-    """One row a variant: quality with intervals, then what it cost; the floors below."""
+    """One row a variant: quality with intervals, then what it cost; the baselines below."""
     output = comparison.output
-    quality = QUALITY[output]
-    primary = phrasing.metric(output)[0].upper() + phrasing.metric(output)[1:]
+    primary = registry.primary(output).heading
     head = ["Variant", f"{primary}, test", "Letters", "Minus the best", f"{primary}, val"]
-    head += [title for title, _ in quality]
+    head += [known.heading for known in _quality(output)]
     head += ["Trainable", "Training", "Peak memory", "Artefact"]
     scale = _scale(comparison)
     rows = [Row(_cells(comparison, variant, scale), _kind(comparison, variant)) for variant in comparison.variants]
-    rows += [Row(cells, "floor") for cells in _floors(comparison, len(head))]
+    rows += [Row(cells, "baseline") for cells in _baselines(comparison, len(head))]
     return Table(head, rows)
 
 
@@ -161,8 +145,10 @@ def _cells(comparison: Comparison, variant: Variant, scale: tuple[float, float])
     seeds = ", ".join(str(run.result.seed) for run in variant.runs)
     trainable, total = (variant.average("cost", "parameters", key) for key in ("trainable", "total"))
     quality = [
-        next((value for path in paths if (value := variant.average("metrics", "test", *path)) is not None), None)
-        for _, paths in QUALITY[comparison.output]
+        _mean(
+            [value for run in variant.runs if (value := known.value(run.result.metrics.get("test") or {})) is not None]
+        )
+        for known in _quality(comparison.output)
     ]
     peaks = [value for run in variant.runs if (value := peak_bytes(run.result)) is not None]
     gap, verdict = phrasing.difference(comparison, variant)
@@ -201,31 +187,29 @@ def _bar(variant: Variant, low: float, high: float) -> tuple[float, float, float
     return start, end, at
 
 
-def _floors(comparison: Comparison, width: int) -> list[list[Cell]]:
+def _baselines(comparison: Comparison, width: int) -> list[list[Cell]]:
     """What is scored without reading the image, or without understanding the text; a row for each that differs."""
     text = comparison.output == "text"
-    keys: list[list[tuple[str, ...]]] = (
-        [[(key,)] for key in ("bleu_4", "clinical_f1_14_positive", "label_f1", "rouge_l")]
-        if text
-        else [[("macro", "auroc")], *(places for _, places in QUALITY["scores"])]
-    )
+    metrics = [registry.primary(comparison.output), *_quality(comparison.output)]
     found: dict[tuple[str, tuple[float | None, ...]], None] = {}
     for run in comparison.runs:
-        told = run.result.metrics.get("test", {}).get("floors") or ({"constant": None} if text else {})
-        for name in [name for name in FLOORS if name in told]:
-            places = (("floors", name), ("floor",)) if name == "constant" else (("floors", name),)
-            found[name, tuple(_first(run, places, key) for key in keys)] = None
+        test = run.result.metrics.get("test") or {}
+        recorded = test.get("baselines") or ({"constant": None} if text else {})
+        for name in [name for name in BASELINES if name in recorded]:
+            sources = [recorded[name] or {}, (test.get("constant_baseline") or {}) if name == "constant" else {}]
+            values = ([known.value(source) for source in sources] for known in metrics)
+            found[name, tuple(next((v for v in tried if v is not None), None) for tried in values)] = None
     rows = []
     for name, (primary, *others) in found:
-        who, how = FLOORS[name]
+        who, how = BASELINES[name]
         cells = [Cell(who, (how,)), _number(primary), *[Cell(phrasing.DASH)] * 3, *map(_number, others)]
         rows += [cells + [Cell(phrasing.DASH)] * (width - len(cells))] if primary is not None else []
     return rows
 
 
-def _first(run: Run, places: Sequence[tuple[str, ...]], keys: Sequence[tuple[str, ...]]) -> float | None:
-    found = (number(run.result, "metrics", "test", *place, *key) for place in places for key in keys)
-    return next((value for value in found if value is not None), None)
+def _quality(output: str) -> list[registry.Metric]:
+    """The metrics of the table's columns after the primary one."""
+    return [known for known in registry.shown_in("table", output) if not known.primary]
 
 
 def _scale(comparison: Comparison) -> tuple[float, float]:

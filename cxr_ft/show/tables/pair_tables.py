@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from cxr_ft.score import published, run_conditions
+from cxr_ft.score import fairness, published
 from cxr_ft.show import phrasing
 from cxr_ft.show.compare import Comparison, Tested, Variant
 from cxr_ft.show.memory_sentence import sentence
@@ -61,7 +61,7 @@ def memory(comparison: Comparison) -> list[str]:
     chosen.pop(reference.runs[0].result.method, None)
     said = []
     for variant in chosen.values():
-        found = phrasing.unlike(comparison, variant, reference, run_conditions.MEMORY)
+        found = phrasing.unlike(comparison, variant, reference, fairness.MEMORY)
         costs = variant.runs[0].result.cost, reference.runs[0].result.cost
         text = f"{variant.name} and {reference.name}: {found}." if found else sentence(variant.name, *costs)
         said += [text] if text else []

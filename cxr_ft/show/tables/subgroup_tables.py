@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
+from cxr_ft.score.metrics import registry
 from cxr_ft.show import phrasing
 from cxr_ft.show.compare import Comparison, Variant
 from cxr_ft.show.tables.main_tables import Cell, Row, Table
-
-_MEASURES = {"auroc": "Macro AUROC", "recall": "Recall", "ece": "Calibration error"}
-#: Of the measures those of which less is better.
-_LESS = ("ece",)
 
 
 def gaps(comparison: Comparison) -> list[str]:
@@ -22,11 +19,11 @@ def gaps(comparison: Comparison) -> list[str]:
     said: dict[str, list[str]] = {}
     for variant in comparison.variants:
         for variable, judged in (_test(variant).get("subgroups") or {}).items():
-            for measure, title in _MEASURES.items():
+            for measure in _measures():
                 found = [gap for a, b in combinations(judged["groups"].items(), 2) if (gap := _gap(measure, a, b))]
                 if found:
                     _, worse, better, values = max(found)
-                    what = f"{title} is worse for {variable} {worse} than for {better}"
+                    what = f"{measure.heading} is worse for {variable} {worse} than for {better}"
                     said.setdefault(what, []).append(f"{variant.name} ({values})")
     return [f"{what}: {phrasing.listed(who)}." for what, who in said.items()]
 
@@ -42,7 +39,7 @@ def subgroups(comparison: Comparison) -> list[Table]:
             judged = found.get(variable) or {}
             for group, values in (judged.get("groups") or {}).items():
                 rows.append(Row(_group_cells(variant, group, values, judged.get("undefined") or {})))
-        head = ["Variant", variable.capitalize(), "Images", "Subjects", *_MEASURES.values()]
+        head = ["Variant", variable.capitalize(), "Images", "Subjects", *(measure.heading for measure in _measures())]
         tables.append(Table(head, rows))
     return tables
 
@@ -66,7 +63,7 @@ def calibration(comparison: Comparison) -> Table | None:
 def _group_cells(variant: Variant, group: str, values: Mapping[str, Any], why: Mapping[str, str]) -> list[Cell]:
     cells = [Cell(variant.name), Cell(group), Cell(phrasing.count(values["n"]), key=values["n"])]
     cells.append(Cell(phrasing.count(values["subjects"]), key=values["subjects"]))
-    for name in _MEASURES:
+    for name in (measure.name for measure in _measures()):
         found = values.get(name)
         if found is None:
             reason = why.get(group) or why.get(f"{group}: {name}") or why.get(name) or "not told"
@@ -77,16 +74,22 @@ def _group_cells(variant: Variant, group: str, values: Mapping[str, Any], why: M
     return cells
 
 
-def _gap(measure: str, *groups: tuple[str, Mapping[str, Any]]) -> tuple[float, str, str, str] | None:
+def _measures() -> tuple[registry.Metric, ...]:
+    return registry.shown_in("subgroup", "scores")
+
+
+def _gap(measure: registry.Metric, *groups: tuple[str, Mapping[str, Any]]) -> tuple[float, str, str, str] | None:
     """How far apart the intervals of two groups are, the worse and the better one, their values; None: they meet."""
-    known = [(name, group[measure]) for name, group in groups if (group.get(measure) or {}).get("low") is not None]
+    known = [
+        (name, group[measure.name]) for name, group in groups if (group.get(measure.name) or {}).get("low") is not None
+    ]
     if len(known) < 2:
         return None
     below, above = sorted(known, key=lambda one: float(one[1]["value"]))
     apart = above[1]["low"] - below[1]["high"]
     if apart <= 0:
         return None
-    worse, better = (above, below) if measure in _LESS else (below, above)
+    worse, better = (above, below) if not measure.higher_is_better else (below, above)
     values = " against ".join(
         f"{phrasing.decimal(one['value'])}, {phrasing.span((one['low'], one['high']))}" for _, one in (worse, better)
     )

@@ -6,6 +6,8 @@ import pytest
 from cxr_ft.run.ablation import result_tables
 from cxr_ft.run.record import results
 
+SCORES = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
+TEXTS = ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct")
 SIDES = {"train": 0.1, "val": 0.3, "test": 0.5, "test_natural": 0.7}
 
 
@@ -13,8 +15,8 @@ def run_of(targets, seed, test, *, status="success", method="lora", task="classi
     """A record whose every metric says its side: val is as good as test is bad."""
     sides = {**SIDES, "test": test, "val": 1 - test}
     metrics = {
-        side: {"loss": value + 0.01, "macro": {name: value + i / 1000 for i, name in enumerate(result_tables.METRICS)}}
-        | {name: value + i / 1000 for i, name in enumerate(result_tables.TEXT_METRICS)}
+        side: {"loss": value + 0.01, "macro": {name: value + i / 1000 for i, name in enumerate(SCORES)}}
+        | {name: value + i / 1000 for i, name in enumerate(TEXTS)}
         for side, value in sides.items()
     }
     tuning = {"name": method, "targets": list(targets), **({"rank": 8} if method == "lora" else {})}
@@ -36,9 +38,7 @@ def done():
     return {**runs, "q.v-s2": run_of(("q", "v"), 2, -9.0, status="failed")}
 
 
-@pytest.mark.parametrize(
-    ("task", "names"), [("classify", result_tables.METRICS), ("report", result_tables.TEXT_METRICS)]
-)
+@pytest.mark.parametrize(("task", "names"), [("classify", SCORES), ("report", TEXTS)])
 def test_each_side_has_its_own_numbers(tmp_path, task, names):
     result_tables.write(tmp_path, {"one": run_of(("q",), 3, 0.9, task=task)})
     (row,) = pd.read_csv(tmp_path / "ablation.csv").to_dict("records")

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import norm
 
 
-class World(NamedTuple):
+class PairedPredictions(NamedTuple):
     """What two methods answered: truth [N], first [S1, N], second [S2, N], subjects [N]."""
 
     truth: np.ndarray
@@ -36,7 +36,7 @@ def scores(rng, subjects=200, seeds=(1, 1), between=0.0, better=0.0):
     for many, extra in zip(seeds, (better, 0.0), strict=True):
         above = 1.2 + extra + rng.normal(0, between, (many, 1))
         answers.append(above * truth + alike + rng.normal(0, 0.4, subjects)[group] + rng.normal(0, 0.5, (many, rows)))
-    return World(truth, *answers, group)
+    return PairedPredictions(truth, *answers, group)
 
 
 def true_gap(better, between=0.0):
@@ -53,4 +53,4 @@ def decisions(world):
 def one_row_each(world):
     """The first row of each subject."""
     rows = np.unique(world.subjects, return_index=True)[1]
-    return World(world.truth[rows], world.first[:, rows], world.second[:, rows], world.subjects[rows])
+    return PairedPredictions(world.truth[rows], world.first[:, rows], world.second[:, rows], world.subjects[rows])

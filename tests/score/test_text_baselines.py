@@ -1,4 +1,4 @@
-"""Floors of text tasks: what counting words gives, without a choice of ours and without chance."""
+"""Baselines of text tasks: what counting words gives, without a choice of ours and without chance."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ def told(rows, seed=0, classes=3):
 def test_majority_and_words():
     texts, truth = told(200)
     other, wanted = told(100, seed=1)
-    floors = text_baselines.fit(texts, truth, multi_label=False)
-    found = text_baselines.evaluate(floors, other, wanted, LABELS)
+    baselines = text_baselines.fit(texts, truth, multi_label=False)
+    found = text_baselines.evaluate(baselines, other, wanted, LABELS)
     assert set(found) == {"majority", "tfidf_logreg"}
     assert found["majority"]["accuracy"] == wanted[:, truth.sum(axis=0).argmax()].mean()
     assert found["majority"]["macro"]["auroc"] == 0.5
     assert found["tfidf_logreg"]["accuracy"] == 1.0 and found["tfidf_logreg"]["macro"]["auroc"] == 1.0
-    scores = floors.tfidf_logreg(other)
+    scores = baselines.tfidf_logreg(other)
     assert scores.shape == (100, 3) and np.allclose(scores.sum(axis=1), 1)
     whole = classification.evaluate(wanted, scores, LABELS, None, False)
     assert found["tfidf_logreg"]["macro"] == whole["macro"]
@@ -35,8 +35,8 @@ def test_words_that_say_nothing_are_no_better_than_chance():
     rng = np.random.default_rng(0)
     texts = [" ".join(f"w{i}" for i in rng.integers(0, 30, 8)) for _ in range(600)]
     truth = np.eye(2)[rng.integers(0, 2, 600)]
-    floors = text_baselines.fit(texts[:300], truth[:300], multi_label=False)
-    found = text_baselines.evaluate(floors, texts[300:], truth[300:], ("x", "y"))
+    baselines = text_baselines.fit(texts[:300], truth[:300], multi_label=False)
+    found = text_baselines.evaluate(baselines, texts[300:], truth[300:], ("x", "y"))
     assert 0.4 < found["tfidf_logreg"]["macro"]["auroc"] < 0.6
 
 
@@ -53,8 +53,8 @@ def test_second_texts_are_read_apart():
     which = rng.integers(0, 2, 300)
     texts, pairs = ["yes no"] * 300, ["yes" if k else "no" for k in which]
     truth = np.eye(2)[which]
-    floors = text_baselines.fit(texts[:200], truth[:200], multi_label=False, pairs=pairs[:200])
-    found = text_baselines.evaluate(floors, texts[200:], truth[200:], ("n", "y"), pairs=pairs[200:])
+    baselines = text_baselines.fit(texts[:200], truth[:200], multi_label=False, pairs=pairs[:200])
+    found = text_baselines.evaluate(baselines, texts[200:], truth[200:], ("n", "y"), pairs=pairs[200:])
     assert found["tfidf_logreg"]["accuracy"] == 1.0
 
 
@@ -62,41 +62,41 @@ def test_several_labels_masks_and_labels_of_one_class():
     texts, hot = told(200)
     truth = np.column_stack([hot[:, 0], hot[:, 1], np.zeros(200), np.full(200, np.nan)])
     truth[::7, 0] = np.nan
-    floors = text_baselines.fit(texts, truth, multi_label=True)
-    scores = floors.tfidf_logreg(texts)
+    baselines = text_baselines.fit(texts, truth, multi_label=True)
+    scores = baselines.tfidf_logreg(texts)
     assert set(scores[:, 2]) == {0.0} and set(scores[:, 3]) == {0.5}
-    found = text_baselines.evaluate(floors, texts, truth, ("p", "q", "never", "unknown"))
+    found = text_baselines.evaluate(baselines, texts, truth, ("p", "q", "never", "unknown"))
     assert found["tfidf_logreg"]["macro"]["labels"] == 2 and found["tfidf_logreg"]["macro"]["auroc"] == 1.0
     assert {"never", "unknown"} <= set(found["tfidf_logreg"]["undefined"]) and "accuracy" not in found["majority"]
-    levels = text_baselines.thresholds(floors, texts, truth)
-    chosen = text_baselines.evaluate(floors, texts, truth, ("p", "q", "never", "unknown"), chosen=levels)
+    levels = text_baselines.thresholds(baselines, texts, truth)
+    chosen = text_baselines.evaluate(baselines, texts, truth, ("p", "q", "never", "unknown"), chosen=levels)
     assert chosen["majority"]["macro"]["f1"] >= found["majority"]["macro"]["f1"]
 
 
 def test_the_thresholds_that_val_chose_are_used():
     """A fifth has the label: at 0.5 the majority says no to all, at the threshold of val it says yes to all."""
     texts, truth = ["w"] * 50, np.repeat([1.0, 0.0], [10, 40])[:, None]
-    floors = text_baselines.fit(texts, truth, multi_label=True)
-    chosen = text_baselines.thresholds(floors, texts, truth)
+    baselines = text_baselines.fit(texts, truth, multi_label=True)
+    chosen = text_baselines.thresholds(baselines, texts, truth)
     assert chosen["majority"][0] <= 0.2
-    found = text_baselines.evaluate(floors, texts, truth, ("p",), chosen=chosen)
+    found = text_baselines.evaluate(baselines, texts, truth, ("p",), chosen=chosen)
     assert found["majority"]["macro"]["f1"] == pytest.approx(2 * 10 / (10 + 50))
-    assert text_baselines.evaluate(floors, texts, truth, ("p",))["majority"]["macro"]["f1"] == 0
+    assert text_baselines.evaluate(baselines, texts, truth, ("p",))["majority"]["macro"]["f1"] == 0
 
 
 @pytest.mark.parametrize("texts", [["", " "], ["!!", "?"], ["日本", "中国"], ["a", "b"]])
-def test_texts_of_any_kind_have_floors(texts):
-    floors = text_baselines.fit(texts * 5, np.eye(2)[[0, 1] * 5], multi_label=False)
-    found = text_baselines.evaluate(floors, texts, np.eye(2), ("x", "y"))
+def test_texts_of_any_kind_have_baselines(texts):
+    baselines = text_baselines.fit(texts * 5, np.eye(2)[[0, 1] * 5], multi_label=False)
+    found = text_baselines.evaluate(baselines, texts, np.eye(2), ("x", "y"))
     assert found["tfidf_logreg"]["accuracy"] == (0.5 if not texts[0] else 1.0)
 
 
 def test_one_class_in_train_is_a_constant():
-    floors = text_baselines.fit(["one", "two"], np.array([[1.0, 0.0]] * 2), multi_label=False)
-    np.testing.assert_array_equal(floors.tfidf_logreg(["three"]), [[1.0, 0.0]])
+    baselines = text_baselines.fit(["one", "two"], np.array([[1.0, 0.0]] * 2), multi_label=False)
+    np.testing.assert_array_equal(baselines.tfidf_logreg(["three"]), [[1.0, 0.0]])
 
 
-def test_the_rules_are_a_floor_for_the_labels_they_know():
+def test_the_rules_are_a_baseline_for_the_labels_they_know():
     texts = ["There is a small left pleural effusion.", "No pneumothorax.", "Possible pneumonia.", ""]
     names = ("Pneumonia", "Pleural Effusion")
     ruled = text_baselines.by_rules(texts, names)
@@ -104,8 +104,8 @@ def test_the_rules_are_a_floor_for_the_labels_they_know():
     np.testing.assert_array_equal(text_baselines.ruled_scores(ruled), [[0, 1], [0, 0], [0.5, 0], [0, 0]])
     assert text_baselines.by_rules(texts, ("normal",)) is None
     truth = np.array([[0, 1], [0, 0], [1, 0], [0, 0]], float)
-    floors = text_baselines.fit(texts, truth, multi_label=True)
-    found = text_baselines.evaluate(floors, texts, truth, names, ruled=ruled)
+    baselines = text_baselines.fit(texts, truth, multi_label=True)
+    found = text_baselines.evaluate(baselines, texts, truth, names, ruled=ruled)
     assert found["rule_labeler"]["macro"]["auroc"] == 1.0
 
 

@@ -1,0 +1,224 @@
+"""List the metrics: each is one object in one file of this folder, and every table, CSV and card asks for it here.
+
+A file of this folder that declares `METRIC = Metric(...)`, or `METRICS = (...)` for several, is a plug-in: no other
+file is edited. The files are found on disk and imported at the first question, so that no `--help` waits for them.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_ft.errors import unknown
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+Output = Literal["scores", "text"]
+Level = Literal["label", "row", "corpus", "recorded"]
+#: Where a metric can be shown: the page's table, ablation.csv, the model card, the last lines of cxr-train, the tables
+#: by subgroup, and the values of baselines and probes of reports.
+Place = Literal["table", "csv", "card", "command", "subgroup", "baseline"]
+PLACES: frozenset[Place] = frozenset(("table", "csv", "card", "command", "subgroup", "baseline"))
+
+#: Of one label: truth [n], score [n] in [0, 1], predicted [n].
+ScoreFunction = Callable[[Mask, Floats, Mask], float | None]
+#: Of N pairs: references, generated texts. A family returns its values by name and is called once.
+TextFunction = Callable[[Sequence[str], Sequence[str]], float | Mapping[str, float | None] | None]
+#: Of each row: truth, score, predicted, known, all [N, L] -> value [N], and where it is defined [N].
+RowFunction = Callable[[Mask, Floats, Mask, Mask], tuple[Floats, Mask]]
+#: Under resampling: truth [N, L] 1, 0 or NaN, score [N, L], predicted [N, L], weights [R, N] -> value [R] or NaN.
+WeightedFunction = Callable[[Floats, Floats, Mask, npt.NDArray[np.floating[Any]]], Floats]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric: how it is computed, read and shown.
+
+    Args:
+        name: its key in result.json and its column in a CSV; unique among the metrics of its output.
+        title: its name in a sentence or a table.
+        output: what it judges, "scores" or "text".
+        description: one sentence, with the paper.
+        function: "scores": a `ScoreFunction`; "text": a `TextFunction`. It returns None where the value is undefined.
+            None for a value that another evaluation records, to be read at `paths`.
+        level: "label": computed for each label, and averaged over labels (macro); "row": for each row, and averaged
+            over rows; "corpus": once for all texts; "recorded": written by another evaluation.
+        paths: keys that lead to the value in the metrics of a split, tried in order; empty: as `level` says.
+        shown: places that show it.
+        position: order of computation and of columns; equal positions are ordered by name.
+        table_position: order among the columns of the page's table, where that differs.
+        higher_is_better: its direction.
+        low, high: its range.
+        primary: the metric by which the runs of this output are compared; exactly one for each output.
+        needs_both_classes: it is undefined for a label that has positives or negatives alone.
+        undefined: why the value is None, where a label of one class does not explain it.
+        by_row: a faster form over many rows; None: `function` is called row by row.
+        weighted: a faster form under resampling, for subgroups; None: `function` is called for each resample.
+        requires: distributions that it needs; where one is missing, the value is None with that reason.
+    """
+
+    name: str
+    title: str
+    output: Output
+    description: str
+    function: ScoreFunction | TextFunction | None = None
+    level: Level = "label"
+    paths: tuple[tuple[str, ...], ...] = ()
+    shown: frozenset[Place] = PLACES
+    position: int = 1000
+    table_position: int | None = None
+    higher_is_better: bool = True
+    low: float = 0.0
+    high: float = 1.0
+    primary: bool = False
+    needs_both_classes: bool = False
+    undefined: str = ""
+    by_row: RowFunction | None = None
+    weighted: WeightedFunction | None = None
+    requires: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> tuple[tuple[str, ...], ...]:
+        """The paths to the value in the metrics of one split."""
+        default = {"label": ("macro", self.name), "row": ("examples", self.name)}
+        return self.paths or (default.get(self.level, (self.name,)),)
+
+    @property
+    def heading(self) -> str:
+        """The title with a capital letter, for the head of a column."""
+        return self.title[0].upper() + self.title[1:]
+
+    @property
+    def key(self) -> str:
+        """The name as a command prints it: a mean over labels says so."""
+        return f"macro {self.name}" if self.level == "label" else self.name
+
+    def value(self, metrics: Mapping[str, Any]) -> float | None:
+        """Return the value in the metrics of one split; None where it is undefined or missing."""
+        for path in self.places:
+            value: Any = metrics
+            for key in path:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+        return None
+
+    def recorded_in(self, metrics: Mapping[str, Any]) -> bool:
+        """Return whether the metrics of one split have a place for it, be the value undefined or not."""
+        for path in self.places:
+            parent: Any = metrics
+            for key in path[:-1]:
+                parent = parent.get(key) if isinstance(parent, Mapping) else None
+            if isinstance(parent, Mapping) and path[-1] in parent:
+                return True
+        return False
+
+
+def all_metrics(output: str | None = None) -> tuple[Metric, ...]:
+    """Return every metric, of one output if that is named; those of scores come first, each by position."""
+    return tuple(metric for metric in _registered().values() if output in (None, metric.output))
+
+
+def metric(name: str, output: str) -> Metric:
+    """Return one metric.
+
+    Raises:
+        UsageError: for an unknown name, listing the known ones.
+    """
+    if (output, name) not in _registered():
+        raise unknown("metric", name, [known.name for known in all_metrics(output)])
+    return _registered()[output, name]
+
+
+def shown_in(place: Place, output: str | None = None) -> tuple[Metric, ...]:
+    """Return the metrics that `place` shows, in the order of its columns; the primary metric is among them."""
+    chosen = [known for known in all_metrics(output) if place in known.shown]
+    if place == "table":
+        # sorted() is stable: equal positions keep the general order.
+        chosen.sort(key=lambda known: known.position if known.table_position is None else known.table_position)
+    return tuple(chosen)
+
+
+def primary(output: str) -> Metric:
+    """Return the metric by which runs of this output are compared.
+
+    Raises:
+        UsageError: for an unknown output.
+    """
+    by_output = {known.output: known for known in all_metrics() if known.primary}
+    for name, known in by_output.items():
+        if name == output:
+            return known
+    raise unknown("output", output, sorted(by_output))
+
+
+def of_level(output: Output, level: Level) -> tuple[Metric, ...]:
+    """Return the metrics that are computed at a level, those without a function left out."""
+    return tuple(known for known in all_metrics(output) if known.level == level and known.function is not None)
+
+
+def text_values(references: Sequence[str], generated: Sequence[str]) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Compute all corpus metrics of N pairs of texts.
+
+    Returns:
+        The values by name, and the reasons of those that are None.
+    """
+    values: dict[str, float | None] = {}
+    reasons: dict[str, str] = {}
+    computed: dict[Callable[..., Any], Any] = {}
+    for known in of_level("text", "corpus"):
+        if lacking := missing(known):
+            values[known.name], reasons[known.name] = None, lacking
+            continue
+        function: Callable[..., Any] = known.function  # type: ignore[assignment]
+        if function not in computed:
+            computed[function] = function(references, generated)
+        result = computed[function]
+        values[known.name] = result[known.name] if isinstance(result, Mapping) else result
+        if values[known.name] is None:
+            reasons[known.name] = known.undefined or f"{known.name} has no value"
+    return values, reasons
+
+
+def missing(known: Metric) -> str:
+    """Return why a metric cannot be computed here: the packages that are not installed; "" where none is missing."""
+    lacking = [name for name in known.requires if not _installed(name)]
+    return f"needs {', '.join(lacking)} (pip install {' '.join(lacking)})" if lacking else ""
+
+
+@cache
+def _installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+@cache
+def _registered() -> Mapping[tuple[str, str], Metric]:
+    """Import the files of this folder and collect what they declare, by output and name, in order."""
+    package = importlib.import_module(__package__)
+    found: list[Metric] = []
+    for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
+        declared = vars(importlib.import_module(f"{__package__}.{name}"))
+        found += [declared["METRIC"]] if "METRIC" in declared else []
+        found += declared.get("METRICS", ())
+    return MappingProxyType(_by_name(found))
+
+
+def _by_name(found: Iterable[Metric]) -> dict[tuple[str, str], Metric]:
+    named: dict[tuple[str, str], Metric] = {}
+    for known in sorted(found, key=lambda known: (known.output, known.position, known.name)):
+        if (known.output, known.name) in named:
+            raise ValueError(f"two metrics of {known.output} are named {known.name!r}")
+        named[known.output, known.name] = known
+    return named

@@ -1,0 +1,115 @@
+"""One more file in the folder of metrics is one more metric in every record, table, CSV and card."""
+
+import csv
+import io
+
+import pandas as pd
+import pytest
+from fake_runs import classify_run, report_run
+
+from cxr_ft.cli import train
+from cxr_ft.errors import UsageError
+from cxr_ft.run.ablation import result_tables
+from cxr_ft.run.record import model_card, results
+from cxr_ft.score import metrics
+from cxr_ft.score.metrics import registry, report_metrics
+from cxr_ft.show.compare import compare
+from cxr_ft.show.runs import load
+from cxr_ft.show.tables import main_tables, subgroup_tables
+
+PLUGIN = """
+from cxr_ft.score.metrics.registry import Metric
+
+
+def specificity(truth, score, predicted):
+    negatives = int((~truth).sum())
+    return int((~truth & ~predicted).sum()) / negatives if negatives else None
+
+
+def length_ratio(references, generated):
+    return sum(map(len, generated)) / sum(map(len, references))
+
+
+METRICS = (
+    Metric(name="specificity", title="specificity", output="scores", description="TN / N.", function=specificity),
+    Metric(name="length_ratio", title="length ratio", output="text", description="Of all characters.",
+           function=length_ratio, level="corpus"),
+    Metric(name="absent", title="absent", output="text", description="Needs what is not here.",
+           function=length_ratio, level="corpus", requires=("no-such-distribution",)),
+)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A folder beside the package's own with one more file."""
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    (folder / "plugged_in.py").write_text(PLUGIN)
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(folder)])
+    registry._registered.cache_clear()
+    yield
+    registry._registered.cache_clear()
+
+
+def test_a_metric_of_scores_is_recorded_and_shown_everywhere(plugin, tmp_path):
+    result = results.read(classify_run(tmp_path / "run"))
+    test = result.metrics["test"]
+    value = test["macro"]["specificity"]
+    each = [label["specificity"] for label in test["labels"].values()]
+    assert value == pytest.approx(sum(each) / len(each)) and 0 < value < 1
+    assert 0 < test["micro"]["specificity"] < 1 and 0 < test["examples"]["specificity"] < 1
+    assert f"macro specificity {value:.4f}" in train._line(test)
+    assert f"specificity {value:.3f}" in model_card._metrics(result)
+    result_tables.write(tmp_path, {"run": result})
+    assert pd.read_csv(tmp_path / "ablation.csv")["test_specificity"].tolist() == pytest.approx([value])
+    good, _ = load([tmp_path / "run"])
+    (comparison,) = compare(good)
+    table = main_tables.main(comparison)
+    assert table.rows[0].cells[table.head.index("Specificity")].key == pytest.approx(value)
+    (row,) = csv.DictReader(io.StringIO(main_tables.as_csv(good)))
+    assert float(row["test macro specificity"]) == pytest.approx(value)
+    group = test["subgroups"]["sex"]["groups"]["F"]["specificity"]
+    assert group["low"] < group["value"] < group["high"]
+    (groups,) = subgroup_tables.subgroups(comparison)
+    assert next(row.cells[groups.head.index("Specificity")].key for row in groups.rows) == pytest.approx(group["value"])
+
+
+def test_a_metric_of_texts_is_recorded_and_shown_everywhere(plugin, tmp_path):
+    result = results.read(report_run(tmp_path / "run"))
+    test = result.metrics["test"]
+    value = test["length_ratio"]
+    assert value > 0 and f"length_ratio {value:.4f}" in train._line(test)
+    assert f"length_ratio {value:.3f}" in model_card._metrics(result)
+    result_tables.write(tmp_path, {"run": result})
+    assert pd.read_csv(tmp_path / "ablation.csv")["test_length_ratio"].tolist() == pytest.approx([value])
+    (comparison,) = compare(load([tmp_path / "run"])[0])
+    table = main_tables.main(comparison)
+    assert table.rows[0].cells[table.head.index("Length ratio")].key == pytest.approx(value)
+    assert report_metrics.brief(["a b"], ["a b a b"])["length_ratio"] == pytest.approx(7 / 3)
+    assert test["absent"] is None and "no-such-distribution" in test["undefined"]["absent"]
+
+
+def test_the_columns_keep_their_order():
+    table = {output: [known.heading for known in registry.shown_in("table", output)] for output in ("scores", "text")}
+    assert table["scores"] == ["Macro AUROC", "Accuracy", "F1", "Precision", "Recall"]
+    assert table["text"] == ["BLEU-4", "Clinical F1", "Label F1", "ROUGE-L", "Distinct"]
+    assert [known.name for known in registry.shown_in("card")] == [
+        *("auroc", "ap", "f1", "accuracy", "bleu_1", "bleu_4", "rouge_l", "label_f1")
+    ]
+
+
+def test_each_output_has_one_primary_metric_and_an_unknown_name_lists_the_known():
+    assert (registry.primary("scores").name, registry.primary("text").name) == ("auroc", "bleu_4")
+    assert sum(known.primary for known in registry.all_metrics("scores")) == 1
+    assert sum(known.primary for known in registry.all_metrics("text")) == 1
+    with pytest.raises(UsageError, match=r"unknown metric 'specificity'.*auroc"):
+        registry.metric("specificity", "scores")
+    with pytest.raises(UsageError, match="unknown output"):
+        registry.primary("boxes")
+
+
+def test_two_metrics_of_one_name_are_refused():
+    known = registry.metric("f1", "scores")
+    with pytest.raises(ValueError, match="named 'f1'"):
+        registry._by_name([known, known])
