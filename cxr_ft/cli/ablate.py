@@ -59,9 +59,9 @@ def _main(argv: Sequence[str] | None) -> int:
     varied, tries = _grid(args, file.pop("grid", {}) or {})
     raw = config.merge(file, raw_config(args))
     if not config.mapping(raw, "data").get("splits"):
-        from cxr_ft.data import manifest
+        from cxr_ft.data.splits.write import default_splits
 
-        splits = manifest.default_splits()
+        splits = default_splits()
         print(f"no --splits: using the phantom's, {splits}")
         raw = config.merge(raw, {"data": {"splits": str(splits)}})
     if args.suggest:

@@ -36,10 +36,10 @@ def _main(argv: Sequence[str]) -> int:
         return _plan(resolved)
     import dataclasses
 
-    from cxr_ft.data import manifest
+    from cxr_ft.data.splits.write import default_splits
 
     if not resolved.data.splits:
-        splits = manifest.default_splits()
+        splits = default_splits()
         print(f"no --splits: using the phantom's, {splits}")
         resolved = dataclasses.replace(resolved, data=dataclasses.replace(resolved.data, splits=str(splits)))
     from cxr_ft.run.training import train

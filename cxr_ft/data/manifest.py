@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import IDS, SPLITS
 from cxr_ft.errors import UsageError
-from cxr_ft.files import cache_folder, sha256
+from cxr_ft.files import sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -280,17 +280,3 @@ def _first_difference(folder: Path, hashes: Mapping[str, str]) -> str | None:
         if not _is(Path.is_file, folder / name) or sha256(folder / name) != digest:
             return name
     return None if hashes else MANIFEST
-
-
-def default_splits() -> Path:
-    """Return the splits of the synthetic archive: the checkout's, or the same made in the cache folder on first use."""
-    tracked = Path("data_splits/phantom")
-    if (tracked / MANIFEST).exists():
-        return tracked
-    cached = cache_folder() / "data_splits" / "phantom"
-    if not (cached / MANIFEST).exists():
-        # Loaded here alone: who reads splits needs no compiler.
-        from cxr_ft.data.splits import write
-
-        write.make_default_splits(cached)
-    return cached

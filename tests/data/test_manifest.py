@@ -68,9 +68,9 @@ def test_default_splits_are_made_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(write, "DEFAULT_SOURCE", "phantom:subjects=30,seed=0,size=64")
     monkeypatch.setattr(write, "DEFAULT_REQUEST", SplitRequest(per_label=8, text="all"))
-    first = manifest.default_splits()
+    first = write.default_splits()
     stamp = (first / "manifest.json").stat().st_mtime_ns
-    assert manifest.default_splits() == first and (first / "manifest.json").stat().st_mtime_ns == stamp
+    assert write.default_splits() == first and (first / "manifest.json").stat().st_mtime_ns == stamp
     assert manifest.read(first).root.startswith("phantom:")
 
 

@@ -17,7 +17,7 @@ from cxr_ft.data.sources import address, locations
 from cxr_ft.data.splits.compiler import CompiledSplits, compile_splits
 from cxr_ft.data.splits.request import SplitRequest, for_texts
 from cxr_ft.errors import LeakError
-from cxr_ft.files import check_writable, sha256, staged, write_json
+from cxr_ft.files import cache_folder, check_writable, sha256, staged, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,9 +61,15 @@ def make_splits(source: str, layout: str, request: SplitRequest, out: Path, draw
     return write_splits(out, records, layout, request, compiled, draw=draw)
 
 
-def make_default_splits(out: Path) -> None:
-    """Make the splits of data_splits/phantom, without their chart, in another folder."""
-    make_splits(DEFAULT_SOURCE, "mimic_cxr", DEFAULT_REQUEST, out)
+def default_splits() -> Path:
+    """Return the splits of the synthetic archive: the checkout's, or the same made in the cache folder on first use."""
+    tracked = Path("data_splits/phantom")
+    if (tracked / MANIFEST).exists():
+        return tracked
+    cached = cache_folder() / "data_splits" / "phantom"
+    if not (cached / MANIFEST).exists():
+        make_splits(DEFAULT_SOURCE, "mimic_cxr", DEFAULT_REQUEST, cached)
+    return cached
 
 
 def write_splits(

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from cxr_ft.data import manifest
-from cxr_ft.errors import UsageError
 from cxr_ft.run.evaluation import gallery_files
 from cxr_ft.run.evaluation.compute_metrics import compute_metrics
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
@@ -25,6 +24,7 @@ from cxr_ft.run.evaluation.inference import prediction_table, run_inference
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.features.feature_store import FeatureStore, mark_trained
 from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.record.run_splits import splits_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +50,7 @@ def verify(run: Path, *, shared: bool = False) -> results.Result:
     result = results.read(run)
     began = time.perf_counter()
     parts, config, saved = saved_model.load(run)
-    splits = manifest.read(Path(config.data.splits))
-    if splits.hashes != result.data["sha256"]:
-        raise UsageError(f"{run}: the splits in {splits.folder} changed since it was trained")
+    splits = manifest.read(splits_folder(run, result))
     parts.model.to("cuda" if torch.cuda.is_available() else "cpu")
     datasets = build_datasets(config, splits, parts.base.image_size)
     # As many rows at a time as fitted into memory while it was trained.

@@ -22,6 +22,7 @@ from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.protocols import IGNORE, Batch
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import model_card, results, saved_model
+from cxr_ft.run.record.run_splits import splits_folder
 
 Way = Literal["merged", "adapter"]
 FOLDER = "export"
@@ -66,7 +67,7 @@ def export(run: Path, way: Way) -> tuple[Path, Drift | None]:
         temporary = Path(name) / way
         drift = None
         if way == "merged":
-            drift = _merge_and_save(temporary, parts, config)
+            drift = _merge_and_save(temporary, parts, config, splits_folder(run, result))
         else:  # the saved model is an ordinary adapter already
             shutil.copytree(run / saved_model.FOLDER, temporary)
         write_json(temporary / "labels.json", saved.to_json())
@@ -103,9 +104,9 @@ def _obstacle(parts: ModelParts, config: RunConfig, way: Way) -> str | None:
     return None
 
 
-def _merge_and_save(folder: Path, parts: ModelParts, config: RunConfig) -> Drift:
+def _merge_and_save(folder: Path, parts: ModelParts, config: RunConfig, splits: Path) -> Drift:
     folder.mkdir()
-    batches = list(_val_batches(parts, config))
+    batches = list(_val_batches(parts, config, splits))
     before = [logits(parts, parts.model, batch) for batch in batches]
     merge = methods.load(config.tuning.name).merge
     assert merge is not None  # `export` has refused the others
@@ -122,8 +123,8 @@ def _merge_and_save(folder: Path, parts: ModelParts, config: RunConfig) -> Drift
     )
 
 
-def _val_batches(parts: ModelParts, config: RunConfig) -> list[Batch]:
-    rows = build_datasets(config, manifest.read(Path(config.data.splits)), parts.base.image_size)["val"]
+def _val_batches(parts: ModelParts, config: RunConfig, splits: Path) -> list[Batch]:
+    rows = build_datasets(config, manifest.read(splits), parts.base.image_size)["val"]
     size = min(config.train.micro_batch or config.train.batch_size, _ROWS)
     number = min(len(rows), _ROWS)
     return [

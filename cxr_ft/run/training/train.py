@@ -293,7 +293,7 @@ class Finish:
             **state.cost,
             "micro_batch": state.micro_batch,
             "parameters": self.start.plan["parameters"],
-            "artefact_bytes": saved_bytes,
+            "saved_model_bytes": saved_bytes,
             "cuda_memory": memory.cuda_memory(),
             "wall_seconds": round(time.perf_counter() - self.began, 3),
         }

@@ -271,7 +271,7 @@ def test_two_processes_at_once_are_harmless(place, cache, monkeypatch):
 def test_without_room_it_trains_all_the_same(place, tmp_path, cache, monkeypatch, capsys, trouble):
     side(place), side(place, "val")
     if trouble == "full":
-        monkeypatch.setattr(feature_store, "_free", lambda folder: 1000)
+        monkeypatch.setattr(feature_store, "_free_bytes", lambda folder: 1000)
     elif trouble == "fills up":
 
         def full(*a, **k):
@@ -299,7 +299,7 @@ def test_without_room_it_trains_all_the_same(place, tmp_path, cache, monkeypatch
 )
 def test_fit_decides_and_says_so(place, tmp_path, cache, monkeypatch, capsys, how, why, stored):
     """A run of its own: what is read once only is not stored. Val is judged in fp32, in each epoch and at the end."""
-    monkeypatch.setattr(train, "_verified", results.read)  # in a process of its own, which the other tests stand for
+    monkeypatch.setattr(train, "_verify", results.read)  # in a process of its own, which the other tests stand for
     train.fit(configured(place, **how), tmp_path / "run")
     assert why in capsys.readouterr().err
     assert len(files(cache)) == stored
@@ -431,6 +431,7 @@ def test_other_image_models_store_nothing(name):
 def test_a_base_that_stores_nothing(place):
     class Plain:
         image_size = 32
+        has_frozen_prefix = False
 
     parts = parts_of(place)
     store = feature_store.FeatureStore(
