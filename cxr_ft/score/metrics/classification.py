@@ -17,7 +17,11 @@ Array = npt.NDArray[Any]
 
 
 def evaluate(
-    truth: Array, score: Array, labels: Sequence[str], thresholds: Sequence[float] | None, multi_label: bool
+    truth: Array,
+    score: Array,
+    labels: Sequence[str],
+    thresholds: Sequence[float] | None = None,
+    multi_label: bool = True,
 ) -> dict[str, Any]:
     """Compute the metrics of scores.
 

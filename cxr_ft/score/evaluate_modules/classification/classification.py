@@ -1,36 +1,6 @@
-"""AUROC, average precision, F1 and their kin: `cxr_ft.score.metrics.classification.evaluate`."""
+"""AUROC, average precision, F1 and the other metrics of scores: `cxr_ft.score.metrics.classification.evaluate`."""
 
-from collections.abc import Sequence
-from typing import Any
-
-import datasets
-import evaluate
-import numpy as np
-
+from cxr_ft.score.evaluate_modules import _wrapper
 from cxr_ft.score.metrics import classification
 
-
-class Classification(evaluate.Metric):  # type: ignore[misc]
-    """predictions: N rows of L scores in [0, 1]; references: N rows of 1, 0 or None (masked)."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        rows = datasets.List(datasets.Value("float64"))
-        return evaluate.MetricInfo(
-            description=classification.__doc__,
-            citation="",
-            inputs_description=self.__doc__,
-            features=datasets.Features({"predictions": rows, "references": rows}),
-        )
-
-    def _compute(
-        self,
-        predictions: list[list[float]],
-        references: list[list[float | None]],
-        *,
-        labels: Sequence[str] | None = None,
-        thresholds: Sequence[float] | None = None,
-        multi_label: bool = True,
-    ) -> dict[str, Any]:
-        score, truth = np.array(predictions, dtype=float), np.array(references, dtype=float)
-        names = [str(i) for i in range(score.shape[1])] if labels is None else labels
-        return classification.evaluate(truth, score, names, thresholds, multi_label)
+Module = _wrapper.of_scores(classification)
