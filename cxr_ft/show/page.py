@@ -22,7 +22,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.score import fairness, run_conditions
 from cxr_ft.score.published import Published
 from cxr_ft.show import gallery, phrasing
-from cxr_ft.show.charts import charts, style
+from cxr_ft.show.charts import _style, all_charts
 from cxr_ft.show.compare import Comparison, compare
 from cxr_ft.show.runs import Run, load
 from cxr_ft.show.tables import main_tables, pair_tables, split_tables, subgroup_tables
@@ -164,10 +164,10 @@ def _charts(
     inline: list[tuple[str, Markup, str]] = []
     paths: list[Path] = []
     for name, figure in _figures(comparison):
-        element = charts.write(figure, folder, prefix + name)
+        element = _style.write(figure, folder, prefix + name)
         paths += [folder / f"{prefix}{name}.{kind}" for kind in ("svg", "png")]
         # Safe to mark: matplotlib escapes what it writes into an SVG.
-        coloured = Markup(element.replace(f": {charts.INK}", ": currentColor"))
+        coloured = Markup(element.replace(f": {_style.INK}", ": currentColor"))
         room -= len(element)
         beside = Markup('<p class="note">Too large for the page: charts/{}.svg</p>').format(prefix + name)
         inline.append((name.replace("_", " "), coloured if room > 0 else beside, _caution(comparison, name)))
@@ -182,16 +182,11 @@ def _caution(comparison: Comparison, chart: str) -> str:
 
 
 def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
-    found = [run.result for run in comparison.runs]
-    for name, draw in charts.CHARTS.items():
-        if name not in charts.SCORES or comparison.output == "scores":
-            figure = draw(found)
-            if name not in charts.OPTIONAL or figure.get_label() != style.EMPTY:
+    for name, chart in all_charts().items():
+        if comparison.output in chart.outputs:
+            figure = chart.draw(comparison.runs)
+            if not chart.optional or figure.get_label() != _style.EMPTY:
                 yield name, figure
-    for name, draw_runs in charts.FOLDERS.items():
-        figure = draw_runs(comparison.runs)
-        if figure.get_label() != style.EMPTY:
-            yield name, figure
 
 
 def _render(sections: list[Section], good: list[Run], other: list[tuple[Run, str]], options: Options) -> str:
@@ -241,5 +236,5 @@ def _pdf(html: str, path: Path) -> list[Path]:
     logging.getLogger("weasyprint").setLevel(logging.ERROR)
     with files.atomic(path) as temporary:
         # WeasyPrint draws what has the page's colour without its transparency.
-        weasyprint.HTML(string=html.replace(": currentColor", f": {charts.INK}")).write_pdf(temporary)
+        weasyprint.HTML(string=html.replace(": currentColor", f": {_style.INK}")).write_pdf(temporary)
     return [path]

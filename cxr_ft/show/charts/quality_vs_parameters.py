@@ -1,0 +1,12 @@
+"""Quality against the number of trained parameters."""
+
+from functools import partial
+
+from cxr_ft.show import phrasing
+from cxr_ft.show.charts import Chart
+from cxr_ft.show.charts._quality import Cost, draw
+from cxr_ft.show.runs import number
+
+COST = Cost("Trainable parameters", lambda result: number(result, "cost", "parameters", "trainable"), phrasing.brief)
+
+CHART = Chart(draw=partial(draw, COST), order=10)
