@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from cxr_ft.show import phrasing
+from cxr_ft.show import number_format
 from cxr_ft.show.charts._style import INK, PALETTE, STYLE, blank
 
 
@@ -30,12 +30,14 @@ def distribution(manifest: Mapping[str, Any]) -> Figure:
             for side, colour in zip(("train", "val", "test"), PALETTE, strict=False):
                 axis.barh(at, row[side], left=start, height=0.5, color=colour, label=side if at == 0 else None)
                 start += row[side]
-            note = f" {phrasing.count(row['available'])}"
+            note = f" {number_format.count(row['available'])}"
             axis.annotate(note, (1, at), xycoords=("axes fraction", "data"), va="center", fontsize=9)
         axis.set_yticks(range(len(labels)), list(labels))
         axis.set(xlabel="Rows; at the right: available", ylim=(len(labels) - 0.4, -0.6), xlim=(0, limit))
         axis.grid(visible=False, axis="y")
         if target:
-            axis.axvline(target, color=INK, linestyle="--", linewidth=1.2, label=f"target {phrasing.count(target)}")
+            axis.axvline(
+                target, color=INK, linestyle="--", linewidth=1.2, label=f"target {number_format.count(target)}"
+            )
         figure.legend(loc="outside lower center", ncols=4, handlelength=1.2)
         return figure

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxr_ft.run.record.results import Result
-from cxr_ft.show import phrasing
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, log_axis, looks_of
+from cxr_ft.show.metric_columns import primary_title
 from cxr_ft.show.runs import Run, names
 
 
@@ -47,7 +47,7 @@ def draw(cost: Cost, runs: Sequence[Run]) -> Figure:
                 axis.axhline(y, linestyle="--", linewidth=1.2, color=looks[name]["color"])
         if drawn:
             none = " (dashed line: none)" if any(x == 0 for _, x, _ in drawn) else ""
-            axis.set(xlabel=cost.label + none, ylabel=f"{phrasing.metric(results[0].output)}, test")
+            axis.set(xlabel=cost.label + none, ylabel=f"{primary_title(results[0].output)}, test")
             axis.margins(0.12)
             log_axis(axis, [x for _, x, _ in drawn if x > 0], cost.write)
             legend(figure, [name for name, _, _ in drawn], looks)

@@ -6,9 +6,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cxr_ft.show import phrasing
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import STYLE, blank, legend, looks_of
+from cxr_ft.show.metric_columns import primary_title
 from cxr_ft.show.runs import Run, names
 
 
@@ -28,7 +28,7 @@ def draw(runs: Sequence[Run]) -> Figure:
                 axis.plot(*zip(*points, strict=True), linestyle=line, **look) if points else None
         if drawn:
             if measured:
-                axes[0].set_ylabel(f"{phrasing.metric(drawn[0][1].output)}, val")
+                axes[0].set_ylabel(f"{primary_title(drawn[0][1].output)}, val")
             losses.set(xlabel="Epoch", ylabel="Loss (dashed: train)")
             losses.xaxis.set_major_locator(MaxNLocator(integer=True))
             legend(figure, [name for name, _ in drawn], looks)

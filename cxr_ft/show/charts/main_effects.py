@@ -9,9 +9,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from cxr_ft.errors import UsageError
-from cxr_ft.show import phrasing
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, PALETTE, STYLE, blank
+from cxr_ft.show.metric_columns import primary_title
 from cxr_ft.show.runs import Run
 
 _COLUMNS = ("factor", "level", "effect", "low", "high")
@@ -31,7 +31,7 @@ def draw(runs: Sequence[Run]) -> Figure:
         if rows:
             axis.axvline(0, color=INK, linewidth=1)
             axis.set_yticks(range(len(rows)), [f"{row['factor']} ({row['level']})" for row in rows])
-            axis.set(xlabel=f"Change of {phrasing.metric(runs[0].result.output)}, test", ylim=(len(rows) - 0.4, -0.6))
+            axis.set(xlabel=f"Change of {primary_title(runs[0].result.output)}, test", ylim=(len(rows) - 0.4, -0.6))
             axis.grid(visible=False, axis="y")
         return figure
 

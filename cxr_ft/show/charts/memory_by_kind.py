@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr_ft.run.record.results import Result
-from cxr_ft.show import phrasing
+from cxr_ft.show import number_format
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import PALETTE, STYLE, blank
 from cxr_ft.show.runs import MEMORY, Run, names, number
@@ -29,13 +29,13 @@ def draw(runs: Sequence[Run]) -> Figure:
                 size = float(np.mean([number(run, "cost", "memory", kind) or 0.0 for run in found]))
                 axis.barh(place, size, left=start, height=0.6, color=colour, label=kind if place == 0 else None)
                 start += size
-            axis.annotate(f" {phrasing.size(start)}", (start, place), va="center", fontsize=9)
+            axis.annotate(f" {number_format.size(start)}", (start, place), va="center", fontsize=9)
         if grouped:
             axis.set_yticks(range(len(grouped)), list(grouped))
             axis.set(xlabel="Bytes", ylim=(len(grouped) - 0.4, -0.6))
             axis.margins(x=0.22)
             axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
-            axis.xaxis.set_major_formatter(lambda value, _: phrasing.size(value))
+            axis.xaxis.set_major_formatter(lambda value, _: number_format.size(value))
             axis.grid(visible=False, axis="y")
             figure.legend(loc="outside lower center", ncols=3, handlelength=1.2)
         return figure

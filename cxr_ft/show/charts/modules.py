@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr_ft.run.record.results import Result
-from cxr_ft.show import phrasing
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import STYLE, blank
+from cxr_ft.show.metric_columns import primary_title
 from cxr_ft.show.runs import Run
 
 #: The name of a module of a numbered layer: what stands before, the number, what stands behind.
@@ -44,7 +44,7 @@ def draw(runs: Sequence[Run]) -> Figure:
             axis.set_xlabel("Layer")
             axis.grid(visible=False)
             axis.tick_params(length=0)
-            metric = phrasing.metric(results[0].output)
+            metric = primary_title(results[0].output)
             figure.colorbar(image, ax=axis, location="bottom", label=f"{metric}, test: mean of the runs that train it")
         return figure
 
