@@ -24,6 +24,9 @@ MAY = {
     "run": GROUND | {"data", "model", "score"},
     "show": GROUND | {"score", "run.record"},
     "cli": GROUND | {"data", "model", "score", "run", "show"},
+    "api": GROUND | {"data", "model", "score", "run", "show"},
+    # Only the names; they are loaded when they are first used.
+    "__init__": {"api"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("torch", "transformers", "peft", "pandas", "numpy", "matplotlib", "cv2", "sklearn", "scipy", "rich")
@@ -47,9 +50,6 @@ def imports(file):
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_imports_go_one_way(file):
     part = file.relative_to(PACKAGE).with_suffix("").parts[0]
-    if part == "__init__":
-        assert not imports(file)
-        return
     for name in imports(file):
         top = name.split(".")[0]
         allowed = top == part or top in MAY[part] or any(name == m or name.startswith(f"{m}.") for m in MAY[part])

@@ -24,7 +24,8 @@ def forecast_lines(resolved: RunConfig, forecast: "Forecast") -> list[str]:
 
 
 def _memory(method: str, forecast: "Forecast") -> list[str]:
-    from cxr_ft.show.memory_sentence import sentence, size
+    from cxr_ft.show.memory_sentence import sentence
+    from cxr_ft.show.number_format import size
 
     step = forecast.step
     kinds = ", ".join(f"{kind} {size(nbytes)}" for kind, nbytes in step.memory.items())

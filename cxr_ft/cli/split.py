@@ -112,9 +112,9 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _draw(made: Mapping[str, Any], file: Path) -> None:
-    from cxr_ft.show.charts import charts
+    from cxr_ft.show.charts._distribution import distribution
 
-    charts.distribution(made).savefig(file, format="png", dpi=150)
+    distribution(made).savefig(file, format="png", dpi=150)
 
 
 def _say(made: Mapping[str, Any], out: Path) -> None:

@@ -1,1 +1,1 @@
-"""Charts and the page, from finished runs' results alone."""
+"""Show runs side by side: verdicts, tables, charts and one page, from records and predictions alone."""

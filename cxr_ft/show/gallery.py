@@ -1,4 +1,4 @@
-"""Examples of the test split: what is true, what each variant said of the same row, and where it looked."""
+"""Collect examples of the test split: the truth, the prediction of each variant, and its occlusion map."""
 
 import base64
 import io
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from cxr_ft.errors import UsageError
-from cxr_ft.show.compare import Comparison
-from cxr_ft.show.phrasing import DASH, decimal
+from cxr_ft.show.number_format import DASH, decimal
 from cxr_ft.show.runs import Run
+from cxr_ft.show.verdicts import Comparison
 
 #: At most so many images of a comparison, and bytes of all its thumbnails.
 IMAGES, BYTES = 12, 1_500_000
 
-#: At most so many variants show where they looked, in pictures of so many pixels a side, so strong at most.
-LOOKS, SIDE, STRENGTH = 6, 96, 0.75
+#: At most so many variants show an occlusion map, of so many pixels a side, with this opacity at most.
+MAPS, SIDE, OPACITY = 6, 96, 0.75
 _ORANGE = (230, 159, 0)
 
 #: At most so many labels of a prediction, the likeliest first.
@@ -26,61 +26,66 @@ _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 
 
 @dataclass(frozen=True)
-class Look:
-    """Where a variant looked: a picture as data URI, and the label that it asked about; "" for a text."""
+class OcclusionMap:
+    """The occlusion map of a variant: the image as data URI, and the label it explains; "" for a text."""
 
     image: str
     name: str
-    at: str
+    label: str
 
 
 @dataclass(frozen=True)
 class GalleryExample:
-    """One row: its image as data URI or the text that was given, the truth, and (variant, prediction) for each."""
+    """One row: its image as data URI ("": none) or its text, the truth, and (variant, prediction) for each."""
 
     image: str
-    given: str
+    text: str
     name: str
     truth: str
     predictions: list[tuple[str, str]]
-    looks: list[Look]
+    maps: list[OcclusionMap]
 
 
 def open_data(run: Run) -> bool:
-    """Whether images and texts of the run's data may stand on a page unasked."""
+    """Return whether images and texts of the run's data may be shown without the user's consent."""
     return run.result.data.get("card", {}).get("sensitivity") in ("synthetic", "public")
 
 
 def examples(comparison: Comparison, include_data: bool = False) -> list[GalleryExample]:
-    """The images that the runs kept in `gallery/`; of each variant its first seed speaks.
+    """Return the examples that the runs kept in `gallery/`, with the predictions of each variant's first seed.
 
     Args:
         include_data: also those of data that is neither synthetic nor public.
     """
-    told: dict[str, dict[str, dict[str, Any]]] = {}
+    entries: dict[str, dict[str, dict[str, Any]]] = {}
     folders: dict[str, Path] = {}
-    for variant in comparison.variants:
-        run = variant.runs[0]
+    for row in comparison.rows:
+        run = row.runs[0]
         if include_data or open_data(run):
-            told[variant.name] = {str(item["dicom_id"]): item for item in _entries(run.folder)}
-            folders[variant.name] = run.folder / "gallery"
-    ids = list(dict.fromkeys(image for items in told.values() for image in items))
+            entries[row.name] = {str(entry["dicom_id"]): entry for entry in _entries(run.folder)}
+            folders[row.name] = run.folder / "gallery"
+    ids = list(dict.fromkeys(image for by_id in entries.values() for image in by_id))
     found: list[GalleryExample] = []
     room = BYTES
     for image in ids[:IMAGES]:
-        owner = next(name for name, items in told.items() if image in items)
-        item = told[owner][image]
-        uri = _data_uri(folders[owner], item["file"]) if item["file"] else ""
-        looks = [
-            _look(folders[name] / item["file"], name, items[image]["looked"])
-            for name, items in told.items()
-            if image in items and item["file"] and items[image].get("looked")
-        ][:LOOKS]
-        room -= len(uri) + sum(len(look.image) for look in looks)
+        # All variants saw the same image; the first that kept it shows it.
+        owner = next(name for name, by_id in entries.items() if image in by_id)
+        entry = entries[owner][image]
+        uri = _data_uri(folders[owner], entry["file"]) if entry["file"] else ""
+        maps = [
+            _occlusion_map(folders[name] / entry["file"], name, by_id[image]["looked"])
+            for name, by_id in entries.items()
+            if image in by_id and entry["file"] and by_id[image].get("looked")
+        ][:MAPS]
+        room -= len(uri) + sum(len(drawn.image) for drawn in maps)
         if room < 0:
             break
-        said = [(name, _said(items[image]["predicted"]) if image in items else DASH) for name, items in told.items()]
-        found.append(GalleryExample(uri, str(item.get("given", "")), image, _truth(item["truth"]), said, looks))
+        predictions = [
+            (name, _prediction(by_id[image]["predicted"]) if image in by_id else DASH)
+            for name, by_id in entries.items()
+        ]
+        text = str(entry.get("given", ""))
+        found.append(GalleryExample(uri, text, image, _truth(entry["truth"]), predictions, maps))
     return found
 
 
@@ -97,7 +102,11 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def _data_uri(folder: Path, name: object) -> str:
-    """A thumbnail as `data:`; a name that leaves the folder, or bytes of no image, are refused."""
+    """Return a thumbnail as `data:` URI.
+
+    Raises:
+        UsageError: for a name that leaves the folder, and for bytes of no image: the page must not publish other files.
+    """
     path = folder / str(name)
     if path.name != str(name):
         raise UsageError(f"{folder / 'gallery.json'} names {name!r}: only files beside it are shown")
@@ -111,29 +120,33 @@ def _data_uri(folder: Path, name: object) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
 
-def _look(path: Path, name: str, looked: Mapping[str, Any]) -> Look:
-    """The image in small, orange where covering it took most from the answer."""
+def _occlusion_map(path: Path, name: str, recorded: Mapping[str, Any]) -> OcclusionMap:
+    """Return the small image, orange where covering it lowered the score most.
+
+    Args:
+        recorded: "map" [rows, columns], the loss of score for each cell; "at", the label.
+    """
     import numpy as np
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
             grey = np.asarray(picture.convert("L").resize((SIDE, SIDE)), float)[..., None]
-        table = np.asarray(looked["map"], float)
-        at = str(looked["at"])
-        if table.ndim != 2 or not table.size:
-            raise ValueError(f"a map of shape {table.shape}")
+        losses = np.asarray(recorded["map"], float)
+        label = str(recorded["at"])
+        if losses.ndim != 2 or not losses.size:
+            raise ValueError(f"a map of shape {losses.shape}")
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path.parent / 'gallery.json'} is no gallery of cxr-train: {error!r}") from error
-    most = table.max(initial=0.0)
-    share = np.clip(table, 0, None) / most if most > 0 else np.zeros_like(table)
-    # Cells are shown as they were asked about: nothing finer is known.
-    size = [np.arange(SIDE) * cells // SIDE for cells in share.shape]
-    alpha = STRENGTH * share[np.ix_(*size)][..., None]
+    most = losses.max(initial=0.0)
+    share = np.clip(losses, 0, None) / most if most > 0 else np.zeros_like(losses)
+    # Cells stay blocks: interpolation would show detail that was never measured.
+    nearest = [np.arange(SIDE) * cells // SIDE for cells in share.shape]
+    alpha = OPACITY * share[np.ix_(*nearest)][..., None]
     mixed = Image.fromarray(np.asarray((1 - alpha) * grey + alpha * np.array(_ORANGE), np.uint8))
     raw = io.BytesIO()
     mixed.save(raw, "JPEG", quality=80)
-    return Look(f"data:image/jpeg;base64,{base64.b64encode(raw.getvalue()).decode()}", name, at)
+    return OcclusionMap(f"data:image/jpeg;base64,{base64.b64encode(raw.getvalue()).decode()}", name, label)
 
 
 def _truth(value: str | Sequence[str]) -> str:
@@ -142,7 +155,7 @@ def _truth(value: str | Sequence[str]) -> str:
     return ", ".join(map(str, value)) or "no finding"
 
 
-def _said(value: str | Mapping[str, float]) -> str:
+def _prediction(value: str | Mapping[str, float]) -> str:
     if not isinstance(value, Mapping):
         return str(value)
     likeliest = sorted(value.items(), key=lambda item: -item[1])[:LIKELIEST]

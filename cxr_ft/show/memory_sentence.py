@@ -1,16 +1,18 @@
-"""Whether a method saves memory against full fine-tuning, in a sentence, and why where it does not."""
+"""Say in a sentence how much memory a method saves against full fine-tuning, and why where it saves little."""
 
 from collections.abc import Mapping
+
+from cxr_ft.show.number_format import size
 
 #: A method that needs more than this share of full fine-tuning's peak does not save memory worth the name.
 SAVES = 0.8
 
 
 def sentence(method: str, cost: Mapping[str, object], full: Mapping[str, object]) -> str | None:
-    """What `method` saves of the peak memory of full fine-tuning, and what its peak is made of.
+    """Return what `method` saves of the peak memory of full fine-tuning, and what its peak is made of.
 
     Args:
-        method: what to call it.
+        method: its name in the sentence.
         cost: of a run or a plan: `memory`, bytes by kind at the peak; `parameters`, trainable and total; `micro_batch`,
             rows at a time.
         full: the same of full fine-tuning on the same base and task.
@@ -23,18 +25,20 @@ def sentence(method: str, cost: Mapping[str, object], full: Mapping[str, object]
         return None
     share = sum(mine.values()) / sum(theirs.values())
     trained = _of(cost, "parameters", "trainable") / max(_of(cost, "parameters", "total"), 1)
-    said = (
+    start = (
         f"{method} trains {_percent(trained)} of the parameters, and its peak memory is {_percent(share)} of full "
         f"fine-tuning's ({size(sum(mine.values()))} against {size(sum(theirs.values()))})"
     )
     rows, rows_full = cost.get("micro_batch"), full.get("micro_batch")
     if rows != rows_full:
-        return f"{said}. They ran {rows} and {rows_full} rows at a time: at unequal batches this says little."
+        return (
+            f"{start}. They ran {rows} and {rows_full} rows at a time: with unequal batches the two cannot be compared."
+        )
     if share <= SAVES:
         kind = max(mine.keys() | theirs.keys(), key=lambda k: theirs.get(k, 0) - mine.get(k, 0))
         saved = size(theirs.get(kind, 0) - mine.get(kind, 0))
-        return f"{said}: most of the difference is {_NAMES.get(kind, kind)} ({saved} less)."
-    return f"{said}: it saves little memory here, since {_why(mine, theirs)}."
+        return f"{start}: most of the difference is {_NAMES.get(kind, kind)} ({saved} less)."
+    return f"{start}: it saves little memory here, since {_why(mine, theirs)}."
 
 
 _NAMES = {"optimizer": "the optimizer's states", "workspace": "temporary tensors"}
@@ -42,12 +46,12 @@ _NAMES = {"optimizer": "the optimizer's states", "workspace": "temporary tensors
 
 def _why(mine: Mapping[str, int], theirs: Mapping[str, int]) -> str:
     whole, whole_full = sum(mine.values()), sum(theirs.values())
-    passing = mine.get("activations", 0) + mine.get("workspace", 0)
-    passing_full = theirs.get("activations", 0) + theirs.get("workspace", 0)
-    if passing >= mine.get("weights", 0):
+    others = mine.get("activations", 0) + mine.get("workspace", 0)
+    others_full = theirs.get("activations", 0) + theirs.get("workspace", 0)
+    if others >= mine.get("weights", 0):
         return (
             f"activations and temporary tensors, which every method needs that reaches back through the base, are "
-            f"{_percent(passing / whole)} of its peak and {_percent(passing_full / whole_full)} of full fine-tuning's; "
+            f"{_percent(others / whole)} of its peak and {_percent(others_full / whole_full)} of full fine-tuning's; "
             "fewer rows at a time would shrink both"
         )
     weights = mine.get("weights", 0)
@@ -71,12 +75,3 @@ def _of(cost: Mapping[str, object], *path: str) -> int:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-def size(nbytes: float) -> str:
-    """1.7 MB (of 1,000,000 bytes)."""
-    for unit in ("B", "kB", "MB"):
-        if nbytes < 1000:
-            return f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} GB"

@@ -1,6 +1,6 @@
-"""The page people open: one HTML file that needs nothing else, the same as PDF, its charts and a CSV.
+"""Write the page of a comparison: one self-contained HTML file, the same as PDF, its charts, and CSV files.
 
-All text that comes from data is escaped; nothing is fetched from anywhere.
+All text that comes from data is escaped; the page fetches nothing.
 """
 
 import base64
@@ -21,11 +21,13 @@ from cxr_ft import files
 from cxr_ft.errors import UsageError
 from cxr_ft.score import fairness
 from cxr_ft.score.published import Published
-from cxr_ft.show import gallery, phrasing
-from cxr_ft.show.charts import charts, style
-from cxr_ft.show.compare import Comparison, compare
+from cxr_ft.show import gallery, number_format, phrasing
+from cxr_ft.show.charts import _style, all_charts
+from cxr_ft.show.compare import MARGIN, compare
 from cxr_ft.show.runs import Run, load
-from cxr_ft.show.tables import main_tables, pair_tables, split_tables, subgroup_tables
+from cxr_ft.show.tables import calibration_table, pair_table, quality_table, run_table, split_table, subgroup_table
+from cxr_ft.show.tables.cells import Table
+from cxr_ft.show.verdicts import Comparison
 
 NO_PDF = "comparison.pdf is left out: it needs WeasyPrint and its system libraries (pip install cxr_ft[pdf])"
 HIDDEN = (
@@ -33,23 +35,19 @@ HIDDEN = (
     "--include-data."
 )
 
-
-#: How much worse than full fine-tuning is still as good, in the primary metric, unless said otherwise: one point.
-MARGIN = 0.01
-
-#: How much bytes charts may take of the page; those beyond stand beside it in `charts/`.
+#: Bytes that charts may take of the page; those beyond it are in `charts/` only.
 CHART_BYTES = 3_000_000
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a page is made.
+    """Options of a page.
 
     Args:
         include_data: show images and texts of data that is neither synthetic nor public.
         margin: how much worse than full fine-tuning is still as good, in the primary metric.
-        published: numbers of others, to stand beside.
-        asked: the runs and folders as they were named on the command line, to say it again; empty: the runs' folders.
+        published: numbers of others, shown in a table of their own.
+        asked: the runs and folders as typed on the command line, to print the command again; empty: the runs' folders.
     """
 
     include_data: bool = False
@@ -59,27 +57,36 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Section:
-    """What the template shows of one comparison."""
+class InlineChart:
+    """A chart on the page: its name, its SVG element, and why it cannot be read as a comparison ("": it can)."""
+
+    name: str
+    element: Markup
+    caution: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSection:
+    """The texts and tables that the template shows of one comparison."""
 
     title: str
     lead: str
     answer: str
-    unfair: list[fairness.Mismatch]
-    listed: list[fairness.Mismatch]
+    barring: list[str]
+    other_differences: list[str]
     memory: list[str]
-    main: main_tables.Table
+    quality: Table
     undefined: list[str]
-    margin: main_tables.Table | None
-    pairs: main_tables.Table | None
-    charts: list[tuple[str, Markup, str]]
-    natural: main_tables.Table | None
-    calibration: main_tables.Table | None
+    margin: Table | None
+    pairs: Table | None
+    charts: list[InlineChart]
+    natural: Table | None
+    calibration: Table | None
     gaps: list[str]
-    subgroups: list[main_tables.Table]
+    subgroups: list[Table]
     examples: list[gallery.GalleryExample]
     hidden: str
-    audit: main_tables.Table
+    splits: Table
     leaks: str
 
 
@@ -100,13 +107,13 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
     options = options or Options()
     good, other = load(folders)
     if not good:
-        found = Counter(run.result.status for run, _ in other)
-        told = phrasing.listed([f"{number} {status}" for status, number in sorted(found.items())])
+        statuses = Counter(run.result.status for run, _ in other)
+        counts = number_format.listed([f"{number} {status}" for status, number in sorted(statuses.items())])
         raise UsageError(
-            f"no run to compare: of {phrasing.plural(len(other), 'run')} found, {told or 'none'}; need 'success'"
+            f"no run to compare: of {number_format.plural(len(other), 'run')} found, {counts or 'none'}; need 'success'"
         )
-    comparisons = compare(good)
-    # Whatever can be wrong with the runs comes to light before the first file is written.
+    comparisons = compare(good, options.margin)
+    # Broken runs and galleries are refused before the first file is written.
     examples = [gallery.examples(comparison, options.include_data) for comparison in comparisons]
     files.make_folder(out)
     drawn: list[Path] = []
@@ -115,86 +122,75 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
         prefix = f"{comparison.task}-{comparison.split[:8]}-" if len(comparisons) > 1 else ""
         inline, paths = _charts(comparison, out / "charts", prefix, CHART_BYTES // len(comparisons))
         drawn += paths
-        sections.append(_section(comparison, inline, shown, options))
+        sections.append(_section(comparison, inline, shown, options.include_data))
     html = _render(sections, good, other, options)
     written = [out / name for name in ("comparison.html", "comparison.csv", "pairs.csv")]
     files.write_text(written[0], html)
-    files.write_text(written[1], main_tables.as_csv([*good, *(run for run, _ in other)]))
-    files.write_text(written[2], pair_tables.pairs_csv(comparisons))
+    files.write_text(written[1], run_table.runs_csv([*good, *(run for run, _ in other)]))
+    files.write_text(written[2], pair_table.pairs_csv(comparisons))
     return [*written, *_pdf(html, out / "comparison.pdf"), *drawn]
 
 
 def _section(
-    comparison: Comparison,
-    inline: list[tuple[str, Markup, str]],
-    examples: list[gallery.GalleryExample],
-    options: Options,
-) -> Section:
-    hidden = not options.include_data and not all(gallery.open_data(run) for run in comparison.runs)
-    table, leaks = split_tables.splits(comparison)
-    return Section(
+    comparison: Comparison, inline: list[InlineChart], examples: list[gallery.GalleryExample], include_data: bool
+) -> ComparisonSection:
+    hidden = not include_data and not all(gallery.open_data(run) for run in comparison.runs)
+    table, leaks = split_table.splits(comparison)
+    return ComparisonSection(
         title=f"{phrasing.task(comparison.task).capitalize()}, test split {comparison.split[:8]}",
         lead=phrasing.lead(comparison),
-        answer=phrasing.answer(comparison, options.margin),
-        unfair=[finding for finding in comparison.findings if finding.concerns],
-        listed=[finding for finding in comparison.findings if not finding.concerns],
-        memory=pair_tables.memory(comparison),
-        main=main_tables.main(comparison),
-        undefined=main_tables.undefined(comparison),
-        margin=pair_tables.margin_table(comparison, options.margin),
-        pairs=pair_tables.pair_table(comparison),
+        answer=phrasing.answer(comparison),
+        barring=[mismatch.sentence for mismatch in comparison.mismatches if mismatch.concerns],
+        other_differences=[mismatch.sentence for mismatch in comparison.mismatches if not mismatch.concerns],
+        memory=[row.memory_sentence for row in comparison.rows if row.memory_sentence],
+        quality=quality_table.quality(comparison),
+        undefined=quality_table.undefined(comparison),
+        margin=pair_table.margin_table(comparison),
+        pairs=pair_table.pair_table(comparison),
         charts=inline,
-        natural=main_tables.natural(comparison),
-        calibration=subgroup_tables.calibration(comparison),
-        gaps=subgroup_tables.gaps(comparison),
-        subgroups=subgroup_tables.subgroups(comparison),
+        natural=quality_table.natural(comparison),
+        calibration=calibration_table.calibration(comparison),
+        gaps=subgroup_table.gaps(comparison),
+        subgroups=subgroup_table.subgroups(comparison),
         examples=examples,
         hidden=HIDDEN if hidden else "",
-        audit=table,
+        splits=table,
         leaks=leaks,
     )
 
 
-def _charts(
-    comparison: Comparison, folder: Path, prefix: str, room: int
-) -> tuple[list[tuple[str, Markup, str]], list[Path]]:
-    """Each chart as an element that takes the page's text colour, while there is room, with what to know of it; and the
-    files of all.
-    """
-    inline: list[tuple[str, Markup, str]] = []
+def _charts(comparison: Comparison, folder: Path, prefix: str, room: int) -> tuple[list[InlineChart], list[Path]]:
+    """Write each chart, and return them as elements while there is room (bytes), with the files of all."""
+    inline: list[InlineChart] = []
     paths: list[Path] = []
     for name, figure in _figures(comparison):
-        element = charts.write(figure, folder, prefix + name)
+        element = _style.write(figure, folder, prefix + name)
         paths += [folder / f"{prefix}{name}.{kind}" for kind in ("svg", "png")]
         # Safe to mark: matplotlib escapes what it writes into an SVG.
-        coloured = Markup(element.replace(f": {charts.INK}", ": currentColor"))
+        coloured = Markup(element.replace(f": {_style.INK}", ": currentColor"))
         room -= len(element)
         beside = Markup('<p class="note">Too large for the page: charts/{}.svg</p>').format(prefix + name)
-        inline.append((name.replace("_", " "), coloured if room > 0 else beside, _caution(comparison, name)))
+        shown = coloured if room > 0 else beside
+        inline.append(InlineChart(name.replace("_", " "), shown, _caution(comparison, name)))
     return inline, paths
 
 
 def _caution(comparison: Comparison, chart: str) -> str:
-    """What differs between the runs and bars the claim that a chart of cost would make."""
-    claim = next((claim for claim in (fairness.TIME, fairness.MEMORY) if claim in chart), None)
-    found = [] if claim is None else fairness.barring(comparison.findings, claim)
-    return f"Not comparable: the runs differ in {phrasing.listed([one.name for one in found])}." if found else ""
+    """Return what differs between the runs and bars the claim that a chart of time or memory would make."""
+    claim = next((claim for claim in (fairness.TIME, fairness.MEMORY) if claim in chart), "")
+    names = list(comparison.not_comparable.get(claim, ()))
+    return f"Not comparable: the runs differ in {number_format.listed(names)}." if names else ""
 
 
 def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
-    found = [run.result for run in comparison.runs]
-    for name, draw in charts.CHARTS.items():
-        if name not in charts.SCORES or comparison.output == "scores":
-            figure = draw(found)
-            if name not in charts.OPTIONAL or figure.get_label() != style.EMPTY:
+    for name, chart in all_charts().items():
+        if comparison.output in chart.outputs:
+            figure = chart.draw(comparison.runs)
+            if not chart.optional or figure.get_label() != _style.EMPTY:
                 yield name, figure
-    for name, draw_runs in charts.FOLDERS.items():
-        figure = draw_runs(comparison.runs)
-        if figure.get_label() != style.EMPTY:
-            yield name, figure
 
 
-def _render(sections: list[Section], good: list[Run], other: list[tuple[Run, str]], options: Options) -> str:
+def _render(sections: list[ComparisonSection], good: list[Run], other: list[tuple[Run, str]], options: Options) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -202,13 +198,13 @@ def _render(sections: list[Section], good: list[Run], other: list[tuple[Run, str
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    table, shared = main_tables.provenance(good)
+    table, shared = run_table.provenance(good)
     environment.filters["digest"] = _digest
     return environment.get_template("page.html").render(
         sections=sections,
-        splits=len({run.result.task for run in good}) < len(sections),
-        published=pair_tables.published_table(options.published),
-        margin=phrasing.decimal(options.margin),
+        several_splits=len({run.result.task for run in good}) < len(sections),
+        published=run_table.published_table(options.published),
+        margin=number_format.decimal(options.margin),
         provenance=table,
         shared=shared,
         commands=[f"cxr-train --config {shlex.quote(str(run.folder / 'result.json'))}" for run in good],
@@ -218,12 +214,12 @@ def _render(sections: list[Section], good: list[Run], other: list[tuple[Run, str
 
 
 def _digest(script: str) -> str:
-    """What a content security policy names a script by: the browser runs this one and no other."""
+    """Return the digest by which the content security policy allows this script and no other."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def _command(runs: Sequence[Run], options: Options) -> str:
-    """The command that makes the page of these runs again; where the page goes is open."""
+    """Return the command that makes the page of these runs again, its folder left open."""
     flags = [f"--margin {options.margin:g}"] if options.margin != MARGIN else []
     flags += ["--include-data"] if options.include_data else []
     flags += ["--published CSV"] if options.published else []
@@ -232,7 +228,7 @@ def _command(runs: Sequence[Run], options: Options) -> str:
 
 
 def _pdf(html: str, path: Path) -> list[Path]:
-    """The page as PDF; where WeasyPrint or a library it needs is missing, one line says so."""
+    """Write the page as PDF; where WeasyPrint or a library it needs is missing, print one line."""
     try:
         import weasyprint
     except (ImportError, OSError):
@@ -241,5 +237,5 @@ def _pdf(html: str, path: Path) -> list[Path]:
     logging.getLogger("weasyprint").setLevel(logging.ERROR)
     with files.atomic(path) as temporary:
         # WeasyPrint draws what has the page's colour without its transparency.
-        weasyprint.HTML(string=html.replace(": currentColor", f": {charts.INK}")).write_pdf(temporary)
+        weasyprint.HTML(string=html.replace(": currentColor", f": {_style.INK}")).write_pdf(temporary)
     return [path]

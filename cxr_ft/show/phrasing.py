@@ -1,265 +1,155 @@
-"""Numbers and verdicts in words, as they stand on the page. What is not known is a dash, never a 0."""
+"""Phrase the verdicts of a comparison as plain sentences. They format rows and compute nothing."""
 
 from collections.abc import Sequence
 
 from cxr_ft.score import fairness
-from cxr_ft.score.metrics import registry
-from cxr_ft.score.statistics import pairs, power
-from cxr_ft.score.statistics.intervals import Interval
-from cxr_ft.show.compare import Comparison, Tested, Variant
-from cxr_ft.show.runs import number
+from cxr_ft.show.metric_columns import primary_title
+from cxr_ft.show.number_format import DASH, count, decimal, listed, plural, span
+from cxr_ft.show.verdicts import Comparison, MarginOutcome, MarginVerdict, Outcome, PairRow, VariantRow, Verdict
 
-DASH = "–"
-TASKS = {"classify": "classification", "report": "report generation"}
-
-
-#: The AUROC of a coin.
-CHANCE = 0.5
-
-
-def metric(output: str) -> str:
-    """The primary metric of what a head puts out."""
-    return registry.primary(output).title
+_TASKS = {"classify": "classification", "report": "report generation"}
 
 
 def task(name: str) -> str:
-    """A task in words."""
-    return TASKS.get(name, name)
-
-
-def decimal(value: float | None, digits: int = 3) -> str:
-    """0.912."""
-    return DASH if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def span(interval: Interval | None) -> str:
-    """0.861 to 0.950."""
-    return DASH if interval is None else f"{decimal(interval[0])} to {decimal(interval[1])}"
-
-
-def count(value: float | None) -> str:
-    """222,338."""
-    return DASH if value is None else f"{value:,.0f}"
-
-
-def brief(value: float | None) -> str:
-    """222 k."""
-    return DASH if value is None else _scaled(value, 1000, ("", " k", " M", " G"))
-
-
-def size(value: float | None) -> str:
-    """1.7 MB (of 1,000,000 bytes)."""
-    return DASH if value is None else _scaled(value, 1000, (" B", " kB", " MB", " GB", " TB"))
-
-
-def seconds(value: float | None) -> str:
-    """45 s, 12 min, 3.4 h."""
-    if value is None:
-        return DASH
-    for unit, length in (("h", 3600), ("min", 60)):
-        if value >= 2 * length:
-            return f"{value / length:.3g} {unit}"
-    return f"{value:.3g} s"
-
-
-def percent(part: float | None, whole: float | None) -> str:
-    """0.98 %."""
-    return DASH if part is None or not whole else f"{100 * part / whole:.3g} %"
-
-
-def plural(many: int, noun: str) -> str:
-    """1 run, 2 runs."""
-    return f"{many:,} {noun}{'' if many == 1 else 's'}"
-
-
-def listed(items: Sequence[str]) -> str:
-    """A, B and C."""
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+    """Return a task in words."""
+    return _TASKS.get(name, name)
 
 
 def lead(comparison: Comparison) -> str:
-    """The answer in one sentence."""
-    best, name = comparison.best, metric(comparison.output)
+    """Return the answer in one sentence."""
+    best, metric = comparison.best, primary_title(comparison.output)
     if best is None:
-        return f"No run has a {name} on test, so there is no answer yet."
-    certain = f" (95 % interval {span(best.interval)})" if best.interval else " (no interval)"
-    start = "Best by point estimate" if len(comparison.variants) > 1 else "The only variant"
-    return f"{start}: {best.name}, {name} {decimal(best.value)}{certain}."
+        return f"No run has a {metric} on test, so there is no answer yet."
+    interval = f"95 % interval {span(best.interval)}" if best.interval else "no interval"
+    start = "Best by point estimate" if len(comparison.rows) > 1 else "The only variant"
+    return f"{start}: {best.name}, {metric} {decimal(best.value)} ({interval})."
 
 
-def answer(comparison: Comparison, margin: float) -> str:
-    """What cannot be told apart from the best, what was compared, and what cannot be said; from the numbers alone."""
-    parts = [*_baseline(comparison), *_verdicts(comparison), *_margins(comparison, margin), *_barred(comparison)]
-    return " ".join([*parts, _reach(comparison), _question(comparison)])
+def answer(comparison: Comparison) -> str:
+    """Return what follows the lead: baselines, verdicts against the best, the margin, what cannot be stated."""
+    parts = [*_baseline(comparison), *_against_best(comparison), *_margins(comparison), *_not_comparable(comparison)]
+    return " ".join([*parts, _limits(comparison), _subject(comparison)])
 
 
-def _question(comparison: Comparison) -> str:
-    data = comparison.runs[0].result.data
-    card = data.get("card", {}).get("name") or "a data set without a name"
-    rows = ", ".join(f"{split.replace('_', ' ')} {many:,}" for split, many in data.get("rows", {}).items())
-    people = f", judged on {plural(comparison.subjects, 'test subject')}" if comparison.subjects else ""
-    return (
-        f"Compared: {plural(len(comparison.variants), 'variant')} in {plural(len(comparison.runs), 'run')}, on "
-        f"{task(comparison.task)} "
-        f"of {card}{people}{f' (rows: {rows})' if rows else ''}."
-    )
+def outcome(verdict: Outcome, differing: Sequence[str] = ()) -> str:
+    """Return a verdict in words, with what differs where two variants are not comparable."""
+    if verdict is Outcome.NOT_COMPARABLE:
+        return f"{verdict.value}: {listed(list(differing))}"
+    return verdict.value
+
+
+def against_best(comparison: Comparison, row: VariantRow) -> tuple[str, str]:
+    """Return the interval of a variant minus the best one, and the verdict."""
+    verdict = row.against_best
+    if len(comparison.rows) == 1 or verdict.outcome is Outcome.UNDEFINED:
+        return DASH, ""
+    if verdict.outcome is Outcome.BEST:
+        return "best", "by point estimate"
+    return span(verdict.interval), _verdict(verdict)
+
+
+def needed(pair: PairRow) -> tuple[str, str]:
+    """Return how many subjects, and how many seeds of each, would make the gap significant; or why none would."""
+    subjects = (pair.subjects_reason or DASH) if pair.subjects_needed is None else count(pair.subjects_needed)
+    seeds = (pair.seeds_reason or DASH) if pair.seeds_needed is None else count(pair.seeds_needed)
+    return subjects, seeds
+
+
+def margin(verdict: MarginVerdict) -> tuple[str, str]:
+    """Return the verdict of the margin, and the reason for it."""
+    if verdict.outcome is MarginOutcome.NOT_COMPARABLE:
+        return verdict.outcome.value, f"differs in {verdict.reason}"
+    words = "undecided" if verdict.outcome is MarginOutcome.UNDECIDED else verdict.outcome.value
+    if verdict.interval is None or verdict.level is None:
+        return words, verdict.reason
+    low, high = verdict.interval
+    worse = verdict.outcome is MarginOutcome.BEYOND
+    bound = f"below {decimal(high)}" if worse else f"above {decimal(low)}"
+    return words, f"the gap is {bound} (one-sided {100 * verdict.level:g} %; {verdict.covers})"
+
+
+def _verdict(verdict: Verdict) -> str:
+    if verdict.outcome is Outcome.NOT_TESTED:
+        return f"{verdict.outcome.value}: {listed(list(verdict.reasons))}"
+    return outcome(verdict.outcome, verdict.reasons)
 
 
 def _baseline(comparison: Comparison) -> list[str]:
-    """Whether the best is shown to beat what needs no model: chance, counted words, or the constant report."""
-    best, baseline, name = comparison.best, CHANCE, "chance (0.5)"
-    if comparison.output == "scores" and best is not None:
-        told = [
-            number(run.result, "metrics", "test", "baselines", "tfidf_logreg", "macro", "auroc") for run in best.runs
-        ]
-        if (counted := max((value for value in told if value is not None), default=CHANCE)) > CHANCE:
-            baseline, name = counted, f"TF-IDF with logistic regression ({decimal(counted)})"
-    if comparison.output == "text" and best is not None:
-        told = [number(run.result, "metrics", "test", "constant_baseline", "bleu_4") for run in best.runs]
-        baseline = max((value for value in told if value is not None), default=0.0)
-        name = f"one constant report for all ({decimal(baseline)})"
-    if best is None or best.interval is None or best.interval[0] > baseline:
+    """Say whether the best variant is not shown to be better than chance or the best baseline."""
+    best, (name, value) = comparison.best, comparison.best_baseline
+    if best is None or best.interval is None or best.interval[0] > value:
         return []
     return [f"Not shown to be better than {name}."]
 
 
-def _verdicts(comparison: Comparison) -> list[str]:
-    best = comparison.best
-    others = [v for v in comparison.variants if v is not best and v.value is not None]
-    if best is None or not others:
-        return []
-    lower = "Lower" if comparison.ranked else "Lower on these test subjects"
-    said: dict[str, list[str]] = {}
-    for variant in others:
-        tested = comparison.pair(variant, best)
-        if unequal(comparison, variant, best):
-            said.setdefault("Differ from it in more than the method, so that quality is not comparable", [])
-            said["Differ from it in more than the method, so that quality is not comparable"].append(variant.name)
-        elif tested is None or tested.pair.p is None:
-            said.setdefault("Not comparable subject by subject", []).append(variant.name)
-        else:
-            said.setdefault(lower if tested.apart else "Cannot be told apart from it", []).append(variant.name)
-    order = sorted(said, key=lambda key: (key == lower) + 2 * key.startswith(("Not", "Differ")))
-    return [f"{key}: {listed(said[key])}." for key in order]
+def _against_best(comparison: Comparison) -> list[str]:
+    """List the other variants by their verdict: the undecided first, then the lower, then what cannot be stated."""
+    lower = "Significantly lower" if comparison.ranked else "Significantly lower on these test subjects"
+    starts = {
+        Outcome.NO_DIFFERENCE: "No significant difference from it",
+        Outcome.LOWER: lower,
+        Outcome.HIGHER: lower,
+        Outcome.NOT_RANKED: lower,
+        Outcome.NOT_TESTED: "Not tested against it",
+        Outcome.NOT_COMPARABLE: "Differ from it in more than the method, so that quality is not comparable",
+    }
+    names: dict[str, list[str]] = {start: [] for start in starts.values()}
+    for row in comparison.rows:
+        if row.against_best.outcome in starts:
+            names[starts[row.against_best.outcome]].append(row.name)
+    return [f"{start}: {listed(variants)}." for start, variants in names.items() if variants]
 
 
-def unequal(comparison: Comparison, first: Variant, second: Variant) -> str:
-    """The names of what differs between two variants besides the method and bears on quality; else nothing."""
-    return listed([finding.name for finding in comparison.unequal(first, second)])
-
-
-def unlike(comparison: Comparison, first: Variant, second: Variant, claim: str) -> str | None:
-    """By name and value why a claim about two variants ("quality", "time", "memory") cannot be made."""
-    return fairness.verdict(comparison.between(first, second), claim)
-
-
-def margins(comparison: Comparison, margin: float) -> dict[str, tuple[str, str]]:
-    """Whether each variant is worse than the reference by less than `margin`: outcome, and the words for it."""
+def _margins(comparison: Comparison) -> list[str]:
     reference = comparison.reference
-    found = {}
-    for variant in comparison.variants:
-        tested = None if reference in (None, variant) or reference is None else comparison.pair(variant, reference)
-        if tested is None or reference is None or variant.runs[0].result.method == reference.runs[0].result.method:
-            continue
-        if what := unequal(comparison, variant, reference):
-            found[variant.name] = ("not comparable", f"differs in {what}")
-            continue
-        judged = pairs.non_inferior(tested.pair, margin)
-        found[variant.name] = (judged.outcome, _why(tested, judged))
-    return found
-
-
-def _why(tested: Tested, judged: pairs.Margin) -> str:
-    if tested.pair.interval is None:
-        return tested.pair.reason or ""
-    low, high = tested.pair.interval
-    worse = judged.outcome == "worse by more than the margin"
-    sure = f"one-sided {100 * judged.level:g} %"
-    return (
-        f"the gap is {'below' if worse else 'above'} {decimal(high if worse else low)} ({sure}; {tested.pair.covers})"
-    )
-
-
-def _margins(comparison: Comparison, margin: float) -> list[str]:
-    reference, judged = comparison.reference, margins(comparison, margin)
-    if reference is None or not judged:
+    if reference is None:
         return []
-    said = f"{decimal(margin)} ({metric(comparison.output)}) of {reference.name}"
-    out = []
-    for outcome, start in (
-        ("within margin", f"Within {said}"),
-        ("worse by more than the margin", f"Not within {said}"),
-    ):
-        if names := [name for name, (found, _) in judged.items() if found == outcome]:
-            out.append(f"{start}: {listed(names)}.")
-    if names := [name for name, (found, _) in judged.items() if found == "open"]:
-        out.append(f"Open whether within {said}: {listed(names)}.")
-    return out
+    end = f"{decimal(comparison.margin)} ({primary_title(comparison.output)}) of {reference.name}"
+    starts = {
+        MarginOutcome.WITHIN: f"Within {end}",
+        MarginOutcome.BEYOND: f"Not within {end}",
+        MarginOutcome.UNDECIDED: f"Undecided whether within {end}",
+    }
+    sentences = []
+    for verdict, start in starts.items():
+        rows = [row for row in comparison.rows if row.against_reference and row.against_reference.outcome is verdict]
+        sentences += [f"{start}: {listed([row.name for row in rows])}."] if rows else []
+    return sentences
 
 
-def _barred(comparison: Comparison) -> list[str]:
-    """Which claims of cost the runs do not bear, and what differs."""
-    by_reason: dict[str, list[str]] = {}
+def _not_comparable(comparison: Comparison) -> list[str]:
+    """Say which claims of cost cannot be made, and what differs."""
+    claims_by_reason: dict[str, list[str]] = {}
     for claim in (fairness.TIME, fairness.MEMORY):
-        if found := fairness.barring(comparison.findings, claim):
-            by_reason.setdefault(listed([finding.name for finding in found]), []).append(claim)
+        if names := comparison.not_comparable[claim]:
+            claims_by_reason.setdefault(listed(list(names)), []).append(claim)
     return [
-        f"{listed(claims).capitalize()}: not comparable, since the runs differ in {what}."
-        for what, claims in by_reason.items()
+        f"{listed(claims).capitalize()}: not comparable, since the runs differ in {reason}."
+        for reason, claims in claims_by_reason.items()
     ]
 
 
-def _reach(comparison: Comparison) -> str:
-    if len(comparison.variants) == 1 and len(comparison.runs) > 1:
+def _limits(comparison: Comparison) -> str:
+    """Say what the intervals and tests take into account."""
+    if len(comparison.rows) == 1 and len(comparison.runs) > 1:
         return "There is nothing to compare it with."
     if comparison.ranked:
-        return "Differences count both the sampling of test subjects and the spread over seeds, for all pairs together."
-    single = [variant.name for variant in comparison.variants if not variant.settled]
-    who = "One seed" if all(len(v.runs) == 1 for v in comparison.variants) else f"One seed of {listed(single)}"
-    return f"{who}: intervals cover test sampling only; not ranked."
+        return (
+            "The tests take into account the sampling of test subjects and the spread over seeds; p-values are "
+            "corrected for the number of pairs."
+        )
+    single = [row.name for row in comparison.rows if not row.enough_seeds]
+    start = "One seed" if all(len(row.runs) == 1 for row in comparison.rows) else f"One seed of {listed(single)}"
+    return f"{start}: intervals cover the sampling of test subjects only, so the variants are not ranked."
 
 
-def difference(comparison: Comparison, variant: Variant) -> tuple[str, str]:
-    """The difference to the best as its interval, and the verdict."""
-    if len(comparison.variants) == 1:
-        return DASH, ""
-    if variant is comparison.best:
-        return "best", "by point estimate"
-    best = comparison.best
-    tested = None if best is None else comparison.pair(variant, best)
-    if best is None or tested is None or tested.pair.interval is None:
-        return DASH, "not paired" if variant.value is not None else ""
-    if what := unequal(comparison, variant, best):
-        return span(tested.pair.interval), f"not comparable: {what}"
-    return span(tested.pair.interval), verdict(comparison, tested)
-
-
-def verdict(comparison: Comparison, tested: Tested) -> str:
-    """Of the first against the second, at the error of all pairs together."""
-    if tested.adjusted is None:
-        return "not tested"
-    if not tested.apart:
-        return "cannot be told apart"
-    return ("lower" if (tested.pair.gap or 0) < 0 else "higher") if comparison.ranked else "apart, one seed"
-
-
-def needed(tested: Tested) -> tuple[str, str]:
-    """How many subjects, and how many seeds of each, would show the gap that was seen; or why none would."""
-    if tested.apart:
-        return DASH, DASH
-    found = power.needed(tested.pair)
-    subjects = (found.why_subjects or DASH) if found.subjects is None else f"{found.subjects:,}"
-    seeds = (found.why_seeds or DASH) if found.seeds is None else f"{found.seeds:,}"
-    return subjects, seeds
-
-
-def p_value(value: float | None) -> str:
-    """0.032; below a thousandth, so."""
-    return DASH if value is None else "below 0.001" if value < 0.001 else decimal(value)
-
-
-def _scaled(value: float, step: int, units: Sequence[str]) -> str:
-    power = 0
-    while abs(value) >= 999.5 and power < len(units) - 1:
-        value, power = value / step, power + 1
-    return f"{value:.3g}{units[power]}"
+def _subject(comparison: Comparison) -> str:
+    """Say what was compared, on which data."""
+    data = comparison.runs[0].result.data
+    card = (data.get("card") or {}).get("name") or "a data set without a name"
+    rows = ", ".join(f"{split.replace('_', ' ')} {many:,}" for split, many in (data.get("rows") or {}).items())
+    subjects = f", evaluated on {plural(comparison.test_subjects, 'test subject')}" if comparison.test_subjects else ""
+    return (
+        f"Compared: {plural(len(comparison.rows), 'variant')} in {plural(len(comparison.runs), 'run')}, on "
+        f"{task(comparison.task)} of {card}{subjects}{f' (rows: {rows})' if rows else ''}."
+    )

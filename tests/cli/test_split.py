@@ -8,7 +8,7 @@ import pytest
 
 from cxr_ft.cli import split
 from cxr_ft.data.layouts import folder
-from cxr_ft.show.charts import charts
+from cxr_ft.show.charts import _distribution
 
 
 def test_the_chart_is_written_with_the_rest(tmp_path):
@@ -22,7 +22,7 @@ def test_an_interruption_leaves_nothing_and_says_so(tmp_path, monkeypatch, capsy
         raise KeyboardInterrupt
 
     archive, out = folder.demo(tmp_path), tmp_path / "out"
-    monkeypatch.setattr(charts, "distribution", interrupt)
+    monkeypatch.setattr(_distribution, "distribution", interrupt)
     assert split.main([archive, "--layout", "folder", "--per-label", "10", "--out", str(out)]) == 130
     assert not out.exists()
     said = capsys.readouterr().err

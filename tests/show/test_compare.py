@@ -1,32 +1,33 @@
-"""What may stand in one table, which seeds belong together, and when two variants can be told apart."""
+"""Which runs are compared, which seeds belong together, and when two variants differ significantly."""
 
 import csv
 import io
 
 import pytest
-from fake_runs import HOSTILE, SUBJECTS, classify_run, failed_run, report_run
+from fake_runs import HOSTILE, IMAGES, SUBJECTS, classify_run, failed_run, report_run
 
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record import results
 from cxr_ft.score.metrics import text_overlap
-from cxr_ft.show import phrasing
+from cxr_ft.show import number_format, phrasing
 from cxr_ft.show.compare import compare
 from cxr_ft.show.runs import load
-from cxr_ft.show.tables import main_tables, pair_tables, subgroup_tables
+from cxr_ft.show.tables import pair_table, quality_table, subgroup_table
+from cxr_ft.show.verdicts import MarginOutcome, Outcome
 
 
-def compared(*folders):
+def compared(*folders, margin=0.01):
     good, _ = load(folders)
-    return compare(good)
+    return compare(good, margin)
 
 
 def test_seeds_of_one_variant_come_together(tmp_path):
     runs = [classify_run(tmp_path / f"{m}{s}", m, s) for m in ("full", "lora") for s in (1, 0)]
     (comparison,) = compared(*runs)
-    assert [variant.name for variant in comparison.variants] == ["lora q,v r8", "full"]
-    assert [run.result.seed for run in comparison.variants[0].runs] == [0, 1]
-    assert comparison.subjects == SUBJECTS
-    lora = comparison.variants[0]
+    assert [variant.name for variant in comparison.rows] == ["lora q,v r8", "full"]
+    assert [run.result.seed for run in comparison.rows[0].runs] == [0, 1]
+    assert (comparison.test_subjects, comparison.test_rows) == (SUBJECTS, SUBJECTS * IMAGES)
+    lora = comparison.rows[0]
     assert lora.value == pytest.approx(sum(run.result.primary("test") for run in lora.runs) / 2)
     assert lora.interval[0] < lora.value < lora.interval[1]
 
@@ -36,11 +37,11 @@ def test_runs_that_differ_in_batch_size_are_no_seeds_of_one_variant_and_are_told
     sixteen = classify_run(tmp_path / "b", "lora", 0, batch_size=16)
     again = classify_run(tmp_path / "c", "full", 1, batch_size=16)
     (comparison,) = compared(four, sixteen, again)
-    names = {variant.name for variant in comparison.variants}
+    names = {variant.name for variant in comparison.rows}
     assert names == {"full (train.batch_size 4)", "full (train.batch_size 16)", "lora q,v r8"}
-    told = {finding.name: finding.told for finding in comparison.findings}
+    told = {finding.name: finding.told for finding in comparison.mismatches}
     assert "4 (full (train.batch_size 4))" in told["batch size"]
-    answer = phrasing.answer(comparison, 0.01)
+    answer = phrasing.answer(comparison)
     assert "Memory: not comparable, since the runs differ in rows at a time." in answer
     assert "so that quality is not comparable: full" in answer
 
@@ -50,8 +51,8 @@ def test_where_the_data_lies_makes_no_variant(tmp_path):
     moved = results.read(runs[1])
     results.write(runs[1], moved.replace(config={**moved.config, "data": {"splits": "elsewhere"}}))
     (comparison,) = compared(*runs)
-    assert len(comparison.variants) == 1
-    assert not [finding for finding in comparison.findings if finding.concerns]
+    assert len(comparison.rows) == 1
+    assert not [finding for finding in comparison.mismatches if finding.concerns]
 
 
 def test_tasks_and_test_splits_have_tables_of_their_own(tmp_path):
@@ -73,44 +74,45 @@ def test_a_clear_and_an_open_difference(tmp_path):
     quality = {"zero_shot": 0.1, "lora": 1.5, "full": 1.5}
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, q) for m, q in quality.items() for s in (0, 1, 2)]
     (comparison,) = compared(*runs)
-    verdicts = {variant.name: phrasing.difference(comparison, variant)[1] for variant in comparison.variants}
+    verdicts = {row.name: phrasing.against_best(comparison, row)[1] for row in comparison.rows}
     assert verdicts["zero_shot"] == "lower"
-    assert sorted([verdicts["lora q,v r8"], verdicts["full"]]) == ["by point estimate", "cannot be told apart"]
-    answer = phrasing.answer(comparison, 0.01)
-    assert "Lower: zero_shot." in answer
-    assert "Cannot be told apart from it:" in answer
+    assert sorted([verdicts["lora q,v r8"], verdicts["full"]]) == ["by point estimate", "no significant difference"]
+    answer = phrasing.answer(comparison)
+    assert "Significantly lower: zero_shot." in answer
+    assert "No significant difference from it:" in answer
     assert "not ranked" not in answer
 
 
 def test_a_single_seed_is_never_ranked(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "a", "zero_shot", 0, 0.1), classify_run(tmp_path / "b", "full"))
-    assert "One seed: intervals cover test sampling only; not ranked." in phrasing.answer(comparison, 0.01)
-    assert phrasing.difference(comparison, comparison.variants[0])[1] == "apart, one seed"
+    assert (
+        "One seed: intervals cover the sampling of test subjects only, so the variants are not ranked."
+        in phrasing.answer(comparison)
+    )
+    assert phrasing.against_best(comparison, comparison.rows[0])[1] == "differs (not ranked)"
     more, one = classify_run(tmp_path / "c", "full", 1), classify_run(tmp_path / "d", "last_layers", 0)
     (comparison,) = compared(tmp_path / "b", more, one)
-    assert "One seed of last_layers n=1: intervals cover test sampling only; not ranked." in phrasing.answer(
-        comparison, 0.01
-    )
+    assert "One seed of last_layers n=1: intervals cover" in phrasing.answer(comparison)
 
 
 def test_what_trains_nothing_needs_no_second_seed(tmp_path):
     runs = [classify_run(tmp_path / "a", "zero_shot", 0)]
     runs += [classify_run(tmp_path / f"full{seed}", "full", seed) for seed in (0, 1)]
     (comparison,) = compared(*runs)
-    assert comparison.ranked and "not ranked" not in phrasing.answer(comparison, 0.01)
+    assert comparison.ranked and "not ranked" not in phrasing.answer(comparison)
     (comparison,) = compared(runs[0])
     assert not comparison.ranked
 
 
 def test_what_beats_neither_chance_nor_a_constant_report_is_told(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "a", "full", 0, 0.0))
-    assert "Not shown to be better than chance (0.5)." in phrasing.answer(comparison, 0.01)
+    assert "Not shown to be better than chance (0.5)." in phrasing.answer(comparison)
     (comparison,) = compared(classify_run(tmp_path / "b", "full", 0, 1.0))
-    assert "Not shown" not in phrasing.answer(comparison, 0.01)
+    assert "Not shown" not in phrasing.answer(comparison)
     (comparison,) = compared(report_run(tmp_path / "c", "full", 0, 0.05))
-    assert "Not shown to be better than one constant report for all (0." in phrasing.answer(comparison, 0.01)
+    assert "Not shown to be better than one constant report for all (0." in phrasing.answer(comparison)
     (comparison,) = compared(report_run(tmp_path / "d", "full", 0, 0.9))
-    assert "Not shown" not in phrasing.answer(comparison, 0.01)
+    assert "Not shown" not in phrasing.answer(comparison)
 
 
 def test_without_predictions_there_is_no_interval_and_nothing_is_paired(tmp_path):
@@ -120,7 +122,7 @@ def test_without_predictions_there_is_no_interval_and_nothing_is_paired(tmp_path
     assert comparison.best.name == "lora q,v r8"
     assert comparison.best.interval is None
     assert "(no interval)" in phrasing.lead(comparison)
-    assert "Not comparable subject by subject: full." in phrasing.answer(comparison, 0.01)
+    assert "Not tested against it: full." in phrasing.answer(comparison)
 
 
 def test_runs_judged_on_other_rows_are_not_paired(tmp_path):
@@ -128,8 +130,8 @@ def test_runs_judged_on_other_rows_are_not_paired(tmp_path):
     table = results.read_predictions(runs[1])
     results.write_predictions(runs[1], table.assign(dicom_id="other-" + table["dicom_id"]))
     (comparison,) = compared(*runs)
-    assert all(variant.interval for variant in comparison.variants)
-    assert "Not comparable subject by subject: full." in phrasing.answer(comparison, 0.01)
+    assert all(variant.interval for variant in comparison.rows)
+    assert "Not tested against it: full." in phrasing.answer(comparison)
 
 
 def test_predictions_that_do_not_give_the_recorded_value_give_no_interval(tmp_path):
@@ -139,7 +141,7 @@ def test_predictions_that_do_not_give_the_recorded_value_give_no_interval(tmp_pa
     better = {**test, "macro": {**test["macro"], "auroc": 0.999}}
     results.write(run, record.replace(metrics={**record.metrics, "test": better}))
     (comparison,) = compared(run)
-    assert comparison.variants[0].interval is None
+    assert comparison.rows[0].interval is None
 
 
 def test_broken_predictions_are_named(tmp_path):
@@ -164,48 +166,52 @@ def test_reports_have_intervals_of_corpus_bleu_and_their_baseline(tmp_path):
         text_overlap.bleu_counts(table["reference"].tolist(), table["generated"].tolist()).sum(axis=0)
     )
     assert full.value == pytest.approx(float(again))
-    rows = main_tables.main(comparison).rows
+    rows = quality_table.quality(comparison).rows
     assert [row.kind for row in rows] == ["", "best", "baseline"]
     assert rows[2].cells[0].text == "one report for all"
-    baseline = full.runs[0].result.metrics["test"]["constant_baseline"]
-    assert rows[2].cells[1].text == phrasing.decimal(baseline["bleu_4"])
-    assert all(len(row.cells) == len(main_tables.main(comparison).head) for row in rows)
+    constant = full.runs[0].result.metrics["test"]["floor"]
+    assert rows[2].cells[1].text == number_format.decimal(constant["bleu_4"])
+    assert all(len(row.cells) == len(quality_table.quality(comparison).head) for row in rows)
 
 
 def test_how_the_data_is_read_makes_a_variant(tmp_path):
     runs = [classify_run(tmp_path / how, data={"augment": how}) for how in ("none", "mild")]
     (comparison,) = compared(*runs)
-    assert {variant.name for variant in comparison.variants} == {
+    assert {variant.name for variant in comparison.rows} == {
         "lora q,v r8 (data.augment none)",
         "lora q,v r8 (data.augment mild)",
     }
-    assert "data.augment" in {finding.name for finding in comparison.findings}
+    assert "data.augment" in {finding.name for finding in comparison.mismatches}
 
 
-def test_variants_share_a_letter_exactly_when_they_are_not_told_apart(tmp_path):
+def test_variants_share_a_group_exactly_when_they_do_not_differ_significantly(tmp_path):
     quality = {"zero_shot": 0.1, "last_layers": 0.8, "lora": 1.5, "full": 1.5}
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, q) for m, q in quality.items() for s in (0, 1, 2)]
     (comparison,) = compared(*runs)
-    assert len(comparison.tested) == 6
-    for (a, b), tested in comparison.tested.items():
-        assert bool(set(comparison.letters[a]) & set(comparison.letters[b])) == (not tested.apart)
-        assert tested.pair.p <= tested.adjusted
-        back = comparison.pair(tested.second, tested.first)
-        assert back.pair.gap == -tested.pair.gap
-        assert back.pair.interval == (-tested.pair.interval[1], -tested.pair.interval[0])
-    names = [row.cells[2].text for row in main_tables.main(comparison).rows]
-    assert names == [comparison.letters[variant.name] for variant in comparison.variants]
+    assert len(comparison.pairs) == 6
+    groups = {row.name: row.groups for row in comparison.rows}
+    for pair in comparison.pairs:
+        assert bool(set(groups[pair.first]) & set(groups[pair.second])) == (not pair.significant)
+        assert pair.significant == pair.outcome.significant
+        assert pair.p <= pair.adjusted_p
+        back = pair.reversed
+        assert (back.first, back.second, back.gap) == (pair.second, pair.first, -pair.gap)
+        assert back.interval == (-pair.interval[1], -pair.interval[0])
+        assert back.reversed == pair
+    assert [row.cells[2].text for row in quality_table.quality(comparison).rows] == list(groups.values())
 
 
 def test_lora_is_within_a_margin_of_full_or_it_is_not_said(tmp_path):
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, 1.5) for m in ("lora", "full") for s in (0, 1, 2)]
     runs += [classify_run(tmp_path / f"z{s}", "last_layers", s, 0.2) for s in (0, 1, 2)]
-    (comparison,) = compared(*runs)
-    wide = phrasing.answer(comparison, 0.2)
+    (narrow,), (wide_,), (tiny,) = (compared(*runs, margin=margin) for margin in (0.01, 0.2, 0.001))
+    wide = phrasing.answer(wide_)
     assert "Within 0.200 (macro AUROC) of full: lora q,v r8." in wide
-    assert "Not within 0.010 (macro AUROC) of full: last_layers n=1." in phrasing.answer(comparison, 0.01)
-    assert {name: found for name, (found, _) in phrasing.margins(comparison, 0.001).items()}["lora q,v r8"] == "open"
-    table = pair_tables.margin_table(comparison, 0.2)
+    assert "Not within 0.010 (macro AUROC) of full: last_layers n=1." in phrasing.answer(narrow)
+    (lora,) = [row for row in tiny.rows if row.name == "lora q,v r8"]
+    assert lora.against_reference.outcome is MarginOutcome.UNDECIDED
+    assert "Undecided whether within 0.001 (macro AUROC) of full: lora q,v r8." in phrasing.answer(tiny)
+    table = pair_table.margin_table(wide_)
     assert {row.cells[0].text: row.cells[1].text for row in table.rows}["lora q,v r8"] == "within margin"
 
 
@@ -213,47 +219,51 @@ def test_lora_needs_more_memory_than_full_at_other_batches_is_not_comparable_by_
     full = classify_run(tmp_path / "f", "full", batch_size=4, train={"gradient_checkpointing": True})
     lora = classify_run(tmp_path / "l", "lora", batch_size=16, train={"gradient_checkpointing": False})
     (comparison,) = compared(full, lora)
-    (said,) = pair_tables.memory(comparison)
+    (said,) = [row.memory_sentence for row in comparison.rows if row.memory_sentence]
     assert said.startswith("lora q,v r8 and full: memory is not comparable: rows at a time 16 (lora q,v r8), 4 (full)")
     assert "gradient checkpointing off (lora q,v r8), on (full)" in said
-    answer = phrasing.answer(comparison, 0.01)
+    answer = phrasing.answer(comparison)
     assert "rows at a time and gradient checkpointing" in answer and "not comparable" in answer
-    assert "Lower" not in answer and "Within" not in answer
-    assert list(comparison.letters) == [comparison.best.name]
-    assert "not comparable: batch size" in pair_tables.pairs_csv([comparison])
+    assert "lower" not in answer and "Within" not in answer
+    assert [row.name for row in comparison.rows if row.groups] == [comparison.best.name]
+    (other,) = [row for row in comparison.rows if not row.is_best]
+    assert other.against_best.outcome is Outcome.NOT_COMPARABLE
+    assert {mismatch.name for mismatch in other.mismatches} >= set(other.against_best.reasons) == {"batch size"}
+    assert "not comparable: batch size" in pair_table.pairs_csv([comparison])
 
 
 def test_memory_of_equal_conditions_is_told_in_words(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "f", "full"), classify_run(tmp_path / "l", "lora"))
-    (said,) = pair_tables.memory(comparison)
+    (said,) = [row.memory_sentence for row in comparison.rows if row.memory_sentence]
     assert said.startswith("lora q,v r8 trains 0.971 % of the parameters, and its peak memory is")
 
 
 def test_an_open_pair_says_what_would_settle_it(tmp_path):
     one = [classify_run(tmp_path / f"one{m}", m, 0, q) for m, q in (("lora", 1.5), ("full", 1.499))]
-    (open_pair,) = compared(*one)[0].tested.values()
-    assert not open_pair.apart
+    (open_pair,) = compared(*one)[0].pairs
+    assert not open_pair.significant
+    assert open_pair.subjects_needed > SUBJECTS and open_pair.seeds_needed is None
     subjects, seeds = phrasing.needed(open_pair)
     assert int(subjects.replace(",", "")) > SUBJECTS
     assert seeds.startswith("one seed of a trained method")
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, q) for m, q in (("lora", 1.5), ("full", 0.2)) for s in (0, 1, 2)]
     (comparison,) = compared(*runs)
-    (tested,) = comparison.tested.values()
-    assert tested.apart and phrasing.needed(tested) == (phrasing.DASH, phrasing.DASH)
-    (row,) = pair_tables.pair_table(comparison).rows
-    assert len(row.cells) == len(pair_tables.PAIR_HEAD)
-    lines = list(csv.DictReader(io.StringIO(pair_tables.pairs_csv([comparison]))))
-    assert float(lines[0]["gap"]) == tested.pair.gap
-    assert float(lines[0]["p_holm"]) == tested.adjusted
+    (pair,) = comparison.pairs
+    assert pair.significant and phrasing.needed(pair) == (number_format.DASH, number_format.DASH)
+    (row,) = pair_table.pair_table(comparison).rows
+    assert len(row.cells) == len(pair_table.PAIR_HEAD)
+    lines = list(csv.DictReader(io.StringIO(pair_table.pairs_csv([comparison]))))
+    assert float(lines[0]["gap"]) == pair.gap
+    assert float(lines[0]["p_holm"]) == pair.adjusted_p
 
 
 def test_a_planted_bias_stands_in_the_subgroup_table_and_is_said(tmp_path):
     fair, biased = classify_run(tmp_path / "a", "full"), classify_run(tmp_path / "b", "lora", bias=0.6)
     (comparison,) = compared(fair, biased)
-    (said,) = subgroup_tables.gaps(comparison)
+    (said,) = subgroup_table.gaps(comparison)
     assert said.startswith("Recall is worse for sex F than for M: lora q,v r8 (0.")
     assert "full" not in said
-    (table,) = subgroup_tables.subgroups(comparison)
+    (table,) = subgroup_table.subgroups(comparison)
     recall = {(row.cells[0].text, row.cells[1].text): row.cells[5].key for row in table.rows}
     assert recall["lora q,v r8", "F"] < 0.6 * recall["lora q,v r8", "M"]
     assert all(len(row.cells) == len(table.head) for row in table.rows)
@@ -266,9 +276,9 @@ def test_a_group_that_is_not_judged_says_why(tmp_path):
     few = {"sex": {"labels": [], "groups": {HOSTILE: found}, "undefined": {HOSTILE: "2 subjects: not judged"}}}
     results.write(run, record.replace(metrics={"test": {**record.metrics["test"], "subgroups": few}}))
     (comparison,) = compared(run)
-    ((row,),) = [table.rows for table in subgroup_tables.subgroups(comparison)]
+    ((row,),) = [table.rows for table in subgroup_table.subgroups(comparison)]
     assert row.cells[4].notes == ("2 subjects: not judged",)
-    assert subgroup_tables.gaps(comparison) == []
+    assert subgroup_table.gaps(comparison) == []
 
 
 def test_an_undefined_metric_is_a_dash_with_its_reason(tmp_path):
@@ -278,35 +288,46 @@ def test_an_undefined_metric_is_a_dash_with_its_reason(tmp_path):
     results.write(run, record.replace(metrics={"test": none}))
     (comparison,) = compared(run)
     assert "no answer yet" in phrasing.lead(comparison)
-    assert main_tables.main(comparison).rows[0].cells[1].text == phrasing.DASH
-    assert main_tables.undefined(comparison) == ["macro: no label has both classes"]
+    assert quality_table.quality(comparison).rows[0].cells[1].text == number_format.DASH
+    assert quality_table.undefined(comparison) == ["macro: no label has both classes"]
 
 
 def test_numbers_in_words():
-    assert (phrasing.brief(222_338), phrasing.brief(0), phrasing.brief(999.6)) == ("222 k", "0", "1 k")
-    assert (phrasing.size(1_700_000), phrasing.size(999)) == ("1.7 MB", "999 B")
-    assert (phrasing.seconds(12.34), phrasing.seconds(119), phrasing.seconds(247.1)) == ("12.3 s", "119 s", "4.12 min")
-    assert (phrasing.decimal(-0.01234), phrasing.percent(1, 400), phrasing.count(22_713_986)) == (
+    assert (number_format.brief(222_338), number_format.brief(0), number_format.brief(999.6)) == ("222 k", "0", "1 k")
+    assert (number_format.size(1_700_000), number_format.size(999)) == ("1.7 MB", "999 B")
+    assert (number_format.seconds(12.34), number_format.seconds(119), number_format.seconds(247.1)) == (
+        "12.3 s",
+        "119 s",
+        "4.12 min",
+    )
+    assert (number_format.decimal(-0.01234), number_format.percent(1, 400), number_format.count(22_713_986)) == (
         "−0.012",
         "0.25 %",
         "22,713,986",
     )
-    assert phrasing.listed(["a"]) == "a"
-    assert phrasing.listed(["a", "b", "c"]) == "a, b and c"
-    for form in (phrasing.brief, phrasing.size, phrasing.seconds, phrasing.decimal, phrasing.count, phrasing.span):
-        assert form(None) == phrasing.DASH
-    assert phrasing.percent(None, 3) == phrasing.percent(1, 0) == phrasing.DASH
+    assert number_format.listed(["a"]) == "a"
+    assert number_format.listed(["a", "b", "c"]) == "a, b and c"
+    for form in (
+        number_format.brief,
+        number_format.size,
+        number_format.seconds,
+        number_format.decimal,
+        number_format.count,
+        number_format.span,
+    ):
+        assert form(None) == number_format.DASH
+    assert number_format.percent(None, 3) == number_format.percent(1, 0) == number_format.DASH
 
 
-def test_a_model_of_texts_stands_beside_its_baselines(tmp_path):
+def test_a_model_of_texts_is_shown_with_its_baselines(tmp_path):
     """Counted words that score as much as the best variant are a row of the table, and the first thing said."""
     run = classify_run(tmp_path / "lora", "lora")
     result = results.read(run)
     found = {"macro": {"auroc": 0.999, "f1": 0.7, "precision": 0.6, "recall": 0.8}, "accuracy": 0.75}
-    test = {**result.metrics["test"], "baselines": {"tfidf_logreg": found}}
+    test = {**result.metrics["test"], "floors": {"tfidf_logreg": found}}
     results.write(run, result.replace(metrics={**result.metrics, "test": test}))
     (comparison,) = compared(run)
-    (row,) = [row for row in main_tables.main(comparison).rows if row.kind == "baseline"]
+    (row,) = [row for row in quality_table.quality(comparison).rows if row.kind == "baseline"]
     assert [cell.text for cell in row.cells[:9]] == [
         "TF-IDF with logistic regression",
         "0.999",
@@ -318,4 +339,4 @@ def test_a_model_of_texts_stands_beside_its_baselines(tmp_path):
         "0.600",
         "0.800",
     ]
-    assert "Not shown to be better than TF-IDF with logistic regression (0.999)." in phrasing.answer(comparison, 0.01)
+    assert "Not shown to be better than TF-IDF with logistic regression (0.999)." in phrasing.answer(comparison)

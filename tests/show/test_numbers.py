@@ -11,12 +11,14 @@ from fake_runs import TRAINABLE, TUNING, classify_run
 from cxr_ft.run.record import results
 from cxr_ft.score.statistics import intervals, multiple_comparisons
 from cxr_ft.score.statistics.pairs import Pair
-from cxr_ft.show import compare, phrasing
-from cxr_ft.show.charts import charts
-from cxr_ft.show.compare import Comparison, Variant
+from cxr_ft.show import compare, number_format, phrasing
+from cxr_ft.show.charts import all_charts
+from cxr_ft.show.decide import AdjustedPair, decide
+from cxr_ft.show.prediction_rows import EvaluationRows, PredictionBook
 from cxr_ft.show.runs import Run
-from cxr_ft.show.tables import main_tables, pair_tables, subgroup_tables
-from cxr_ft.show.test_predictions import PredictionBook, TestRows
+from cxr_ft.show.tables import calibration_table, pair_table, quality_table, subgroup_table
+from cxr_ft.show.variants import Variant
+from cxr_ft.show.verdicts import Outcome
 
 AREAS = {"auroc": 0.81, "f1": 0.82, "precision": 0.83, "recall": 0.84}
 
@@ -50,28 +52,28 @@ def pair(low, high, p=0.01, fixed=(False, False)):
     return Pair((low + high) / 2, (low, high), p, "made up", 100, None, fixed)
 
 
-def pairs_of(base, methods, tested, seeds=2, test=None):
+def pairs_of(base, methods, tested, seeds=2, test=None, margin=0.01):
     """A comparison of methods whose pairs are as given: (first, second) to (pair, p of all pairs together)."""
     variants = []
     for method in methods:
         value = (test or {}).get(method, 0.8)
         metrics = {"test": {"macro": {"auroc": value}}, "val": {"macro": {"auroc": 0.7}}}
-        runs = [run(base, method, seed, metrics=metrics) for seed in range(seeds)]
+        count = seeds[method] if isinstance(seeds, dict) else seeds
+        runs = [run(base, method, seed, metrics=metrics) for seed in range(count)]
         variants.append(Variant(method, runs, "rows", None))
-    by_name = {variant.name: variant for variant in variants}
-    found = {(a, b): compare.Tested(by_name[a], by_name[b], how, p) for (a, b), (how, p) in tested.items()}
-    return Comparison("classify", "abc", variants, 100, 300, found)
+    adjusted = {names: AdjustedPair(*values) for names, values in tested.items()}
+    return decide("classify", "abc", variants, adjusted, margin=margin, test_subjects=100, test_rows=300)
 
 
 def test_each_column_holds_the_metric_and_the_split_of_its_title(base):
     comparison = one(base, {"val": scores(0.1), "test": scores(0), "test_natural": scores(-0.2)})
-    table = main_tables.main(comparison)
+    table = quality_table.quality(comparison)
     told = {title: cell.text for title, cell in zip(table.head, table.rows[0].cells, strict=True)}
     assert told["Macro AUROC, test"] == "0.810" and told["Macro AUROC, val"] == "0.910"
     assert [told[name] for name in ("Accuracy", "F1", "Precision", "Recall")] == ["0.850", "0.820", "0.830", "0.840"]
-    natural = main_tables.natural(comparison)
+    natural = quality_table.natural(comparison)
     told = {title: cell.text for title, cell in zip(natural.head, natural.rows[0].cells, strict=True)}
-    assert (told["Balanced"], told["Natural"], told["Difference"]) == ("0.810", "0.610", "−0.200")
+    assert (told["Balanced test"], told["Natural test"], told["Natural minus balanced"]) == ("0.810", "0.610", "−0.200")
     assert "macro AUROC 0.810" in phrasing.lead(comparison)
 
 
@@ -84,7 +86,7 @@ def test_each_column_of_reports_and_of_their_baselines_is_the_metric_of_its_titl
     baseline = {"bleu_1": 0.7, "bleu_4": 0.11, "rouge_l": 0.31, "clinical_f1_14_positive": 0.41, "label_f1": 0.51}
     test = metrics(0) | {"baselines": {"random": baseline}}
     comparison = one(base, {"val": metrics(0.2), "test": test}, plan={"output": "text"})
-    table = main_tables.main(comparison)
+    table = quality_table.quality(comparison)
     mine, others = ({t: c.text for t, c in zip(table.head, row.cells, strict=True)} for row in table.rows)
     titles = ["BLEU-4, test", "Clinical F1", "Label F1", "ROUGE-L"]
     assert [mine[title] for title in titles] == ["0.100", "0.400", "0.500", "0.300"]
@@ -109,7 +111,7 @@ def test_the_bar_of_an_interval_stands_where_its_numbers_do(base):
         margin = (high - low) * 0.025 / 0.95
         draws = np.linspace(low - margin, high + margin, 2001)[None]
         found.append(Variant(method, [made], "rows", draws))
-    rows = main_tables.main(Comparison("classify", "abc", found, 100, 300)).rows
+    rows = quality_table.quality(decide("classify", "abc", found, {}, margin=0.01)).rows
     assert rows[0].cells[1].bar == pytest.approx((0, 0.5, 0.275), abs=1e-6)
     assert rows[1].cells[1].bar == pytest.approx((0.25, 1, 0.775), abs=1e-6)
 
@@ -127,15 +129,16 @@ def test_full_fine_tuning_is_chosen_on_val(base):
 
 
 @pytest.mark.parametrize(
-    ("p", "adjusted", "apart"), [(0.01, 0.05, True), (0.01, 0.0501, False), (0.001, 0.09, False), (None, None, False)]
+    ("p", "adjusted", "significant"),
+    [(0.01, 0.05, True), (0.01, 0.0501, False), (0.001, 0.09, False), (None, None, False)],
 )
-def test_two_variants_differ_by_the_two_sided_p_of_all_pairs_together(base, p, adjusted, apart):
+def test_two_variants_differ_by_the_two_sided_p_of_all_pairs_together(base, p, adjusted, significant):
     comparison = pairs_of(base, ["lora", "full"], {("lora", "full"): (pair(-0.08, -0.02, p), adjusted)})
-    (tested,) = comparison.tested.values()
-    assert tested.apart is apart
-    assert len(set(comparison.letters.values())) == (2 if apart else 1)
-    assert phrasing.verdict(comparison, tested) == (
-        "lower" if apart else "not tested" if adjusted is None else "cannot be told apart"
+    (tested,) = comparison.pairs
+    assert tested.significant is significant
+    assert len({row.groups for row in comparison.rows}) == (2 if significant else 1)
+    assert phrasing.outcome(tested.outcome) == (
+        "lower" if significant else "not tested" if adjusted is None else "no significant difference"
     )
 
 
@@ -147,16 +150,17 @@ def test_the_gap_is_the_variant_minus_the_best_whichever_was_first(base):
         ("lora", "last_layers"): (pair(0.01, 0.09), 0.02),
     }
     comparison = pairs_of(base, list(values), tested, test=values)
-    lora, full, layers = comparison.variants
-    assert phrasing.difference(comparison, lora) == ("−0.080 to −0.020", "lower")
-    assert phrasing.difference(comparison, layers) == ("−0.160 to −0.040", "lower")
-    assert phrasing.difference(comparison, full) == ("best", "by point estimate")
-    assert phrasing.verdict(comparison, comparison.pair(full, layers)) == "higher"
-    turned = comparison.pair(layers, full)
-    assert (turned.pair.gap, turned.first, turned.second) == (pytest.approx(-0.1), layers, full)
-    keys = [row.cells[3].key for row in main_tables.main(comparison).rows[:3]]
+    lora, full, layers = comparison.rows
+    assert phrasing.against_best(comparison, lora) == ("−0.080 to −0.020", "lower")
+    assert phrasing.against_best(comparison, layers) == ("−0.160 to −0.040", "lower")
+    assert phrasing.against_best(comparison, full) == ("best", "by point estimate")
+    by_names = {(pair.first, pair.second): pair for pair in comparison.pairs}
+    assert by_names["full", "last_layers"].outcome is Outcome.HIGHER
+    assert by_names["full", "last_layers"].reversed.outcome is Outcome.LOWER
+    assert layers.against_best.gap == pytest.approx(-0.1) and layers.against_best.adjusted_p == 0.02
+    keys = [row.cells[3].key for row in quality_table.quality(comparison).rows[:3]]
     assert keys == pytest.approx([-0.05, 0.0, -0.1])
-    assert sorted(comparison.letters.values()) == ["a", "b", "c"]
+    assert sorted(row.groups for row in comparison.rows) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -164,15 +168,17 @@ def test_the_gap_is_the_variant_minus_the_best_whichever_was_first(base):
     [
         (-0.008, 0.05, "within margin", "the gap is above −0.008"),
         (-0.05, -0.02, "worse by more than the margin", "the gap is below −0.020"),
-        (-0.05, 0.008, "open", "the gap is above −0.050"),
+        (-0.05, 0.008, "undecided", "the gap is above −0.050"),
         (0.02, 0.05, "within margin", "the gap is above 0.020"),
     ],
 )
 def test_the_margin_is_held_against_the_variant_minus_full(base, low, high, outcome, why):
     for first, second, ends in (("lora", "full", (low, high)), ("full", "lora", (-high, -low))):
         comparison = pairs_of(base, ["lora", "full"], {(first, second): (pair(*ends), 0.02)})
-        ((name, (found, told)),) = phrasing.margins(comparison, 0.01).items()
-        assert (name, found) == ("lora", outcome)
+        lora, full = comparison.rows
+        assert full.against_reference is None
+        found, told = phrasing.margin(lora.against_reference)
+        assert found == outcome
         assert told.startswith(f"{why} (one-sided 97.5 %;")
 
 
@@ -180,31 +186,32 @@ def test_an_order_needs_a_second_seed_of_every_variant(base):
     tested = {("lora", "full"): (pair(-0.08, -0.02), 0.02)}
     whole = pairs_of(base, ["lora", "full"], tested)
     assert whole.ranked
-    short = [whole.variants[0], Variant("full", whole.variants[1].runs[:1], "rows", None)]
-    half = Comparison("classify", "abc", short, 100, 300, whole.tested)
+    half = pairs_of(base, ["lora", "full"], tested, seeds={"lora": 2, "full": 1})
     assert not half.ranked
-    assert phrasing.verdict(half, next(iter(half.tested.values()))) == "apart, one seed"
+    assert [pair.outcome for pair in half.pairs] == [Outcome.NOT_RANKED]
 
 
 def test_p_values_of_a_table_are_adjusted_together_and_know_what_was_not_trained(base):
     rng = np.random.default_rng(0)
     truth = np.repeat([0.0, 1.0], 30)[:, None]
-    rows = TestRows("rows", np.arange(60), truth, intervals.macro_auroc)
+    rows = EvaluationRows("rows", np.arange(60), truth, intervals.macro_auroc)
     found, answers = [], {}
     for method, shift in (("zero_shot", 0.9), ("lora", 1.3), ("full", 2.2)):
         found.append(Variant(method, [run(base, method, metrics={"test": scores(0)})], "rows", None))
         answers[method] = (shift * truth + rng.normal(0, 1, (60, 1)))[None]
-    tested = compare._tested(found, answers, PredictionBook(rows={"rows": rows}))
+    tested = compare.paired_tests(found, answers, PredictionBook(rows={"rows": rows}))
     ps = [one_.pair.p for one_ in tested.values()]
-    assert [one_.adjusted for one_ in tested.values()] == pytest.approx(multiple_comparisons.holm(ps))
-    assert max(ps) < 1 and ps != [one_.adjusted for one_ in tested.values()]
+    assert [one_.adjusted_p for one_ in tested.values()] == pytest.approx(multiple_comparisons.holm(ps))
+    assert max(ps) < 1 and ps != [one_.adjusted_p for one_ in tested.values()]
     assert tested["zero_shot", "full"].pair.fixed == (True, False)
     assert tested["lora", "full"].pair.fixed == (False, False)
 
 
 def test_intervals_of_the_page_draw_whole_subjects():
     """Two rows of one subject are drawn equally often, so that the difference of their weights is 0."""
-    rows = TestRows("r", np.array(["a", "a", "b", "c"]), np.zeros(4), lambda truth, answers, w: w[..., 0] - w[..., 1])
+    rows = EvaluationRows(
+        "r", np.array(["a", "a", "b", "c"]), np.zeros(4), lambda truth, answers, w: w[..., 0] - w[..., 1]
+    )
     assert not PredictionBook(rows={"r": rows}).replicates("r", np.zeros((1, 4))).any()
 
 
@@ -222,14 +229,14 @@ def test_the_baseline_is_held_against_the_low_end_of_the_interval_in_the_same_me
     metrics = {"test": scores(0) | {"bleu_4": 0.8} | baseline}
     made = run(base, metrics=metrics, plan={"output": output})
     variant = Variant("lora", [made], "rows", np.linspace(0.75, 0.85, 2001)[None])
-    answer = phrasing.answer(Comparison("task", "abc", [variant], 100, 300), 0.01)
+    answer = phrasing.answer(decide("task", "abc", [variant], {}, margin=0.01))
     assert ("Not shown to be better" in answer) is not hidden
     assert hidden or "(0.800)." in answer
 
 
 def test_pairs_csv_holds_the_low_end_before_the_high_one(base):
     comparison = pairs_of(base, ["lora", "full"], {("lora", "full"): (pair(-0.08, -0.02, 0.011), 0.022)})
-    (line,) = csv.DictReader(io.StringIO(pair_tables.pairs_csv([comparison])))
+    (line,) = csv.DictReader(io.StringIO(pair_table.pairs_csv([comparison])))
     wanted = {"first": "lora", "second": "full", "low": "-0.08", "high": "-0.02", "p": "0.011", "p_holm": "0.022"}
     assert {key: line[key] for key in wanted} == wanted
     assert float(line["gap"]) == pytest.approx(-0.05)
@@ -246,10 +253,10 @@ def test_what_a_method_saves_is_held_against_full_fine_tuning(base):
         for method, kinds in memory.items()
     ]
     (comparison,) = compare.compare(found)
-    (said,) = pair_tables.memory(comparison)
+    (said,) = [row.memory_sentence for row in comparison.rows if row.memory_sentence]
     assert "its peak memory is 40 % of full fine-tuning's (400 MB against 1 GB): most of the difference" in said
     assert said.endswith("is the optimizer's states (600 MB less).")
-    (lora,) = [row for row in main_tables.main(comparison).rows if row.cells[0].text.startswith("lora")]
+    (lora,) = [row for row in quality_table.quality(comparison).rows if row.cells[0].text.startswith("lora")]
     assert "400 MB" in [cell.text for cell in lora.cells]
 
 
@@ -269,7 +276,7 @@ def group(auroc, recall, ece, half=0.02):
 
 def test_the_worse_group_is_the_lower_one_but_for_errors(base):
     sex = {"groups": {"F": group(0.9, 0.6, 0.3), "M": group(0.7, 0.8, 0.1)}, "undefined": {}, "labels": []}
-    said = subgroup_tables.gaps(one(base, {"test": scores(0, subgroups={"sex": sex})}))
+    said = subgroup_table.gaps(one(base, {"test": scores(0, subgroups={"sex": sex})}))
     assert [line.partition(":")[0] for line in said] == [
         "Macro AUROC is worse for sex M than for F",
         "Recall is worse for sex F than for M",
@@ -277,7 +284,7 @@ def test_the_worse_group_is_the_lower_one_but_for_errors(base):
     ]
     assert "(0.700, 0.680 to 0.720 against 0.900, 0.880 to 0.920)" in said[0]
     meet = {"groups": {"F": group(0.9, 0.6, 0.3, 0.11), "M": group(0.7, 0.8, 0.1, 0.11)}, "undefined": {}}
-    assert subgroup_tables.gaps(one(base, {"test": scores(0, subgroups={"sex": meet})})) == []
+    assert subgroup_table.gaps(one(base, {"test": scores(0, subgroups={"sex": meet})})) == []
 
 
 def test_each_column_of_the_calibration_table_is_the_error_of_its_title(base):
@@ -286,14 +293,14 @@ def test_each_column_of_the_calibration_table_is_the_error_of_its_title(base):
         return {"calibration": {**kinds, "temperature": 1.5 + shift}}
 
     metrics = {split: scores(0) | of(shift) for split, shift in (("test", 0.3), ("test_natural", 0.05), ("val", 0.6))}
-    table = subgroup_tables.calibration(one(base, metrics))
+    table = calibration_table.calibration(one(base, metrics))
     told = {title: cell.text for title, cell in zip(table.head, table.rows[0].cells, strict=True)}
     del told["Variant"]
     assert told == {
         "Error, test": "0.300",
-        "Scaled": "0.400",
-        "Error, natural": "0.050",
-        "Corrected": "0.250",
+        "Error, test, scaled": "0.400",
+        "Error, natural test": "0.050",
+        "Error, natural test, corrected": "0.250",
         "Brier score, test": "0.770",
         "Temperature": "1.80",
     }
@@ -304,7 +311,7 @@ def test_bars_of_labels_are_aurocs_on_test_beside_their_names(base):
         return {name: {"auroc": 0.6 + 0.1 * i + shift, "ap": 0.9} for i, name in enumerate(("Edema", "Fracture"))}
 
     metrics = {"val": scores(0, labels=labels(0.15)), "test": scores(0, labels=labels(0))}
-    (axis,) = charts.CHARTS["per_label"]([run(base, metrics=metrics).result]).axes
+    (axis,) = all_charts()["per_label"].draw([run(base, metrics=metrics)]).axes
     names = [text.get_text() for text in axis.get_yticklabels()]
     at = axis.get_yticks()
     ends = {}
@@ -319,10 +326,10 @@ def test_bars_of_labels_leave_out_the_worst_on_val(base):
     labels = {"Edema": {"auroc": 0.7}}
     found = []
     for i in range(7):
-        made = run(base, metrics={"val": scores(0.01 * i), "test": scores(-0.01 * i, labels=labels)}).result
-        train = {**made.config["train"], "batch_size": 2**i}
-        found.append(made.replace(config={**made.config, "train": train}, config_hash=str(i)))
-    (axis,) = charts.CHARTS["per_label"](found).axes
+        made = run(base, metrics={"val": scores(0.01 * i), "test": scores(-0.01 * i, labels=labels)})
+        config = {**made.result.config, "train": {**made.result.config["train"], "batch_size": 2**i}}
+        found.append(Run(made.folder, made.result.replace(config=config, config_hash=str(i))))
+    (axis,) = all_charts()["per_label"].draw(found).axes
     (legend,) = axis.figure.legends
     shown = [text.get_text() for text in legend.get_texts()]
     assert len(shown) == 6 and not [name for name in shown if name.endswith("batch_size 1)")]
@@ -334,14 +341,14 @@ def test_quality_on_test_stands_over_the_cost_of_the_axis(base, cost, wanted):
     memory = {"weights": 100_000_000, "activations": 300_000_000, "allocator_peak": 7}
     costs = {**base.cost, "train_seconds": 33.0, "memory": memory}
     costs["parameters"] = {"trainable": 222_338, "total": 22_900_000}
-    (axis,) = charts.quality_vs(cost, [run(base, metrics=metrics, cost=costs).result]).axes
+    (axis,) = all_charts()[f"quality_vs_{cost}"].draw([run(base, metrics=metrics, cost=costs)]).axes
     points = [tuple(line.get_xydata()[0]) for line in axis.lines if len(line.get_xydata()) == 1]
     assert (wanted, 0.81) in points and {y for _, y in points} == {0.81}
 
 
 def test_learning_curves_hold_val_above_and_dash_the_loss_of_train(base):
     history = [{"epoch": e, "step": e, "train_loss": 0.1 * e, "val_loss": 0.2 * e, "val": 0.3 * e} for e in (1, 2)]
-    above, losses = charts.CHARTS["learning_curves"]([run(base, history=history).result]).axes
+    above, losses = all_charts()["learning_curves"].draw([run(base, history=history)]).axes
     assert [line.get_ydata().tolist() for line in above.lines] == [[0.3, 0.6]]
     assert {line.get_linestyle(): line.get_ydata().tolist() for line in losses.lines} == {
         "-": [0.2, 0.4],
@@ -351,10 +358,10 @@ def test_learning_curves_hold_val_above_and_dash_the_loss_of_train(base):
 
 def test_bars_of_memory_are_means_over_seeds(base):
     found = [
-        run(base, seed=seed, cost={**base.cost, "memory": {"weights": size, "activations": 2 * size}}).result
+        run(base, seed=seed, cost={**base.cost, "memory": {"weights": size, "activations": 2 * size}})
         for seed, size in enumerate((100_000_000, 300_000_000))
     ]
-    (axis,) = charts.CHARTS["memory_by_kind"](found).axes
+    (axis,) = all_charts()["memory_by_kind"].draw(found).axes
     assert [text.get_text() for text in axis.texts] == [" 600 MB"]
 
 
@@ -365,20 +372,24 @@ def test_the_reliability_diagram_weighs_bins_by_rows_and_is_of_test(base):
 
     seeds = [(30, 0.21, 0.5), (10, 0.25, 0.9)]
     found = [
-        run(base, seed=i, metrics={"test": bins(row), "val": bins((99, 0.29, 0.1))}).result
-        for i, row in enumerate(seeds)
+        run(base, seed=i, metrics={"test": bins(row), "val": bins((99, 0.29, 0.1))}) for i, row in enumerate(seeds)
     ]
-    (axis,) = charts.CHARTS["calibration"](found).axes
+    (axis,) = all_charts()["calibration"].draw(found).axes
     (point,) = axis.lines[-1].get_xydata()
     assert tuple(point) == pytest.approx((0.22, 0.6))
 
 
 def test_the_machine_s_memory_is_in_billions_of_bytes(base, tmp_path):
     (tmp_path / "system.jsonl").write_text('{"seconds": 5.0, "memory_bytes": 2500000000}\n')
-    (axis,) = charts.FOLDERS["system"]([Run(tmp_path, base)]).axes
+    (axis,) = all_charts()["system"].draw([Run(tmp_path, base)]).axes
     assert axis.get_ylabel() == "Process, GB"
     assert axis.lines[0].get_ydata().tolist() == [2.5]
 
 
 def test_a_small_p_keeps_its_digits():
-    assert [phrasing.p_value(p) for p in (0.0009, 0.001, 0.005, 0.05)] == ["below 0.001", "0.001", "0.005", "0.050"]
+    assert [number_format.p_value(p) for p in (0.0009, 0.001, 0.005, 0.05)] == [
+        "below 0.001",
+        "0.001",
+        "0.005",
+        "0.050",
+    ]

@@ -1,1 +1,38 @@
-"""TODO."""
+"""The charts of a comparison, one file each, found by its name; `all_charts` lists them in the page's order.
+
+A file declares `CHART`, a `Chart`. Nothing else is edited: the page draws every chart there is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cxr_ft import plugins
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from cxr_ft.show.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart of a comparison.
+
+    Args:
+        draw: makes the figure of some runs; of none, one, many, and of runs that lack a value.
+        order: its place on the page; the lowest comes first.
+        outputs: the kinds of output ("scores", "text") whose comparisons have it.
+        optional: whether it is left out where it has nothing to show; others then say so.
+    """
+
+    draw: "Callable[[Sequence[Run]], Figure]"
+    order: int
+    outputs: tuple[str, ...] = ("scores", "text")
+    optional: bool = False
+
+
+def all_charts() -> dict[str, Chart]:
+    """Return the charts by name, which is also that of their files, in the page's order."""
+    found: dict[str, Any] = {name: plugins.load(__name__, name).CHART for name in plugins.choices(__name__)}
+    return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))

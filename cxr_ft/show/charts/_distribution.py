@@ -1,0 +1,43 @@
+"""The chart of a split's manifest: images by label."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from cxr_ft.show import number_format
+from cxr_ft.show.charts._style import INK, PALETTE, STYLE, blank
+
+
+def distribution(manifest: Mapping[str, Any]) -> Figure:
+    """Draw for each label the rows available (pale), those chosen for train, val and test, and the target.
+
+    Args:
+        manifest: of cxr-split: "labels" by name with "available", "train", "val", "test"; "asked" with "per_label".
+    """
+    labels = manifest.get("labels", {})
+    target = manifest.get("asked", {}).get("per_label")
+    with mpl.rc_context(STYLE):
+        figure, (axis,) = blank("Positive rows by label", 1.4 + 0.3 * len(labels), labels)
+        if not labels:
+            return figure
+        chosen = [sum(row[side] for side in ("train", "val", "test")) for row in labels.values()]
+        limit = 1.25 * max(*chosen, target or 0, 1)
+        for at, row in enumerate(labels.values()):
+            axis.barh(at, min(row["available"], limit), height=0.8, color=INK, alpha=0.2)
+            start = 0
+            for side, colour in zip(("train", "val", "test"), PALETTE, strict=False):
+                axis.barh(at, row[side], left=start, height=0.5, color=colour, label=side if at == 0 else None)
+                start += row[side]
+            note = f" {number_format.count(row['available'])}"
+            axis.annotate(note, (1, at), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+        axis.set_yticks(range(len(labels)), list(labels))
+        axis.set(xlabel="Rows; at the right: available", ylim=(len(labels) - 0.4, -0.6), xlim=(0, limit))
+        axis.grid(visible=False, axis="y")
+        if target:
+            axis.axvline(
+                target, color=INK, linestyle="--", linewidth=1.2, label=f"target {number_format.count(target)}"
+            )
+        figure.legend(loc="outside lower center", ncols=4, handlelength=1.2)
+        return figure

@@ -1,0 +1,51 @@
+"""Whether scores can be read as probabilities."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from cxr_ft.run.record.results import Result
+from cxr_ft.show.charts import Chart
+from cxr_ft.show.charts._style import INK, STYLE, blank, legend, looks_of
+from cxr_ft.show.runs import Run, names
+
+#: At most so many variants are drawn; bins with fewer cells are left out, since chance rules them.
+_LINES, _FEW = 8, 10
+
+
+def draw(runs: Sequence[Run]) -> Figure:
+    """Draw the share of positives against the score, on test; one line a variant, bins of all seeds together."""
+    results = [run.result for run in runs]
+    with mpl.rc_context(STYLE):
+        grouped: dict[str, dict[float, list[tuple[float, float, float]]]] = {}
+        for name, run in zip(names(results), results, strict=True):
+            for bin_ in _bins(run):
+                place = grouped.setdefault(name, {}).setdefault(float(bin_["from"]), [])
+                place.append((bin_["n"], bin_["score"], bin_["positive"]))
+        shown = list(grouped)[:_LINES]
+        title = "Calibration" if len(grouped) <= _LINES else f"Calibration: the first {_LINES}"
+        figure, (axis,) = blank(title, 3.6, shown)
+        looks = looks_of(results)
+        if shown:
+            axis.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
+        for name in shown:
+            points = [np.array(cells) for _, cells in sorted(grouped[name].items())]
+            kept = [p[:, 1:].T @ p[:, 0] / p[:, 0].sum() for p in points if p[:, 0].sum() >= _FEW]
+            axis.plot(*zip(*kept, strict=True), markersize=4, **looks[name]) if kept else None
+        if shown:
+            axis.set(xlabel="Score", ylabel="Share of positives, test", xlim=(0, 1), ylim=(0, 1))
+            legend(figure, shown, looks)
+        return figure
+
+
+def _bins(run: Result) -> list[dict[str, Any]]:
+    found: Any = run.metrics.get("test")
+    for key in ("calibration", "raw", "reliability"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, list) else []
+
+
+CHART = Chart(draw=draw, order=70, outputs=("scores",), optional=True)

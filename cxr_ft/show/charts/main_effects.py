@@ -1,0 +1,64 @@
+"""What each factor of a designed grid does."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from cxr_ft.errors import UsageError
+from cxr_ft.show.charts import Chart
+from cxr_ft.show.charts._style import INK, PALETTE, STYLE, blank
+from cxr_ft.show.metric_columns import primary_title
+from cxr_ft.show.runs import Run
+
+_COLUMNS = ("factor", "level", "effect", "low", "high")
+#: At most so many rows of a chart.
+_ROWS = 24
+
+
+def draw(runs: Sequence[Run]) -> Figure:
+    """Draw each factor's effect on the test metric with its 95 % interval, from `effects.csv` beside the runs."""
+    with mpl.rc_context(STYLE):
+        rows = [row for row in effects([run.folder for run in runs]) if _number(row["effect"]) is not None][:_ROWS]
+        figure, (axis,) = blank("What each factor does", 1.2 + 0.3 * len(rows), rows)
+        for place, row in enumerate(rows):
+            ends = [end for key in ("low", "high") if (end := _number(row[key])) is not None]
+            axis.plot(ends, [place] * len(ends), color=PALETTE[0], linewidth=1.6)
+            axis.plot([float(row["effect"])], [place], "o", color=PALETTE[0], markersize=6)
+        if rows:
+            axis.axvline(0, color=INK, linewidth=1)
+            axis.set_yticks(range(len(rows)), [f"{row['factor']} ({row['level']})" for row in rows])
+            axis.set(xlabel=f"Change of {primary_title(runs[0].result.output)}, test", ylim=(len(rows) - 0.4, -0.6))
+            axis.grid(visible=False, axis="y")
+        return figure
+
+
+def effects(folders: Sequence[Path]) -> list[dict[str, str]]:
+    """Return the rows of `effects.csv` in the one folder that holds all these runs; none where there is no such file.
+
+    Raises:
+        UsageError: where the file is another one.
+    """
+    places = {folder.resolve().parent for folder in folders}
+    file = next(iter(places)) / "effects.csv" if len(places) == 1 else None
+    if file is None or not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines)
+        if missing := sorted(set(_COLUMNS) - set(reader.fieldnames or ())):
+            raise UsageError(f"{file} is not what cxr-ablate writes: it lacks {', '.join(missing)}; move it away")
+        return [dict(row) for row in reader]
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+CHART = Chart(draw=draw, order=110, optional=True)

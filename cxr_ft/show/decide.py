@@ -1,0 +1,275 @@
+"""Decide the verdicts of a comparison from its variants and tested pairs; each is computed here and nowhere else."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from cxr_ft.score import fairness
+from cxr_ft.score.statistics import multiple_comparisons, pairs, power
+from cxr_ft.show import baselines
+from cxr_ft.show.memory_sentence import sentence
+from cxr_ft.show.runs import record
+from cxr_ft.show.variants import Variant, mean
+from cxr_ft.show.verdicts import (
+    Comparison,
+    MarginOutcome,
+    MarginVerdict,
+    Outcome,
+    PairRow,
+    VariantRow,
+    Verdict,
+)
+
+#: Probability of any false difference among all pairs of a comparison together.
+ERROR = 0.05
+
+#: The method that others are held against, where it was run.
+REFERENCE = "full"
+
+#: Reason of a variant that has no pair with the best one.
+NOT_PAIRED = "no predictions for the same test rows"
+
+
+class AdjustedPair(NamedTuple):
+    """A tested pair, the first variant minus the second, and its Holm-adjusted p-value; None where it has no p."""
+
+    pair: pairs.Pair
+    adjusted_p: float | None
+
+    @property
+    def significant(self) -> bool:
+        """Return whether the two differ at `ERROR` over all pairs together."""
+        return self.adjusted_p is not None and self.adjusted_p <= ERROR
+
+    @property
+    def reversed(self) -> "AdjustedPair":
+        """Return the second minus the first."""
+        pair = self.pair
+        interval = None if pair.interval is None else (-pair.interval[1], -pair.interval[0])
+        gap = None if pair.gap is None else -pair.gap
+        return self._replace(pair=pair._replace(gap=gap, interval=interval, fixed=pair.fixed[::-1]))
+
+
+def decide(
+    task: str,
+    split: str,
+    variants: Sequence[Variant],
+    tested: Mapping[tuple[str, str], AdjustedPair],
+    *,
+    margin: float,
+    test_subjects: int | None = None,
+    test_rows: int | None = None,
+) -> Comparison:
+    """Return the verdicts on the variants of one task and test split.
+
+    Args:
+        task, split: see `Comparison`.
+        variants: in the order of the page.
+        tested: by the names of two variants in that order; a pair that cannot be tested is missing.
+        margin: how much worse than full fine-tuning is still acceptable, in the primary metric; above 0.
+        test_subjects, test_rows: see `Comparison`.
+
+    Raises:
+        UsageError: for a margin that is not above 0.
+    """
+    judge = _Judge(variants, tested, margin)
+    runs = [run for variant in variants for run in variant.runs]
+    mismatches = _mismatches(*variants)
+    return Comparison(
+        task=task,
+        split=split,
+        output=runs[0].result.output,
+        rows=judge.rows(),
+        pairs=tuple(judge.pair_row(first, second) for first, second in tested),
+        ranked=judge.ranked,
+        margin=margin,
+        mismatches=mismatches,
+        not_comparable={claim: _names(mismatches, claim) for claim in fairness.CLAIMS},
+        baselines=baselines.rows([run.result for run in runs]),
+        best_baseline=baselines.best([run.result for run in (judge.best.runs if judge.best else runs)]),
+        test_subjects=test_subjects,
+        test_rows=test_rows,
+    )
+
+
+class _Judge:
+    """The verdicts of one comparison; what several rows need is computed once."""
+
+    def __init__(
+        self, variants: Sequence[Variant], tested: Mapping[tuple[str, str], AdjustedPair], margin: float
+    ) -> None:
+        self.variants, self.tested, self.margin = variants, tested, margin
+        self.by_name = {variant.name: variant for variant in variants}
+        self.between = cache(lambda first, second: _mismatches(self.by_name[first], self.by_name[second]))
+        defined = [variant for variant in variants if variant.value is not None]
+        self.best = max(defined, key=lambda variant: variant.value or 0.0, default=None)
+        full = [variant for variant in variants if variant.points and _is_full(variant)]
+        self.reference = max(full, key=lambda variant: variant.best_val, default=None)
+        trained = any(len(variant.points) > 1 for variant in variants)
+        self.ranked = trained and all(variant.enough_seeds for variant in variants)
+
+    def rows(self) -> tuple[VariantRow, ...]:
+        """Return one row a variant."""
+        groups, memory = self._groups(), self._memory()
+        return tuple(self._row(variant, groups, memory) for variant in self.variants)
+
+    def pair(self, first: str, second: str) -> AdjustedPair | None:
+        """Return `first` minus `second`; None where the two were not tested."""
+        if (found := self.tested.get((first, second))) is not None:
+            return found
+        found = self.tested.get((second, first))
+        return None if found is None else found.reversed
+
+    def differing(self, first: str, second: str) -> tuple[str, ...]:
+        """Return the conditions that differ between two variants besides the method and bear on quality."""
+        return _names(self.between(first, second), fairness.QUALITY)
+
+    def outcome(self, first: str, second: str) -> Outcome:
+        """Return the verdict on the first of two variants."""
+        found = self.pair(first, second)
+        if self.differing(first, second):
+            return Outcome.NOT_COMPARABLE
+        if found is None or found.adjusted_p is None:
+            return Outcome.NOT_TESTED
+        if not found.significant:
+            return Outcome.NO_DIFFERENCE
+        if not self.ranked:
+            return Outcome.NOT_RANKED
+        return Outcome.LOWER if (found.pair.gap or 0) < 0 else Outcome.HIGHER
+
+    def pair_row(self, first: str, second: str) -> PairRow:
+        """Return all that is said of a tested pair."""
+        found = self.tested[first, second]
+        pair = found.pair
+        # What would make a gap significant is no question where it is.
+        needed = None if found.significant else power.needed(pair)
+        return PairRow(
+            first=first,
+            second=second,
+            gap=pair.gap,
+            interval=pair.interval,
+            covers=pair.covers,
+            p=pair.p,
+            adjusted_p=found.adjusted_p,
+            significant=found.significant,
+            outcome=self.outcome(first, second),
+            test=pair.test,
+            reason=pair.reason or "",
+            differing=self.differing(first, second),
+            subjects_needed=needed.subjects if needed else None,
+            subjects_reason=(needed.why_subjects or "") if needed else "",
+            seeds_needed=needed.seeds if needed else None,
+            seeds_reason=(needed.why_seeds or "") if needed else "",
+        )
+
+    def _row(self, variant: Variant, groups: Mapping[str, str], memory: Mapping[str, str]) -> VariantRow:
+        best = self.best
+        return VariantRow(
+            name=variant.name,
+            runs=tuple(variant.runs),
+            value=variant.value,
+            interval=variant.interval,
+            seed_range=variant.seed_range,
+            val=mean(variant.primaries("val")),
+            natural=mean(variant.primaries("test_natural")),
+            metrics=variant.metrics,
+            cost=variant.cost,
+            is_best=variant is best,
+            is_reference=variant is self.reference,
+            trains_nothing=variant.trains_nothing,
+            enough_seeds=variant.enough_seeds,
+            groups=groups.get(variant.name, ""),
+            against_best=self._against_best(variant),
+            against_reference=self._against_reference(variant),
+            memory_sentence=memory.get(variant.name, ""),
+            mismatches=() if best is None or best is variant else self.between(variant.name, best.name),
+        )
+
+    def _against_best(self, variant: Variant) -> Verdict:
+        if self.best is None or variant.value is None:
+            return Verdict(outcome=Outcome.UNDEFINED)
+        if variant is self.best:
+            return Verdict(outcome=Outcome.BEST)
+        names = variant.name, self.best.name
+        outcome, found = self.outcome(*names), self.pair(*names)
+        if outcome is Outcome.NOT_COMPARABLE:
+            reasons = self.differing(*names)
+        elif outcome is Outcome.NOT_TESTED:
+            reasons = (NOT_PAIRED if found is None else found.pair.reason or "",)
+        else:
+            reasons = ()
+        if found is None:
+            return Verdict(outcome=outcome, reasons=reasons)
+        pair = found.pair
+        return Verdict(
+            outcome=outcome, gap=pair.gap, interval=pair.interval, adjusted_p=found.adjusted_p, reasons=reasons
+        )
+
+    def _against_reference(self, variant: Variant) -> MarginVerdict | None:
+        reference = self.reference
+        if reference is None or variant.method == reference.method:
+            return None
+        found = self.pair(variant.name, reference.name)
+        if found is None:
+            return None
+        if differing := self.differing(variant.name, reference.name):
+            return MarginVerdict(outcome=MarginOutcome.NOT_COMPARABLE, reason=", ".join(differing))
+        test = pairs.non_inferior(found.pair, self.margin)
+        return MarginVerdict(
+            outcome=MarginOutcome(test.outcome),
+            interval=found.pair.interval,
+            level=test.level,
+            covers=found.pair.covers,
+            reason=found.pair.reason or "",
+        )
+
+    def _groups(self) -> dict[str, str]:
+        """Return the letters of the variants that were tested and are comparable in quality."""
+        known = {name for names in self.tested for name in names}
+        comparable: list[str] = []
+        # The best one first: what is not comparable with it has no letter.
+        for variant in sorted(self.variants, key=lambda variant: variant is not self.best):
+            if variant.name in known and not any(self.differing(variant.name, other) for other in comparable):
+                comparable.append(variant.name)
+        order = [variant.name for variant in self.variants if variant.name in comparable]
+        different = [
+            (order.index(first), order.index(second))
+            for (first, second), found in self.tested.items()
+            if found.significant and first in order and second in order
+        ]
+        letters = multiple_comparisons.significance_groups(len(order), different)
+        return dict(zip(order, letters, strict=True))
+
+    def _memory(self) -> dict[str, str]:
+        """Return a sentence for the variant of each other method that is best on val."""
+        reference = self.reference
+        if reference is None:
+            return {}
+        chosen: dict[str, Variant] = {}
+        for variant in sorted(self.variants, key=lambda variant: -variant.best_val):
+            if not variant.trains_nothing:
+                chosen.setdefault(variant.method, variant)
+        chosen.pop(reference.method, None)
+        sentences: dict[str, str] = {}
+        for variant in chosen.values():
+            mismatches = self.between(variant.name, reference.name)
+            why_not = fairness.verdict(mismatches, fairness.MEMORY)
+            costs = variant.runs[0].result.cost, reference.runs[0].result.cost
+            text = f"{variant.name} and {reference.name}: {why_not}." if why_not else sentence(variant.name, *costs)
+            sentences[variant.name] = text or ""
+        return sentences
+
+
+def _is_full(variant: Variant) -> bool:
+    """Return whether a variant is full fine-tuning of the whole model: with targets it is of some modules."""
+    tuning = variant.runs[0].result.config["tuning"]
+    return tuning["name"] == REFERENCE and not tuning.get("targets")
+
+
+def _mismatches(*variants: Variant) -> tuple[fairness.Mismatch, ...]:
+    runs = [(variant.name, run) for variant in variants for run in variant.runs]
+    return tuple(fairness.mismatches([record(run.result) for _, run in runs], [name for name, _ in runs]))
+
+
+def _names(mismatches: Sequence[fairness.Mismatch], claim: str) -> tuple[str, ...]:
+    return tuple(mismatch.name for mismatch in fairness.barring(mismatches, claim))

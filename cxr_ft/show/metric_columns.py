@@ -1,0 +1,41 @@
+"""Name the metrics that the page shows, and the baselines beside them; the registry of metrics says which they are."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cxr_ft.score.metrics import registry
+from cxr_ft.score.metrics.registry import Metric
+
+
+class BaselineTitle(NamedTuple):
+    """The name of a baseline and how it is chosen."""
+
+    title: str
+    note: str
+
+
+#: Baselines by their key in the test metrics of a run.
+BASELINES = {
+    "majority": BaselineTitle("the most frequent class of train", "baseline: the same answer for every row"),
+    "tfidf_logreg": BaselineTitle("TF-IDF with logistic regression", "baseline"),
+    "rule_labeler": BaselineTitle("rules that read labels from the text", "baseline"),
+    "constant": BaselineTitle("one report for all", "baseline: the report of best BLEU-4 on train"),
+    "constant_clinical": BaselineTitle("one report for all", "baseline: the report of best clinical F1 on train"),
+    "random": BaselineTitle("a random report of train", "baseline"),
+    "nearest": BaselineTitle("the report of the most similar train image", "baseline"),
+}
+
+
+def primary_title(output: str) -> str:
+    """Return the name of the primary metric of a kind of output ("scores" or "text"), as in a sentence."""
+    return registry.primary(output).title
+
+
+def columns(output: str) -> tuple[Metric, ...]:
+    """Return the other metrics of the main table, in the order of their columns."""
+    return tuple(metric for metric in registry.shown_in("table", output) if not metric.primary)
+
+
+def values(output: str, metrics: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """Return the primary metric, then those of `columns`, from the metrics of one split or of a baseline."""
+    return tuple(metric.value(metrics) for metric in (registry.primary(output), *columns(output)))

@@ -1,0 +1,43 @@
+"""Describe a table of the page: rows of cells, as text."""
+
+from dataclasses import dataclass
+
+from cxr_ft.show import number_format
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Args:
+        text: its text.
+        notes: smaller lines below.
+        bar: start, end and value of an interval, as shares of the width of its bar.
+        key: the number by which its column is sorted; None: the text.
+    """
+
+    text: str
+    notes: tuple[str, ...] = ()
+    bar: tuple[float, float, float] | None = None
+    key: float | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of cells; `kind` is "best", "baseline" or ""."""
+
+    cells: list[Cell]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A head and rows of as many cells."""
+
+    head: list[str]
+    rows: list[TableRow]
+
+
+def number_cell(value: float | None, digits: int = 3) -> Cell:
+    """Return a cell of a number; a dash where it is None."""
+    return Cell(number_format.decimal(value, digits), key=value)

@@ -1,0 +1,113 @@
+"""Bring the seeds of a variant together: its values, intervals and means, from the records of its runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_ft.score.statistics import intervals
+from cxr_ft.show import metric_columns
+from cxr_ft.show.runs import Run, number, peak_bytes
+from cxr_ft.show.verdicts import VariantCost
+
+#: Key of the saved model's size in the cost of a record.
+SAVED_MODEL = "saved_model_bytes"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The runs that differ in seed alone, before any verdict.
+
+    Args:
+        name: its name on the page.
+        runs: one a seed, by seed.
+        digest: of the test rows it was evaluated on; None where they are not known.
+        replicates: [S, R] the primary test metric of S seeds under R resamples of the subjects; None: no predictions.
+    """
+
+    name: str
+    runs: Sequence[Run]
+    digest: str | None
+    replicates: npt.NDArray[Any] | None
+
+    @cached_property
+    def points(self) -> list[float]:
+        """Return the primary test metric of each seed that has one."""
+        return self.primaries("test")
+
+    @property
+    def value(self) -> float | None:
+        """Return the mean over seeds; None where the metric is undefined."""
+        return mean(self.points)
+
+    @cached_property
+    def interval(self) -> intervals.Interval | None:
+        """Return the 95 % interval of `value` over resampled test subjects."""
+        # The seeds share each resample, so the mean over seeds comes before the percentiles.
+        return None if self.replicates is None else intervals.interval(self.replicates.mean(axis=0))
+
+    @property
+    def seed_range(self) -> intervals.Interval | None:
+        """Return the lowest and the highest value of the seeds; None with one seed."""
+        return (min(self.points), max(self.points)) if len(self.points) > 1 else None
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Return whether no parameter was trained, so that another seed could change nothing."""
+        return self.average("cost", "parameters", "trainable") == 0
+
+    @property
+    def enough_seeds(self) -> bool:
+        """Return whether the spread over seeds is known, or there is none."""
+        return len(self.points) > 1 or self.trains_nothing
+
+    @property
+    def method(self) -> str:
+        """Return the name of the tuning method."""
+        return self.runs[0].result.method
+
+    @property
+    def best_val(self) -> float:
+        """Return the highest primary metric on val of its seeds; 0 where it is undefined."""
+        return max(self.primaries("val"), default=0.0)
+
+    @property
+    def metrics(self) -> tuple[float | None, ...]:
+        """Return the test metrics in the order of `metric_columns.columns`, means over seeds."""
+        tests = [run.result.metrics.get("test") or {} for run in self.runs]
+        return tuple(
+            mean([value for test in tests if (value := metric.value(test)) is not None])
+            for metric in metric_columns.columns(self.runs[0].result.output)
+        )
+
+    @property
+    def cost(self) -> VariantCost:
+        """Return the means over seeds of what it cost."""
+        return VariantCost(
+            trainable=self.average("cost", "parameters", "trainable"),
+            total=self.average("cost", "parameters", "total"),
+            seconds=self.average("cost", "train_seconds"),
+            peak_bytes=mean([value for run in self.runs if (value := peak_bytes(run.result)) is not None]),
+            saved_model_bytes=self.average("cost", SAVED_MODEL),
+        )
+
+    def primaries(self, split: str) -> list[float]:
+        """Return the primary metric on a split of each seed that has one."""
+        return [value for run in self.runs if (value := run.result.primary(split)) is not None]
+
+    def average(self, *path: str) -> float | None:
+        """Return the mean over seeds of the number at a path in the record, e.g. "cost", "train_seconds"."""
+        return average(self.runs, *path)
+
+
+def average(runs: Sequence[Run], *path: str) -> float | None:
+    """Return the mean over those runs that record a number at `path`; None where none does."""
+    return mean([value for run in runs if (value := number(run.result, *path)) is not None])
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Return the mean; None of no values."""
+    return float(np.mean(values)) if values else None
