@@ -1,4 +1,4 @@
-"""What the charts of quality against cost share."""
+"""Draw quality against cost, for the charts of parameters, time and memory."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -64,7 +64,7 @@ def _front(axis: Axes, drawn: Sequence[tuple[str, float, float]]) -> None:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, quality) those that nothing cheaper, or as cheap, beats or equals; from cheap to dear."""
+    """Return the (cost, quality) points that no other point of at most that cost equals or beats, by cost."""
     front: list[tuple[float, float]] = []
     for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or quality > front[-1][1]:

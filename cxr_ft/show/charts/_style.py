@@ -1,4 +1,4 @@
-"""What all charts share: their style, how a figure begins, its legend, and how it is written.
+"""Share among charts their style, the frame of a figure, its legend, and its files.
 
 The colours are Okabe and Ito's (2008), which colour-blind eyes tell apart. Text is mid-grey on nothing, so that a
 figure can stand on a light or a dark page. No text is ever read as mathematics: names come from data.
@@ -50,7 +50,7 @@ WIDTH = 4.8  # inches: on a phone's page its letters are still of reading size
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """The figure as an `<svg>` element, to stand inside a page; `salt` keeps its ids apart from those of others."""
+    """Return the figure as an `<svg>` element for a page; `salt` makes its ids differ from those of other figures."""
     text = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -58,7 +58,7 @@ def svg(figure: Figure, salt: str) -> str:
 
 
 def write(figure: Figure, folder: Path, name: str) -> str:
-    """Write `name.svg` and `name.png` (150 dots an inch) into `folder`; returns the `<svg>` element."""
+    """Write `name.svg` and `name.png` (150 dots an inch) into `folder`; return the `<svg>` element."""
     element = svg(figure, salt=name)
     write_text(folder / f"{name}.svg", f'<?xml version="1.0" encoding="utf-8"?>\n{element}')
     with atomic(folder / f"{name}.png") as temporary, mpl.rc_context(STYLE):
@@ -67,7 +67,7 @@ def write(figure: Figure, folder: Path, name: str) -> str:
 
 
 def blank(title: str, height: float, content: object, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of `height` inches with its title and axes one above another; without content it says so."""
+    """Return a figure of `height` inches with its title and axes one above another; without content it says so."""
     figure = Figure(figsize=(WIDTH, height if content else 1.6), layout="constrained")
     axes = list(figure.subplots(rows, 1, sharex=True, squeeze=False).ravel())
     axes[0].set_title(title)
@@ -80,7 +80,7 @@ def blank(title: str, height: float, content: object, rows: int = 1) -> tuple[Fi
 
 
 def looks_of(runs: Sequence[Result]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each variant; the same in every chart of the same runs."""
+    """Return colour and marker of each variant, the same in every chart of the same runs."""
     order = dict.fromkeys(names(runs))
     return {
         name: {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]} for i, name in enumerate(order)
@@ -88,7 +88,7 @@ def looks_of(runs: Sequence[Result]) -> dict[str, dict[str, Any]]:
 
 
 def legend(figure: Figure, shown: Sequence[str], looks: Mapping[str, dict[str, Any]], bars: bool = False) -> None:
-    """The names shown, in their order, below the figure, which grows by the legend's height."""
+    """Add a legend of the names shown below the figure, which grows by its height."""
     order = [name for name in looks if name in shown]
     size = {"linewidth": 6} if bars else {"linewidth": 1.6, "markersize": 6}
     handles = [Line2D([], [], **({**looks[name], "marker": ""} if bars else looks[name]), **size) for name in order]
@@ -98,7 +98,7 @@ def legend(figure: Figure, shown: Sequence[str], looks: Mapping[str, dict[str, A
 
 
 def log_axis(axis: Axes, values: Sequence[float], written: Callable[[float | None], str]) -> None:
-    """A log axis whose ticks are written in plain words; at least a decade wide, so that a tick or two stand on it."""
+    """Make the x axis logarithmic with readable ticks, and wide enough for one or two of them."""
     if not values:
         axis.xaxis.set_ticks([])
         return

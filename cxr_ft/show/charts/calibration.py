@@ -1,4 +1,4 @@
-"""Whether scores can be read as probabilities."""
+"""Draw reliability diagrams: the share of positives against the score."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What each factor of a designed grid does."""
+"""Draw the effect of each factor of a designed grid of runs."""
 
 import csv
 import math

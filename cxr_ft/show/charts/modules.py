@@ -1,4 +1,4 @@
-"""Which modules in which layers were worth training."""
+"""Draw the quality of runs by the modules and layers that they train."""
 
 import re
 from collections import defaultdict
@@ -50,7 +50,7 @@ def draw(runs: Sequence[Run]) -> Figure:
 
 
 def _places(run: Result) -> list[tuple[str, int]]:
-    """The adapted modules as (tower and module, layer); a name without a layer has none."""
+    """Return the adapted modules as (tower and module, layer); names without a layer are left out."""
     found = (_LAYER.fullmatch(str(name)) for name in run.plan.get("modules", []))
     return [(_short(match), int(match["layer"])) for match in found if match]
 

@@ -58,7 +58,7 @@ def _bar(axis: Axes, at: float, height: float, colour: str, values: Sequence[flo
 
 
 def _areas(runs: Sequence[Result], label: str) -> list[float]:
-    """The AUROC of a label in each run that has one."""
+    """Return the AUROC of a label in each run that has one."""
     found = (number(run, "metrics", "test", "labels", label, "auroc") for run in runs)
     return [value for value in found if value is not None]
 

@@ -42,7 +42,7 @@ def draw(runs: Sequence[Run]) -> Figure:
 
 
 def _curves(run: Run) -> list[Array]:
-    """The sensitivity [101] of each label that has both classes, at equal steps of 1 minus specificity."""
+    """Return the sensitivity [101] of each label that has both classes, at equal steps of 1 minus specificity."""
     from sklearn.metrics import roc_curve
 
     if run.result.output != "scores" or not (run.folder / "predictions.parquet").exists():

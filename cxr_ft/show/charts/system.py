@@ -45,7 +45,7 @@ def draw(runs: Sequence[Run]) -> Figure:
 
 
 def _load(folder: Path) -> list[dict[str, float]]:
-    """The lines of system.jsonl, thinned."""
+    """Return the lines of system.jsonl, thinned to at most `_POINTS`."""
     found = results.read_system(folder)
     return found[:: max(1, -(-len(found) // _POINTS))]
 
