@@ -14,10 +14,10 @@ def distribution(manifest: Mapping[str, Any]) -> Figure:
     """Draw for each label the rows available (pale), those chosen for train, val and test, and the target.
 
     Args:
-        manifest: of cxr-split: "labels" by name with "available", "train", "val", "test"; "asked" with "per_label".
+        manifest: of cxr-split: "labels" by name with "available", "train", "val", "test"; "request" with "per_label".
     """
     labels = manifest.get("labels", {})
-    target = manifest.get("asked", {}).get("per_label")
+    target = manifest.get("request", {}).get("per_label")
     with mpl.rc_context(STYLE):
         figure, (axis,) = blank("Positive rows by label", 1.4 + 0.3 * len(labels), labels)
         if not labels:

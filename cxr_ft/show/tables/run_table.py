@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cxr_ft.score import published
 from cxr_ft.score.fairness import flatten
@@ -63,6 +63,6 @@ def _csv_row(run: Run, name: str) -> dict[str, CsvValue]:
         flat = {**values, **{f"macro {key}": value for key, value in (values.get("macro") or {}).items()}}
         line |= {f"{split} {key}": v for key, v in flat.items() if v is None or isinstance(v, int | float)}
     for key, value in result.cost.items():
-        parts = value if isinstance(value, dict) else {"": value}
+        parts = value if isinstance(value, Mapping) else {"": value}
         line |= {f"{key} {part}".strip(): v for part, v in parts.items()}
     return line | {"error": result.error}
