@@ -98,6 +98,7 @@ def _main(argv: Sequence[str] | None) -> int:
     from cxr_ft.data.sources import bigquery_client, table_reader
     from cxr_ft.data.splits.request import SplitRequest
     from cxr_ft.data.splits.write import make_splits
+    from cxr_ft.show.charts._distribution import draw_distribution
 
     for flag, value, known in (("uncertain", args.uncertain, labels.UNCERTAIN), ("blank", args.blank, labels.BLANK)):
         if value not in known:
@@ -106,15 +107,9 @@ def _main(argv: Sequence[str] | None) -> int:
     request = SplitRequest(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
     source = table_reader.with_image_root(args.source, args.root) if "root" in args else args.source
     with bigquery_client.use_endpoint(getattr(args, "bigquery_endpoint", None)):
-        made = make_splits(source, args.layout, request, args.out, _draw)
+        made = make_splits(source, args.layout, request, args.out, draw_distribution)
     _say(made, args.out)
     return DONE
-
-
-def _draw(made: Mapping[str, Any], file: Path) -> None:
-    from cxr_ft.show.charts._distribution import distribution
-
-    distribution(made).savefig(file, format="png", dpi=150)
 
 
 def _say(made: Mapping[str, Any], out: Path) -> None:

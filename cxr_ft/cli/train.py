@@ -44,7 +44,7 @@ def _main(argv: Sequence[str]) -> int:
         resolved = dataclasses.replace(resolved, data=dataclasses.replace(resolved.data, splits=str(splits)))
     from cxr_ft.run.training import train
 
-    out = args.out or default_out(resolved)
+    out = args.out or train.default_out(resolved)
     if args.export:
         from cxr_ft.run.record import export
 
@@ -74,20 +74,6 @@ def _print_export(folder: Path, drift: "Drift | None") -> None:
     if drift is not None:
         sizes = f"{drift.largest:.2g} at most, {drift.mean:.2g} on average"
         print(f"logits of the merged model on {drift.rows} rows of val differ by {sizes}")
-
-
-def default_out(resolved: config.RunConfig) -> Path:
-    """Return `runs/<splits>-<task>-<method>-<targets>-s<seed>-<hash>`."""
-    tuning = resolved.tuning.to_json()
-    targets = ".".join(tuning.get("targets") or ())
-    words = [
-        Path(resolved.data.splits).name,
-        resolved.head.name,
-        resolved.tuning.name,
-        targets,
-        f"s{resolved.train.seed}",
-    ]
-    return Path("runs") / "-".join([word for word in words if word] + [resolved.fingerprint({})[:8]])
 
 
 def _plan(resolved: config.RunConfig) -> int:

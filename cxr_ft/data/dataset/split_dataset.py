@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -157,6 +158,18 @@ class SplitDataset(Dataset[Example]):
         self.table, self.images, self.targets, self.train_targets = table, images, targets, train_targets
         self.side_inputs = side_inputs or SideInputs()
         self.texts: list[str] = [""] * len(table) if text is None else [str(t) for t in table[text]]
+
+    @staticmethod
+    def collate(examples: Sequence[Example]) -> dict[str, Any]:
+        """Return a batch of plain tensors: "image" uint8 [B, S, S], "targets" float32 [B, L], "text" a list of B.
+
+        For torch's own DataLoader and models of one's own; a head collates what its base reads.
+        """
+        return {
+            "image": torch.from_numpy(np.stack([example.image for example in examples])),
+            "targets": torch.from_numpy(np.stack([example.targets for example in examples]).astype(np.float32)),
+            "text": [example.text for example in examples],
+        }
 
     def __len__(self) -> int:
         return len(self.table)

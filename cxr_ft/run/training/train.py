@@ -46,6 +46,20 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+def default_out(config: RunConfig) -> Path:
+    """Return `runs/<splits>-<task>-<method>-<targets>-s<seed>-<hash>`."""
+    tuning = config.tuning.to_json()
+    targets = ".".join(tuning.get("targets") or ())
+    words = [
+        Path(config.data.splits).name,
+        config.head.name,
+        config.tuning.name,
+        targets,
+        f"s{config.train.seed}",
+    ]
+    return Path("runs") / "-".join([word for word in words if word] + [config.fingerprint({})[:8]])
+
+
 def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> TrainingPlan:
     """Return what a run of `config` would train, from the configuration alone, without weights.
 

@@ -1,6 +1,7 @@
 """The chart of a split's manifest: images by label."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -41,3 +42,8 @@ def distribution(manifest: Mapping[str, Any]) -> Figure:
             )
         figure.legend(loc="outside lower center", ncols=4, handlelength=1.2)
         return figure
+
+
+def draw_distribution(manifest: Mapping[str, Any], file: Path) -> None:
+    """Write the chart of a manifest into `file`, a PNG of 150 dots an inch."""
+    distribution(manifest).savefig(file, format="png", dpi=150)

@@ -1,0 +1,109 @@
+"""Compare runs from Python."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cxr_ft.api.datasets import StrPath
+from cxr_ft.api.runs import Ablation, Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cxr_ft.show.verdicts import Comparison
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Runs compared: one table for each task and test split.
+
+    Args:
+        folders: of the runs.
+        margin: how much worse than full fine-tuning is still acceptable, in the primary metric.
+        comparisons: the tables, as `cxr-compare` shows them.
+    """
+
+    folders: tuple[Path, ...]
+    margin: float
+    comparisons: "tuple[Comparison, ...]"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row a variant: value on test with its interval, significance groups, verdict, cost."""
+        import pandas as pd
+
+        from cxr_ft.show import metric_columns
+
+        rows = []
+        for comparison in self.comparisons:
+            names = [metric.name for metric in metric_columns.columns(comparison.output)]
+            for row in comparison.rows:
+                low, high = row.interval or (None, None)
+                rows.append(
+                    {
+                        "task": comparison.task,
+                        "name": row.name,
+                        "seeds": len(row.seeds),
+                        "metric": metric_columns.primary_title(comparison.output),
+                        "value": row.value,
+                        "low": low,
+                        "high": high,
+                        "groups": row.groups,
+                        "against_best": row.against_best.outcome.value,
+                        "val": row.val,
+                        "natural": row.natural,
+                        **dict(zip(names, row.metrics, strict=True)),
+                        **dataclasses.asdict(row.cost),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def save(self, folder: StrPath) -> Path:
+        """Write the page, its PDF, CSVs and charts into `folder`; return the page's path."""
+        from cxr_ft.show.page import Options, write_page
+
+        return write_page(list(self.folders), Path(folder), Options(margin=self.margin))[0]
+
+    def _repr_html_(self) -> str:
+        from cxr_ft.show import phrasing
+
+        parts = [f"<p>{phrasing.lead(comparison)} {phrasing.answer(comparison)}</p>" for comparison in self.comparisons]
+        return "".join(parts) + str(self.to_frame().to_html(float_format="{:.3f}".format, na_rep=""))
+
+
+def compare(runs: "Ablation | Run | StrPath | Sequence[Run | StrPath]", margin: float = 0.01) -> RunComparison:
+    """Compare finished runs: intervals, tests of all pairs, significance groups, what else differs.
+
+    Args:
+        runs: runs, their folders, folders of runs, or an ablation.
+        margin: how much worse than full fine-tuning is still acceptable, in the primary metric; state it beforehand.
+
+    Returns:
+        A `RunComparison`: `to_frame()`, `save(folder)`; a notebook shows its table.
+
+    Raises:
+        UsageError: where no run succeeded.
+
+    Example:
+        >>> import cxr_ft, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> splits = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=folder + "/splits")
+        >>> run = cxr_ft.train(splits, "git-tiny-random", method="zero_shot", out=folder + "/runs/a")
+        >>> cxr_ft.compare([run]).to_frame()["name"].tolist()
+        ['zero_shot']
+    """
+    from cxr_ft.run.record import results
+    from cxr_ft.show.compare import compare as compared
+    from cxr_ft.show.runs import load
+
+    if isinstance(runs, Ablation):
+        named: Sequence[Run | StrPath] = runs.runs
+    elif isinstance(runs, Run | str | PathLike):
+        named = [runs]
+    else:
+        named = runs
+    folders = tuple(results.find([run.folder if isinstance(run, Run) else Path(run) for run in named]))
+    good, _ = load(list(folders))
+    return RunComparison(folders, margin, tuple(compared(good, margin)))

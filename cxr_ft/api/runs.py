@@ -1,0 +1,256 @@
+"""Train runs and grids of runs, and use a finished run, from Python."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cxr_ft import config as configuration
+from cxr_ft.api.datasets import Splits, StrPath, load_splits
+from cxr_ft.api.options import nested, resolved
+from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cxr_ft.run.evaluation.predictor import Prediction, Predictor
+    from cxr_ft.run.record.results import Result
+
+SplitsLike = Splits | StrPath
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, read; the model is loaded when it is first asked, and kept.
+
+    Args:
+        folder: where cxr-train or `cxr_ft.train` wrote it.
+        result: what its result.json says.
+    """
+
+    folder: Path
+    result: "Result"
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The metrics by split: train, val, test, test_natural."""
+        return self.result.metrics
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """One row an epoch: steps, seconds, losses on train and val, the primary metric on val."""
+        import pandas as pd
+
+        return pd.DataFrame([row.to_json() for row in self.result.history])
+
+    @property
+    def predictions(self) -> "pd.DataFrame":
+        """The predictions on val, test and test_natural, with ids: they stay with their owner."""
+        from cxr_ft.run.record import results
+
+        return results.read_predictions(self.folder)
+
+    @cached_property
+    def _predictor(self) -> "Predictor":
+        from cxr_ft.run.evaluation.predictor import Predictor
+
+        return Predictor(self.folder)
+
+    def predict(self, image: Any) -> "Prediction | list[Prediction]":
+        """Predict one image, or a list of them.
+
+        Args:
+            image: a path to a DICOM, PNG or JPEG file, an array [H, W] or [H, W, 3] of 8 or 16 bits, or a PIL image; or
+                a list of such.
+
+        Returns:
+            A `Prediction` (`scores` by label, `positive` labels, `report`), or a list of them.
+
+        Raises:
+            UsageError: for what is no image.
+        """
+        if isinstance(image, list | tuple):
+            return [self._predictor.predict(one) for one in image]
+        return self._predictor.predict(image)
+
+    def evaluate(self, splits: SplitsLike, out: StrPath | None = None) -> Mapping[str, Any]:
+        """Judge the run on the test splits of other splits; return the metrics by split.
+
+        Args:
+            splits: labels are matched by name.
+            out: the folder for metrics.json and predictions.parquet; None: `external/<splits>` in the run's folder.
+
+        Raises:
+            UsageError: where the splits share no label with the run.
+        """
+        from cxr_ft.run.evaluation import external_validation
+
+        folder = _folder(splits)
+        place = Path(out) if out is not None else self.folder / "external" / folder.name
+        metrics, _ = external_validation.evaluate_on(self.folder, folder, place)
+        return metrics
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        primary = {name: self.result.primary(name) for name in self.metrics}
+        table = pd.Series(primary, name="primary metric", dtype=float).to_frame().to_html(float_format="{:.3f}".format)
+        return f"<p><b>{self.result.variant}</b>, seed {self.result.seed}: {self.result.status}</p>{table}"
+
+
+def load_run(folder: StrPath) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        UsageError: where it holds no result.json.
+
+    Example:
+        >>> import cxr_ft
+        >>> import numpy as np, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> splits = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=folder + "/splits")
+        >>> _ = cxr_ft.train(splits, "git-tiny-random", method="zero_shot", out=folder + "/run")
+        >>> run = cxr_ft.load_run(folder + "/run")
+        >>> len(run.predict(np.zeros((128, 128), np.uint8)).scores)
+        14
+    """
+    from cxr_ft.run.record import results
+
+    path = Path(folder)
+    return Run(path, results.read(path))
+
+
+def train(
+    splits: SplitsLike | None = None,
+    model: str | None = None,
+    *,
+    task: str | None = None,
+    method: str | None = None,
+    seed: int | None = None,
+    out: StrPath | None = None,
+    config: Mapping[str, Any] | StrPath | None = None,
+    track: str = "",
+    **options: Any,
+) -> Run:
+    """Train one run: learn on train, choose on val, save, reload in a fresh process, test once, as `cxr-train` does.
+
+    Args:
+        splits: a folder of splits, or what `split` or `load_splits` gave; None: the phantom's.
+        model: one of `list_bases()`, a folder, or a hub name; None: git-phantom-tiny.
+        task, method: one of `list_heads()` and `list_methods()`; None: classify and lora.
+        seed: of the run; None: 0.
+        out: the run's folder; None: `runs/...`. A finished identical run there is returned, an unfinished one goes on.
+        config: nested options, a YAML file, or a result.json to repeat.
+        track: the tracker to follow the run in: tensorboard, wandb or mlflow; none where it is empty.
+        **options: options by their own name: targets="q,v", rank=8, epochs=3, image_size=128.
+
+    Raises:
+        UsageError: for what cannot be done; TrainingError: where training failed (recorded in result.json).
+
+    Example:
+        >>> import cxr_ft, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> splits = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=folder + "/splits")
+        >>> run = cxr_ft.train(splits, "git-tiny-random", method="lora", targets="q,v", epochs=1, out=folder + "/run")
+        >>> run.result.status
+        'success'
+    """
+    from cxr_ft.data.splits import write
+    from cxr_ft.run.trackers import Tracking
+    from cxr_ft.run.training import train as training
+
+    chosen = _folder(splits) if splits is not None else None
+    run = resolved(config, model=model, task=task, method=method, seed=seed, splits=chosen, options=options)
+    if not run.data.splits:
+        data = dataclasses.replace(run.data, splits=str(write.default_splits()))
+        run = dataclasses.replace(run, data=data)
+    folder = Path(out) if out is not None else training.default_out(run)
+    training.fit(run, folder, tracking=Tracking(name=track))
+    return load_run(folder)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A grid of runs in one folder."""
+
+    folder: Path
+    runs: tuple[Run, ...]
+    splits: Splits
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return ablation.csv: one row a run, what was varied, metrics, cost, and why a run failed."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "ablation.csv")
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html()
+
+
+def ablate(
+    recipe: Mapping[str, Any] | StrPath | None = None,
+    *,
+    out: StrPath,
+    splits: SplitsLike | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    tiny: bool = False,
+    tries: int | None = None,
+    jobs: int = 1,
+    model: str | None = None,
+    task: str | None = None,
+    **options: Any,
+) -> Ablation:
+    """Train a grid of runs into `out`: finished runs are skipped, failed ones recorded, as `cxr-ablate` does.
+
+    Args:
+        recipe: a YAML file with a key `grid`, or the same nested as a mapping; None: `grid` says it all.
+        splits: as for `train`.
+        grid: lists by name, laid over the recipe's: {"method": ["full", "lora"], "targets": [...], "seeds": [0, 1]}.
+        tiny: take the recipe's tiny form: embedded data, offline, about a minute.
+        tries: learning rates tried for each method, on val.
+        jobs: runs at a time, each in a process of its own where more than 1.
+        model, task, **options: as for `train`, for all runs.
+
+    Raises:
+        UsageError: for a run that cannot be put together, before any is trained.
+
+    Example:
+        >>> import cxr_ft, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> splits = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=folder + "/splits")
+        >>> grid = {"method": ["zero_shot", "lora"]}
+        >>> done = cxr_ft.ablate(out=folder + "/runs", splits=splits, grid=grid, model="git-tiny-random", epochs=1)
+        >>> sorted(done.to_frame()["method"])
+        ['lora', 'zero_shot']
+    """
+    from cxr_ft.data.splits import write
+    from cxr_ft.run.ablation import ablate as ablation
+    from cxr_ft.run.ablation import grid as grids
+    from cxr_ft.run.ablation import recipe as recipes
+    from cxr_ft.run.ablation import workers
+
+    if isinstance(recipe, str | PathLike):
+        raw = recipes.read(Path(recipe), tiny=tiny, splits=splits is None)
+    elif tiny:
+        raise UsageError("tiny: it is a form of a recipe; give the recipe's file, as configs/imdb_distilbert.yaml")
+    else:
+        raw = dict(recipe or {})
+    varied = {**(raw.pop("grid", None) or {}), **(grid or {})}
+    known_tries = int(varied.pop("tries", 1)) if tries is None else tries
+    chosen = _folder(splits) if splits is not None else None
+    raw = nested(raw, model=model, task=task, splits=chosen, options=options)
+    if not configuration.mapping(raw, "data").get("splits"):
+        raw = configuration.merge(raw, {"data": {"splits": str(write.default_splits())}})
+    execute: Callable[..., Any] = workers.run_parallel(jobs) if jobs > 1 else workers.run_sequential
+    cells = grids.cells(raw, varied)
+    ablation.run(cells, Path(out), tries=known_tries, execute=execute)
+    folder = Path(out)
+    runs = tuple(load_run(folder / name) for name in cells)
+    return Ablation(folder, runs, load_splits(str(raw["data"]["splits"])))
+
+
+def _folder(splits: SplitsLike) -> Path:
+    return splits.folder if isinstance(splits, Splits) else Path(splits)
