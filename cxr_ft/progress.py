@@ -1,4 +1,4 @@
-"""Show progress with an ETA, on standard error."""
+"""Show progress with an ETA: on standard error, and in a notebook below its cell."""
 
 import sys
 import time
@@ -26,8 +26,11 @@ class Bar(Protocol):
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Bar]:
-    """Yield a bar of `total` steps: on a terminal it moves, in a log it is a line every LOG_EVERY seconds."""
-    if not sys.stderr.isatty():
+    """Yield a bar of `total` steps.
+
+    On a terminal and in a notebook it moves; in a log it is a line every LOG_EVERY seconds.
+    """
+    if not (sys.stderr.isatty() or in_notebook()):
         yield _Log(title, total)
     elif _displays:
         yield from _line(_displays[-1], title, total)
@@ -38,6 +41,14 @@ def bar(title: str, total: int) -> Iterator[Bar]:
                 yield from _line(progress, title, total)
             finally:
                 _displays.pop()
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    # Looked up, not imported: a process without a notebook has not loaded IPython, and shall not.
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
@@ -74,7 +85,7 @@ def _display() -> "Progress":
         progress.TextColumn("ETA"),
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=Console(stderr=True, force_jupyter=in_notebook()),
     )
 
 

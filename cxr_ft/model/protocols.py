@@ -324,6 +324,10 @@ class Head(Protocol):
     output: Literal["scores", "text"]
     #: `predict` returns scores, perhaps beside texts.
     scored: bool
+    #: The pooled state that its scores read, one of `Base.pools`; the base's own where nothing does.
+    pool: str
+    #: Token ids that a text begins with, the start token first; empty for a head that writes none.
+    prompt: Sequence[int]
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return rows as tensors: the base's inputs and the head's targets."""

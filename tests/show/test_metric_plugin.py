@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fake_runs import classify_run, report_run
 
-from cxr_ft.cli import train
+from cxr_ft.cli._printed import metrics_line
 from cxr_ft.errors import UsageError
 from cxr_ft.run.ablation import result_tables
 from cxr_ft.run.record import model_card, results
@@ -15,7 +15,7 @@ from cxr_ft.score import metrics
 from cxr_ft.score.metrics import registry, report_metrics
 from cxr_ft.show.compare import compare
 from cxr_ft.show.runs import load
-from cxr_ft.show.tables import main_tables, subgroup_tables
+from cxr_ft.show.tables import quality_table, run_table, subgroup_table
 
 PLUGIN = """
 from cxr_ft.score.metrics.registry import Metric
@@ -59,19 +59,19 @@ def test_a_metric_of_scores_is_recorded_and_shown_everywhere(plugin, tmp_path):
     each = [label["specificity"] for label in test["labels"].values()]
     assert value == pytest.approx(sum(each) / len(each)) and 0 < value < 1
     assert 0 < test["micro"]["specificity"] < 1 and 0 < test["examples"]["specificity"] < 1
-    assert f"macro specificity {value:.4f}" in train._line(test)
+    assert f"macro specificity {value:.4f}" in metrics_line(test)
     assert f"specificity {value:.3f}" in model_card._metrics(result)
     result_tables.write(tmp_path, {"run": result})
     assert pd.read_csv(tmp_path / "ablation.csv")["test_specificity"].tolist() == pytest.approx([value])
     good, _ = load([tmp_path / "run"])
     (comparison,) = compare(good)
-    table = main_tables.main(comparison)
+    table = quality_table.quality(comparison)
     assert table.rows[0].cells[table.head.index("Specificity")].key == pytest.approx(value)
-    (row,) = csv.DictReader(io.StringIO(main_tables.as_csv(good)))
+    (row,) = csv.DictReader(io.StringIO(run_table.as_csv(good)))
     assert float(row["test macro specificity"]) == pytest.approx(value)
     group = test["subgroups"]["sex"]["groups"]["F"]["specificity"]
     assert group["low"] < group["value"] < group["high"]
-    (groups,) = subgroup_tables.subgroups(comparison)
+    (groups,) = subgroup_table.subgroups(comparison)
     assert next(row.cells[groups.head.index("Specificity")].key for row in groups.rows) == pytest.approx(group["value"])
 
 
@@ -79,12 +79,12 @@ def test_a_metric_of_texts_is_recorded_and_shown_everywhere(plugin, tmp_path):
     result = results.read(report_run(tmp_path / "run"))
     test = result.metrics["test"]
     value = test["length_ratio"]
-    assert value > 0 and f"length_ratio {value:.4f}" in train._line(test)
+    assert value > 0 and f"length_ratio {value:.4f}" in metrics_line(test)
     assert f"length_ratio {value:.3f}" in model_card._metrics(result)
     result_tables.write(tmp_path, {"run": result})
     assert pd.read_csv(tmp_path / "ablation.csv")["test_length_ratio"].tolist() == pytest.approx([value])
     (comparison,) = compare(load([tmp_path / "run"])[0])
-    table = main_tables.main(comparison)
+    table = quality_table.quality(comparison)
     assert table.rows[0].cells[table.head.index("Length ratio")].key == pytest.approx(value)
     assert report_metrics.brief(["a b"], ["a b a b"])["length_ratio"] == pytest.approx(7 / 3)
     assert test["absent"] is None and "no-such-distribution" in test["undefined"]["absent"]

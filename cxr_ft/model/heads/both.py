@@ -47,9 +47,10 @@ class Both:
         self.base, self.weight, self.trained = self.text.base, config.weight, trains
         self.new_modules: tuple[str, ...] = ("classifier",) if trains else ()
         self.sentences = [] if trains else self.scorer.sentences()
+        self.pool, self.prompt = next(iter(base.pools)), self.text.prompt
         self.model = base.lm
         if trains:
-            self.model.classifier = self.scorer.layer(next(iter(base.pools.values())))
+            self.model.classifier = self.scorer.layer(base.pools[self.pool])
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return the base's inputs, and the tensors of `Text.collate` and `Scorer.collate`."""

@@ -42,6 +42,7 @@ class Classify:
         self.pool = config.pool or next(iter(base.pools))
         if self.pool not in base.pools:
             raise unknown("pool", self.pool, base.pools, f"head.pool for {base.name} ({base.family})")
+        self.prompt: tuple[int, ...] = ()
         self.scorer = Scorer(base, config, labels, multi_label)
         self.new_modules: tuple[str, ...] = ("classifier",) if trains else ()
         self.sentences = [] if trains else self.scorer.sentences()

@@ -28,6 +28,7 @@ class Report:
     def __init__(self, base: Base, config: Config) -> None:
         self.text = Text(base, config)
         self.base, self.model = self.text.base, base.lm
+        self.pool, self.prompt = next(iter(base.pools)), self.text.prompt
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return the base's inputs, and input_ids, attention_mask, labels of `Text.collate`."""

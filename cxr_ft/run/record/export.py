@@ -139,5 +139,5 @@ def logits(parts: ModelParts, model: Any, batch: Batch) -> Tensor:
     if "labels" in batch:
         written: Tensor = parts.base.logits(model, batch, batch["labels"] != IGNORE)  # type: ignore[attr-defined]
         return written
-    scores: Tensor = model.classifier(parts.base.pooled(model, batch, model_card.pool_of(parts)))
+    scores: Tensor = model.classifier(parts.base.pooled(model, batch, parts.head.pool))
     return scores

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from cxr_ft.model import assembly
 from cxr_ft.model.assembly import ModelParts
-from cxr_ft.model.protocols import is_writer
+from cxr_ft.model.protocols import CardCode, is_writer
 from cxr_ft.run.record.results import Result
 from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.score.metrics import registry
@@ -97,32 +97,39 @@ def _load(parts: ModelParts, result: Result, saved: SavedLabels, way: str) -> st
     if way == "own":
         return "## Loading\n\nWith cxr_ft: `cxr-predict RUN FILE...`, `cxr-evaluate RUN --splits DIR`."
     code = "\n".join(
-        [*_imports(parts, way), "", *_model(parts, result, saved, way), *_inputs(parts), *_outputs(parts, way)]
+        [
+            *_imports(parts, way),
+            "",
+            *_model(parts, result, saved, way),
+            *_card_code(parts).inputs,
+            *_outputs(parts, way),
+        ]
     )
     needs = "transformers and PEFT" if way == "adapter" else "transformers"
     base = "; BASE is the base's folder or hub name" if way == "adapter" else ""
     return f"## Loading\n\nWith {needs} alone, in this folder{base}:\n\n```python\n{code}\n```"
 
 
-def _reads_text(parts: ModelParts) -> bool:
-    return not parts.base.image_size
-
-
 def _scores(parts: ModelParts) -> bool:
     return parts.head.output == "scores"
 
 
+def _card_code(parts: ModelParts) -> CardCode:
+    """Return the lines that the base brings; a text begins with the head's prompt, or with the start token alone."""
+    prompt = list(parts.head.prompt) or ([parts.base.start] if is_writer(parts.base) else [])
+    return parts.base.card_code(writes=not _scores(parts), prompt=prompt)
+
+
 def _imports(parts: ModelParts, way: str) -> list[str]:
-    names = ["AutoModel" if _scores(parts) else "AutoModelForCausalLM"]
-    names += ["AutoTokenizer"] if _reads_text(parts) or not _scores(parts) else []
-    lines = ["import torch"] if _reads_text(parts) else ["import numpy as np", "import torch", "from PIL import Image"]
+    code = _card_code(parts)
+    lines = sorted(["import torch", *code.imports], key=lambda line: (line.startswith("from"), line))
     lines += ["from peft import PeftModel"] if way == "adapter" else []
     lines += ["from safetensors.torch import load_file"] if way == "merged" and _scores(parts) else []
-    return [*lines, f"from transformers import {', '.join(names)}"]
+    return [*lines, f"from transformers import {', '.join(code.classes)}"]
 
 
 def _model(parts: ModelParts, result: Result, saved: SavedLabels, way: str) -> list[str]:
-    auto = "AutoModel" if _scores(parts) else "AutoModelForCausalLM"
+    auto = _card_code(parts).classes[0]
     if way == "merged":
         lines = [f'model = {auto}.from_pretrained(".").eval()']
         # transformers warns that it does not use the head's two tensors: the next line reads them.
@@ -135,64 +142,13 @@ def _model(parts: ModelParts, result: Result, saved: SavedLabels, way: str) -> l
     return [*lines, 'model = PeftModel.from_pretrained(base, ".").eval()']
 
 
-def _inputs(parts: ModelParts) -> list[str]:
-    if _reads_text(parts):
-        return [
-            'tokens = AutoTokenizer.from_pretrained(".")("a text", return_tensors="pt")',
-            'mask = tokens["attention_mask"][..., None]',
-        ]
-    mean, deviation = _normalisation(parts.base)
-    lines = [
-        f"# {parts.base.image_size} pixels square, as cxr_ft.data.dicom.read_xray makes them",
-        'image = torch.tensor(np.asarray(Image.open("image.png").convert("RGB"))) / 255',
-        f"pixels = ((image - torch.tensor({mean})) / torch.tensor({deviation})).permute(2, 0, 1)[None]",
-    ]
-    if is_writer(parts.base):
-        lines.append(f"start = torch.tensor([{_start(parts)}])  # what a text begins with")
-    return lines
-
-
-def pool_of(parts: ModelParts) -> str:
-    """Return the pooled state that the head's layer reads. The one place here that knows a head's own attribute."""
-    pool: str = getattr(parts.head, "pool", next(iter(parts.base.pools)))
-    return pool
-
-
-def _start(parts: ModelParts) -> list[int]:
-    """Return the token ids of the prompt, the start token first; of a head that writes no text, that token alone."""
-    text: Any = getattr(parts.head, "text", None)
-    return [int(parts.base.start)] if text is None else [int(token) for token in text.prompt]  # type: ignore[attr-defined]
-
-
-def _normalisation(base: Any) -> tuple[list[float], list[float]]:
-    """Return mean and deviation of each channel. The one place here that knows how families keep them."""
-    processor = getattr(base, "processor", None)
-    images = None if processor is None else processor.image_processor
-    channels = (base.mean, base.std) if images is None else (images.image_mean, images.image_std)
-    mean, deviation = ([float(value) for value in values] for values in channels)
-    return mean, deviation
-
-
 def _outputs(parts: ModelParts, way: str) -> list[str]:
-    if not _scores(parts) and _reads_text(parts):
-        return [
-            f'ids = torch.cat((tokens["input_ids"], torch.tensor([{_start(parts)}])), dim=1)',
-            "with torch.no_grad():",
-            "    logits = model(input_ids=ids).logits[:, -1]",
-            "    ids = model.generate(input_ids=ids, max_new_tokens=64, do_sample=False)",
-            'print(AutoTokenizer.from_pretrained(".").batch_decode(ids, skip_special_tokens=True))',
-        ]
     if not _scores(parts):
-        return [
-            "with torch.no_grad():",
-            "    logits = model(input_ids=start, pixel_values=pixels).logits[:, -1]",
-            "    ids = model.generate(input_ids=start, pixel_values=pixels, max_new_tokens=64, do_sample=False)",
-            'print(AutoTokenizer.from_pretrained(".").batch_decode(ids, skip_special_tokens=True))',
-        ]
+        return list(_card_code(parts).generate)
     head = (
         'state @ head["classifier.weight"].T + head["classifier.bias"]'
         if way == "merged"
         else "model.classifier(state)"
     )
-    state = parts.base.code[pool_of(parts)]
+    state = parts.base.code[parts.head.pool]
     return ["with torch.no_grad():", f"    state = {state}", f"    logits = {head}", "print(logits.tolist())"]

@@ -14,7 +14,7 @@ from cxr_ft.data.dataset.split_dataset import SplitDataset
 from cxr_ft.model import assembly
 from cxr_ft.model.bases import git
 from cxr_ft.model.protocols import trainable
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.inference import run_inference
 from cxr_ft.run.features import feature_store
 from cxr_ft.run.training import processes
 from cxr_ft.run.training.loop import TrainingLoop
@@ -103,7 +103,7 @@ def test_the_gradient_is_that_of_the_mean_loss(tmp_path, monkeypatch, head, mult
     expected = {name: p.grad.clone() for name, p in trainable(parts.model).items() if p.grad is not None}
     parts.model.zero_grad(set_to_none=True)
 
-    judged = evaluate.run_inference(parts, rows, micro or N, "", texts=False)
+    judged = run_inference(parts, rows, micro or N, "", generate=False)
     assert (judged.loss, judged.counted) == (pytest.approx(loss.item(), rel=1e-5), counted)
 
     found = {}

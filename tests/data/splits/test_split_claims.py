@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_splits import CARD, LABELS, SIDES, compiled, toy
+from test_compiler import CARD, LABELS, SPLITS, compiled, toy
 
 from cxr_ft.data import manifest
 from cxr_ft.data.audit import confound_probe
 from cxr_ft.data.audit.near_texts import groups
-from cxr_ft.data.dataset.split_dataset import rows
+from cxr_ft.data.dataset.open_split import open_split
 from cxr_ft.data.dataset.train_view import order, soft_targets
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.records import Records, order_key, raw_labels
@@ -34,7 +34,7 @@ def sides_by_name(self, chosen):
 
 def test_the_seed_decides_which_rows_are_chosen():
     one, other = (compiled(toy(), views="all", seed=seed) for seed in (0, 1))
-    assert set.union(*(ids(one, side) for side in SIDES)) != set.union(*(ids(other, side) for side in SIDES))
+    assert set.union(*(ids(one, side) for side in SPLITS)) != set.union(*(ids(other, side) for side in SPLITS))
 
 
 def test_the_seed_decides_the_sides():
@@ -63,7 +63,7 @@ def test_seed_and_epoch_decide_the_order_of_training_and_nothing_else_does():
 def test_val_and_test_get_their_own_shares():
     out = compiled(toy(subjects=300), per_label=10**6, ratios=(60.0, 30.0, 10.0), views="all")
     for row in out.labels.values():
-        shares = [row[side] / row["available"] for side in SIDES]
+        shares = [row[side] / row["available"] for side in SPLITS]
         assert shares == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
 
 
@@ -109,7 +109,7 @@ def test_a_study_counts_once():
     first = records.table.drop_duplicates("study_id")
     for label in LABELS:
         assert out.labels[label]["available"] == out.labels[label]["achieved"] == int((first[label] == 1).sum())
-    whole = pd.concat([out.tables[side] for side in SIDES])
+    whole = pd.concat([out.tables[side] for side in SPLITS])
     assert whole["study_id"].is_unique
 
 
@@ -203,7 +203,7 @@ def test_the_csvs_are_the_same_to_the_byte_in_any_order_of_the_source(tmp_path):
 def test_films_of_one_patient_are_in_one_split(tmp_path):
     make_splits(table_of_films(tmp_path / "a"), "folder", SplitRequest(per_label=100), tmp_path / "out")
     tables = manifest.read(tmp_path / "out").tables
-    owners = [set(tables[side]["path"].str.removesuffix(".png").astype(int) // 2) for side in SIDES]
+    owners = [set(tables[side]["path"].str.removesuffix(".png").astype(int) // 2) for side in SPLITS]
     assert all(owners) and sum(map(len, owners)) == len(set.union(*owners))
 
 
@@ -231,7 +231,7 @@ def test_batches_have_the_targets_of_the_splits_own_policies(tmp_path, uncertain
     """Film i has Edema 1, 0, -1 or blank by i modulo 4: what is masked stays NaN, and stays in its own column."""
     asked = SplitRequest(per_label=100, uncertain=uncertain, blank=blank)
     make_splits(table_of_films(tmp_path / "a"), "folder", asked, tmp_path / "out")
-    data = rows(manifest.read(tmp_path / "out"), "train", 8)
+    data = open_split(manifest.read(tmp_path / "out"), "train", 8)
     film = [int(path.removesuffix(".png")) for path in data.table["path"]]
     assert {i % 4 for i in film} == {0, 1, 2, 3}
     goals = np.stack([data[i].targets for i in range(len(data))])
@@ -246,7 +246,7 @@ def test_a_report_of_several_films_is_read_once(tmp_path):
     table.assign(study_id="s" + table["patient_id"]).to_csv(f"{source}/labels.csv", index=False)
     make_splits(source, "folder", SplitRequest(per_label=100), tmp_path / "out")
     made = manifest.read(tmp_path / "out")
-    data = rows(made, "train", 8, text="mini_report")
+    data = open_split(made, "train", 8, text="mini_report")
     assert data.table["study_id"].is_unique and len(data) < len(made.tables["train"])
     first = made.tables["train"].drop_duplicates("study_id")
     assert data.texts == first["mini_report"].tolist()

@@ -1,5 +1,7 @@
 """What a run says is of the rows, the model and the splits that it names, also after it was resumed."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 import torch
@@ -8,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from cxr_ft.data import manifest
 from cxr_ft.errors import UsageError
-from cxr_ft.run.evaluation import evaluate
+from cxr_ft.run.evaluation.inference import run_inference
+from cxr_ft.run.evaluation.run_datasets import build_datasets
+from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.record import results, saved_model
 from cxr_ft.run.training import checkpoint, train
 from cxr_ft.score.metrics import text_overlap
@@ -24,7 +28,7 @@ def trained(tmp_path_factory):
     toy.make(place, per_label=24)
     for task in ("classify", "report"):
         train.fit(toy.configured(place, "lora", task, **SHORT), place / task, verify=False)
-        evaluate.verify(place / task)
+        verify(place / task)
     return place
 
 
@@ -63,12 +67,12 @@ def test_each_prediction_is_of_its_own_row_and_side(trained):
 def test_the_score_of_an_image_alone_is_that_of_its_row(trained):
     predictions = results.read_predictions(trained / "classify")
     parts, again, saved = saved_model.load(trained / "classify")
-    sides = evaluate.datasets_of(again, manifest.read(trained / "splits"), parts.base.image_size)
-    column = saved["labels"].index("opaque")
+    sides = build_datasets(again, manifest.read(trained / "splits"), parts.base.image_size)
+    column = saved.labels.index("opaque")
     for side in ("val", "test", "test_natural"):
         mine = predictions[(predictions["split"] == side) & (predictions["label"] == "opaque")].set_index("dicom_id")
         for i in (0, len(sides[side]) - 1):
-            (score,) = evaluate.run_inference(parts, sides[side], 1, "", among=[i]).scores[:, column]
+            (score,) = run_inference(parts, sides[side], 1, "", indices=[i]).scores[:, column]
             assert mine.loc[str(sides[side].ids["dicom_id"].iloc[i]), "score"] == pytest.approx(score, abs=1e-6)
 
 
@@ -97,7 +101,7 @@ def test_thresholds_are_those_of_val_and_of_no_other_side(trained):
     def chosen(side):
         mine = predictions[predictions["split"] == side]
         truth, score = (
-            pd.concat([mine[mine["label"] == label][name].reset_index(drop=True) for label in saved["labels"]], axis=1)
+            pd.concat([mine[mine["label"] == label][name].reset_index(drop=True) for label in saved.labels], axis=1)
             for name in ("truth", "score")
         )
         return best_thresholds(truth.to_numpy(), score.to_numpy())
@@ -119,7 +123,7 @@ def test_a_model_that_answers_otherwise_than_the_trained_one_is_refused(overlapp
     else:
         results.write_predictions(run, results.read_predictions(run).assign(generated="another text"))
     with pytest.raises(RuntimeError, match="the reloaded model"):
-        evaluate.verify(run)
+        verify(run)
     assert set(results.read(run).metrics) == {"train", "val"}
 
 
@@ -127,9 +131,11 @@ def test_splits_that_changed_since_training_are_refused(overlapping, tmp_path):
     run = tmp_path / "run"
     train.fit(toy.configured(overlapping, "last_layers", tuning={"layers": 0}, **SHORT), run, verify=False)
     done = results.read(run)
-    results.write(run, done.replace(data={**done.data, "sha256": {**done.data["sha256"], "test": "0" * 64}}))
+    results.write(
+        run, done.replace(data=dataclasses.replace(done.data, sha256={**done.data.sha256, "test_split.csv": "0" * 64}))
+    )
     with pytest.raises(UsageError, match="changed since it was trained"):
-        evaluate.verify(run)
+        verify(run)
     assert set(results.read(run).metrics) == {"train", "val"}
 
 
@@ -145,9 +151,9 @@ def test_only_train_is_learnt_from_and_weighted_only_where_the_head_says_so(trai
     raw = toy.configured(trained).to_json()
     for weights in ("none", "balanced"):
         raw["head"]["weights"] = weights
-        sides = evaluate.datasets_of(toy.config.resolve(raw), splits, 32)
+        sides = build_datasets(toy.config.resolve(raw), splits, 32)
         assert {side for side, rows in sides.items() if rows.train_targets is not None} == {"train"}
-        assert (sides["train"].learnt.weights is not None) == (weights == "balanced")
+        assert (sides["train"].train_targets.weights is not None) == (weights == "balanced")
 
 
 def test_running_means_change_in_training_and_are_saved_with_it():
