@@ -93,7 +93,7 @@ def check_writable(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Where decoded pixels and the phantom archive are kept: `$CXR_FT_CACHE`, else the user's cache folder."""
+    """Return the folder of decoded pixels and the phantom archive: `$CXR_FT_CACHE`, else the user's cache folder."""
     if custom := os.environ.get("CXR_FT_CACHE"):
         return Path(custom)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cxr_ft"

@@ -37,7 +37,7 @@ class Splits:
 
     @property
     def manifest(self) -> "Manifest":
-        """What manifest.json says: what was requested and reached, leaks found, hashes of the files."""
+        """Return the content of manifest.json: what was requested and reached, leaks found, hashes of the files."""
         return self._read.manifest
 
     @property

@@ -68,7 +68,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` returns: `values`, `gaps`, and how many rows and subjects they are of."""
+    """Hold what `evaluate` returns: `values`, `gaps`, and how many rows and subjects they are of."""
 
     values: tuple[Value, ...]
     gaps: "pd.DataFrame"

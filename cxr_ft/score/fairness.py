@@ -61,7 +61,7 @@ def flatten(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def trained(record: Record) -> bool:
-    """Whether anything was trained; training's settings do not apply to what is used as it is."""
+    """Return whether anything was trained; training's settings do not apply to a model that is used as it is."""
     return bool(at(record, "cost.parameters.trainable") != 0)
 
 
@@ -97,7 +97,7 @@ def _test_split(record: Record) -> Any:
 
 
 def _rows_at_a_time(record: Record) -> Any:
-    """What each process held at once: measured, else asked for, else its share of the batch."""
+    """Return the rows each process held at once: measured, else configured, else its share of the batch."""
     held = _first("cost.micro_batch")(record)
     if held != NOT_RECORDED and held:
         return held
@@ -114,13 +114,13 @@ def _steps(record: Record) -> Any:
 
 
 def _rates(record: Record) -> Any:
-    """How many learning rates the method was given."""
+    """Return the number of learning rates that were tried for the method."""
     tried = at(record, "search.rates")
     return len(set(tried)) if isinstance(tried, list | tuple) else NOT_RECORDED
 
 
 def _checkpointing(record: Record) -> Any:
-    """Whether activations were computed again in the backward pass, wherever the record says so."""
+    """Return whether activations were computed again in the backward pass, wherever the record has it."""
     found = [value for path, value in flatten(record) if path.rpartition(".")[2] in CHECKPOINTING]
     return any(found) if found else NOT_RECORDED
 
@@ -242,7 +242,7 @@ def verdict(findings: Sequence[Mismatch], claim: str) -> str | None:
 
 
 def ranked(findings: Sequence[Mismatch]) -> bool:
-    """Whether an order of the runs may be spoken of at all: same task, same test split."""
+    """Return whether the runs can be ordered at all: same task, same test split."""
     return not any(EVERYTHING in finding.concerns for finding in findings)
 
 

@@ -18,7 +18,7 @@ THUMBNAIL = 16
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What the evaluation of a test split takes from elsewhere.
+    """The inputs of a test split's evaluation that come from elsewhere.
 
     Args:
         train: what baselines are fitted on, and where nearest neighbours are looked for.

@@ -29,7 +29,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a run predicts for one image.
+    """The prediction of a run for one image.
 
     Args:
         scores: a score in [0, 1] for each label; None for a head without scores.

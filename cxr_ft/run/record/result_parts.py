@@ -119,7 +119,7 @@ class ParameterCount(ResultPart):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingPlan(ResultPart):
-    """What a run trains, known before weights are loaded.
+    """The plan of a run's training, known before weights are loaded.
 
     Args:
         modules: full names of the modules with trained parameters.
@@ -178,7 +178,7 @@ class EnergyRecord(ResultPart):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cost(ResultPart):
-    """What a run cost.
+    """The cost of a run.
 
     Args:
         train_seconds, eval_seconds: of the steps, and of the evaluations on val. feature_seconds: to store what frozen

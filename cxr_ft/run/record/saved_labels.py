@@ -1,4 +1,4 @@
-"""What `model/labels.json` of a run says: the labels, and how the model's scores are to be read."""
+"""Read and write `model/labels.json` of a run: the labels, and how the model's scores are to be read."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class SavedCalibration:
-    """What calibration needs besides the scores of a split.
+    """The inputs of calibration besides the scores of a split.
 
     Args:
         temperature: the divisor of the logits that fits val best; None: none was fitted.

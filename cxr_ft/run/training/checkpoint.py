@@ -88,7 +88,7 @@ class StateDict(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """What training changes, whole on every process or sharded over them (FSDP).
+    """The state that training changes, whole on every process or sharded over them (FSDP).
 
     Args:
         model: the model that is trained.

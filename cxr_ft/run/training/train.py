@@ -142,7 +142,7 @@ def fit(
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What training a run needs; `alone`: no other run of an ablation follows."""
+    """The inputs of a run's training; `alone`: no other run of an ablation follows."""
 
     config: RunConfig
     out: Path

@@ -17,7 +17,7 @@ NAMES = ("calibration", "classification", "clinical", "reports", "sides", "text"
 
 
 def path(name: str) -> str:
-    """What `evaluate.load` takes for the module of that name.
+    """Return the path by which `evaluate.load` finds the module of that name.
 
     Raises:
         UsageError: for an unknown name, listing the known ones.

@@ -1,4 +1,4 @@
-"""Whether scores can be read as probabilities: raw, after temperature scaling, after correction to another prevalence.
+"""Measure calibration: raw scores, after temperature scaling, after correction to another prevalence.
 
 Shapes: N rows, L labels. Truth is 1, 0 or NaN (masked); scores lie in [0, 1]. Multi-label: each label is judged as a
 probability of its own. Single-label: the largest score is, as in Guo et al. 2017, and each class beside it; a row that
@@ -75,7 +75,7 @@ def evaluate(
 
 
 def judge(truth: Array, score: Array, labels: Sequence[str], multi_label: bool) -> dict[str, Any]:
-    """How far scores [N, L] are from the frequencies they promise.
+    """Measure how far scores [N, L] are from the observed frequencies.
 
     Returns:
         "ece": multi-label: the mean over labels of the expected calibration error; single-label: that of the largest
@@ -176,7 +176,7 @@ def scale(score: Array, temperature: float, multi_label: bool) -> Array:
 
 
 def prior_shift(train: float | None, natural: float | None) -> float | None:
-    """What to add to a label's log odds so that a model trained at one prevalence fits another.
+    """Return what to add to a label's log odds so that a model trained at one prevalence fits another.
 
     Elkan 2001, theorem 2; Saerens, Latinne and Decaestecker 2002, equation 2.4: it assumes that positives look alike
     at both prevalences, and negatives too. None where a prevalence is unknown, 0 or 1.

@@ -44,7 +44,7 @@ def cider_d(references: Sequence[str], generated: Sequence[str]) -> list[float] 
 
 
 def signature() -> str:
-    """What the value depends on."""
+    """Return the settings and versions that the value depends on."""
     return (
         f"CIDEr-D|n:1-{ORDER}|sigma:{SIGMA:g}|scale:{SCALE:g}|frequencies:references judged|refs:1|case:{CASE}|"
         f"tok:{TOKENIZER}|mean over pairs"

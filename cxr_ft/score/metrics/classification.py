@@ -81,7 +81,7 @@ def evaluate(
 
 
 def predicted(score: Array, thresholds: Sequence[float] | None, multi_label: bool) -> npt.NDArray[np.bool_]:
-    """What scores [N, L] predict: those at or above their threshold (None: 0.5); single-label: the largest of a row."""
+    """Return the predictions of scores [N, L]: at or above the threshold (None: 0.5); single-label: the largest."""
     score = np.asarray(score, float)
     if multi_label:
         return np.greater_equal(score, 0.5 if thresholds is None else np.asarray(thresholds, float))

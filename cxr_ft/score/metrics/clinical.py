@@ -54,7 +54,7 @@ def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, A
 
 
 def stated(table: npt.NDArray[np.float64], doubt: bool) -> Mask:
-    """Which labels a table [N, L] of 1, 0, -1, NaN states; `doubt`: -1 counts as stated."""
+    """Return which labels a table [N, L] of 1, 0, -1, NaN states; `doubt`: -1 counts as stated."""
     out: Mask = (table == labeler.POSITIVE) | ((table == labeler.UNCERTAIN) & doubt)
     return out
 

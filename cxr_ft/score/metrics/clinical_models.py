@@ -24,7 +24,7 @@ class Weights:
     cache: str = ""
 
     def here(self) -> bool:
-        """Whether it was fetched; it needs radeval's own dependencies."""
+        """Return whether it was fetched; it needs radeval's own dependencies."""
         from appdirs import user_cache_dir  # type: ignore[import-not-found]
         from huggingface_hub import try_to_load_from_cache
 
@@ -112,7 +112,7 @@ def evaluate(
 
 
 def missing(name: str) -> list[str]:
-    """What a model of MODELS lacks here: INSTALL alone, or the weights to be fetched; nothing where it is complete."""
+    """Return what a model of MODELS lacks here: INSTALL alone, or weights to fetch; nothing if complete."""
     from importlib.util import find_spec
 
     if any(find_spec(module) is None for module in ("radeval", "appdirs", "dotmap", "huggingface_hub")):

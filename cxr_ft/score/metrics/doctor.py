@@ -1,4 +1,4 @@
-"""What of the optional metrics is here, what is missing, and what would bring it.
+"""List the optional metrics: which are here, which are missing, and what would bring them.
 
 python -m cxr_ft.score.metrics.doctor
 """

@@ -1,4 +1,4 @@
-"""Which labels a text states in their own words, and how well generated texts state those of their references.
+"""Find the labels that a text states in their own words, and compare generated texts with references.
 
 A sentence states a label where it holds the label's name as whole words and neither denies nor doubts it. So this reads
 mini-reports exactly; free reports say most findings in other words, for which it is no judge.
@@ -16,7 +16,7 @@ _NOT_STATED = re.compile(r"\b(no|not|without|neither|nor|possible|possibly|may|m
 
 
 def stated(texts: Sequence[str], labels: Sequence[str]) -> Mask:
-    """Whether each text states each label, case and spacing aside: bool [N, L]."""
+    """Return whether each text states each label, case and spacing aside: bool [N, L]."""
     names = [re.compile(rf"\b{re.escape(' '.join(label.lower().split()))}\b") for label in labels]
     found = np.zeros((len(texts), len(names)), dtype=bool)
     known: dict[str, Mask] = {}

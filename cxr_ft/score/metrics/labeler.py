@@ -1,4 +1,4 @@
-"""What a report says of the 14 CheXpert labels, by rules: mention, then negation, doubt or neither, within a sentence.
+"""Read the 14 CheXpert labels off a report by rules: mention, then negation, doubt or neither.
 
 The task is that of the CheXpert labeler (Irvin et al. 2019) in the manner of NegEx (Chapman et al. 2001); the rules and
 words are our own, so its labels are not those of any published labeler. `tools/labeler_error.py` measures its errors.
@@ -83,7 +83,7 @@ def mentions(sentence: str) -> tuple[Mention, ...]:
 
 
 def clause(sentence: str, start: int, end: int) -> tuple[int, int]:
-    """Where the part of a sentence around `start` to `end` begins and stops, that denial and doubt reach within."""
+    """Return the ends of the clause around `start` to `end` within which denial and doubt reach."""
     breaks = list(words.BREAK.finditer(sentence))
     first = max((b.end() for b in breaks if b.end() <= start), default=0)
     last = min((b.start() for b in breaks if b.start() >= end), default=len(sentence))
@@ -99,7 +99,7 @@ def _findings(sentence: str) -> Iterator[Mention]:
 
 
 def _value(sentence: str, start: int, end: int) -> int | None:
-    """What a sentence says of its words from `start` to `end`; None where it states nothing of this film."""
+    """Return what a sentence says of its words from `start` to `end`; None if nothing of this image."""
     first, last = clause(sentence, start, end)
     before, after = sentence[first:start], sentence[end:last]
     if words.ASIDE_BEFORE.search(before) and not words.NOT_EXCLUDED_BEFORE.search(before):
@@ -112,7 +112,7 @@ def _value(sentence: str, start: int, end: int) -> int | None:
 
 
 def _reaches(cue: re.Pattern[str], after: str) -> bool:
-    """Whether a cue behind a finding speaks of it: no new statement begins in between."""
+    """Return whether a cue behind a finding refers to it: no new statement begins in between."""
     found = cue.search(after)
     return found is not None and not words.VERB.search(after[: found.start()])
 

@@ -60,7 +60,7 @@ def sides(text: str) -> dict[str, Side]:
 
 
 def _far(sentence: str, mention: labeler.Mention, word: re.Match[str]) -> tuple[bool, int]:
-    """How far a word of side is from a finding: first by whether another phrase lies between, then in characters."""
+    """Return the distance of a word of side from a finding: another phrase in between first, then characters."""
     between = sentence[min(mention.end, word.end()) : max(mention.start, word.start())]
     return bool(_NEXT.search(between)), len(between)
 

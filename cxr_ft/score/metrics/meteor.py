@@ -34,7 +34,7 @@ def meteor(references: Sequence[str], generated: Sequence[str]) -> list[float]:
 
 
 def signature() -> str:
-    """What the value depends on."""
+    """Return the settings and versions that the value depends on."""
     from importlib.metadata import version
 
     return (

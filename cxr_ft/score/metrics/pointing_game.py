@@ -77,7 +77,7 @@ def play(maps: npt.ArrayLike, boxes: Sequence[Sequence[Box]], subjects: npt.Arra
 
 
 def inside(points: Array, boxes: Sequence[Box], reach: float) -> npt.NDArray[np.bool_]:
-    """Which points [P, 2] lie in a box, or no further from one than `reach` in x and in y."""
+    """Return which points [P, 2] lie in a box, or no further from one than `reach` in x and in y."""
     found = np.zeros(len(points), bool)
     for left, top, right, bottom in boxes:
         low, high = np.array([left, top]) - reach, np.array([right, bottom]) + reach

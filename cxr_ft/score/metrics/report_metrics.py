@@ -38,7 +38,7 @@ def evaluate(
 def baselines(
     train: Sequence[str], references: Sequence[str], nearest: Sequence[int] | None = None, why: str = ""
 ) -> dict[str, Any]:
-    """What reports score that a model must beat, all taken from train.
+    """Return the scores of the baseline reports that a model must beat, all taken from train.
 
     Args:
         train: texts of train, M > 0 that are not blank.
@@ -65,7 +65,7 @@ def baselines(
 
 
 def probed(references: Sequence[str]) -> dict[str, Any]:
-    """What metrics say of references that were made wrong on purpose, see `probes`; the right texts are all 1.
+    """Return the metrics of references that were made wrong on purpose, see `probes`; right texts score 1.
 
     At most PROBED references are taken, evenly spread, and of them those that the probe changes ("changed").
     """

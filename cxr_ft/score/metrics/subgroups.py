@@ -1,4 +1,4 @@
-"""Whether a model judges some people worse than others: one value a group with its interval, over labels all can have.
+"""Compare a model's metrics between groups of people: one value a group, over labels all groups have.
 
 Shapes: N rows, L labels, R bootstrap replicates. Intervals resample whole subjects, see `statistics.intervals`.
 Groups of few subjects are counted, not judged.

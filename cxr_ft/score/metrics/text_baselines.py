@@ -31,7 +31,7 @@ KEPT = ("n", "accuracy", "macro", "micro", "undefined")
 
 @dataclass(frozen=True, kw_only=True)
 class TextBaselines:
-    """What was learnt from train.
+    """Baselines fitted on the texts of train.
 
     Args:
         prevalence: of each label in train [L], None where nothing is known of it.
@@ -151,7 +151,7 @@ def _scores(
 
 
 def by_rules(texts: Sequence[str], labels: Sequence[str]) -> Floats | None:
-    """What our rule-based labeler says of each text [M, L]: 1, 0, -1, or NaN for no mention.
+    """Return what the rule-based labeler says of each text [M, L]: 1, 0, -1, or NaN for no mention.
 
     None where it knows not all of the labels: it is a baseline for CheXpert's labels alone.
     """

@@ -141,8 +141,9 @@ def constant_text(train: tuple[str, ...]) -> str:
 
 
 def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Array:
-    """What BLEU needs of each pair: [N, 10] n-grams matched (4), generated (4), tokens generated, tokens of reference.
+    """Return the counts BLEU needs of each pair, [N, 10].
 
+    N-grams matched (4), generated (4), tokens generated, tokens of the reference.
     BLEU of any set of pairs follows from the sum of its rows, so that a bootstrap needs no second look at the text.
     """
     from sacrebleu.metrics import BLEU

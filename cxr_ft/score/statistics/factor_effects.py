@@ -1,4 +1,4 @@
-"""What each factor of a designed experiment does, and what pairs of them do beyond that.
+"""Estimate the effect of each factor of a designed experiment, and the interactions of pairs.
 
 Least squares on factors coded as deviations from their mean (Box, Hunter and Hunter, Statistics for Experimenters). The
 error is that between runs which differ in the seed alone; it says nothing about other test subjects. What the design

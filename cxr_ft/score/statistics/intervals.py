@@ -18,7 +18,7 @@ _BLOCK = 1 << 18
 
 
 def cluster_bootstrap(groups: npt.ArrayLike, n: int, seed: int) -> npt.NDArray[np.int32]:
-    """How often each row is drawn when whole groups are drawn with replacement: [n, N], equal within a group.
+    """Return how often each row is drawn if whole groups are drawn with replacement: [n, N], equal within a group.
 
     Args:
         groups: [N] the subject of each row.
@@ -108,7 +108,7 @@ def accuracy(truth: npt.ArrayLike, answer: npt.ArrayLike, weights: npt.ArrayLike
 
 
 def correct(truth: npt.ArrayLike, answer: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Array]:
-    """Which rows [N] have a truth, and which answers [..., N] equal it, 1 or 0."""
+    """Return which rows [N] have a truth, and which answers [..., N] equal it, 1 or 0."""
     truth, answer = np.asarray(truth), np.asarray(answer)
     # NaN alone differs from itself, whatever the type of the labels.
     known = np.asarray(truth == truth, bool)  # noqa: PLR0124

@@ -36,7 +36,7 @@ class McNemar(NamedTuple):
 def mcnemar(
     truth: npt.ArrayLike, first: npt.ArrayLike, second: npt.ArrayLike, subjects: npt.ArrayLike, level: float = 0.95
 ) -> McNemar:
-    """Whether two runs are right equally often.
+    """Test whether two runs are right equally often.
 
     Args:
         truth: [N], NaN for a row without a say; `first`, `second`: [N] the answers.

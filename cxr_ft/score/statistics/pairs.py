@@ -65,7 +65,7 @@ class Pair(NamedTuple):
 
     @property
     def covers(self) -> str:
-        """What the interval covers: "subjects and seeds", or "subjects" where a trained method has one seed."""
+        """Return what the interval covers: "subjects and seeds", or "subjects" if a trained method has one seed."""
         if self.spread is None:
             return "subjects"
         known = [fixed or runs > 1 for fixed, runs in zip(self.fixed, self.spread.runs, strict=True)]
@@ -193,7 +193,7 @@ class Margin(NamedTuple):
 
 
 def non_inferior(pair: Pair, margin: float) -> Margin:
-    """Whether the first method is worse than the second by less than `margin` (0.01: a point of AUROC).
+    """Decide whether the first method is worse than the second by less than `margin` (0.01: a point of AUROC).
 
     The one-sided level is half the error of the pair's interval (97.5 % for one of 95 %, as ICH E9 asks), so that the
     verdict can be read off the interval shown. The margin must be stated before the result is known.

@@ -1,4 +1,4 @@
-"""How many subjects, or seeds, would settle a pair that is open."""
+"""Compute how many subjects, or seeds, would settle an undecided pair."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _FEW_SEEDS = "one seed of a trained method: how much seeds differ is not known; 
 
 
 class Needed(NamedTuple):
-    """What would show the gap that was seen, were it the true one.
+    """The subjects and seeds that would show the observed gap, were it the true one.
 
     Args:
         subjects: test subjects, with the seeds at hand; None where no number would do, or it is not known.

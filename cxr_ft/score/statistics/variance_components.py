@@ -21,7 +21,7 @@ _NOTHING = 1e-20
 
 
 class VarianceComponents(NamedTuple):
-    """Where the variance of a difference comes from.
+    """The components of a difference's variance.
 
     Args:
         shared: from the subjects, the same whatever the number of seeds.

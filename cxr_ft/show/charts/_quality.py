@@ -16,15 +16,15 @@ from cxr_ft.show.runs import Run, names
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What quality is set against: the axis' label, its number in a result, and how that is written."""
+class CostAxis:
+    """The axis of a cost: its label, its number in a result, and how that is written."""
 
     label: str
     of: Callable[[Result], float | None]
     write: Callable[[float | None], str]
 
 
-def draw(cost: Cost, runs: Sequence[Run]) -> Figure:
+def draw(cost: CostAxis, runs: Sequence[Run]) -> Figure:
     """Draw the primary metric on test against what it cost, on a log axis; one point a run.
 
     The line is the front of the variants' means over seeds: nothing as cheap is better.

@@ -4,10 +4,10 @@ from functools import partial
 
 from cxr_ft.show import number_format
 from cxr_ft.show.charts import Chart
-from cxr_ft.show.charts._quality import Cost, draw
+from cxr_ft.show.charts._quality import CostAxis, draw
 from cxr_ft.show.runs import number
 
-COST = Cost(
+COST = CostAxis(
     "Trainable parameters", lambda result: number(result, "cost", "parameters", "trainable"), number_format.brief
 )
 
