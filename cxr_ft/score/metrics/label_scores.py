@@ -105,7 +105,7 @@ def _accuracy_by_row(truth: Mask, score: Floats, predicted: Mask, known: Mask) -
 
 def _exact_by_row(truth: Mask, score: Floats, predicted: Mask, known: Mask) -> tuple[Floats, Mask]:
     wrong = ((truth != predicted) & known).any(axis=1)
-    return (~wrong).astype(float), known.any(axis=1)
+    return np.where(wrong, 0.0, 1.0), np.asarray(known.any(axis=1))
 
 
 def _weighted_auroc(truth: Floats, score: Floats, predicted: Mask, weights: npt.NDArray[np.floating[Any]]) -> Floats:

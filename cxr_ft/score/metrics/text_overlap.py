@@ -185,6 +185,11 @@ def _signature() -> dict[str, str]:
     }
 
 
+_BLEU_SHOWN: dict[int, frozenset[registry.Place]] = {
+    1: frozenset(("csv", "card", "command", "baseline")),
+    ORDER: frozenset(("table", "csv", "card", "command", "baseline")),
+}
+
 METRICS = (
     *(
         Metric(
@@ -195,11 +200,7 @@ METRICS = (
             function=_bleu_family,
             level="corpus",
             primary=order == ORDER,
-            shown=frozenset(
-                {1: ("csv", "card", "command", "baseline"), ORDER: ("table", "csv", "card", "command", "baseline")}.get(
-                    order, ()
-                )
-            ),
+            shown=_BLEU_SHOWN.get(order, frozenset()),
             position=10 * order,
             requires=("sacrebleu",),
         )
