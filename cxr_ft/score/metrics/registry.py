@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from cxr_ft.errors import unknown
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 
 Output = Literal["scores", "text"]
