@@ -2,6 +2,7 @@
 # make test      every commit: lint, types, unit tests (several minutes on two cores)
 # make test-all  that and the slow tests
 # make test-gpu  the tests on CUDA; each is skipped, with the reason, where there is none
+# make docs      docs/commands, written from the code
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MPLBACKEND=agg
 # Two processes; --dist loadfile keeps a file's tests in one, since they share its slow fixtures (a trained run).
 PARALLEL := -n 2 --dist loadfile
 
-.PHONY: env demo test test-all test-gpu lint types unit clean
+.PHONY: env demo test test-all test-gpu lint types unit docs clean
 
 env: $(VENV)/done
 
@@ -44,6 +45,10 @@ test-all: lint types
 # -rs prints why a test was skipped: without CUDA all are, and that must not look like success.
 test-gpu: env
 	$(TEST_ENV) $(BIN)/python -m pytest -rs -m gpu
+
+# tests/test_docs.py fails where these pages differ from the code.
+docs: env
+	$(BIN)/python tools/make_docs.py
 
 clean:
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 taskset -c 1 python tools/bench_ablation.py [--subjects 40] [--seeds 3] [--epochs 5]
 
 Eight choices of decoder modules for LoRA by the seeds on the shipped `git-phantom-tiny`, each run from its start to its
-saved artefact, the two ways in turn in one process and with the same weights in the end, which is checked. The first
+saved model, the two ways in turn in one process and with the same weights in the end, which is checked. The first
 run that stores pays for the store.
 """
 

@@ -1,4 +1,4 @@
-"""Give a table of resumes the split that was published with it: at random, by rows, so that copies stand on both sides.
+"""Give a table of resumes the split that was published with it: at random, by rows, so that copies are in two splits.
 
     python tools/published_split.py UpdatedResumeDataSet.csv resumes_published.csv
     cxr-split resumes_published.csv --layout resumes --per-label 100 --official --out data_splits/resumes_published
