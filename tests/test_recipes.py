@@ -138,14 +138,14 @@ def test_what_is_no_tiny_form_is_refused(tmp_path, text, words):
 
 def test_tiny_needs_a_recipe(capsys):
     assert ablate_command.main(["--tiny", "--method", "lora", "--out", "unused"]) == 2
-    assert "--tiny is a form of a recipe" in capsys.readouterr().err
+    assert "--tiny needs the file of a recipe" in capsys.readouterr().err
 
 
 def test_tiny_takes_splits_that_are_given(monkeypatch, capsys):
     def refuse(wanted):
         raise AssertionError("splits were made")
 
-    monkeypatch.setattr(recipe, "made", refuse)
+    monkeypatch.setattr(recipe, "ensure_splits", refuse)
     assert (
         ablate_command.main([str(ROOT / "configs" / "imdb.yaml"), "--tiny", "--splits", "nowhere", "--out", "o"]) == 2
     )

@@ -1,1 +1,1 @@
-"""From an archive to split CSVs and batches. Knows no model; torch only in `batches`."""
+"""From an archive to split CSVs and batches. Knows no model; torch only in `dataset.split_dataset`."""

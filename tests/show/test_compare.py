@@ -169,7 +169,7 @@ def test_reports_have_intervals_of_corpus_bleu_and_their_baseline(tmp_path):
     rows = quality_table.quality(comparison).rows
     assert [row.kind for row in rows] == ["", "best", "baseline"]
     assert rows[2].cells[0].text == "one report for all"
-    constant = full.runs[0].result.metrics["test"]["floor"]
+    constant = full.runs[0].result.metrics["test"]["constant_baseline"]
     assert rows[2].cells[1].text == number_format.decimal(constant["bleu_4"])
     assert all(len(row.cells) == len(quality_table.quality(comparison).head) for row in rows)
 
@@ -324,7 +324,7 @@ def test_a_model_of_texts_is_shown_with_its_baselines(tmp_path):
     run = classify_run(tmp_path / "lora", "lora")
     result = results.read(run)
     found = {"macro": {"auroc": 0.999, "f1": 0.7, "precision": 0.6, "recall": 0.8}, "accuracy": 0.75}
-    test = {**result.metrics["test"], "floors": {"tfidf_logreg": found}}
+    test = {**result.metrics["test"], "baselines": {"tfidf_logreg": found}}
     results.write(run, result.replace(metrics={**result.metrics, "test": test}))
     (comparison,) = compared(run)
     (row,) = [row for row in quality_table.quality(comparison).rows if row.kind == "baseline"]

@@ -67,7 +67,7 @@ def test_a_metric_of_scores_is_recorded_and_shown_everywhere(plugin, tmp_path):
     (comparison,) = compare(good)
     table = quality_table.quality(comparison)
     assert table.rows[0].cells[table.head.index("Specificity")].key == pytest.approx(value)
-    (row,) = csv.DictReader(io.StringIO(run_table.as_csv(good)))
+    (row,) = csv.DictReader(io.StringIO(run_table.runs_csv(good)))
     assert float(row["test macro specificity"]) == pytest.approx(value)
     group = test["subgroups"]["sex"]["groups"]["F"]["specificity"]
     assert group["low"] < group["value"] < group["high"]

@@ -89,8 +89,10 @@ class Text:
     def __init__(self, base: Base, config: WritingConfig) -> None:
         self.base, self.config = writer_of(base, "the task is to write"), config
         set_length(base, config)
+        #: Token ids that each text begins with; without a tokenizer (on the meta device) they are not known.
+        self.prompt: list[int] = []
         tokenizer = self.base.tokenizer
-        if tokenizer is None:  # on the meta device
+        if tokenizer is None:
             return
         self.prompt = [self.base.start, *tokenizer(config.prompt, add_special_tokens=False).input_ids]
         #: Number of context tokens that fit between prompt and report.

@@ -79,7 +79,7 @@ def test_whatever_decodes_is_part_of_the_decoder():
         "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('cxr_ft.data.')), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    here = Path(image_decode.__file__).parent
+    here = Path(image_decode.__file__).parents[1]
     counted = {str(file) for pattern in image_decode.DECODER for file in here.glob(pattern)}
     imported = set(done.stdout.split())
     assert len(imported) > 3

@@ -44,4 +44,4 @@ def test_the_code_makes_the_vector_that_the_head_reads(name, pool):
 def test_the_card_has_the_line_of_the_pool_that_was_trained(name, pool, way):
     base = BASES[name]()
     parts = SimpleNamespace(base=base, head=SimpleNamespace(output="scores", pool=pool))
-    assert f"    state = {base.code[pool]}" in model_card._answer(parts, way)
+    assert f"    state = {base.code[pool]}" in model_card._outputs(parts, way)

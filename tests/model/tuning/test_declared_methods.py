@@ -6,6 +6,7 @@ from tuning_parts import built
 from cxr_ft import plugins
 from cxr_ft.model import methods
 from cxr_ft.run.record import saved_model
+from cxr_ft.run.record.saved_labels import SavedLabels
 
 METHODS = plugins.choices(plugins.TUNING)
 
@@ -22,5 +23,5 @@ def test_a_method_is_merged_or_says_why_not(name):
 def test_what_is_saved_is_a_peft_folder_exactly_where_the_method_says_so(name, tmp_path):
     options = {"oft": {"block": 16}, "qlora": {"targets": "q,proj"}}.get(name, {})
     head = "report" if methods.load(name).needs_text else "classify"
-    saved_model.save(tmp_path, built(name, head=head, **options), {})
+    saved_model.save(tmp_path, built(name, head=head, **options), SavedLabels(labels=(), multi_label=True))
     assert (tmp_path / "model" / "adapter_config.json").exists() == methods.load(name).peft_folder

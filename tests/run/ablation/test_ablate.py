@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from cxr_ft import config
+from cxr_ft.data.dicom import DicomError
 from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
@@ -11,6 +12,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run.ablation import ablate, grid
 from cxr_ft.run.evaluation import external_validation
+from cxr_ft.run.evaluation.predictor import Predictor
 from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.record import results
 from cxr_ft.run.training import train
@@ -201,13 +203,15 @@ def test_single_images_score_as_in_the_predictions(place, finished):
     row = table[(table["split"] == "test") & (table["label"] == "opaque")].iloc[0]
     root = place / "classes"
     (file,) = root.glob(f"{row['dicom_id']}.png")
-    ((_, answer),) = external_validation.predict(finished, [file])
-    assert answer["scores"]["opaque"] == pytest.approx(row["score"], abs=1e-4)
-    assert answer["positive"] == [max(answer["scores"], key=answer["scores"].get)]
+    answer = Predictor(finished).predict(file)
+    assert answer.scores["opaque"] == pytest.approx(row["score"], abs=1e-4)
+    assert answer.positive == (max(answer.scores, key=answer.scores.get),)
 
 
 def test_an_unreadable_image_is_refused_and_the_next_is_answered(place, finished, tmp_path):
     (tmp_path / "no.png").write_text("no image")
     good = next((place / "classes").rglob("*.png"))
-    (_, first), (_, second) = external_validation.predict(finished, [tmp_path / "no.png", good])
-    assert "refused" in first and "scores" in second
+    predictor = Predictor(finished)
+    with pytest.raises(DicomError):
+        predictor.predict(tmp_path / "no.png")
+    assert predictor.predict(good).scores
