@@ -10,14 +10,31 @@ import pkgutil
 from functools import cache
 from types import ModuleType
 
-from cxr_ft.errors import unknown
+from cxr_ft.errors import UsageError, unknown
 
 LAYOUTS = "cxr_ft.data.layouts"
 BASES = "cxr_ft.model.bases"
 HEADS = "cxr_ft.model.heads"
 TUNING = "cxr_ft.model.tuning"
 TRACKERS = "cxr_ft.run.trackers"
-_KINDS = {LAYOUTS: "layout", BASES: "base", HEADS: "task", TUNING: "method", TRACKERS: "tracker"}
+CHARTS = "cxr_ft.show.charts"
+_KINDS = {
+    LAYOUTS: "layout",
+    BASES: "base",
+    HEADS: "task",
+    TUNING: "method",
+    TRACKERS: "tracker",
+    CHARTS: "chart",
+}
+#: What a file of each kind declares at least; CONTRIBUTING.md says what each name means.
+_REQUIRED = {
+    LAYOUTS: ("CARD", "records", "demo"),
+    BASES: ("MODEL_TYPES", "PUBLISHED", "load", "restore", "tiny"),
+    HEADS: ("Config", "OUTPUT", "attach"),
+    TUNING: ("Config", "TRAINS", "apply"),
+    TRACKERS: ("begin",),
+    CHARTS: ("CHART",),
+}
 
 
 @cache
@@ -34,8 +51,14 @@ def load(package: str, name: str) -> ModuleType:
     """Import and return the plug-in `name`.
 
     Raises:
-        UsageError: for an unknown name, with the known ones.
+        UsageError: for an unknown name, with the known ones; for a file that does not declare what its kind needs.
     """
+    kind = _KINDS.get(package, "plug-in")
     if name not in choices(package):
-        raise unknown(_KINDS.get(package, "plug-in"), name, choices(package))
-    return importlib.import_module(f"{package}.{name}")
+        raise unknown(kind, name, choices(package))
+    module = importlib.import_module(f"{package}.{name}")
+    if missing := [needed for needed in _REQUIRED.get(package, ()) if not hasattr(module, needed)]:
+        raise UsageError(
+            f"{module.__file__} declares no {', '.join(missing)}, which a {kind} needs; see CONTRIBUTING.md"
+        )
+    return module

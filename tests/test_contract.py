@@ -141,9 +141,9 @@ def test_trains_exactly_what_it_declares(base, head, method):
     batch = batch_of(parts)
     chosen = trainable(parts.model)
     if not saved_model.trains(method):
-        assert not chosen
+        assert not chosen, f"{method}: TRAINS is False, and yet {sorted(chosen)[:3]} require gradients"
         return
-    assert chosen
+    assert chosen, f"{method}: apply() left nothing to train; set requires_grad on what it trains, or TRAINS = False"
     before = {name: p.detach().clone() for name, p in parts.model.named_parameters()}
     loss, count = parts.head.loss(parts.model, batch)
     (loss / count).backward()

@@ -11,4 +11,4 @@ def test_the_commands_pages_are_up_to_date():
     make_docs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_docs)
     there = {file.name: file.read_text() for file in (ROOT / "docs" / "commands").glob("*.md")}
-    assert there == make_docs.pages(), "run python tools/make_docs.py"
+    assert there == make_docs.pages(), "docs/commands is not what the code says: run make docs, and commit it"

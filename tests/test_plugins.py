@@ -28,6 +28,20 @@ def test_one_more_file_is_one_more_choice(package, known, tmp_path, monkeypatch)
         plugins.choices.cache_clear()
 
 
+@pytest.mark.parametrize("package", [*KINDS, plugins.TRACKERS, plugins.CHARTS])
+def test_a_file_that_declares_too_little_is_one_line(package, tmp_path, monkeypatch):
+    (tmp_path / "half.py").write_text('"""Nothing yet."""\n')
+    parent = importlib.import_module(package)
+    monkeypatch.setattr(parent, "__path__", [*parent.__path__, str(tmp_path)])
+    monkeypatch.setattr(parent.__spec__, "submodule_search_locations", parent.__path__)
+    plugins.choices.cache_clear()
+    try:
+        with pytest.raises(UsageError, match=r"half\.py declares no .*CONTRIBUTING\.md"):
+            plugins.load(package, "half")
+    finally:
+        plugins.choices.cache_clear()
+
+
 @pytest.mark.parametrize("package", KINDS)
 def test_an_unknown_name_lists_the_known(package):
     with pytest.raises(UsageError, match="choose from: "):

@@ -34,5 +34,5 @@ class Chart:
 
 def all_charts() -> dict[str, Chart]:
     """Return the charts by name, which is also that of their files, in the page's order."""
-    found: dict[str, Any] = {name: plugins.load(__name__, name).CHART for name in plugins.choices(__name__)}
+    found: dict[str, Any] = {name: plugins.load(plugins.CHARTS, name).CHART for name in plugins.choices(plugins.CHARTS)}
     return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))
