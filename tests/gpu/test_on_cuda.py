@@ -1,7 +1,6 @@
 """Train on CUDA through `train.fit`, verify in a fresh process, and compare the losses with those on the CPU.
 
-Not yet run: no machine of this project has had a GPU so far. The tolerances are what fp32 should give, and what the
-first run on a GPU has to confirm.
+Not yet run: written on a machine without a GPU. The tolerances are estimates, which a first run on a GPU must confirm.
 """
 
 import math
