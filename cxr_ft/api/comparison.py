@@ -89,10 +89,10 @@ def compare(runs: "Ablation | Run | StrPath | Sequence[Run | StrPath]", margin: 
     Example:
         >>> import cxr_ft, tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> splits = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=folder + "/splits")
-        >>> run = cxr_ft.train(splits, "git-tiny-random", method="zero_shot", out=folder + "/runs/a")
+        >>> splits = cxr_ft.split("phantom:subjects=40,size=64", per_label=6, out=folder + "/splits")
+        >>> run = cxr_ft.train(splits, "git-tiny-random", method="lora", epochs=1, out=folder + "/a")
         >>> cxr_ft.compare([run]).to_frame()["name"].tolist()
-        ['zero_shot']
+        ['lora q,v r8']
     """
     from cxr_ft.run.record import results
     from cxr_ft.show.compare import compare as compared

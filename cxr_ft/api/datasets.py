@@ -122,7 +122,7 @@ def load_splits(folder: StrPath, *, tiny: bool = False) -> Splits:
         >>> import cxr_ft
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> _ = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=folder)
+        >>> _ = cxr_ft.split("phantom:subjects=40,size=64", per_label=6, out=folder)
         >>> rows = cxr_ft.load_splits(folder).dataset("val", image_size=32)
         >>> tuple(rows.collate([rows[0], rows[1]])["image"].shape)
         (2, 32, 32)
@@ -169,7 +169,7 @@ def split(
 
     Example:
         >>> import cxr_ft, tempfile
-        >>> splits = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=tempfile.mkdtemp())
+        >>> splits = cxr_ft.split("phantom:subjects=40,size=64", per_label=6, out=tempfile.mkdtemp())
         >>> sorted(splits.tables)
         ['test', 'test_natural', 'train', 'val']
     """

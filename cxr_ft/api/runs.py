@@ -111,8 +111,8 @@ def load_run(folder: StrPath) -> Run:
         >>> import cxr_ft
         >>> import numpy as np, tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> splits = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=folder + "/splits")
-        >>> _ = cxr_ft.train(splits, "git-tiny-random", method="zero_shot", out=folder + "/run")
+        >>> splits = cxr_ft.split("phantom:subjects=40,size=64", per_label=6, out=folder + "/splits")
+        >>> _ = cxr_ft.train(splits, "git-tiny-random", method="lora", targets="q,v", epochs=1, out=folder + "/run")
         >>> run = cxr_ft.load_run(folder + "/run")
         >>> len(run.predict(np.zeros((128, 128), np.uint8)).scores)
         14
@@ -153,7 +153,7 @@ def train(
     Example:
         >>> import cxr_ft, tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> splits = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=folder + "/splits")
+        >>> splits = cxr_ft.split("phantom:subjects=40,size=64", per_label=6, out=folder + "/splits")
         >>> run = cxr_ft.train(splits, "git-tiny-random", method="lora", targets="q,v", epochs=1, out=folder + "/run")
         >>> run.result.status
         'success'
@@ -220,11 +220,11 @@ def ablate(
     Example:
         >>> import cxr_ft, tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> splits = cxr_ft.split("phantom:subjects=60,size=64", per_label=8, out=folder + "/splits")
-        >>> grid = {"method": ["zero_shot", "lora"]}
+        >>> splits = cxr_ft.split("phantom:subjects=40,size=64", per_label=6, out=folder + "/splits")
+        >>> grid = {"method": ["last_layers", "lora"]}
         >>> done = cxr_ft.ablate(out=folder + "/runs", splits=splits, grid=grid, model="git-tiny-random", epochs=1)
         >>> sorted(done.to_frame()["method"])
-        ['lora', 'zero_shot']
+        ['last_layers', 'lora']
     """
     from cxr_ft.data.splits import write
     from cxr_ft.run.ablation import ablate as ablation

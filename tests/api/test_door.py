@@ -25,7 +25,13 @@ def test_it_offers_its_functions_and_loads_nothing_for_that():
         _ = cxr_ft.fit
 
 
-@pytest.mark.parametrize("name", cxr_ft.__all__)
+#: Examples that train and verify runs: half a minute each, so they run in `make test-all`.
+SLOW = ("ablate", "compare", "load_run")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in cxr_ft.__all__]
+)
 def test_an_example_runs_as_it_stands(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
