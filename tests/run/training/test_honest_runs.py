@@ -88,7 +88,7 @@ def test_reports_are_held_against_their_own_reference(trained):
 def test_the_constant_report_is_chosen_on_train(trained):
     tables = manifest.read(trained / "splits").tables
     metrics = results.read(trained / "report").metrics
-    labels = saved_model.labels(trained / "report")["labels"]
+    labels = saved_model.labels(trained / "report").labels
     for side in ("val", "test", "test_natural"):
         train_texts, texts = tables["train"]["findings"].tolist(), tables[side]["findings"].tolist()
         assert metrics[side]["constant_baseline"] == text_overlap.constant_baseline(train_texts, texts, labels)
@@ -106,7 +106,7 @@ def test_thresholds_are_those_of_val_and_of_no_other_side(trained):
         )
         return best_thresholds(truth.to_numpy(), score.to_numpy())
 
-    assert saved["thresholds"] == chosen("val")
+    assert saved.thresholds == chosen("val")
     # Without this the test could not fail.
     assert chosen("test") != chosen("val")
 
