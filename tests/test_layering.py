@@ -10,17 +10,18 @@ import pytest
 import cxr_ft
 
 PACKAGE = Path(cxr_ft.__file__).parent
-GROUND = {"errors", "files", "plugins", "config", "progress"}
+GROUND = {"errors", "json_values", "files", "plugins", "config", "progress"}
 #: What each part may import of the package, besides itself.
 MAY = {
     "errors": set(),
-    "files": {"errors"},
-    "plugins": {"errors"},
+    "json_values": set(),
+    "files": {"errors", "json_values"},
+    "plugins": {"errors", "json_values"},
     "progress": set(),
-    "config": {"errors", "plugins"},
+    "config": {"errors", "json_values", "plugins"},
     "data": GROUND,
     "model": GROUND,
-    "score": {"errors"},
+    "score": {"errors", "json_values"},
     "run": GROUND | {"data", "model", "score"},
     "show": GROUND | {"score", "run.record"},
     "cli": GROUND | {"data", "model", "score", "run", "show"},
