@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft import plugins
 from cxr_ft.config import PluginConfig
@@ -14,6 +14,7 @@ from cxr_ft.model import methods
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
     from cxr_ft.config import RunConfig
     from cxr_ft.model.protocols import Base, Head, MultiView
@@ -113,7 +114,7 @@ def _checkpoint(parts: ModelParts) -> None:
     Raises:
         UsageError: if the model does not support it.
     """
-    model: Any = parts.model
+    model: PreTrainedModel = parts.model
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise UsageError(
             f"train.gradient_checkpointing: {parts.base.name} ({parts.base.family}) cannot; leave it false and use "

@@ -5,8 +5,7 @@ A method's file declares what it needs (see `cxr_ft.model.protocols.Tuning`); th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cxr_ft import plugins
 
@@ -50,7 +49,7 @@ class Method:
     peft_folder: bool
     merge: "Callable[[nn.Module], nn.Module] | None"
     merge_obstacle: str
-    save: "Callable[[nn.Module, Path, Any, tuple[str, ...]], None] | None"
+    save: "Callable[..., None] | None"
     reload: "Callable[..., nn.Module] | None"
     callback: "Callable[[nn.Module, int], StepCallback] | None"
 
@@ -61,7 +60,7 @@ def load(name: str) -> Method:
     Raises:
         UsageError: for an unknown name, with the known ones.
     """
-    module: Any = plugins.load(plugins.TUNING, name)
+    module = plugins.load(plugins.TUNING, name)
     merge = getattr(module, "merge", None)
     return Method(
         name=name,

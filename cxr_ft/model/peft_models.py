@@ -1,8 +1,9 @@
 """Recognise a model in PEFT's wrapper, and return the model inside."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
     from torch import nn
 
 
@@ -13,12 +14,12 @@ def is_peft(model: "nn.Module") -> bool:
 
 def unwrapped(model: "nn.Module") -> "nn.Module":
     """Return the model inside PEFT's wrapper, adapters included; return any other model unchanged."""
-    wrapped: Any = model
+    wrapped: PeftModel = model
     inner: nn.Module = wrapped.get_base_model() if is_peft(model) else model
     return inner
 
 
 def learns_prompts(model: "nn.Module") -> bool:
     """Return True if PEFT adds learnt tokens in front of the text (prompt and prefix tuning)."""
-    configs: dict[str, Any] = getattr(model, "peft_config", {})
+    configs: dict[str, PeftConfig] = getattr(model, "peft_config", {})
     return any(config.is_prompt_learning for config in configs.values())

@@ -7,16 +7,17 @@ of the vocabulary, D hidden width, L labels, K sentences.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, TypeGuard, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, TypeGuard, Unpack
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
 
 #: Tensors of some rows by name.
-Batch = dict[str, Any]
+Batch: TypeAlias = "dict[str, Tensor]"
 #: Tower -> role -> pattern of full module names.
 Roles = Mapping[str, Mapping[str, str]]
 #: Name of the images in a batch; the output of a `FrozenPrefix` stands in a batch in place of it.
@@ -197,7 +198,7 @@ class Writer(Base, Protocol):
     """A base that generates text: needed by a report head and by zero_shot."""
 
     #: Of transformers; None on the meta device.
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     #: Ids of the token that a generated text begins with, and of the one that ends it; -1 on the meta device.
     start: int
     end: int

@@ -2,14 +2,27 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
+from cxr_ft.json_values import JsonObject
 from cxr_ft.model.assembly import SEED_KEY
 from cxr_ft.model.protocols import Example, Roles
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+    #: Class of transformers that reads weights.
+    AutoClass = type[AutoModel] | type[AutoModelForCausalLM]
+    #: Function that makes a model with random weights from a configuration.
+    Make = Callable[[PretrainedConfig], PreTrainedModel]
 
 #: Tokens of a text that are read by default, or as many as the model has positions for.
 LONGEST = 512
@@ -38,8 +51,15 @@ class TextBase:
     reads_text = True
     writes_text = reads_views = has_processor = has_frozen_prefix = False
 
-    def __init__(self, lm: Any, tokenizer: Any, name: str, roles: Mapping[str, tuple[str, Mapping[str, str]]]) -> None:
-        self.lm, self.tokenizer, self.name = lm, tokenizer, name
+    def __init__(
+        self,
+        lm: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase | None",
+        name: str,
+        roles: Mapping[str, tuple[str, Mapping[str, str]]],
+    ) -> None:
+        self.lm, self.name = lm, name
+        self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.block, parts = roles[lm.config.model_type]
         self.targets: Roles = {"text": {role: self.block + r"\." + part for role, part in parts.items()}}
         self._cut, self._left = min(self.longest, LONGEST), 0
@@ -92,7 +112,7 @@ class TextBase:
 
         return [name for name, _ in model.named_modules() if re.fullmatch(self.block, name)]
 
-    def save(self, folder: Path, model: Any) -> None:
+    def save(self, folder: Path, model: "PreTrainedModel | None") -> None:
         """Write a transformers folder: the tokenizer, and the model if there is one."""
         self.tokenizer.save_pretrained(folder)
         if model is not None:
@@ -113,8 +133,8 @@ def pairs(examples: Sequence[Example]) -> list[str] | None:
 
 
 def load(
-    name: str, published: Mapping[str, Mapping[str, Any]], kind: type, make: Callable[[Any], Any], *, weights: bool
-) -> tuple[Any, Any]:
+    name: str, published: Mapping[str, JsonObject], kind: "AutoClass", make: "Make", *, weights: bool
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase | None]":
     """Return model and tokenizer by shipped name, folder or hub name; without `weights` a meta model and None.
 
     Args:
@@ -152,7 +172,7 @@ def load(
         ) from error
 
 
-def _pretrained(kind: Any, where: str, name: str) -> Any:
+def _pretrained(kind: "AutoClass", where: str, name: str) -> "PreTrainedModel":
     import torch
 
     model, report = kind.from_pretrained(
@@ -166,14 +186,14 @@ def _pretrained(kind: Any, where: str, name: str) -> Any:
     return model
 
 
-def tokenizer_of(where: str | Path) -> Any:
+def tokenizer_of(where: str | Path) -> "PreTrainedTokenizerBase":
     """Return the tokenizer of a folder or hub name."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
 
 
-def drawn(make: Callable[[Any], Any], config: Any, seed: int = 0) -> Any:
+def drawn(make: "Make", config: "PretrainedConfig", seed: int = 0) -> "PreTrainedModel":
     """Return a model with random weights that depend on `seed` alone; the caller's random state is unchanged."""
     import torch
 
@@ -182,7 +202,7 @@ def drawn(make: Callable[[Any], Any], config: Any, seed: int = 0) -> Any:
         return make(config).eval()
 
 
-def start_and_end(tokenizer: Any) -> tuple[int, int]:
+def start_and_end(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
     """Return ids of the token between input text and generated text, and of the one that ends a text.
 
     The first is a line break, or the token that begins a text if the vocabulary has no line break.
@@ -198,3 +218,11 @@ def start_and_end(tokenizer: Any) -> tuple[int, int]:
     if line and line[-1] != tokenizer.unk_token_id:
         return int(line[-1]), int(end)
     return int(end if begin is None else begin), int(end)
+
+
+def prompt_rows(prompt: Sequence[int] | Sequence[Sequence[int]], rows: int) -> list[list[int]]:
+    """Return a list of token ids for each of `rows` rows, from one that all rows share or a list for each row."""
+    shared = [token for token in prompt if isinstance(token, int)]
+    if shared:
+        return [shared] * rows
+    return [list(tokens) for tokens in prompt if not isinstance(tokens, int)]

@@ -12,8 +12,9 @@ Upstream: transformers/models/{gpt2,llama,mistral,qwen2}.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
+from cxr_ft.json_values import JsonObject
 from cxr_ft.model.bases import _text
 from cxr_ft.model.bases._trim import trimmed
 from cxr_ft.model.peft_models import learns_prompts, unwrapped
@@ -21,6 +22,7 @@ from cxr_ft.model.protocols import Batch, CardCode, Example, SearchOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _LLAMA = (
     r"(?:model\.)?layers\.(\d+)",
@@ -42,7 +44,7 @@ _GPT2 = (
 ROLES = {"gpt2": _GPT2, "llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA}
 MODEL_TYPES = tuple(ROLES)
 _GPT2_SMALL = {"model_type": "gpt2"}
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED: dict[str, JsonObject] = {
     "openai-community/gpt2": _GPT2_SMALL,
     "gpt2": _GPT2_SMALL,
     "meta-llama/Llama-2-7b-hf": {"model_type": "llama", "max_position_embeddings": 4096},
@@ -73,7 +75,7 @@ class CausalLm(_text.TextBase):
     family = "causal_lm"
     writes_text = True
 
-    def __init__(self, lm: Any, tokenizer: Any, name: str) -> None:
+    def __init__(self, lm: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", name: str) -> None:
         from transformers import GenerationConfig
 
         super().__init__(lm, tokenizer, name, ROLES)
@@ -128,13 +130,13 @@ class CausalLm(_text.TextBase):
         lengths = torch.tensor([len(row) for row in rows])
         return {"given_ids": ids, "given_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
 
-    def pooled(self, model: Any, batch: Batch, pool: str = "last") -> "Tensor":
+    def pooled(self, model: "nn.Module", batch: Batch, pool: str = "last") -> "Tensor":
         """Return [B, D]: the state of the input text's last token, or the mean over all of it."""
         mask = batch["given_mask"]
         states = _states(model, batch["given_ids"], mask)
         return _text.mean(states, mask) if pool == "mean" else _at_last(states, mask)
 
-    def logits(self, model: Any, batch: Batch, at: "Tensor | None" = None) -> "Tensor":
+    def logits(self, model: "nn.Module", batch: Batch, at: "Tensor | None" = None) -> "Tensor":
         """Return next-token logits at the positions of input_ids [B, T, W]; with `at`, bool [B, T], there: [N, W]."""
         if at is not None:
             return _read(model, batch, at)[0]
@@ -145,14 +147,14 @@ class CausalLm(_text.TextBase):
         logits = _read(model, padded, everywhere)[0]
         return logits.view(*everywhere.shape, -1)
 
-    def logits_and_pooled(self, model: Any, batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
+    def logits_and_pooled(self, model: "nn.Module", batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
         """Return `logits` at `at` [N, W], and the state [B, D] of the input text's last token, from one pass."""
         logits, states = _read(model, batch, at)
         return logits, _at_last(states, batch["given_mask"])
 
     def generate(
         self,
-        model: Any,
+        model: "nn.Module",
         batch: Batch,
         prompt: Sequence[int] | Sequence[Sequence[int]],
         max_new_tokens: int,
@@ -164,20 +166,19 @@ class CausalLm(_text.TextBase):
             prompt: token ids, the same for all rows; or a list for each row.
             search: beams, temperature, top_k, top_p, length_penalty; greedy by default.
         """
-        first: Any = prompt[0]
-        prompts: Any = [prompt] * len(batch["given_ids"]) if isinstance(first, int) else prompt
+        prompts = _text.prompt_rows(prompt, len(batch["given_ids"]))
         pad = self.tokenizer.pad_token_id
         options = {"max_new_tokens": max_new_tokens, "eos_token_id": self.end, "pad_token_id": pad}
         rows = _generate(model, batch, prompts, options, search)
         texts: list[str] = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return texts
 
-    def likelihood(self, model: Any, batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
+    def likelihood(self, model: "nn.Module", batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
         """Return the log-probability of each sentence after input text and start token, [B, K]."""
         return _likelihood(model, batch, self.start, sentences)
 
 
-def _states(model: Any, ids: "Tensor", mask: "Tensor") -> "Tensor":
+def _states(model: "nn.Module", ids: "Tensor", mask: "Tensor") -> "Tensor":
     """Return the last states of tokens [B, T], [B, T, D], without those of learnt tokens, which come first."""
     out: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     return out[:, -ids.shape[1] :]
@@ -189,7 +190,7 @@ def _at_last(states: "Tensor", mask: "Tensor") -> "Tensor":
     return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
 
 
-def _read(model: Any, batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
+def _read(model: "nn.Module", batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
     """Return logits [N, W] at the positions `at` [B, T] of input_ids, and states [B, M, D] of the joined rows."""
     import torch
 
@@ -199,7 +200,7 @@ def _read(model: Any, batch: Batch, at: "Tensor") -> tuple["Tensor", "Tensor"]:
         out = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
         length = ids.shape[1]
         return out.logits[:, -length:][needed], out.hidden_states[-1][:, -length:]
-    lm: Any = unwrapped(model)
+    lm: PreTrainedModel = unwrapped(model)
     # Call the model inside PEFT's wrapper, with its adapters, up to its states: the vocabulary projection is large, and
     # few positions need it.
     states = lm.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
@@ -217,7 +218,11 @@ def _joined(batch: Batch) -> tuple["Tensor", "Tensor", "Tensor"]:
 
 
 def _generate(
-    model: Any, batch: Batch, prompts: Sequence[Sequence[int]], options: Mapping[str, int], search: SearchOptions
+    model: "PreTrainedModel",
+    batch: Batch,
+    prompts: Sequence[Sequence[int]],
+    options: Mapping[str, int],
+    search: SearchOptions,
 ) -> list["Tensor"]:
     """Return the new token ids of each row after its input text and prompt."""
     import torch
@@ -260,7 +265,7 @@ def _search_options(search: SearchOptions) -> dict[str, int | float]:
     return options
 
 
-def _likelihood(model: Any, batch: Batch, start: int, sentences: Sequence[Sequence[int]]) -> "Tensor":
+def _likelihood(model: "nn.Module", batch: Batch, start: int, sentences: Sequence[Sequence[int]]) -> "Tensor":
     """Return the log-probability of each sentence after input text and `start`, [B, K]; keys and values are shared."""
     import torch
     from transformers import DynamicCache
@@ -268,7 +273,7 @@ def _likelihood(model: Any, batch: Batch, start: int, sentences: Sequence[Sequen
     ids, mask = batch["given_ids"], batch["given_mask"]
     # Not the model's own cache: a sliding-window one could not go back for the next sentence.
     cache = DynamicCache()
-    lm: Any = unwrapped(model)
+    lm: PreTrainedModel = unwrapped(model)
     lm.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
     scores = []
     for sentence in sentences:
@@ -322,7 +327,7 @@ def tiny() -> CausalLm:
     return CausalLm(_text.drawn(_made, config), _text.tokenizer_of(folder), "causal_lm-tiny-test")
 
 
-def _made(config: Any) -> Any:
+def _made(config: "PretrainedConfig") -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_config(config)

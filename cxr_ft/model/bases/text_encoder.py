@@ -8,14 +8,16 @@ Upstream: transformers/models/{bert,roberta,distilbert}.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cxr_ft.json_values import JsonObject
 from cxr_ft.model.bases import _text
 from cxr_ft.model.bases._trim import trimmed
 from cxr_ft.model.protocols import Batch, CardCode, Example
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _BERT = (
     r"encoder\.layer\.(\d+)",
@@ -51,7 +53,7 @@ _ROBERTA_BASE = {
 }
 _DISTILBERT_BASE = {"model_type": "distilbert"}
 _MINILM = {"model_type": "bert", "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED: dict[str, JsonObject] = {
     "google-bert/bert-base-uncased": _BERT_BASE,
     "bert-base-uncased": _BERT_BASE,
     "FacebookAI/roberta-base": _ROBERTA_BASE,
@@ -67,7 +69,7 @@ class TextEncoder(_text.TextBase):
 
     family = "text_encoder"
 
-    def __init__(self, lm: Any, tokenizer: Any, name: str) -> None:
+    def __init__(self, lm: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None", name: str) -> None:
         super().__init__(lm, tokenizer, name, ROLES)
         if getattr(lm, "pooler", None) is not None:
             lm.pooler = None  # a head of BERT's own, which ours does not read
@@ -109,7 +111,7 @@ class TextEncoder(_text.TextBase):
         )
         return dict(tokens)
 
-    def pooled(self, model: Any, batch: Batch, pool: str = "cls") -> "Tensor":
+    def pooled(self, model: "nn.Module", batch: Batch, pool: str = "cls") -> "Tensor":
         """Return [B, D]: the state of the first token, or the mean over all tokens but padding."""
         names = ("input_ids", "attention_mask", "token_type_ids")
         states = model(**{name: batch[name] for name in names if name in batch}).last_hidden_state
@@ -150,7 +152,7 @@ def tiny() -> TextEncoder:
     return TextEncoder(_text.drawn(_made, config), _text.tokenizer_of(folder), "text_encoder-tiny-test")
 
 
-def _made(config: Any) -> Any:
+def _made(config: "PretrainedConfig") -> "PreTrainedModel":
     from transformers import AutoModel
 
     return AutoModel.from_config(config)

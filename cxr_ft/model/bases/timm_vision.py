@@ -10,7 +10,7 @@ Upstream: timm (Wightman), and transformers/models/timm_wrapper.
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.protocols import PIXELS, Batch, CardCode, Example, FrozenPrefix, Roles
 
 if TYPE_CHECKING:
+    from timm.models import VisionTransformer
     from torch import Tensor, nn
+    from transformers import TimmWrapperConfig, TimmWrapperModel
 
 MODEL_TYPES = ("timm_wrapper",)
 #: Published weights, and the same shapes with weights drawn from a fixed seed, for a baseline without a network.
@@ -32,7 +34,7 @@ _SHAPES = {
     "convnext_tiny": "fb_in22k_ft_in1k",
 }
 RANDOM = "-random"
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED: dict[str, dict[str, str]] = {
     **{f"timm/{shape}.{tag}": {"architecture": shape} for shape, tag in _SHAPES.items()},
     **{f"{shape}{RANDOM}": {"architecture": shape} for shape in _SHAPES},
 }
@@ -70,7 +72,7 @@ class TimmVision:
     has_processor = has_frozen_prefix = True
     longest = 0
 
-    def __init__(self, model: Any, name: str) -> None:
+    def __init__(self, model: "TimmWrapperModel", name: str) -> None:
         self.lm, self.name = model, name
         _keep_statistics(model)
         pretrained = getattr(model.config, "pretrained_cfg", None) or model.timm_model.pretrained_cfg
@@ -172,7 +174,7 @@ class TimmVision:
         end = _START + r"(?:(?:stages\.\d+\.)?blocks\.\d+|features\.denseblock\d+\.denselayer\d+)"
         return [name for name, _ in model.named_modules() if re.fullmatch(end, name.removeprefix("base_model.model."))]
 
-    def save(self, folder: Path, model: Any) -> None:
+    def save(self, folder: Path, model: "TimmWrapperModel | None") -> None:
         """Write a transformers folder: config.json, with mean and deviation, and the model if there is one."""
         (self.lm.config if model is None else model).save_pretrained(folder)
 
@@ -192,7 +194,7 @@ def load(name: str, weights: bool = True) -> TimmVision:
     where = str(folder or name)
     try:
         if name in PUBLISHED and (name.endswith(RANDOM) or not weights):
-            config = _shaped(**PUBLISHED[name])
+            config = _shaped(PUBLISHED[name]["architecture"])
         else:
             config = TimmWrapperConfig.from_pretrained(where)
         if not config.architecture.startswith(ARCHITECTURES):
@@ -223,7 +225,7 @@ def tiny() -> TimmVision:
     return TimmVision(_random(config), "vit-tiny-test")
 
 
-def _shaped(architecture: str, **arguments: Any) -> Any:
+def _shaped(architecture: str, **arguments: int) -> "TimmWrapperConfig":
     """Return a configuration with all that `save` must write: transformers leaves out what timm knows by name."""
     from timm import get_pretrained_cfg
     from transformers import TimmWrapperConfig
@@ -233,7 +235,7 @@ def _shaped(architecture: str, **arguments: Any) -> Any:
     return TimmWrapperConfig(architecture=architecture, model_args=arguments or None, pretrained_cfg=pretrained)
 
 
-def _random(config: Any) -> Any:
+def _random(config: "TimmWrapperConfig") -> "TimmWrapperModel":
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -249,35 +251,37 @@ def _keep_statistics(model: "nn.Module") -> None:
             module.register_forward_pre_hook(_in_evaluation)
 
 
-def _in_evaluation(module: "nn.Module", _: Any) -> None:
+def _in_evaluation(module: "nn.Module", _: object) -> None:
     module.training = False
 
 
 @cache
-def _image_model() -> Any:
+def _image_model() -> "type[TimmWrapperModel]":
     """Return a `TimmWrapperModel` whose state is loaded as it was saved.
 
     transformers' own puts `timm_model.` before every name that lacks it, even a head's beside the model. The class is
     made on first use, since transformers is slow to import.
     """
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import TimmWrapperModel
 
     class ImageModel(TimmWrapperModel):  # type: ignore[misc]
-        def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        def load_state_dict(
+            self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
+        ) -> object:
             return nn.Module.load_state_dict(self, state_dict, strict, assign)
 
     ImageModel.__name__ = TimmWrapperModel.__name__  # config.json names the class, for readers without this package
     return ImageModel
 
 
-def _frozen_prefix(model: Any) -> FrozenPrefix | None:
+def _frozen_prefix(model: "nn.Module") -> FrozenPrefix | None:
     """Return a ViT's blocks below the first trained one; None for other architectures, or if there is no such block."""
     import torch
     from timm.models import VisionTransformer
     from torch import nn
 
-    wrapper: Any = unwrapped(model)
+    wrapper: TimmWrapperModel = unwrapped(model)
     timm = wrapper.timm_model
     # A hook on either of the two would no longer run.
     if type(timm) is not VisionTransformer or any(getattr(m, hooks) for m in (wrapper, timm) for hooks in _HOOKS):
@@ -305,9 +309,9 @@ def _frozen_prefix(model: Any) -> FrozenPrefix | None:
     return FrozenPrefix(STATES, compute, {**dict(read.state_dict()), **own})
 
 
-def _later_blocks(model: Any, states: "Tensor") -> tuple["Tensor", "Tensor"]:
+def _later_blocks(model: "nn.Module", states: "Tensor") -> tuple["Tensor", "Tensor"]:
     """Return last states [B, T, D] and pooled vector [B, D] from the output of the frozen prefix [B, T, D]."""
-    wrapper: Any = unwrapped(model)
+    wrapper: TimmWrapperModel = unwrapped(model)
     timm = wrapper.timm_model
     for block in timm.blocks[_frozen_blocks(timm) :]:
         states = block(states)
@@ -315,12 +319,12 @@ def _later_blocks(model: Any, states: "Tensor") -> tuple["Tensor", "Tensor"]:
     return last, timm.forward_head(last)
 
 
-def _frozen_blocks(timm: Any) -> int:
+def _frozen_blocks(timm: "VisionTransformer") -> int:
     trained = [i for i, block in enumerate(timm.blocks) if any(p.requires_grad for p in block.parameters())]
     return trained[0] if trained else len(timm.blocks)
 
 
-def _is_random(module: Any) -> bool:
+def _is_random(module: "nn.Module") -> bool:
     from timm.layers import DropPath
     from torch import nn
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class Scorer:
             self.base.leave_room(1 + max(map(len, sentences)))
         return sentences
 
-    def zero_shot_logits(self, model: Any, batch: Batch, sentences: list[list[int]]) -> "Tensor":
+    def zero_shot_logits(self, model: "nn.Module", batch: Batch, sentences: list[list[int]]) -> "Tensor":
         """Return logits [B, L] of zero_shot: log-probability of the stating sentence minus that of the denying one.
 
         Of answers: the mean log-probability of the tokens after the beginning that all of them share, so that long and
@@ -128,7 +128,7 @@ class Scorer:
         return scores
 
 
-def _continued(writer: Writer, model: Any, batch: Batch, answers: list[list[int]]) -> "Tensor":
+def _continued(writer: Writer, model: "nn.Module", batch: Batch, answers: list[list[int]]) -> "Tensor":
     import torch
 
     # At most all but the last token are shared, so that each answer keeps a token of its own.
@@ -137,6 +137,13 @@ def _continued(writer: Writer, model: Any, batch: Batch, answers: list[list[int]
     likelihoods = writer.likelihood(model, batch, [*answers, shared])  # [B, L + 1]
     lengths = torch.tensor([len(answer) - len(shared) for answer in answers], device=likelihoods.device)
     return (likelihoods[:, :-1] - likelihoods[:, -1:]) / lengths
+
+
+def label_logits(model: "nn.Module", state: "Tensor") -> "Tensor":
+    """Return float32 logits [B, L] of the head's layer in `model` for pooled vectors [B, D]."""
+    # By name, since PEFT may have put the layer into a wrapper of its own.
+    logits: Tensor = model.get_submodule("classifier")(state).float()
+    return logits
 
 
 def writer_of(base: Base, why: str) -> Writer:

@@ -6,10 +6,10 @@ image and to nothing of the report. The texts' metrics come first, the scores' b
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cxr_ft.errors import UsageError
-from cxr_ft.model.heads._scoring import Scorer, ScoringConfig
+from cxr_ft.model.heads._scoring import Scorer, ScoringConfig, label_logits
 from cxr_ft.model.heads._writing import Text, WritingConfig
 from cxr_ft.model.protocols import IGNORE, Base, Batch, Example, HeadOutput
 
@@ -66,13 +66,13 @@ class Both:
         loss, count = self._loss(tokens, labels, batch, weighted=False)
         return HeadOutput(self.text.generate(model, batch), loss.item(), count, self.scorer.scores(labels))
 
-    def _logits(self, model: Any, batch: Batch) -> tuple["Tensor", "Tensor"]:
+    def _logits(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", "Tensor"]:
         """Return logits at the tokens that count [N, W], and of the labels [B, L]."""
         counts = batch["labels"] != IGNORE
         if not self.trained:
             return self.base.logits(model, batch, counts), self.scorer.zero_shot_logits(model, batch, self.sentences)
         tokens, state = self.base.logits_and_pooled(model, batch, counts)
-        return tokens, model.classifier(state).float()
+        return tokens, label_logits(model, state)
 
     def _loss(self, tokens: "Tensor", labels: "Tensor", batch: Batch, *, weighted: bool) -> tuple["Tensor", int]:
         report_loss, n = self.text.loss(tokens, batch)

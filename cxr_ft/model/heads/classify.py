@@ -6,10 +6,10 @@ denies it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cxr_ft.errors import unknown
-from cxr_ft.model.heads._scoring import Scorer, ScoringConfig
+from cxr_ft.model.heads._scoring import Scorer, ScoringConfig, label_logits
 from cxr_ft.model.protocols import Base, Batch, Example, HeadOutput
 
 if TYPE_CHECKING:
@@ -65,11 +65,10 @@ class Classify:
         scores = self.scorer.scores(logits)
         return HeadOutput(scores, loss.item(), count, scores)
 
-    def _logits(self, model: Any, batch: Batch) -> "Tensor":
+    def _logits(self, model: "nn.Module", batch: Batch) -> "Tensor":
         if not self.trained:
             return self.scorer.zero_shot_logits(model, batch, self.sentences)
-        logits: Tensor = model.classifier(self.base.pooled(model, batch, self.pool)).float()
-        return logits
+        return label_logits(model, self.base.pooled(model, batch, self.pool))
 
 
 def attach(base: Base, config: Config, labels: Sequence[str], multi_label: bool, trains: bool) -> Classify:

@@ -1,11 +1,14 @@
 """Implement Houlsby's adapter in plain torch."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cxr_ft.model.tuning._modules import widths
+
+if TYPE_CHECKING:
+    from cxr_ft.model.tuning._modules import Linear
 
 
 class Bottleneck(nn.Module):
@@ -19,7 +22,7 @@ class Bottleneck(nn.Module):
         width: w, the width of the bottleneck.
     """
 
-    def __init__(self, layer: Any, width: int) -> None:
+    def __init__(self, layer: "Linear", width: int) -> None:
         super().__init__()
         _, outputs = widths(layer)
         device = layer.weight.device

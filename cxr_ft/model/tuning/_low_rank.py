@@ -1,12 +1,15 @@
 """Implement LoRA in plain torch, short enough to be read in a minute."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from cxr_ft.model.tuning._modules import widths
+
+if TYPE_CHECKING:
+    from cxr_ft.model.tuning._modules import Linear
 
 
 class LowRankLinear(nn.Module):
@@ -22,7 +25,7 @@ class LowRankLinear(nn.Module):
         dropout: rate on the input of A.
     """
 
-    def __init__(self, layer: Any, rank: int, scale: float, dropout: float) -> None:
+    def __init__(self, layer: "Linear", rank: int, scale: float, dropout: float) -> None:
         super().__init__()
         inputs, outputs = widths(layer)
         device = layer.weight.device
@@ -43,7 +46,7 @@ class LowRankLinear(nn.Module):
     def merged(self) -> nn.Module:
         """Return the layer alone with the weight W + s B A: the same function, at the base's cost."""
         product = self.scale * self.lora_B.weight @ self.lora_A.weight
-        layer: Any = self.base_layer
+        layer: Linear = self.base_layer
         layer.weight += product if isinstance(layer, nn.Linear) else product.T
         merged: nn.Module = layer
         return merged

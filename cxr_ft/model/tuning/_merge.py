@@ -1,13 +1,17 @@
 """Add what a method learnt to the base's own weights, so that transformers alone reads the model."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.tuning import _quantised
 from cxr_ft.model.tuning._modules import is_transposed, replace
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
     from torch import nn
+
+    from cxr_ft.model.tuning._modules import Linear
 
 
 def unchanged(model: "nn.Module") -> "nn.Module":
@@ -24,7 +28,7 @@ def merge_peft(model: "nn.Module") -> "nn.Module":
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    wrapper: Any = model.eval()
+    wrapper: PeftModel = model.eval()
     inner = unwrapped(model)
     with torch.no_grad():
         for name, module in list(inner.named_modules()):
@@ -37,8 +41,8 @@ def merge_peft(model: "nn.Module") -> "nn.Module":
         return plain
 
 
-def _merged_layer(adapted: Any) -> "nn.Module":
-    layer: Any = _quantised.dequantised(adapted.base_layer)
+def _merged_layer(adapted: "LoraLayer") -> "nn.Module":
+    layer: Linear = _quantised.dequantised(adapted.base_layer)
     for adapter in adapted.active_adapters:
         delta = adapted.get_delta_weight(adapter)
         # PEFT's delta has the shape of the quantised layer, [out, in]; a Conv1D's weight is [in, out].

@@ -1,14 +1,19 @@
 """Find the modules that a method changes, and replace them."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.targets import resolve
 
 if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    #: A linear layer, torch's or GPT-2's.
+    Linear = nn.Linear | Conv1D
 
 
 def names_of(model: "nn.Module", base: Base, targets: Sequence[str]) -> list[str]:
@@ -37,26 +42,26 @@ def matrices_of(model: "nn.Module", base: Base, targets: Sequence[str], method: 
     return names
 
 
-def widths(layer: Any) -> tuple[int, int]:
+def widths(layer: "Linear") -> tuple[int, int]:
     """Return the numbers of inputs and outputs of a linear layer, torch's or GPT-2's."""
     rows, columns = layer.weight.shape
     return (rows, columns) if is_transposed(layer) else (columns, rows)
 
 
-def replace(model: "nn.Module", name: str, make: Callable[[Any], "nn.Module"]) -> None:
+def replace(model: "nn.Module", name: str, make: "Callable[..., nn.Module]") -> None:
     """Replace the module `name` by what `make` returns for it."""
     parent, _, child = name.rpartition(".")
     owner = model.get_submodule(parent)
     setattr(owner, child, make(getattr(owner, child)))
 
 
-def adapted(model: "nn.Module", config: Any, names: Sequence[str]) -> "nn.Module":
+def adapted(model: "nn.Module", config: "PeftConfig", names: Sequence[str]) -> "nn.Module":
     """Return `model` with the PEFT method of `config`, a `peft.PeftConfig`, on exactly the modules `names`."""
     from peft import get_peft_model
 
     if hasattr(config, "fan_in_fan_out"):  # not every PEFT method has it
         config.fan_in_fan_out = all(is_transposed(model.get_submodule(name)) for name in names)
-    peft_model: Any = get_peft_model(model, config)
+    peft_model: PeftModel = get_peft_model(model, config)
     targeted = sorted(peft_model.base_model.targeted_module_names)
     # PEFT matches names by suffix: a full name matches itself alone, unless it is the end of another one.
     if targeted != sorted(names):

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base, is_text_reader, is_writer
 from cxr_ft.model.tuning._options import at_least_one
 
 if TYPE_CHECKING:
+    from peft import PromptLearningConfig
     from torch import nn
+    from transformers import PreTrainedModel
 
 #: Why nothing learnt in front of the text can be merged.
 NOT_IN_WEIGHTS = "a learnt prompt is read beside the text and is in no weight: it cannot be merged; export the adapter"
@@ -29,7 +31,9 @@ class VirtualTokenOptions:
         at_least_one("tokens", self.tokens)
 
 
-def prompted(model: Any, base: Base, config: Any, new: tuple[str, ...], method: str) -> "nn.Module":
+def prompted(
+    model: "PreTrainedModel", base: Base, config: "PromptLearningConfig", new: tuple[str, ...], method: str
+) -> "nn.Module":
     """Return `model` with the learnt tokens of `config`, a `peft.PromptLearningConfig`, in front of the text.
 
     Raises:
@@ -72,7 +76,7 @@ def leave_room(base: Base, tokens: int) -> None:
         base.leave_room(tokens)
 
 
-def _reads_text(model: Any) -> bool:
+def _reads_text(model: "PreTrainedModel") -> bool:
     """Return True if `model` has an embedding table of its vocabulary; a vision tower alone has none."""
     from torch import nn
 

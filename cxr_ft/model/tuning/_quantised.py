@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning._modules import is_matrix, is_transposed, replace, widths
 
 if TYPE_CHECKING:
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from torch import Tensor, nn
+
+    from cxr_ft.model.tuning._modules import Linear
 
 #: NF4 with its scales quantised too (Dettmers et al., arXiv 2305.14314); LLM.int8() (arXiv 2208.07339).
 KINDS = ("nf4", "int8")
@@ -43,7 +46,7 @@ def layers_of(model: "nn.Module", base: Base, kind: str) -> list[str]:
     return [name for name, module in linear if kind != "nf4" or widths(module)[0] % BLOCK == 0]
 
 
-def quantise(model: Any, names: Iterable[str], kind: str) -> None:
+def quantise(model: "nn.Module", names: Iterable[str], kind: str) -> None:
     """Replace the linear layers `names` by quantised ones, of `kind`, frozen."""
     for name in names:
         replace(model, name, _nf4 if kind == "nf4" else _int8)
@@ -53,7 +56,7 @@ def quantise(model: Any, names: Iterable[str], kind: str) -> None:
     setattr(model, "is_loaded_in_4bit" if kind == "nf4" else "is_loaded_in_8bit", True)
 
 
-def dequantised(layer: Any) -> "nn.Module":
+def dequantised(layer: "Linear4bit | Linear8bitLt") -> "nn.Module":
     """Return an ordinary layer, of the class that was quantised, with the weights that `layer` computes with."""
     import bitsandbytes
     import torch
@@ -69,7 +72,7 @@ def dequantised(layer: Any) -> "nn.Module":
     if getattr(layer, _TURNED, False):
         from transformers.pytorch_utils import Conv1D
 
-        plain: Any = Conv1D(layer.out_features, layer.in_features)
+        plain: Linear = Conv1D(layer.out_features, layer.in_features)
         weights = weights.T.contiguous()
     else:
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
@@ -116,12 +119,12 @@ def _int8(layer: "nn.Module") -> "nn.Module":
     return frozen
 
 
-def _in_float32(_: Any, inputs: "tuple[Tensor, ...]") -> "tuple[Tensor, ...]":
+def _in_float32(_: "nn.Module", inputs: "tuple[Tensor, ...]") -> "tuple[Tensor, ...]":
     # An input of autocast's dtype would make the layer cast its bias for good.
     return tuple(x.float() for x in inputs)
 
 
-def _weight(layer: Any) -> "Tensor":
+def _weight(layer: "Linear") -> "Tensor":
     """Return a copy of the weight, [out, in]."""
     weight: Tensor = layer.weight.detach()
     return (weight.T if is_transposed(layer) else weight).clone().contiguous()

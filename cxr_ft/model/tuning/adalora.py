@@ -6,7 +6,7 @@ they matter more.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
@@ -15,6 +15,8 @@ from cxr_ft.model.tuning._modules import adapted, matrices_of
 from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from peft.tuners.adalora import RankAllocator, SVDLinear
     from torch import nn
 
 TRAINS = True
@@ -23,7 +25,7 @@ merge = _merge.merge_peft
 _MATRICES = ("lora_A", "lora_E", "lora_B")
 #: Share of the steps before the first removal, and after the last one; and the number of removals between them.
 WARMUP, SETTLED, TIMES = 0.1, 0.3, 100
-_Layers = list[tuple[str, Any]]
+_Layers: TypeAlias = "list[tuple[str, SVDLinear]]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Allocation:
     need.
     """
 
-    def __init__(self, model: Any, steps: int) -> None:
+    def __init__(self, model: "PeftModel", steps: int) -> None:
         self.tuner = model.base_model
         config = self.tuner.peft_config["default"]
         self.weight = config.orth_reg_weight
@@ -127,7 +129,7 @@ class Allocation:
             for _, layer in layers:
                 layer.lora_E["default"].masked_fill_(~layer.kept, 0.0)
 
-    def _weigh(self, allocator: Any, layers: _Layers) -> None:
+    def _weigh(self, allocator: "RankAllocator", layers: _Layers) -> None:
         _fill(allocator, layers)
         allocator.update_ipt(self.tuner.model)
         for name, layer in layers:
@@ -157,7 +159,7 @@ def _remember(model: "nn.Module") -> None:
         layer.register_buffer("kept", kept, persistent=False)
 
 
-def _fill(allocator: Any, layers: _Layers) -> None:
+def _fill(allocator: "RankAllocator", layers: _Layers) -> None:
     """Copy the buffers' state to PEFT's allocator."""
     for name, layer in layers:
         for matrix in _MATRICES:
@@ -166,7 +168,7 @@ def _fill(allocator: Any, layers: _Layers) -> None:
             allocator.exp_avg_unc[key] = getattr(layer, f"uncertainty_{matrix}")
 
 
-def _layers(model: "nn.Module") -> Iterator[tuple[str, Any]]:
+def _layers(model: "nn.Module") -> "Iterator[tuple[str, SVDLinear]]":
     from peft.tuners.adalora import SVDLinear
 
     return ((name, module) for name, module in model.named_modules() if isinstance(module, SVDLinear))

@@ -6,7 +6,7 @@ transformers quantises the same layers of the base in the same way.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError, unknown
 from cxr_ft.model.peft_models import unwrapped
@@ -16,6 +16,7 @@ from cxr_ft.model.tuning._modules import adapted, is_matrix, names_of
 from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import nn
 
 TRAINS = True
@@ -60,7 +61,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     return adapted(model, lora, names)
 
 
-def save(model: Any, folder: Path, config: Config, new: tuple[str, ...]) -> None:
+def save(model: "PeftModel", folder: Path, config: Config, new: tuple[str, ...]) -> None:
     """Write PEFT's files, and the configuration by which transformers quantises the base."""
     import torch
     from transformers import BitsAndBytesConfig

@@ -25,12 +25,13 @@ computes ours, so that no version's loss is used.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.errors import UsageError
+from cxr_ft.json_values import JsonObject
 from cxr_ft.model.assembly import SEED_KEY
 from cxr_ft.model.bases._pixels import CARD_IMPORTS, card_inputs, normalised
 from cxr_ft.model.bases._trim import trimmed
@@ -38,12 +39,13 @@ from cxr_ft.model.protocols import PIXELS, Batch, CardCode, Example, Roles, Sear
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import GitConfig, GitForCausalLM, GitProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
     from cxr_ft.model.protocols import FrozenPrefix
 
 MODEL_TYPES = ("git",)
 #: transformers' GitConfig() is microsoft/git-base.
-PUBLISHED: dict[str, dict[str, Any]] = {"microsoft/git-base": {}}
+PUBLISHED: dict[str, JsonObject] = {"microsoft/git-base": {}}
 _TEXT = r"(?:git\.)?encoder\.layer\.(\d+)\."
 _VISION = r"(?:git\.)?image_encoder\.vision_model\.encoder\.layers\.(\d+)\."
 TARGETS: Roles = {
@@ -82,9 +84,12 @@ class Git:
     reads_text = False
     writes_text = reads_views = has_processor = has_frozen_prefix = True
 
-    def __init__(self, lm: Any, processor: Any, name: str, places: "Tensor | None" = None) -> None:
-        self.lm, self.processor, self.name = lm, processor, name
-        self.tokenizer: Any = processor.tokenizer if processor is not None else None
+    def __init__(
+        self, lm: "GitForCausalLM", processor: "GitProcessor | None", name: str, places: "Tensor | None" = None
+    ) -> None:
+        self.lm, self.name = lm, name
+        self.processor: GitProcessor = processor
+        self.tokenizer: PreTrainedTokenizerBase = processor.tokenizer if processor is not None else None
         #: Ids of [CLS], which each text begins with, and [SEP]; -1 on the meta device, which has no tokenizer.
         self.start, self.end = (-1, -1)
         if self.tokenizer is not None:
@@ -217,7 +222,7 @@ class Git:
 
     def generate(
         self,
-        model: Any,
+        model: "nn.Module",
         batch: Batch,
         prompt: Sequence[int] | Sequence[Sequence[int]],
         max_new_tokens: int,
@@ -237,7 +242,7 @@ class Git:
         texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return texts
 
-    def likelihood(self, model: Any, batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
+    def likelihood(self, model: "nn.Module", batch: Batch, sentences: Sequence[Sequence[int]]) -> "Tensor":
         """Return [B, K]; the K sentences share the keys and values of one pass over the image."""
         from cxr_ft.model.bases.git import forward
 
@@ -250,7 +255,7 @@ class Git:
         ends = (_VISION[:-2], _TEXT[:-2])
         return [name for end in ends for name, _ in model.named_modules() if re.fullmatch(end, name)]
 
-    def save(self, folder: Path, model: Any) -> None:
+    def save(self, folder: Path, model: "PreTrainedModel | None") -> None:
         """Write a transformers folder: processor and tokenizer, and the model if there is one."""
         settings, size = self.processor.image_processor, self.image_size
         settings.size, settings.crop_size = {"shortest_edge": size}, {"height": size, "width": size}
@@ -310,13 +315,13 @@ def tiny() -> Git:
     return Git(_random(config, seed=0), GitProcessor.from_pretrained(folder), "git-tiny-test")
 
 
-def _without_views(lm: Any, processor: Any, name: str) -> Git:
+def _without_views(lm: "GitForCausalLM", processor: "GitProcessor | None", name: str) -> Git:
     from cxr_ft.model.bases.git import multi_view
 
     return Git(lm, processor, name, places=multi_view.pop_view_embeddings(lm))
 
 
-def _random(config: Any, seed: int) -> Any:
+def _random(config: "GitConfig", seed: int) -> "GitForCausalLM":
     import torch
     from transformers import GitForCausalLM
 

@@ -82,8 +82,10 @@ class _Products(torch.autograd.Function):
     """Run two batched products and a softmax for each part; gradients by hand, without autograd's slices and sums."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        q, k, v, shape, bias = inputs
+    # autograd passes positions only, and each tensor must be an argument of its own to get a gradient.
+    def forward(  # noqa: PLR0917
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, shape: Shape, bias: Tensor | None
+    ) -> Tensor:
         q, k, v = (split_heads(x, shape.width) for x in (q, k, v))
         saved, contexts = [], []
         for rows, keys, biased in shape.parts(q.shape[2], k.shape[2]):

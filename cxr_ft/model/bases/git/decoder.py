@@ -1,6 +1,6 @@
 """Run the decoder on image tokens and text, and return its states at the text's positions."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class _BlockInputs(NamedTuple):
     at: Tensor | None
     keep: KeysAndValues | None
 
-    def kept(self, attention: Any, k: Tensor, v: Tensor) -> None:
+    def kept(self, attention: upstream.GitSelfAttention, k: Tensor, v: Tensor) -> None:
         """Add a layer's keys and values to `keep`, if there is one."""
         if self.keep is not None:
             width = attention.attention_head_size
@@ -36,7 +36,7 @@ class _BlockInputs(NamedTuple):
 
 
 def text_states(
-    git: Any,
+    git: upstream.GitModel,
     tokens: Tensor,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
@@ -65,7 +65,7 @@ def text_states(
     return checkpointed(last, _last_block, last, hidden, block_inputs)
 
 
-def embedded(embeddings: Any, input_ids: Tensor, positions: Tensor | None) -> Tensor:
+def embedded(embeddings: upstream.GitEmbeddings, input_ids: Tensor, positions: Tensor | None) -> Tensor:
     """Return word and position embeddings, [B, T, D]; not in place, since the weights may be leaves of autograd."""
     if positions is None:
         positions = embeddings.position_ids[:, : input_ids.shape[1]]
@@ -85,13 +85,13 @@ def text_bias(input_ids: Tensor, attention_mask: Tensor | None, n: int, dtype: t
     return bias
 
 
-def after_attention(layer: Any, context: Tensor, residual: Tensor) -> Tensor:
+def after_attention(layer: upstream.GitLayer, context: Tensor, residual: Tensor) -> Tensor:
     """Run the rest of a decoder block for each position: output projection and feed-forward part, each post-norm."""
     x = _project_and_add(layer.attention.output, upstream.GitSelfOutput, context, residual)
     return _project_and_add(layer.output, upstream.GitOutput, _expand(layer.intermediate, to_autocast(x)), x)
 
 
-def _block(layer: Any, hidden: Tensor, block_inputs: _BlockInputs) -> Tensor:
+def _block(layer: upstream.GitLayer, hidden: Tensor, block_inputs: _BlockInputs) -> Tensor:
     """Run a decoder block, [B, n + T, D]: image attends to image, text to all. Image on text is not computed at all."""
     attention = layer.attention.self
     q, k, v = apply_linears((attention.query, attention.key, attention.value), to_autocast(hidden))
@@ -100,7 +100,7 @@ def _block(layer: Any, hidden: Tensor, block_inputs: _BlockInputs) -> Tensor:
     return after_attention(layer, context, hidden)
 
 
-def _last_block(layer: Any, hidden: Tensor, block_inputs: _BlockInputs) -> Tensor:
+def _last_block(layer: upstream.GitLayer, hidden: Tensor, block_inputs: _BlockInputs) -> Tensor:
     """Run the last block for the text alone, since nothing reads the image's states above it; then only `at`."""
     attention, low = layer.attention.self, to_autocast(hidden)
     k, v = apply_linears((attention.key, attention.value), low)
@@ -113,11 +113,11 @@ def _last_block(layer: Any, hidden: Tensor, block_inputs: _BlockInputs) -> Tenso
     return after_attention(layer, context, residual)
 
 
-def _shape(attention: Any, image: int) -> Shape:
+def _shape(attention: upstream.GitSelfAttention, image: int) -> Shape:
     return Shape(attention.attention_head_size, image, rate(attention.dropout))
 
 
-def _expand(intermediate: Any, x: Tensor) -> Tensor:
+def _expand(intermediate: upstream.GitIntermediate, x: Tensor) -> Tensor:
     """Return `intermediate(x)`: a linear layer and the activation."""
     if not is_unmodified(intermediate, upstream.GitIntermediate):
         whole: Tensor = intermediate(x)
@@ -126,7 +126,9 @@ def _expand(intermediate: Any, x: Tensor) -> Tensor:
     return out
 
 
-def _project_and_add(output: Any, kind: type[nn.Module], x: Tensor, residual: Tensor) -> Tensor:
+def _project_and_add(
+    output: upstream.GitSelfOutput | upstream.GitOutput, kind: type[nn.Module], x: Tensor, residual: Tensor
+) -> Tensor:
     """Return `output(x, residual)`: projection, dropout, sum, norm; by the module itself if it was changed."""
     if not (is_unmodified(output, kind) and is_unmodified(output.dropout, nn.Dropout)):
         whole: Tensor = output(x, residual)

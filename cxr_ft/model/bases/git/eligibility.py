@@ -1,6 +1,6 @@
 """Decide for which models the fused path may run: it calls parts of modules that transformers would call whole."""
 
-from typing import Any
+from typing import TypeGuard, TypeVar
 
 from torch import nn
 from transformers.models.git import modeling_git as upstream
@@ -9,19 +9,21 @@ from cxr_ft.model.peft_models import learns_prompts, unwrapped
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
+_Kind = TypeVar("_Kind", bound=nn.Module)
 
-def git_of(model: Any) -> Any:
+
+def git_of(model: nn.Module) -> upstream.GitModel:
     """Return the `GitModel` in a `GitForCausalLM` or `GitModel`, adapted by PEFT or not."""
-    inner: Any = unwrapped(model)
+    inner = unwrapped(model)
     return inner if isinstance(inner, upstream.GitModel) else inner.git
 
 
-def is_unmodified(module: nn.Module, kind: type[nn.Module]) -> bool:
+def is_unmodified(module: nn.Module, kind: type[_Kind]) -> TypeGuard[_Kind]:
     """Return True if `module` is exactly a `kind`, has no hooks and has the forward method of its class."""
     return type(module) is kind and "forward" not in vars(module) and not any(getattr(module, h) for h in _HOOKS)
 
 
-def can_use_fused_path(model: Any) -> bool:
+def can_use_fused_path(model: nn.Module) -> bool:
     """Return True if every module that the fused path opens up, and so does not call, is as transformers made it.
 
     Otherwise transformers' own forward has to run: a hook on one of those modules must fire, a replaced module must be
@@ -29,16 +31,16 @@ def can_use_fused_path(model: Any) -> bool:
     """
     if learns_prompts(model):
         return False
-    inner: Any = unwrapped(model)
+    inner = unwrapped(model)
     top = isinstance(inner, upstream.GitForCausalLM)
     if not is_unmodified(inner, upstream.GitForCausalLM if top else upstream.GitModel):
         return False
-    git = inner.git if top else inner
+    git = git_of(model)
     whole = all(hasattr(git, part) for part in ("image_encoder", "visual_projection", "embeddings", "encoder"))
     return whole and is_unmodified(git, upstream.GitModel) and _decoder(git) and _vision(git.image_encoder)
 
 
-def _decoder(git: Any) -> bool:
+def _decoder(git: upstream.GitModel) -> bool:
     return (
         is_unmodified(git.encoder, upstream.GitEncoder)
         and is_unmodified(git.embeddings, upstream.GitEmbeddings)
@@ -52,7 +54,7 @@ def _decoder(git: Any) -> bool:
     )
 
 
-def _vision(model: Any) -> bool:
+def _vision(model: upstream.GitVisionModel) -> bool:
     return (
         is_unmodified(model, upstream.GitVisionModel)
         and is_unmodified(model.vision_model, upstream.GitVisionTransformer)

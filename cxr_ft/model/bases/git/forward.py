@@ -5,10 +5,10 @@
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxr_ft.model.bases.git import decoder, eligibility, frozen_prefix, generation, multi_view
 from cxr_ft.model.bases.git.fused_linear import apply_linears, to_autocast
@@ -17,6 +17,8 @@ from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.protocols import PIXELS, Batch
 
 if TYPE_CHECKING:
+    from transformers import GenerationMixin
+
     from cxr_ft.model.bases.git.beam_search import Search
 
 #: Added to a batch for the time of a call: positions whose logits are needed; prompts, int64 [B, P], padded on the left
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 _AT, _PROMPT, _MASK = "at", "prompt_ids", "prompt_mask"
 
 
-def pooled(model: Any, batch: Batch, views: int, pool: str, start: int) -> Tensor:
+def pooled(model: nn.Module, batch: Batch, views: int, pool: str, start: int) -> Tensor:
     """Return `Git.pooled`, [B, D]; `start` is the id of the start token."""
 
     def run(part: Batch) -> Tensor:
@@ -40,7 +42,7 @@ def pooled(model: Any, batch: Batch, views: int, pool: str, start: int) -> Tenso
     return multi_view.in_batch_order(multi_view.run_by_count(model, batch, views, run))
 
 
-def logits(model: Any, batch: Batch, views: int, at: Tensor | None) -> Tensor:
+def logits(model: nn.Module, batch: Batch, views: int, at: Tensor | None) -> Tensor:
     """Return `Git.logits`, [B, T, V] or [N, V]."""
 
     def run(part: Batch) -> Tensor:
@@ -50,7 +52,7 @@ def logits(model: Any, batch: Batch, views: int, at: Tensor | None) -> Tensor:
         git = eligibility.git_of(model)
         tokens = frozen_prefix.tokens_of(git, part)
         states = decoder.text_states(git, tokens, part["input_ids"], part["attention_mask"], at=positions)
-        return apply_linears((unwrapped(model).output,), to_autocast(states))[0]
+        return apply_linears((unwrapped(model).get_submodule("output"),), to_autocast(states))[0]
 
     if at is None:
         return multi_view.in_batch_order(multi_view.run_by_count(model, batch, views, run))
@@ -58,7 +60,7 @@ def logits(model: Any, batch: Batch, views: int, at: Tensor | None) -> Tensor:
     return multi_view.in_batch_order(results, at.sum(1))
 
 
-def logits_and_pooled(model: Any, batch: Batch, views: int, at: Tensor) -> tuple[Tensor, Tensor]:
+def logits_and_pooled(model: nn.Module, batch: Batch, views: int, at: Tensor) -> tuple[Tensor, Tensor]:
     """Return `Git.logits_and_pooled`, [N, V] and [B, D]."""
 
     def run(part: Batch) -> tuple[Tensor, Tensor]:
@@ -70,7 +72,9 @@ def logits_and_pooled(model: Any, batch: Batch, views: int, at: Tensor) -> tuple
         tokens = frozen_prefix.tokens_of(git, part)
         states = decoder.text_states(git, tokens, part["input_ids"], part["attention_mask"], at=needed)
         starts = needed.nonzero()[:, 1] == 0  # [N + those of B that `at` leaves out]
-        logits_at = apply_linears((unwrapped(model).output,), to_autocast(states[positions[needed]]))[0]
+        logits_at = apply_linears((unwrapped(model).get_submodule("output"),), to_autocast(states[positions[needed]]))[
+            0
+        ]
         return logits_at, states[starts]
 
     results = multi_view.run_by_count(model, {**batch, _AT: at}, views, run)
@@ -79,7 +83,7 @@ def logits_and_pooled(model: Any, batch: Batch, views: int, at: Tensor) -> tuple
 
 
 def generate(
-    model: Any, batch: Batch, views: int, prompt: Sequence[int] | Sequence[Sequence[int]], search: "Search"
+    model: nn.Module, batch: Batch, views: int, prompt: Sequence[int] | Sequence[Sequence[int]], search: "Search"
 ) -> Tensor:
     """Return new token ids [B, max_new_tokens] after one prompt of all rows, or one for each; `pad` after `end`."""
 
@@ -97,7 +101,7 @@ def generate(
     return multi_view.in_batch_order(multi_view.run_by_count(model, prompted, views, run))
 
 
-def likelihood(model: Any, batch: Batch, views: int, start: int, sentences: Sequence[Sequence[int]]) -> Tensor:
+def likelihood(model: nn.Module, batch: Batch, views: int, start: int, sentences: Sequence[Sequence[int]]) -> Tensor:
     """Return `Git.likelihood`, [B, K]."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sentences], batch_first=True, padding_value=-1)
 
@@ -112,7 +116,7 @@ def likelihood(model: Any, batch: Batch, views: int, start: int, sentences: Sequ
     return multi_view.in_batch_order(multi_view.run_by_count(model, batch, views, run))
 
 
-def _by_length(model: Any, pixels: Tensor, ids: Tensor, mask: Tensor, search: "Search") -> Tensor:
+def _by_length(model: nn.Module, pixels: Tensor, ids: Tensor, mask: Tensor, search: "Search") -> Tensor:
     """Generate for prompts of one length at a time, without padding: PEFT drops the positions of learnt prompts."""
     lengths = mask.sum(1)
     out = torch.full((len(ids), search.max_new_tokens), search.pad, device=ids.device)
@@ -139,7 +143,7 @@ def _padded(prompt: Sequence[int] | Sequence[Sequence[int]], batch: Batch, pad: 
     return {_PROMPT: ids.to(images.device), _MASK: mask.to(images.device)}
 
 
-def plain_pooled(model: Any, batch: Batch, start: int) -> Tensor:
+def plain_pooled(model: nn.Module, batch: Batch, start: int) -> Tensor:
     """Return the state at the start token after the image, [B, D]."""
     pixels = batch[PIXELS]
     ids = torch.full((len(pixels), 1), start, device=pixels.device)
@@ -147,21 +151,21 @@ def plain_pooled(model: Any, batch: Batch, start: int) -> Tensor:
     return states[:, -1]
 
 
-def plain_pooled_of_lm(model: Any, batch: Batch) -> Tensor:
+def plain_pooled_of_lm(model: nn.Module, batch: Batch) -> Tensor:
     """Return the state at each row's first token, [B, D], of a model with a vocabulary projection."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", PIXELS)}
     states: Tensor = model(**inputs, logits_to_keep=1, output_hidden_states=True).hidden_states[-1]
     return states[:, -batch["input_ids"].shape[1]]
 
 
-def plain_logits(model: Any, batch: Batch, at: Tensor | None = None) -> Tensor:
+def plain_logits(model: nn.Module, batch: Batch, at: Tensor | None = None) -> Tensor:
     """Return logits at text positions [B, T, V], or at those of `at` [N, V]; none are computed for image positions."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", PIXELS)}
     out: Tensor = model(**inputs, logits_to_keep=batch["input_ids"].shape[1]).logits
     return out if at is None else out[at]
 
 
-def plain_generate(model: Any, pixels: Tensor, ids: Tensor, mask: Tensor, search: "Search") -> Tensor:
+def plain_generate(model: "GenerationMixin", pixels: Tensor, ids: Tensor, mask: Tensor, search: "Search") -> Tensor:
     """Return the new token ids, [B, up to max_new_tokens]."""
     drawn = {"temperature": search.temperature, "top_k": search.top_k, "top_p": search.top_p}
     out: Tensor = model.generate(
@@ -179,7 +183,7 @@ def plain_generate(model: Any, pixels: Tensor, ids: Tensor, mask: Tensor, search
     return out[:, ids.shape[1] :]
 
 
-def plain_likelihood(model: Any, pixels: Tensor, start: int, sentences: Tensor) -> Tensor:
+def plain_likelihood(model: nn.Module, pixels: Tensor, start: int, sentences: Tensor) -> Tensor:
     """Return log-probabilities [B, K] of sentences [K, T] (-1: padding); the image is read K times."""
     b, k = len(pixels), len(sentences)
     ids = sentences.repeat(b, 1)

@@ -4,9 +4,9 @@ A batch holds one of PIXELS, TOWER, STATES and TOKENS: a stored output stands in
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
+from transformers.models.git.modeling_git import GitModel
 
 from cxr_ft.model.bases.git import eligibility, vision
 from cxr_ft.model.protocols import PIXELS, FrozenPrefix
@@ -17,7 +17,7 @@ __all__ = ["PIXELS", "STATES", "TOKENS", "TOWER", "prefix", "tokens_of"]
 TOWER, STATES, TOKENS = "tower_states", "image_states", "image_tokens"
 
 
-def prefix(model: Any) -> FrozenPrefix | None:
+def prefix(model: nn.Module) -> FrozenPrefix | None:
     """Return the longest first part of `model`, from the image on, that training does not change.
 
     None if the vision tower is trained or has dropout, or if transformers' own forward has to run.
@@ -38,7 +38,7 @@ def prefix(model: Any) -> FrozenPrefix | None:
     return FrozenPrefix(TOKENS, lambda pixels: tokens_of(git, {PIXELS: pixels}), _weights(tower | projection))
 
 
-def tokens_of(git: Any, batch: Mapping[str, Any]) -> Tensor:
+def tokens_of(git: GitModel, batch: Mapping[str, Tensor]) -> Tensor:
     """Return image tokens [B, F I, D] from the batch: tokens, states of the tower, or pixels."""
     if TOKENS in batch:
         tokens: Tensor = batch[TOKENS]

@@ -8,7 +8,7 @@ import contextlib
 import platform
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,7 +25,7 @@ class _CastWeight(NamedTuple):
     of: identifies the numbers that were cast; see `_copy`.
     """
 
-    of: tuple[Any, ...]
+    of: tuple[object, ...]
     weight: Tensor
     bias: Tensor | None
 
@@ -70,7 +70,7 @@ def to_autocast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
-def apply_linears(modules: Sequence[Any], x: Tensor) -> list[Tensor]:
+def apply_linears(modules: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
     """Return [module(x) for module in modules], faster under autocast or in `packed`; `x` comes from `to_autocast`."""
     if _packs.get() is not None and _can_pack(x):
         return [_packed_linear(module, x) for module in modules]
@@ -79,7 +79,7 @@ def apply_linears(modules: Sequence[Any], x: Tensor) -> list[Tensor]:
     return [_linear(module, x) for module in modules]
 
 
-def _linear(module: Any, x: Tensor) -> Tensor:
+def _linear(module: nn.Module, x: Tensor) -> Tensor:
     if _constant(module) and x.device.type == "cpu":
         copy = _copy(module, x.dtype, 0)
         return F.linear(x, copy.weight, copy.bias)
@@ -95,7 +95,7 @@ def _can_pack(x: Tensor) -> bool:
     return known and not torch.is_grad_enabled()
 
 
-def _packed_linear(module: Any, x: Tensor) -> Tensor:
+def _packed_linear(module: nn.Module, x: Tensor) -> Tensor:
     """Return `module(x)`, by its pack if it is an ordinary layer with weights of the dtype that `x` needs."""
     if not is_unmodified(module, nn.Linear) or not (torch.is_autocast_enabled("cpu") or module.weight.dtype == x.dtype):
         return _linear(module, x) if torch.is_autocast_enabled("cpu") else module(x)
@@ -110,14 +110,14 @@ def _packed_linear(module: Any, x: Tensor) -> Tensor:
     return out
 
 
-def _constant(module: Any) -> bool:
+def _constant(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Return True for an ordinary layer whose weights need no gradient now."""
     return is_unmodified(module, nn.Linear) and not (
         torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters())
     )
 
 
-def _simple_adapter(module: Any) -> str | None:
+def _simple_adapter(module: nn.Module) -> str | None:
     """Return the name of the only active LoRA, as in the paper, on an ordinary frozen layer; None for anything else."""
     if not is_unmodified(module, LoraLinear) or module.disable_adapters or module.merged or module.fan_in_fan_out:
         return None
@@ -129,7 +129,7 @@ def _simple_adapter(module: Any) -> str | None:
     return str(active[0]) if plain else None
 
 
-def _adapted(module: Any, adapter: str, x: Tensor) -> Tensor:
+def _adapted(module: LoraLinear, adapter: str, x: Tensor) -> Tensor:
     """Return the base's and the adapter's output by one product, with the adapter's own dropout."""
     up, dropout = module.lora_B[adapter].weight, module.lora_dropout[adapter]
     rank = up.shape[1]
@@ -146,8 +146,10 @@ class _FusedLowRank(torch.autograd.Function):
     """Compute y = [x, low] [W, s U]' + b for a frozen W: x [..., in], low [..., r], U [out, r] -> [..., out]."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        x, low, up, copy, scale = inputs
+    # autograd passes positions only, and each tensor must be an argument of its own to get a gradient.
+    def forward(  # noqa: PLR0917
+        ctx: Any, x: Tensor, low: Tensor, up: Tensor, copy: _CastWeight, scale: float
+    ) -> Tensor:
         scaled = (up * scale).to(x.dtype)
         copy.weight[:, -up.shape[1] :] = scaled
         ctx.save_for_backward(low, scaled)
@@ -164,7 +166,7 @@ class _FusedLowRank(torch.autograd.Function):
         return x, grad @ scaled, up, None, None
 
 
-def _copy(layer: Any, dtype: torch.dtype, rank: int) -> _CastWeight:
+def _copy(layer: nn.Linear, dtype: torch.dtype, rank: int) -> _CastWeight:
     """Return the kept cast weight of `layer`, cast again if the weight has changed since."""
     weight = layer.weight
     flat = weight.detach().view(-1)
@@ -177,7 +179,7 @@ def _copy(layer: Any, dtype: torch.dtype, rank: int) -> _CastWeight:
     return kept
 
 
-def _cast(layer: Any, dtype: torch.dtype, rank: int, of: tuple[Any, ...]) -> _CastWeight:
+def _cast(layer: nn.Linear, dtype: torch.dtype, rank: int, of: tuple[object, ...]) -> _CastWeight:
     weight = torch.empty(layer.out_features, layer.in_features + rank, dtype=dtype, device=layer.weight.device)
     weight[:, : layer.in_features] = layer.weight.detach()
     return _CastWeight(of, weight, None if layer.bias is None else layer.bias.detach().to(dtype))

@@ -4,10 +4,9 @@ The decoder runs on image and prompt once for each row; all beams, or all senten
 values. transformers copies them to every beam, and to the new cache of every step.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
+from transformers.models.git.modeling_git import GitForCausalLM
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases.git.beam_search import Beams, Search
@@ -16,7 +15,9 @@ from cxr_ft.model.bases.git.kv_cache import PrefixCache, TextCache, extend, read
 
 
 @torch.no_grad()
-def generate(lm: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None, search: Search) -> Tensor:
+def generate(
+    lm: GitForCausalLM, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None, search: Search
+) -> Tensor:
     """Return the new token ids [B, up to max_new_tokens] after each prompt, `pad` after a row's `end`.
 
     Args:
@@ -29,7 +30,7 @@ def generate(lm: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor 
         return _search_prefix(lm, read(lm.git, tokens, input_ids, attention_mask), search)
 
 
-def _search_prefix(lm: Any, prefix: PrefixCache, search: Search) -> Tensor:
+def _search_prefix(lm: GitForCausalLM, prefix: PrefixCache, search: Search) -> Tensor:
     longest = int(prefix.position.max()) + search.max_new_tokens
     if longest > lm.config.max_position_embeddings + 1:
         raise UsageError(
@@ -41,7 +42,7 @@ def _search_prefix(lm: Any, prefix: PrefixCache, search: Search) -> Tensor:
 
 
 @torch.no_grad()
-def log_probability(lm: Any, tokens: Tensor, start: int, sentences: Tensor) -> Tensor:
+def log_probability(lm: GitForCausalLM, tokens: Tensor, start: int, sentences: Tensor) -> Tensor:
     """Return the log-probability [B, K] of each sentence after image and start token.
 
     Args:
@@ -60,17 +61,17 @@ def log_probability(lm: Any, tokens: Tensor, start: int, sentences: Tensor) -> T
     return torch.zeros(b, k, t, device=tokens.device).masked_scatter_(counts, chosen).sum(2)
 
 
-def _token_log_probabilities(lm: Any, states: Tensor, ids: Tensor, rows: int = 512) -> Tensor:
+def _token_log_probabilities(lm: GitForCausalLM, states: Tensor, ids: Tensor, rows: int = 512) -> Tensor:
     """Return the log-probability [N] of each id at its state; few rows at a time, since logits are wide."""
     pairs = zip(torch.split(states, rows), torch.split(ids, rows), strict=True)
     return torch.cat([-torch.nn.functional.cross_entropy(_logits(lm, s), i, reduction="none") for s, i in pairs])
 
 
-def _logits(lm: Any, states: Tensor) -> Tensor:
+def _logits(lm: GitForCausalLM, states: Tensor) -> Tensor:
     return apply_linears((lm.output,), to_autocast(states))[0].float()
 
 
-def _single(lm: Any, prefix: PrefixCache, text: TextCache, search: Search) -> Tensor:
+def _single(lm: GitForCausalLM, prefix: PrefixCache, text: TextCache, search: Search) -> Tensor:
     """Generate one text for each row, greedily or by sampling, until the last row has ended."""
     state, out = prefix.state, []
     alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
@@ -100,7 +101,7 @@ def _next(logits: Tensor, search: Search) -> Tensor:
     return torch.multinomial(logits.softmax(-1), 1)[:, 0]
 
 
-def _beams(lm: Any, prefix: PrefixCache, text: TextCache, search: Search) -> Tensor:
+def _beams(lm: GitForCausalLM, prefix: PrefixCache, text: TextCache, search: Search) -> Tensor:
     """Return the best finished text of each row by beam search."""
     b, k = len(prefix.state), search.beams
     beams = Beams(b, search, prefix.state.device)

@@ -1,14 +1,13 @@
 """Run a layer under gradient checkpointing, in the form that works with adapters."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpointed(layer: nn.Module, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+def checkpointed(layer: nn.Module, function: Callable[..., Tensor], *inputs: object) -> Tensor:
     """Return function(*inputs); with gradient checkpointing on `layer`, the backward pass recomputes activations.
 
     transformers sets `gradient_checkpointing` on its layers. The re-entrant form, which transformers and PEFT may ask

@@ -1,10 +1,11 @@
 """Keep keys and values of the decoder: of image and prompt once for each row, of generated text for each beam."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.models.git.modeling_git import GitModel
 
 from cxr_ft.model.bases.git.decoder import KeysAndValues, after_attention, embedded, text_states
 from cxr_ft.model.bases.git.fused_linear import apply_linears, to_autocast
@@ -58,7 +59,7 @@ class TextCache:
                 past.copy_(past.index_select(0, (parents[:, None] + firsts).flatten()))
 
 
-def read(git: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None) -> PrefixCache:
+def read(git: GitModel, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | None) -> PrefixCache:
     """Run the decoder on image tokens [B, I, D] and prompts [B, T], padded on the left where the mask [B, T] is 0.
 
     Positions count from each prompt's first token, as in transformers' generation.
@@ -80,7 +81,7 @@ def read(git: Any, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor | N
     return PrefixCache(whole, bias, positions[:, -1] + 1, state)
 
 
-def extend(git: Any, prefix: PrefixCache, text: TextCache, input_ids: Tensor) -> Tensor:
+def extend(git: GitModel, prefix: PrefixCache, text: TextCache, input_ids: Tensor) -> Tensor:
     """Run the decoder on new tokens [B, K, T] after prefix and earlier text; return their states [B, K, T, D]."""
     b, k, t = input_ids.shape
     place = torch.arange(text.length, text.length + t, device=input_ids.device)

@@ -7,10 +7,11 @@ there masks an absent image, so rows are grouped by their number of images, and 
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers.models.git.modeling_git import GitForCausalLM, GitModel
 
 from cxr_ft.model.bases.git import eligibility
 from cxr_ft.model.bases.git.frozen_prefix import PIXELS, STATES, TOKENS, TOWER
@@ -21,6 +22,7 @@ from cxr_ft.model.protocols import Batch
 VIEWS = "views"
 #: Name of the embeddings in a `GitModel`, and of the module in it that is trained and saved with the head.
 NAME, TABLE = "img_temporal_embedding", "img_temporal_embedding.table"
+_Result = TypeVar("_Result")
 
 
 class ViewEmbedding(nn.Module):
@@ -34,7 +36,7 @@ class ViewEmbedding(nn.Module):
         views, width = values.shape
         self.table = nn.Embedding(views, width, _weight=values)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         """Load the table from what transformers saved, one parameter for each view."""
         names = [name for name in state_dict if re.fullmatch(rf"{re.escape(prefix)}\d+", name)]
         if names:
@@ -49,7 +51,7 @@ class ViewEmbedding(nn.Module):
         return out
 
 
-def read_several(lm: Any, views: int, before: Tensor | None) -> None:
+def read_several(lm: GitForCausalLM, views: int, before: Tensor | None) -> None:
     """Let `lm` read up to `views` images of a row from now on.
 
     Args:
@@ -65,7 +67,7 @@ def read_several(lm: Any, views: int, before: Tensor | None) -> None:
     count_tokens(lm.git, views * tokens_per_image(lm))
 
 
-def pop_view_embeddings(lm: Any) -> Tensor | None:
+def pop_view_embeddings(lm: GitForCausalLM) -> Tensor | None:
     """Remove the embeddings [F, Dv] of a GIT for videos (git-base-vatex, git-base-msrvtt-qa) and return them.
 
     A model of one image reads none of them: they would count as trained and get no gradient.
@@ -79,7 +81,7 @@ def pop_view_embeddings(lm: Any) -> Tensor | None:
     return values
 
 
-def tokens_per_image(lm: Any) -> int:
+def tokens_per_image(lm: GitForCausalLM) -> int:
     """Return the number of tokens of one image: its patches and the class token."""
     shape = lm.config.vision_config
     return int((shape.image_size // shape.patch_size) ** 2 + 1)
@@ -102,7 +104,9 @@ def transformers_state_dict(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def run_by_count(model: Any, batch: Batch, views: int, run: Callable[[Batch], Any]) -> list[tuple[Tensor, Any]]:
+def run_by_count(
+    model: nn.Module, batch: Batch, views: int, run: Callable[[Batch], _Result]
+) -> list[tuple[Tensor, _Result]]:
     """Return (row numbers int64 [b], `run` on a batch of these rows) for the rows of each number of images.
 
     A batch without numbers of images is run as it is.
@@ -128,7 +132,7 @@ def run_by_count(model: Any, batch: Batch, views: int, run: Callable[[Batch], An
 
 
 @contextlib.contextmanager
-def _counted(git: Any, views: int, count: int) -> Iterator[None]:
+def _counted(git: GitModel, views: int, count: int) -> Iterator[None]:
     """Let transformers' own forward count the tokens of `count` images instead of `views` inside the block."""
     if not hasattr(git, "encoder"):  # a pool that reads the vision tower alone
         yield

@@ -1,7 +1,5 @@
 """Compute image tokens from images: the part of GIT that reads no text and is constant if its weights are frozen."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from transformers.models.git import modeling_git as upstream
@@ -14,12 +12,12 @@ from cxr_ft.model.bases.git.gradient_checkpointing import checkpointed
 from cxr_ft.model.protocols import PIXELS, Batch
 
 
-def image_states(git: Any, pixel_values: Tensor) -> Tensor:
+def image_states(git: upstream.GitModel, pixel_values: Tensor) -> Tensor:
     """Return tower states with view embeddings: pixels [B, 3, S, S] or [B, F, 3, S, S] -> [B, F I, Dv]."""
     return add_view_embeddings(git, tower_states(git, pixel_values))
 
 
-def tower_states(git: Any, pixel_values: Tensor) -> Tensor:
+def tower_states(git: upstream.GitModel, pixel_values: Tensor) -> Tensor:
     """Return states of each image: pixels [B, 3, S, S] or [B, F, 3, S, S] -> [B, I, Dv] or [B, F, I, Dv]."""
     tower = git.image_encoder.vision_model
     states: Tensor = tower.pre_layrnorm(tower.embeddings(pixel_values.flatten(0, -4)))  # [B F, I, Dv]
@@ -29,7 +27,7 @@ def tower_states(git: Any, pixel_values: Tensor) -> Tensor:
     return states.view(*pixel_values.shape[:-3], *states.shape[1:])
 
 
-def add_view_embeddings(git: Any, states: Tensor) -> Tensor:
+def add_view_embeddings(git: upstream.GitModel, states: Tensor) -> Tensor:
     """Add to the states [B, F, I, Dv] of each view its own embedding: [B, F I, Dv]; states of one image stay as is."""
     if states.ndim == 3:
         return states
@@ -37,13 +35,13 @@ def add_view_embeddings(git: Any, states: Tensor) -> Tensor:
     return (states + views[..., None, :]).flatten(1, 2)
 
 
-def image_tokens(git: Any, states: Tensor) -> Tensor:
+def image_tokens(git: upstream.GitModel, states: Tensor) -> Tensor:
     """Project `image_states` to the decoder's width: the tokens in front of the text, [B, I, D]."""
     tokens: Tensor = git.visual_projection(states)
     return tokens
 
 
-def _block(layer: Any, x: Tensor) -> Tensor:
+def _block(layer: upstream.GitVisionEncoderLayer, x: Tensor) -> Tensor:
     """Run a vision block, [B, I, Dv]: pre-norm attention over all tokens, then the feed-forward part."""
     attention = layer.self_attn
     q, k, v = apply_linears((attention.q_proj, attention.k_proj, attention.v_proj), to_autocast(layer.layer_norm1(x)))
@@ -52,7 +50,7 @@ def _block(layer: Any, x: Tensor) -> Tensor:
     return x + _feed_forward(layer.mlp, to_autocast(layer.layer_norm2(x)))
 
 
-def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
+def _feed_forward(mlp: upstream.GitVisionMLP, x: Tensor) -> Tensor:
     if not is_unmodified(mlp, upstream.GitVisionMLP):
         whole: Tensor = mlp(x)
         return whole
@@ -60,7 +58,7 @@ def _feed_forward(mlp: Any, x: Tensor) -> Tensor:
     return apply_linears((mlp.fc2,), wide)[0]
 
 
-def image_vector(model: Any, batch: Batch, pool: str) -> Tensor:
+def image_vector(model: nn.Module, batch: Batch, pool: str) -> Tensor:
     """Return one vector for each row, without text, by transformers' own forward of the towers.
 
     Args:
@@ -76,7 +74,7 @@ def image_vector(model: Any, batch: Batch, pool: str) -> Tensor:
     return tokens.mean(1)
 
 
-def resize(lm: Any, size: int) -> None:
+def resize(lm: upstream.GitForCausalLM, size: int) -> None:
     """Change `lm` to read [B, 3, size, size]: position embeddings by bicubic interpolation, as transformers does it.
 
     transformers would interpolate in each forward pass; done once here, every part that counts image tokens by the
@@ -104,7 +102,7 @@ def resize(lm: Any, size: int) -> None:
     count_tokens(lm.git, new * new + 1)
 
 
-def count_tokens(git: Any, tokens: int) -> None:
+def count_tokens(git: upstream.GitModel, tokens: int) -> None:
     """Set the number of image tokens before a text; transformers keeps a copy of it in each layer of a `GitModel`."""
     for layer in git.encoder.layer:
         layer.attention.self.image_patch_tokens = tokens
