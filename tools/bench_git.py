@@ -81,7 +81,7 @@ def fast_loss(model: Any, b: dict[str, Tensor]) -> Tensor:
     """The same number by the walk: image tokens from the store where the batch holds them."""
     git, counts = eligibility.git_of(model), b["labels"] >= 0
     states = decoder.text_states(git, frozen_prefix.tokens_of(git, b), b["input_ids"], b["attention_mask"], at=counts)
-    logits = apply_linears((unwrapped(model).output,), to_autocast(states))[0]
+    logits = apply_linears((unwrapped(model).get_submodule("output"),), to_autocast(states))[0]
     return cross_entropy_sum(logits, b["labels"][counts]) / counts.sum()
 
 

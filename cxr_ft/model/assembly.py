@@ -39,14 +39,15 @@ def family(name: str) -> ModuleType:
     silence_libraries()
     bases = {base: plugins.load(plugins.BASES, base) for base in plugins.choices(plugins.BASES)}
     for base in bases.values():
+        # The family of a published name is known without a network.
         if name in base.PUBLISHED:
             return base
     model_type = _model_type(name, sorted(published for base in bases.values() for published in base.PUBLISHED))
     for base in bases.values():
         if model_type in base.MODEL_TYPES:
             return base
-    known = ", ".join(f"{base} ({', '.join(module.MODEL_TYPES)})" for base, module in bases.items())
-    raise UsageError(f"{name} is a model of type {model_type!r}, which no base reads; bases: {known}")
+    families = ", ".join(f"{base} ({', '.join(module.MODEL_TYPES)})" for base, module in bases.items())
+    raise UsageError(f"{name} is a model of type {model_type!r}, which no base reads; bases: {families}")
 
 
 def location(name: str) -> Path | None:
@@ -66,6 +67,7 @@ def _model_type(name: str, published: list[str]) -> str:
             return "timm_wrapper" if "architecture" in config else str(config["model_type"])
         except (OSError, json.JSONDecodeError, KeyError, TypeError):
             raise UsageError(f"{folder} holds no config.json with a model_type: give a transformers folder") from None
+    # The hub would answer with an error that does not list the names that exist.
     if name.count("/") != 1 or name.startswith((".", "/")):
         raise unknown("model", name, [*shipped(), *published, "a folder", "a hub name OWNER/MODEL"])
     from transformers import AutoConfig
@@ -136,12 +138,14 @@ def assemble(
 
     from cxr_ft.model.protocols import is_text_reader
 
+    # Size and views come before the method: both replace modules, and a method would have frozen the old ones.
     if config.data.image_size is not None:
         base.resize(config.data.image_size)
     if config.data.views > 1:
         _multi_view(base).read_several(config.data.views)
     method = methods.load(config.tuning.name)
     attach = plugins.load(plugins.HEADS, config.head.name).attach
+    # A new layer has to be on the device of its base: one on the CPU would get no input from a meta model.
     with torch.device("meta" if next(base.lm.parameters()).is_meta else "cpu"):
         head = attach(base, config.head.options, labels, multi_label, method.trains)
     if config.data.context and head.output != "text" and not is_text_reader(base):
@@ -170,8 +174,9 @@ def silence_libraries() -> None:
 
     # bitsandbytes 0.50.2, imported by PEFT, misses an optional kernel that only quantised models use.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # PEFT 0.21.2 asks transformers 5.23.0 for an attribute by its old name.
+    # PEFT 0.21.2 reads an attribute of transformers 5.23.0 by its old name.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+    # Tokenizers warn when a process that has used them forks, as for the workers that load data.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as transformers_logging
 

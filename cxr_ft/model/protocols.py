@@ -1,4 +1,4 @@
-"""Declare what a base, a head and a tuning method offer one another. Each is one file; none knows more of the others.
+"""Declare what a base, a head and a tuning method offer one another. Each is one file and depends on nothing else.
 
 Shapes: B batch, S image side in pixels, V views (images of one study), T text tokens, N positions that count, W words
 of the vocabulary, D hidden width, L labels, K sentences.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Batch: TypeAlias = "dict[str, Tensor]"
 #: Tower -> role -> pattern of full module names.
 Roles = Mapping[str, Mapping[str, str]]
-#: Name of the images in a batch; the output of a `FrozenPrefix` stands in a batch in place of it.
+#: Name of the images in a batch; the output of a `FrozenPrefix` replaces them.
 PIXELS = "pixel_values"
 #: Label of a token position that does not count in the loss, as everywhere in torch.
 IGNORE = -100
@@ -97,7 +97,7 @@ class Base(Protocol):
     restore(folder, name) -> Base: what `save` wrote.
     tiny() -> Base: the real architecture, tiny, random, offline; for tests.
 
-    The flags below say which of the wider protocols it fulfils. They are plain attributes, so that asking for them
+    The flags below say which of the wider protocols it fulfils. They are plain attributes, so that reading them
     runs no code of the base; `is_writer` and its like tell a type checker.
     """
 

@@ -59,7 +59,7 @@ def resolve(items: Sequence[str], names: Iterable[str], roles: Roles, family: st
     names = list(names)
     hits: set[str] = set()
     if not items:
-        raise UsageError(f"no target modules given; {_choices(family, roles)}")
+        raise UsageError(f"the list of target modules is empty; {_choices(family, roles)}")
     for item in items:
         matches = [
             name for pattern, blocks in _patterns(item, roles, family) for name in names if _hit(name, pattern, blocks)
@@ -122,6 +122,7 @@ def _hit(name: str, pattern: str, blocks: range | None) -> bool:
     match = re.fullmatch(pattern, name)
     if match is None:
         return False
+    # A module outside the blocks has no number, so that no range includes it.
     return blocks is None or (match.re.groups > 0 and int(match[1]) in blocks)
 
 

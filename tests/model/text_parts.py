@@ -35,7 +35,7 @@ def base_of(kind, **shape):
     )
     tokenizer = _text.tokenizer_of(assembly.SHIPPED / tiny)
     made = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **{**SHAPES[kind], **shape})
-    return getattr(module, name)(_text.drawn(module._made, made), tokenizer, f"{kind}-test")
+    return getattr(module, name)(_text.random_model(module._from_config, made), tokenizer, f"{kind}-test")
 
 
 def examples(texts=TEXTS, pairs=None, written=("no edema.", "small effusion.")):

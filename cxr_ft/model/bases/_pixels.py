@@ -32,6 +32,7 @@ def normalised(
     if images.ndim < 2 or images.shape[-2:] != (size, size):
         shape = " x ".join(map(str, images.shape))
         raise ValueError(f"images are {shape}; give ... x {size} x {size}, grey, the size this model reads")
+    # One channel: broadcasting with the three means makes three of it, without a copy before.
     x = torch.from_numpy(images).float()[..., None, :, :] * scale
     means, deviations = (torch.tensor(v).view(3, 1, 1) for v in (mean, deviation))
     return (x - means) / deviations

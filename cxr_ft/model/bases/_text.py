@@ -62,7 +62,7 @@ class TextBase:
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.block, parts = roles[lm.config.model_type]
         self.targets: Roles = {"text": {role: self.block + r"\." + part for role, part in parts.items()}}
-        self._cut, self._left = min(self.longest, LONGEST), 0
+        self._most_read, self._reserved = min(self.longest, LONGEST), 0
 
     @property
     def image_size(self) -> int:
@@ -89,22 +89,24 @@ class TextBase:
         """Read at most `tokens` tokens of a text from now on, special ones counted."""
         if tokens > self.longest:
             raise UsageError(f"head.read_tokens: {tokens}; {self.name} has {self.longest} positions")
-        self._cut = tokens
+        self._most_read = tokens
         self.leave_room(0)
 
     def leave_room(self, tokens: int) -> None:
         """Keep `tokens` positions free for learnt or generated tokens from now on."""
-        self._left += tokens
+        # Added up, since learnt tokens and generated ones both take room.
+        self._reserved += tokens
         if self.limit <= SPECIAL:
             raise UsageError(
-                f"{self.limit} tokens of a text would be read: {self.name} has {self.longest} positions, {self._left} "
-                "of which learnt and written tokens take; raise head.read_tokens, or learn or write fewer"
+                f"{self.limit} tokens of a text would be read: {self.name} has {self.longest} positions, "
+                f"{self._reserved} of which learnt and written tokens take; raise "
+                "head.read_tokens, or learn or write fewer"
             )
 
     @property
     def limit(self) -> int:
         """Return the number of tokens of a text that are read, special ones included."""
-        return min(self._cut, self.longest - self._left)
+        return min(self._most_read, self.longest - self._reserved)
 
     def blocks(self, model: "nn.Module") -> list[str]:
         """Return the names of the transformer's blocks."""
@@ -154,16 +156,20 @@ def load(
     where = str(folder or name)
     try:
         if not weights and folder is None and name in published:
+            # The shape alone is needed, and it is known without a network.
             config = AutoConfig.for_model(**published[name])
         else:
             config = AutoConfig.from_pretrained(where, trust_remote_code=False)
         if not weights:
+            # On the meta device a model of any size takes no memory.
             with torch.device("meta"):
                 return make(config), None
+        # The config.json of a fine-tuned model still has the seed; its weights file then counts, not the seed.
         seed = getattr(config, SEED_KEY, None)
         if seed is not None and not (folder is not None and (folder / "model.safetensors").exists()):
-            return drawn(make, config, int(seed)), tokenizer_of(where)
+            return random_model(make, config, int(seed)), tokenizer_of(where)
         return _pretrained(kind, where, name), tokenizer_of(where)
+    # transformers raises OSError for a missing file, and ValueError for a configuration that it cannot read.
     except (OSError, ValueError) as error:
         if folder is None:
             raise cannot_fetch(name, error) from error
@@ -175,6 +181,7 @@ def load(
 def _pretrained(kind: "AutoClass", where: str, name: str) -> "PreTrainedModel":
     import torch
 
+    # From safetensors alone: reading a pickle runs the code in it.
     model, report = kind.from_pretrained(
         where, use_safetensors=True, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
     )
@@ -193,7 +200,7 @@ def tokenizer_of(where: str | Path) -> "PreTrainedTokenizerBase":
     return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
 
 
-def drawn(make: "Make", config: "PretrainedConfig", seed: int = 0) -> "PreTrainedModel":
+def random_model(make: "Make", config: "PretrainedConfig", seed: int = 0) -> "PreTrainedModel":
     """Return a model with random weights that depend on `seed` alone; the caller's random state is unchanged."""
     import torch
 
@@ -215,6 +222,7 @@ def start_and_end(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
         raise UsageError(f"the tokenizer of {tokenizer.name_or_path} has no token that ends a text: it cannot write")
     line = tokenizer("\n", add_special_tokens=False).input_ids
     begin = tokenizer.bos_token_id
+    # A SentencePiece vocabulary puts a token for a space before the line break, which is the last one.
     if line and line[-1] != tokenizer.unk_token_id:
         return int(line[-1]), int(end)
     return int(end if begin is None else begin), int(end)

@@ -99,7 +99,7 @@ class CausalLm(_text.TextBase):
         return {"last": "model(**tokens).last_hidden_state[:, -1]", "mean": _text.MEAN}
 
     def card_code(self, *, writes: bool, prompt: Sequence[int]) -> CardCode:
-        """Return the lines of a model card; the text that is read, the prompt and what is written stand in a row."""
+        """Return the lines of a model card; a row is the input text, the prompt and the generated text."""
         if not writes:
             return CardCode(imports=(), classes=("AutoModel", "AutoTokenizer"), inputs=_text.CARD_INPUTS)
         generate = (
@@ -127,6 +127,7 @@ class CausalLm(_text.TextBase):
         rows = self.tokenizer(texts, truncation=True, max_length=self.limit).input_ids
         rows = [torch.tensor(row or [self.end]) for row in rows]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        # From the lengths, not from ids: the pad token may be the end token, of which an empty text consists.
         lengths = torch.tensor([len(row) for row in rows])
         return {"given_ids": ids, "given_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
 
@@ -137,12 +138,13 @@ class CausalLm(_text.TextBase):
         return _text.mean(states, mask) if pool == "mean" else _at_last(states, mask)
 
     def logits(self, model: "nn.Module", batch: Batch, at: "Tensor | None" = None) -> "Tensor":
-        """Return next-token logits at the positions of input_ids [B, T, W]; with `at`, bool [B, T], there: [N, W]."""
+        """Return next-token logits [B, T, W] of input_ids, or those where `at`, bool [B, T], is True: [N, W]."""
         if at is not None:
             return _read(model, batch, at)[0]
         import torch
 
         everywhere = torch.ones_like(batch["attention_mask"], dtype=torch.bool)
+        # Padding is read like text, so that each column stays in its place; causal attention hides it from the text.
         padded = {**batch, "attention_mask": everywhere.long()}
         logits = _read(model, padded, everywhere)[0]
         return logits.view(*everywhere.shape, -1)
@@ -195,7 +197,9 @@ def _read(model: "nn.Module", batch: Batch, at: "Tensor") -> tuple["Tensor", "Te
     import torch
 
     ids, mask, order = _joined(batch)
+    # In the order of the joined rows, where padding has moved to the end.
     needed = torch.cat((torch.zeros_like(batch["given_mask"], dtype=torch.bool), at), dim=1).gather(1, order)
+    # The forward of PEFT adds the learnt tokens: the whole model has to run.
     if learns_prompts(model):
         out = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
         length = ids.shape[1]
@@ -213,6 +217,7 @@ def _joined(batch: Batch) -> tuple["Tensor", "Tensor", "Tensor"]:
 
     ids = torch.cat((batch["given_ids"], batch["input_ids"]), dim=1)
     mask = torch.cat((batch["given_mask"], batch["attention_mask"]), dim=1)
+    # A stable sort moves padding behind the tokens and keeps their order.
     order = (1 - mask).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
     return ids.gather(1, order), mask.gather(1, order), order
 
@@ -277,6 +282,7 @@ def _likelihood(model: "nn.Module", batch: Batch, start: int, sentences: Sequenc
     lm.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
     scores = []
     for sentence in sentences:
+        # An empty sentence has probability 1, and no token to run.
         if not sentence:
             scores.append(torch.zeros(len(ids), device=ids.device))
             continue
@@ -285,11 +291,14 @@ def _likelihood(model: "nn.Module", batch: Batch, start: int, sentences: Sequenc
         out = lm(
             input_ids=inputs,
             attention_mask=torch.cat((mask, torch.ones_like(inputs)), dim=1),
+            # Behind a shorter text there is padding, which takes no position.
             position_ids=mask.sum(1, keepdim=True) + torch.arange(inputs.shape[1], device=ids.device),
             past_key_values=cache,
             use_cache=True,
         )
+        # Back to the input text alone, for the next sentence.
         cache.crop(-inputs.shape[1])
+        # In float32: sums of bfloat16 logarithms would hide the differences between sentences.
         chosen = out.logits.float().log_softmax(-1).gather(-1, tokens[:, 1:, None])
         scores.append(chosen.sum((1, 2)))
     return torch.stack(scores, dim=1)
@@ -303,7 +312,7 @@ def load(name: str, weights: bool = True) -> CausalLm:
     """
     from transformers import AutoModelForCausalLM
 
-    return CausalLm(*_text.load(name, PUBLISHED, AutoModelForCausalLM, _made, weights=weights), name)
+    return CausalLm(*_text.load(name, PUBLISHED, AutoModelForCausalLM, _from_config, weights=weights), name)
 
 
 def restore(folder: Path, name: str) -> CausalLm:
@@ -311,7 +320,7 @@ def restore(folder: Path, name: str) -> CausalLm:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return CausalLm(_text.drawn(_made, config), _text.tokenizer_of(folder), name)
+    return CausalLm(_text.random_model(_from_config, config), _text.tokenizer_of(folder), name)
 
 
 def tiny() -> CausalLm:
@@ -324,10 +333,10 @@ def tiny() -> CausalLm:
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
     config = AutoConfig.from_pretrained(folder, **small, **heads)
-    return CausalLm(_text.drawn(_made, config), _text.tokenizer_of(folder), "causal_lm-tiny-test")
+    return CausalLm(_text.random_model(_from_config, config), _text.tokenizer_of(folder), "causal_lm-tiny-test")
 
 
-def _made(config: "PretrainedConfig") -> "PreTrainedModel":
+def _from_config(config: "PretrainedConfig") -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_config(config)

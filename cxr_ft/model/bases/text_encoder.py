@@ -44,7 +44,7 @@ _DISTILBERT = (
 ROLES = {"bert": _BERT, "roberta": _BERT, "distilbert": _DISTILBERT}
 MODEL_TYPES = tuple(ROLES)
 _BERT_BASE = {"model_type": "bert"}
-_ROBERTA_BASE = {
+_ROBERTA_BASE: JsonObject = {
     "model_type": "roberta",
     "vocab_size": 50265,
     "max_position_embeddings": 514,
@@ -52,7 +52,7 @@ _ROBERTA_BASE = {
     "layer_norm_eps": 1e-5,
 }
 _DISTILBERT_BASE = {"model_type": "distilbert"}
-_MINILM = {"model_type": "bert", "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
+_MINILM: JsonObject = {"model_type": "bert", "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
 PUBLISHED: dict[str, JsonObject] = {
     "google-bert/bert-base-uncased": _BERT_BASE,
     "bert-base-uncased": _BERT_BASE,
@@ -104,6 +104,7 @@ class TextEncoder(_text.TextBase):
             truncation=True,
             max_length=self.limit,
             padding=True,
+            # Whatever the default of the tokenizer is: the first state must be that of the first token.
             padding_side="right",
             # All would be 0, which the model assumes by default.
             return_token_type_ids=second is not None and getattr(self.lm.config, "type_vocab_size", 1) > 1,
@@ -129,7 +130,7 @@ def load(name: str, weights: bool = True) -> TextEncoder:
     """
     from transformers import AutoModel
 
-    return TextEncoder(*_text.load(name, PUBLISHED, AutoModel, _made, weights=weights), name)
+    return TextEncoder(*_text.load(name, PUBLISHED, AutoModel, _from_config, weights=weights), name)
 
 
 def restore(folder: Path, name: str) -> TextEncoder:
@@ -137,7 +138,7 @@ def restore(folder: Path, name: str) -> TextEncoder:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return TextEncoder(_text.drawn(_made, config), _text.tokenizer_of(folder), name)
+    return TextEncoder(_text.random_model(_from_config, config), _text.tokenizer_of(folder), name)
 
 
 def tiny() -> TextEncoder:
@@ -149,10 +150,10 @@ def tiny() -> TextEncoder:
     folder = SHIPPED / "bert-tiny-random"
     small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
     config = AutoConfig.from_pretrained(folder, **small)
-    return TextEncoder(_text.drawn(_made, config), _text.tokenizer_of(folder), "text_encoder-tiny-test")
+    return TextEncoder(_text.random_model(_from_config, config), _text.tokenizer_of(folder), "text_encoder-tiny-test")
 
 
-def _made(config: "PretrainedConfig") -> "PreTrainedModel":
+def _from_config(config: "PretrainedConfig") -> "PreTrainedModel":
     from transformers import AutoModel
 
     return AutoModel.from_config(config)

@@ -89,6 +89,7 @@ class TimmVision:
         if size == self.image_size:
             return
         timm, config = self.lm.timm_model, self.lm.config
+        # Convolutions read images of any size that is not halved to nothing.
         if not hasattr(timm, "patch_embed"):
             if size < SMALLEST:
                 raise UsageError(
@@ -102,6 +103,7 @@ class TimmVision:
                 below = max(size // patch, 1) * patch
                 raise UsageError(f"data.image_size: {size} is no multiple of the patches' {patch} pixels; give {below}")
             timm.set_input_size(img_size=size)
+            # Saved with the configuration: a reloaded run has to make position embeddings for this size.
             config.model_args = {**(config.model_args or {}), "img_size": size}
         self._size = size
 
@@ -193,10 +195,12 @@ def load(name: str, weights: bool = True) -> TimmVision:
     folder, image_model = location(name), _image_model()
     where = str(folder or name)
     try:
+        # Neither random weights nor a shape alone needs a file of the hub.
         if name in PUBLISHED and (name.endswith(RANDOM) or not weights):
             config = _shaped(PUBLISHED[name]["architecture"])
         else:
             config = TimmWrapperConfig.from_pretrained(where)
+        # Others would load, but the patterns of target modules were written for these.
         if not config.architecture.startswith(ARCHITECTURES):
             raise UsageError(f"{name} is a {config.architecture}; timm_vision reads densenet*, vit_* and convnext*")
         if not weights:
@@ -230,8 +234,8 @@ def _shaped(architecture: str, **arguments: int) -> "TimmWrapperConfig":
     from timm import get_pretrained_cfg
     from transformers import TimmWrapperConfig
 
-    known = get_pretrained_cfg(architecture)
-    pretrained = {"mean": list(known.mean), "std": list(known.std), "input_size": list(known.input_size)}
+    published = get_pretrained_cfg(architecture)
+    pretrained = {"mean": list(published.mean), "std": list(published.std), "input_size": list(published.input_size)}
     return TimmWrapperConfig(architecture=architecture, model_args=arguments or None, pretrained_cfg=pretrained)
 
 
@@ -248,6 +252,7 @@ def _keep_statistics(model: "nn.Module") -> None:
 
     for module in model.modules():
         if isinstance(module, _BatchNorm):
+            # A hook, not one call of eval(): each model.train() would switch the statistics of the batch on again.
             module.register_forward_pre_hook(_in_evaluation)
 
 
@@ -291,6 +296,7 @@ def _frozen_prefix(model: "nn.Module") -> FrozenPrefix | None:
     read = nn.ModuleDict({**stem, "blocks": timm.blocks[:below]})
     own = dict(timm.named_parameters(recurse=False))  # position embeddings and class token
     trained = any(p.requires_grad for p in [*read.parameters(), *own.values()])
+    # A random module gives another output each time: a stored one would repeat a single draw.
     if not below or trained or any(_is_random(m) for m in read.modules()):
         return None
 

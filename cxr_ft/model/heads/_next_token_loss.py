@@ -23,6 +23,7 @@ class _CrossEntropy(torch.autograd.Function):
         rows = ROWS if logits.device.type == "cpu" else max(len(logits), 1)
         normalisers = torch.cat([part.float().logsumexp(-1) for part in torch.split(logits, rows)])
         ctx.save_for_backward(logits, targets, normalisers)
+        # The backward pass takes the same slices, so that its float32 copy fits into the cache too.
         ctx.rows = rows
         return (normalisers - logits.gather(1, targets[:, None])[:, 0].float()).sum()
 
@@ -32,8 +33,11 @@ class _CrossEntropy(torch.autograd.Function):
         grad = torch.empty_like(logits)
         for start in range(0, len(logits), ctx.rows):
             part = slice(start, start + ctx.rows)
+            # float32, since the normalisers are: bfloat16 would round small probabilities away.
             p = (logits[part] - normalisers[part, None]).exp_()
+            # The gradient of -log softmax(logits)[target] is the softmax minus 1 at the target.
             p.scatter_add_(1, targets[part, None], torch.full_like(p[:, :1], -1.0))
+            # In place: one more array as wide as the vocabulary would be the largest of the step.
             torch.mul(p, grads[0], out=p)
             grad[part] = p
         return grad, None

@@ -15,7 +15,7 @@ class ReadingConfig:
             the end. 0: 512, or as many as the base has positions for.
     """
 
-    # Every head's options have these, so that no caller asks which head it is; a head that uses one has it as a field.
+    # Every head's options have these, so that callers need not distinguish heads; who uses one has it as a field.
     #: True for a head that generates text.
     writes = False
     #: Text column of the splits to learn; prompt; lengths in tokens of context and generated text.

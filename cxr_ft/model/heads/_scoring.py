@@ -39,6 +39,7 @@ class ScoringConfig(ReadingConfig):
         if self.weights not in WEIGHTS:
             raise unknown("weights", self.weights, WEIGHTS, "head.weights")
         for name, sentence in (("present", self.present), ("absent", self.absent), ("answer", self.answer)):
+            # Other braces would make str.format fail only when zero_shot makes its sentences.
             if "{label}" not in sentence or sentence.count("{") != 1 or sentence.count("}") != 1:
                 raise UsageError(
                     f"head.{name}: {sentence!r} must name the finding as {{label}}, once, without other braces"
@@ -62,6 +63,7 @@ class Scorer:
         from torch import nn
 
         layer = nn.Linear(width, len(self.labels))
+        # The deviation with which BERT and GIT begin their own layers.
         nn.init.normal_(layer.weight, std=0.02)
         nn.init.zeros_(layer.bias)
         return layer
@@ -72,13 +74,14 @@ class Scorer:
         Raises:
             UsageError: if the base writes no text.
         """
-        writer = writer_of(self.base, "zero_shot asks for sentences")
+        writer = writer_of(self.base, "zero_shot compares sentences")
         if writer.tokenizer is None:  # on the meta device
             return []
         templates = (self.config.answer,) if self.continues else (self.config.present, self.config.absent)
         texts = [text.format(label=label.lower()) for text in templates for label in self.labels]
         sentences = [writer.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
         if is_text_reader(self.base):
+            # One more position for the start token.
             self.base.leave_room(1 + max(map(len, sentences)))
         return sentences
 
@@ -88,7 +91,7 @@ class Scorer:
         Of answers: the mean log-probability of the tokens after the beginning that all of them share, so that long and
         short names are treated alike.
         """
-        writer = writer_of(self.base, "zero_shot asks for sentences")
+        writer = writer_of(self.base, "zero_shot compares sentences")
         if self.continues:
             return _continued(writer, model, batch, sentences)
         present, absent = writer.likelihood(model, batch, sentences).chunk(2, dim=1)
@@ -110,19 +113,22 @@ class Scorer:
         from torch.nn import functional as F
 
         targets = batch["targets"]
-        known = ~torch.isnan(targets)
+        # NaN marks a masked label. It is replaced before the loss: a NaN times 0 is NaN, in the gradient too.
+        unmasked = ~torch.isnan(targets)
         if self.multi_label:
             losses = F.binary_cross_entropy_with_logits(logits, torch.nan_to_num(targets), reduction="none")
         else:
-            known = known.all(1)
+            # Softmax couples the classes: a row with one masked class has no defined loss.
+            unmasked = unmasked.all(1)
             losses = -torch.nan_to_num(targets) * logits.log_softmax(-1)
         if weighted and "weights" in batch:
             losses = losses * batch["weights"]
         losses = losses if self.multi_label else losses.sum(1)
-        return losses[known].sum(), int(known.sum())
+        return losses[unmasked].sum(), int(unmasked.sum())
 
     def scores(self, logits: "Tensor") -> "NDArray[np.float64]":
         """Return scores [B, L] in [0, 1]: a sigmoid of each label, or a softmax over the classes."""
+        # In double: float32 rounds scores near 1 to the same number, and ranks would become ties.
         logits = logits.detach().double()
         scores: NDArray[np.float64] = (logits.sigmoid() if self.multi_label else logits.softmax(-1)).cpu().numpy()
         return scores

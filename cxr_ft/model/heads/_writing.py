@@ -120,17 +120,21 @@ class Text:
             for words in zip(*((e.text, "" if separate else e.given) for e in examples), strict=True)
         )
         prompts = [[*self.prompt, *context[: self.room]] for context in contexts]
+        # A report is cut one token earlier, so that its end token fits into max_tokens.
         rows = [
             [*prompt, *text[: self.config.max_tokens - 1], self.base.end]
             for prompt, text in zip(prompts, texts, strict=True)
         ]
+        # One less, since the last token of a row is predicted and never read.
         longest = max(len(row) for row in rows) - 1
+        # The mask hides padding from the model; its id only has to be one of the vocabulary.
         ids = torch.full((len(rows), longest), int(tokenizer.pad_token_id))
         mask = torch.zeros((len(rows), longest), dtype=torch.int64)
         labels = torch.full((len(rows), longest), IGNORE)
         for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
             ids[i, : len(row) - 1] = torch.tensor(row[:-1])
             mask[i, : len(row) - 1] = 1
+            # The last position of the prompt predicts the first token of the report.
             labels[i, len(prompt) - 1 : len(row) - 1] = torch.tensor(row[len(prompt) :])
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 

@@ -76,9 +76,9 @@ class Both:
 
     def _loss(self, tokens: "Tensor", labels: "Tensor", batch: Batch, *, weighted: bool) -> tuple["Tensor", int]:
         report_loss, n = self.text.loss(tokens, batch)
-        label_loss, known = self.scorer.loss(labels, batch, weighted=weighted)
+        label_loss, unmasked = self.scorer.loss(labels, batch, weighted=weighted)
         # Both as sums over n, since the caller divides by n: the labels' mean loss then has `weight` whatever n is.
-        return report_loss + self.weight * label_loss * (n / max(known, 1)), n
+        return report_loss + self.weight * label_loss * (n / max(unmasked, 1)), n
 
 
 def attach(base: Base, config: Config, labels: Sequence[str], multi_label: bool, trains: bool) -> Both:

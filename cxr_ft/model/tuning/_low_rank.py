@@ -34,6 +34,7 @@ class LowRankLinear(nn.Module):
         self.lora_B = nn.Linear(rank, outputs, bias=False, device=device)
         self.dropout = nn.Dropout(dropout)
         self.scale = scale
+        # The start of PEFT, so that both implementations learn alike.
         nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B.weight)
 
@@ -47,6 +48,7 @@ class LowRankLinear(nn.Module):
         """Return the layer alone with the weight W + s B A: the same function, at the base's cost."""
         product = self.scale * self.lora_B.weight @ self.lora_A.weight
         layer: Linear = self.base_layer
+        # The weight of GPT-2's Conv1D is [in, out].
         layer.weight += product if isinstance(layer, nn.Linear) else product.T
         merged: nn.Module = layer
         return merged

@@ -32,6 +32,7 @@ def merge_peft(model: "nn.Module") -> "nn.Module":
     inner = unwrapped(model)
     with torch.no_grad():
         for name, module in list(inner.named_modules()):
+            # Our own sum, since PEFT would round it to four or eight bits again.
             if isinstance(module, BaseTunerLayer) and _quantised.is_quantised(module.get_base_layer()):
                 replace(inner, name, _merged_layer)
         for name, module in list(inner.named_modules()):

@@ -1,7 +1,7 @@
 """Find the modules that a method changes, and replace them."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers.pytorch_utils import Conv1D
 
     #: A linear layer, torch's or GPT-2's.
-    Linear = nn.Linear | Conv1D
+    Linear: TypeAlias = nn.Linear | Conv1D
 
 
 def names_of(model: "nn.Module", base: Base, targets: Sequence[str]) -> list[str]:
@@ -59,6 +59,7 @@ def adapted(model: "nn.Module", config: "PeftConfig", names: Sequence[str]) -> "
     """Return `model` with the PEFT method of `config`, a `peft.PeftConfig`, on exactly the modules `names`."""
     from peft import get_peft_model
 
+    # PEFT would set it itself, with a warning for each layer.
     if hasattr(config, "fan_in_fan_out"):  # not every PEFT method has it
         config.fan_in_fan_out = all(is_transposed(model.get_submodule(name)) for name in names)
     peft_model: PeftModel = get_peft_model(model, config)

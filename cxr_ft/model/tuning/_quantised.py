@@ -22,7 +22,7 @@ BLOCK = 64
 OUTLIER = 6.0
 
 #: Attribute of a quantised layer: True if the original weight was [in, out], as of GPT-2's Conv1D.
-_TURNED = "cxr_ft_turned"
+_TRANSPOSED = "cxr_ft_transposed"
 
 
 def need_bitsandbytes(method: str) -> None:
@@ -69,7 +69,7 @@ def dequantised(layer: "Linear4bit | Linear8bitLt") -> "nn.Module":
         scales = layer.state.SCB if layer.state.SCB is not None else weight.SCB
         weights = bitsandbytes.functional.int8_vectorwise_dequant(weight.data, scales)
     weights = weights.to(torch.float32)
-    if getattr(layer, _TURNED, False):
+    if getattr(layer, _TRANSPOSED, False):
         from transformers.pytorch_utils import Conv1D
 
         plain: Linear = Conv1D(layer.out_features, layer.in_features)
@@ -97,7 +97,7 @@ def _nf4(layer: "nn.Module") -> "nn.Module":
     weight = _weight(layer)
     new.weight = Params4bit(weight, compress_statistics=True, quant_type="nf4", module=new).to(weight.device)
     new.bias = layer.bias
-    setattr(new, _TURNED, is_transposed(layer))
+    setattr(new, _TRANSPOSED, is_transposed(layer))
     # In evaluation it would pack its weight for a kernel without gradients, and keep it packed: later training would
     # get no gradients, without any error.
     new.support_avx512bf16_for_cpu = False
@@ -113,7 +113,7 @@ def _int8(layer: "nn.Module") -> "nn.Module":
     weight = _weight(layer)
     new.weight = Int8Params(weight, requires_grad=False).to(weight.device)
     new.bias = layer.bias
-    setattr(new, _TURNED, is_transposed(layer))
+    setattr(new, _TRANSPOSED, is_transposed(layer))
     new.register_forward_pre_hook(_in_float32)
     frozen: nn.Module = new.requires_grad_(False)
     return frozen

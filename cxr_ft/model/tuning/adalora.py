@@ -75,7 +75,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
         modules_to_save=list(new) or None,
     )
     out = adapted(model, adalora, names)
-    _remember(out)
+    _add_buffers(out)
     return out
 
 
@@ -144,7 +144,7 @@ def callback(model: "nn.Module", steps: int) -> Allocation:
     return Allocation(model, steps)
 
 
-def _remember(model: "nn.Module") -> None:
+def _add_buffers(model: "nn.Module") -> None:
     """Give each adapted layer buffers for what is carried from one step to the next; no saved model holds them."""
     import torch
 

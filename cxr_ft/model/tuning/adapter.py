@@ -74,6 +74,7 @@ def reload(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...],
 
     model = apply(model, base, config, new)
     saved, expected = load_file(folder / FILE), trainable(model)
+    # Compared here, since `strict=False` below passes over a missing adapter.
     shapes = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (saved, expected))
     if next(shapes) != next(shapes):
         raise UsageError(f"{folder / FILE} does not fit {base.name} with these targets and this width")

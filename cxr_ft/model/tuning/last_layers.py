@@ -35,6 +35,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     blocks = base.blocks(model)
     if not 0 <= config.layers <= len(blocks):
         raise UsageError(f"tuning.layers: {config.layers}; {base.name} has {len(blocks)} blocks")
+    # Not `[-layers:]`, which is all blocks for 0.
     chosen = (*blocks[len(blocks) - config.layers :], *new)
     if not chosen:
         raise UsageError("tuning.layers: 0 trains nothing, since this task adds no head; give 1 or more")

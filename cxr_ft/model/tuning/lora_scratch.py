@@ -59,6 +59,7 @@ def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...])
         modules_to_save=list(new) or None,
         inference_mode=True,
     ).save_pretrained(folder)
+    # By the names of PEFT, whose wrapper puts this in front of each.
     weights = {f"base_model.model.{name}": p.detach().contiguous() for name, p in trainable(model).items()}
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 

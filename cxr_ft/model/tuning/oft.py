@@ -31,6 +31,7 @@ class Config:
     lr: float = field(default=1e-3, metadata={"help": "peak learning rate; LoRA's"})
 
     def __post_init__(self) -> None:
+        # Two or more: the only rotation of a single channel is the identity.
         at_least_one("block", self.block - 1)
 
 
@@ -46,7 +47,8 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     for name in names:
         layer = model.get_submodule(name)
         if is_transposed(layer):
-            raise UsageError(f"oft turns no {type(layer).__name__} ({name} of {base.name}); use lora, vera or adapter")
+            kind = type(layer).__name__
+            raise UsageError(f"oft cannot rotate {name} of {base.name}, a {kind}; use lora, vera or adapter")
         inputs, _ = widths(layer)
         if inputs % config.block:
             raise UsageError(f"tuning.block: {config.block} does not divide the {inputs} inputs of {name}")

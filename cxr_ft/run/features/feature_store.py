@@ -77,7 +77,7 @@ class FrozenFeatures:
         if self.stored is None and device.type == "cpu":
             pixels = on_device.pop(PIXELS)
             # One image at a time, as when it is stored: see "Bits" above.
-            on_device[self.prefix.key] = torch.cat([self.compute(image) for image in pixels.split(1)])
+            on_device[self.prefix.key] = torch.cat([self.compute(image) for image in torch.split(pixels, 1)])
         return on_device
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ METHODS = [name for name in plugins.choices(plugins.TUNING) if saved_model.train
 #: What a family cannot do, and what the refusal says.
 CANNOT = {
     ("distilbert", "prefix"): "DistilBertModel.*takes no learnt keys and values; use prompt",
-    ("gpt2", "oft"): "oft turns no Conv1D.*use lora",
+    ("gpt2", "oft"): "oft cannot rotate .*a Conv1D; use lora",
     ("llama", "bitfit"): "bitfit.*has none; use lora",
     ("mistral", "bitfit"): "bitfit.*has none; use lora",
 }

@@ -85,7 +85,7 @@ class Git:
     writes_text = reads_views = has_processor = has_frozen_prefix = True
 
     def __init__(
-        self, lm: "GitForCausalLM", processor: "GitProcessor | None", name: str, places: "Tensor | None" = None
+        self, lm: "GitForCausalLM", processor: "GitProcessor | None", name: str, view_embeddings: "Tensor | None" = None
     ) -> None:
         self.lm, self.name = lm, name
         self.processor: GitProcessor = processor
@@ -95,7 +95,7 @@ class Git:
         if self.tokenizer is not None:
             self.start, self.end = int(self.tokenizer.cls_token_id), int(self.tokenizer.sep_token_id)
         #: Largest number of images of a row, and the view embeddings [F, Dv] that came with the weights.
-        self.views, self.places = 1, places
+        self.views, self.view_embeddings = 1, view_embeddings
 
     @property
     def image_size(self) -> int:
@@ -156,7 +156,7 @@ class Git:
         """Read up to `views` images of a row from now on, each with the embedding of its view."""
         from cxr_ft.model.bases.git import multi_view
 
-        multi_view.read_several(self.lm, views, self.places)
+        multi_view.read_several(self.lm, views, self.view_embeddings)
         self.views = views
 
     def new_modules(self, model: "nn.Module") -> tuple[str, ...]:
@@ -171,10 +171,11 @@ class Git:
             return {PIXELS: self.pixel_values(np.stack([example.image for example in examples]))}
         import torch
 
-        shown = [(e.image, *e.further)[: self.views] for e in examples]
-        counts = torch.tensor([len(of_row) for of_row in shown])
-        pixels = self.pixel_values(np.stack([image for of_row in shown for image in of_row]))
-        out = pixels.new_zeros(len(shown), self.views, *pixels.shape[1:])
+        images = [(e.image, *e.further)[: self.views] for e in examples]
+        counts = torch.tensor([len(row) for row in images])
+        pixels = self.pixel_values(np.stack([image for row in images for image in row]))
+        # Absent images are zeros, which `multi_view` cuts off before the model reads them.
+        out = pixels.new_zeros(len(images), self.views, *pixels.shape[1:])
         out[torch.arange(self.views) < counts[:, None]] = pixels
         return {PIXELS: out, "views": counts}
 
@@ -258,6 +259,7 @@ class Git:
     def save(self, folder: Path, model: "PreTrainedModel | None") -> None:
         """Write a transformers folder: processor and tokenizer, and the model if there is one."""
         settings, size = self.processor.image_processor, self.image_size
+        # The file must have the size after `resize`: other programs prepare images by it.
         settings.size, settings.crop_size = {"shortest_edge": size}, {"height": size, "width": size}
         self.processor.save_pretrained(folder)
         if model is not None:
@@ -291,6 +293,7 @@ def load(name: str, weights: bool = True) -> Git:
         seed = getattr(config, SEED_KEY, None)
         if seed is not None and not (folder is not None and (folder / "model.safetensors").exists()):
             return _without_views(_random(config, int(seed)), processor, name)
+        # From safetensors alone: reading a pickle runs the code in it.
         model = GitForCausalLM.from_pretrained(
             where, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
         )
@@ -318,7 +321,7 @@ def tiny() -> Git:
 def _without_views(lm: "GitForCausalLM", processor: "GitProcessor | None", name: str) -> Git:
     from cxr_ft.model.bases.git import multi_view
 
-    return Git(lm, processor, name, places=multi_view.pop_view_embeddings(lm))
+    return Git(lm, processor, name, view_embeddings=multi_view.pop_view_embeddings(lm))
 
 
 def _random(config: "GitConfig", seed: int) -> "GitForCausalLM":

@@ -92,6 +92,7 @@ class _Products(torch.autograd.Function):
             scores = (q[:, :, rows] / math.sqrt(shape.width)) @ k[:, :, keys].transpose(-1, -2)
             probabilities = (scores + bias if biased and bias is not None else scores).softmax(-1)
             drop = dropout.draw(probabilities, shape.p)
+            # The scale of dropout is applied to the product, which is smaller than the probabilities.
             contexts.append((drop.on(probabilities) @ v[:, :, keys]) * drop.scale)
             saved += [probabilities, drop.patterns]
         ctx.shape = shape
@@ -103,12 +104,14 @@ class _Products(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *saved = ctx.saved_tensors
         grad = split_heads(grads[0] * ctx.drop.scale, ctx.shape.width)
+        # Each query is in one part; keys and values of the image are in both, so that their gradients are sums.
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for i, (rows, keys, _) in enumerate(ctx.shape.parts(q.shape[2], k.shape[2])):
             probabilities, drop = saved[2 * i], ctx.drop._replace(patterns=saved[2 * i + 1])
             part = grad[:, :, rows]
             dv[:, :, keys] += drop.on(probabilities).transpose(-1, -2) @ part
             d = drop.on(part @ v[:, :, keys].transpose(-1, -2))
+            # The kernel of torch needs one pass and no temporary array, where the formula needs several.
             d = torch.ops.aten._softmax_backward_data(d, probabilities, -1, d.dtype) / math.sqrt(ctx.shape.width)
             dq[:, :, rows] = d @ k[:, :, keys]
             dk[:, :, keys] += d.transpose(-1, -2) @ q[:, :, rows]

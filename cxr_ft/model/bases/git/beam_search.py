@@ -12,6 +12,7 @@ from torch import Tensor
 from cxr_ft.errors import UsageError
 
 #: Score of a beam that must not be chosen.
+# The number of transformers. It is finite, since it is multiplied by masks, and -inf times 0 is NaN.
 NEVER = -1.0e9
 
 
@@ -93,6 +94,7 @@ class Beams:
     def _finish(self, texts: Tensor, total: Tensor, ended: Tensor) -> None:
         """Keep the best K of the finished beams and the candidates that just ended among the first K."""
         eligible = ended.clone()
+        # As in transformers: a text that ends among the spare candidates is not kept.
         eligible[:, self.beams :] = False
         scores = total / self.length**self.penalty + (~eligible | ~self.improvable) * NEVER
         self.finished_scores, best = torch.cat((self.finished_scores, scores), 1).topk(self.beams)

@@ -1,6 +1,6 @@
 """Run the decoder on image tokens and text, and return its states at the text's positions."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from cxr_ft.model.bases.git.eligibility import is_unmodified
 from cxr_ft.model.bases.git.fused_linear import apply_linears, to_autocast
 from cxr_ft.model.bases.git.gradient_checkpointing import checkpointed
 
+#: The last part of attention, or of the whole layer: both are projection, dropout, sum and norm.
+_Output: TypeAlias = upstream.GitSelfOutput | upstream.GitOutput
 #: Keys and values of each layer.
 KeysAndValues = list[tuple[Tensor, Tensor]]
 
@@ -108,6 +110,7 @@ def _last_block(layer: upstream.GitLayer, hidden: Tensor, block_inputs: _BlockIn
     (q,) = apply_linears((attention.query,), low[:, block_inputs.n :])
     context = attend(q, k, v, _shape(attention, 0), block_inputs.bias)
     residual = hidden[:, block_inputs.n :]
+    # No later operation mixes positions: what is not needed can be dropped here.
     if block_inputs.at is not None:
         context, residual = context[block_inputs.at], residual[block_inputs.at]
     return after_attention(layer, context, residual)
@@ -119,6 +122,7 @@ def _shape(attention: upstream.GitSelfAttention, image: int) -> Shape:
 
 def _expand(intermediate: upstream.GitIntermediate, x: Tensor) -> Tensor:
     """Return `intermediate(x)`: a linear layer and the activation."""
+    # An adapter around the whole module, or a hook on it, must run.
     if not is_unmodified(intermediate, upstream.GitIntermediate):
         whole: Tensor = intermediate(x)
         return whole
@@ -127,7 +131,10 @@ def _expand(intermediate: upstream.GitIntermediate, x: Tensor) -> Tensor:
 
 
 def _project_and_add(
-    output: upstream.GitSelfOutput | upstream.GitOutput, kind: type[nn.Module], x: Tensor, residual: Tensor
+    output: upstream.GitSelfOutput | upstream.GitOutput,
+    kind: type[upstream.GitSelfOutput] | type[upstream.GitOutput],
+    x: Tensor,
+    residual: Tensor,
 ) -> Tensor:
     """Return `output(x, residual)`: projection, dropout, sum, norm; by the module itself if it was changed."""
     if not (is_unmodified(output, kind) and is_unmodified(output.dropout, nn.Dropout)):

@@ -93,5 +93,6 @@ def _patterns(x: Tensor) -> Tensor:
     """Return independent uniform bit patterns in the shape and dtype of `x`."""
     seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     words = -(-x.numel() * x.itemsize // 8)
+    # SFC64 fills 64 bits at a time, enough for two or four numbers.
     raw = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64 - 1, words, dtype=np.uint64, endpoint=True)
     return torch.from_numpy(raw.view(np.int64)).view(x.dtype)[: x.numel()].view(x.shape)

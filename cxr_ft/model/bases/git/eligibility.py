@@ -20,6 +20,7 @@ def git_of(model: nn.Module) -> upstream.GitModel:
 
 def is_unmodified(module: nn.Module, kind: type[_Kind]) -> TypeGuard[_Kind]:
     """Return True if `module` is exactly a `kind`, has no hooks and has the forward method of its class."""
+    # The exact class, since a subclass may compute something else.
     return type(module) is kind and "forward" not in vars(module) and not any(getattr(module, h) for h in _HOOKS)
 
 
@@ -36,6 +37,7 @@ def can_use_fused_path(model: nn.Module) -> bool:
     if not is_unmodified(inner, upstream.GitForCausalLM if top else upstream.GitModel):
         return False
     git = git_of(model)
+    # An encoder without the parts that its pool never reads has no use for the fused path.
     whole = all(hasattr(git, part) for part in ("image_encoder", "visual_projection", "embeddings", "encoder"))
     return whole and is_unmodified(git, upstream.GitModel) and _decoder(git) and _vision(git.image_encoder)
 

@@ -68,6 +68,7 @@ def logits_and_pooled(model: nn.Module, batch: Batch, views: int, at: Tensor) ->
         if not eligibility.can_use_fused_path(model):
             return plain_logits(model, part, positions), plain_pooled_of_lm(model, part)
         git, needed = eligibility.git_of(model), positions.clone()
+        # The pooled state is that of the start token, in column 0.
         needed[:, 0] = True
         tokens = frozen_prefix.tokens_of(git, part)
         states = decoder.text_states(git, tokens, part["input_ids"], part["attention_mask"], at=needed)
@@ -95,6 +96,7 @@ def generate(
             new = generation.generate(unwrapped(model), tokens, ids, mask, search)
         else:
             new = _by_length(model, part[PIXELS], ids, mask, search)
+        # To one width, so that the results of all groups can be joined.
         return torch.nn.functional.pad(new, (0, search.max_new_tokens - new.shape[1]), value=search.pad)
 
     prompted = {**batch, **_padded(prompt, batch, search.pad)}
@@ -138,6 +140,7 @@ def _padded(prompt: Sequence[int] | Sequence[Sequence[int]], batch: Batch, pad: 
     if isinstance(prompt[0], int):
         rows = [[token for one in rows for token in one]] * len(images)
     longest = max(map(len, rows))
+    # On the left: generation continues each prompt from the last column.
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     return {_PROMPT: ids.to(images.device), _MASK: mask.to(images.device)}
@@ -167,7 +170,7 @@ def plain_logits(model: nn.Module, batch: Batch, at: Tensor | None = None) -> Te
 
 def plain_generate(model: "GenerationMixin", pixels: Tensor, ids: Tensor, mask: Tensor, search: "Search") -> Tensor:
     """Return the new token ids, [B, up to max_new_tokens]."""
-    drawn = {"temperature": search.temperature, "top_k": search.top_k, "top_p": search.top_p}
+    sampling = {"temperature": search.temperature, "top_k": search.top_k, "top_p": search.top_p}
     out: Tensor = model.generate(
         pixel_values=pixels,
         input_ids=ids,
@@ -178,7 +181,7 @@ def plain_generate(model: "GenerationMixin", pixels: Tensor, ids: Tensor, mask: 
         do_sample=search.temperature > 0,
         eos_token_id=search.end,
         pad_token_id=search.pad,
-        **(drawn if search.temperature > 0 else {}),
+        **(sampling if search.temperature > 0 else {}),
     )
     return out[:, ids.shape[1] :]
 
@@ -187,6 +190,7 @@ def plain_likelihood(model: nn.Module, pixels: Tensor, start: int, sentences: Te
     """Return log-probabilities [B, K] of sentences [K, T] (-1: padding); the image is read K times."""
     b, k = len(pixels), len(sentences)
     ids = sentences.repeat(b, 1)
+    # Padding (-1) is no token id: any id does there, since its score is left out below.
     shifted = torch.cat((torch.full((b * k, 1), start, device=ids.device), ids[:, :-1].clamp(min=0)), dim=1)
     out = model(input_ids=shifted, pixel_values=pixels.repeat_interleave(k, 0), logits_to_keep=ids.shape[1]).logits
     chosen = out.float().log_softmax(-1).gather(-1, ids.clamp(min=0)[..., None])[..., 0]

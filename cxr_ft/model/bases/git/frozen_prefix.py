@@ -1,6 +1,6 @@
 """Find the frozen first part of a GIT, whose output for an image is constant and can be stored.
 
-A batch holds one of PIXELS, TOWER, STATES and TOKENS: a stored output stands in place of PIXELS.
+A batch holds one of PIXELS, TOWER, STATES and TOKENS: a stored output replaces PIXELS.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ def prefix(model: nn.Module) -> FrozenPrefix | None:
     if not _constant(tower):
         return None
     if hasattr(git, "img_temporal_embedding"):
-        places = {"img_temporal_embedding": git.img_temporal_embedding}
-        if not _constant(places):
+        view_embeddings = {"img_temporal_embedding": git.img_temporal_embedding}
+        if not _constant(view_embeddings):
             return FrozenPrefix(TOWER, lambda pixels: vision.tower_states(git, pixels), _weights(tower))
-        tower |= places
+        tower |= view_embeddings
     if not _constant(projection):
         return FrozenPrefix(STATES, lambda pixels: vision.image_states(git, pixels), _weights(tower))
     return FrozenPrefix(TOKENS, lambda pixels: tokens_of(git, {PIXELS: pixels}), _weights(tower | projection))
@@ -46,8 +46,8 @@ def tokens_of(git: GitModel, batch: Mapping[str, Tensor]) -> Tensor:
     if STATES in batch:
         states: Tensor = batch[STATES]
     else:
-        alone = batch[TOWER] if TOWER in batch else vision.tower_states(git, batch[PIXELS])
-        states = vision.add_view_embeddings(git, alone)
+        without_views = batch[TOWER] if TOWER in batch else vision.tower_states(git, batch[PIXELS])
+        states = vision.add_view_embeddings(git, without_views)
     return vision.image_tokens(git, states)
 
 

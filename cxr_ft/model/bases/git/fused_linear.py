@@ -91,8 +91,8 @@ def _linear(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _can_pack(x: Tensor) -> bool:
-    known = _HAS_ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-    return known and not torch.is_grad_enabled()
+    supported = _HAS_ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    return supported and not torch.is_grad_enabled()
 
 
 def _packed_linear(module: nn.Module, x: Tensor) -> Tensor:
@@ -121,6 +121,7 @@ def _simple_adapter(module: nn.Module) -> str | None:
     """Return the name of the only active LoRA, as in the paper, on an ordinary frozen layer; None for anything else."""
     if not is_unmodified(module, LoraLinear) or module.disable_adapters or module.merged or module.fan_in_fan_out:
         return None
+    # A variant, as DoRA, is no sum of two products.
     active = [name for name in module.active_adapters if name in module.lora_A]
     if len(active) != 1 or active[0] in module.lora_variant or not _constant(module.base_layer):
         return None
@@ -161,6 +162,7 @@ class _FusedLowRank(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         low, scaled = ctx.saved_tensors
         grad = grads[0].to(low.dtype)
+        # Above frozen embeddings nobody needs the gradient of x, which costs as much as the forward pass.
         x = grad @ ctx.weight if ctx.needs_input_grad[0] else None
         up = (grad.flatten(0, -2).T @ low.flatten(0, -2)).float() * ctx.scale if ctx.needs_input_grad[2] else None
         return x, grad @ scaled, up, None, None

@@ -32,6 +32,7 @@ def generate(
 
 def _search_prefix(lm: GitForCausalLM, prefix: PrefixCache, search: Search) -> Tensor:
     longest = int(prefix.position.max()) + search.max_new_tokens
+    # The last new token is never read, so that it needs no position.
     if longest > lm.config.max_position_embeddings + 1:
         raise UsageError(
             f"generation.max_new_tokens: {search.max_new_tokens} and the prompt need {longest - 1} positions; the "
@@ -51,6 +52,7 @@ def log_probability(lm: GitForCausalLM, tokens: Tensor, start: int, sentences: T
     """
     b, (k, t) = len(tokens), sentences.shape
     prefix = read(lm.git, tokens, torch.full((b, 1), start, device=tokens.device), None)
+    # The state of the start token predicts the first token of every sentence.
     states = prefix.state[:, None, None].expand(b, k, 1, -1)
     if t > 1:
         shifted = sentences[None, :, :-1].clamp(min=0).expand(b, k, t - 1)
@@ -77,6 +79,7 @@ def _single(lm: GitForCausalLM, prefix: PrefixCache, text: TextCache, search: Se
     alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
     while True:
         chosen = _next(_logits(lm, state), search)
+        # A row that has ended is filled up while others go on.
         chosen = torch.where(alive, chosen, search.pad)
         out.append(chosen)
         alive = alive & (chosen != search.end)
@@ -94,6 +97,7 @@ def _next(logits: Tensor, search: Search) -> Tensor:
         least = logits.topk(min(search.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if search.top_p < 1:
+        # From the least likely up: what is removed is the longest tail whose sum is at most 1 - top_p.
         ascending, order = logits.sort(-1)
         tail = ascending.softmax(-1).cumsum(-1) <= 1 - search.top_p
         tail[:, -1] = False  # the most likely token always stays

@@ -50,12 +50,14 @@ class TextCache:
     def reorder(self, parents: Tensor) -> None:
         """Continue beam k of each row from beam parents[:, k]; parents int64 [B, K]."""
         b, k = parents.shape
+        # Often every beam continues itself: then nothing has to be copied.
         if bool((parents == torch.arange(k, device=parents.device)).all()):
             return
         for pair in self._pairs:
             for kept in pair or ():
                 past = kept.flatten(0, 2)[:, : self.length]  # [B H K, t, d]
                 firsts = torch.arange(0, len(past), k, device=past.device).view(b, -1, 1)
+                # index_select copies first, so that no beam is overwritten before it is read.
                 past.copy_(past.index_select(0, (parents[:, None] + firsts).flatten()))
 
 
@@ -116,9 +118,10 @@ def _attend(
     shared = q.flatten(2, 3) @ prefix[0].transpose(-1, -2)  # [B, H, K T, P]
     if bias is not None:
         shared = shared + bias
-    mine = q @ own[0].transpose(-1, -2)  # [B, H, K, T, t]
+    own_scores = q @ own[0].transpose(-1, -2)  # [B, H, K, T, t]
     if ahead is not None:
-        mine = mine.masked_fill(ahead, torch.finfo(mine.dtype).min)
-    probabilities = torch.cat((shared.view(*mine.shape[:4], -1), mine), dim=-1).softmax(-1)
-    p, o = torch.split(probabilities, [shared.shape[-1], mine.shape[-1]], dim=-1)
+        own_scores = own_scores.masked_fill(ahead, torch.finfo(own_scores.dtype).min)
+    # One softmax over both parts, since they are one sequence.
+    probabilities = torch.cat((shared.view(*own_scores.shape[:4], -1), own_scores), dim=-1).softmax(-1)
+    p, o = torch.split(probabilities, [shared.shape[-1], own_scores.shape[-1]], dim=-1)
     return (p.flatten(2, 3) @ prefix[1]).view(q.shape) + o @ own[1]

@@ -1,7 +1,7 @@
 """Read several images of a study before one text, as GIT reads a video's frames: each view has an embedding.
 
 Upstream: `img_temporal_embedding` and `num_image_with_embedding` in transformers/models/git/modeling_git.py. Nothing
-there masks an absent image, so rows are grouped by their number of images, and each group runs by itself.
+in it masks an absent image, so rows are grouped by their number of images, and each group runs by itself.
 """
 
 import contextlib
@@ -40,6 +40,7 @@ class ViewEmbedding(nn.Module):
         """Load the table from what transformers saved, one parameter for each view."""
         names = [name for name in state_dict if re.fullmatch(rf"{re.escape(prefix)}\d+", name)]
         if names:
+            # By number: in alphabetical order 10 comes before 2.
             names.sort(key=lambda name: int(name.removeprefix(prefix)))
             rows = [state_dict.pop(name).flatten(0, 1) for name in names]
             state_dict[f"{prefix}table.weight"] = torch.cat(rows)
@@ -51,17 +52,17 @@ class ViewEmbedding(nn.Module):
         return out
 
 
-def read_several(lm: GitForCausalLM, views: int, before: Tensor | None) -> None:
+def read_several(lm: GitForCausalLM, views: int, pretrained: Tensor | None) -> None:
     """Let `lm` read up to `views` images of a row from now on.
 
     Args:
         lm: a `GitForCausalLM`.
-        before: embeddings [F, Dv] it was pretrained with; those of further views begin at zero, which changes nothing.
+        pretrained: embeddings [F, Dv] of pretraining; those of further views begin at zero, which changes nothing.
     """
-    width, like = lm.config.vision_config.hidden_size, next(lm.parameters())
-    values = torch.zeros(views, width, device=like.device)
-    if before is not None:
-        values[: len(before)] = before[:views]
+    width, device = lm.config.vision_config.hidden_size, next(lm.parameters()).device
+    values = torch.zeros(views, width, device=device)
+    if pretrained is not None:
+        values[: len(pretrained)] = pretrained[:views]
     setattr(lm.git, NAME, ViewEmbedding(values))
     lm.config.num_image_with_embedding = views
     count_tokens(lm.git, views * tokens_per_image(lm))
@@ -98,6 +99,7 @@ def transformers_state_dict(model: nn.Module) -> dict[str, Tensor]:
     for name, value in model.state_dict().items():
         if name.endswith(f"{TABLE}.weight"):
             stem = name.removesuffix("table.weight")
+            # A copy, since safetensors refuses tensors that share memory.
             state |= {f"{stem}{view}": row.clone()[None, None] for view, row in enumerate(value)}
         else:
             state[name] = value
@@ -118,6 +120,7 @@ def run_by_count(
         rows = (batch[VIEWS] == count).nonzero()[:, 0]
         if not len(rows) and not _sharded(model):
             continue
+        # Under FSDP a process without such rows runs one as well: the others wait for it in each collective call.
         read = rows if len(rows) else rows.new_zeros(1)
         part = {name: value[read] for name, value in batch.items() if name != VIEWS}
         for name in (PIXELS, TOWER):
@@ -125,6 +128,7 @@ def run_by_count(
                 part[name] = part[name][:, :count]
         for name in (STATES, TOKENS):
             if name in part:
+                # The tokens of the images come one image after the other, those of absent images last.
                 part[name] = part[name][:, : part[name].shape[1] // views * count]
         with _counted(eligibility.git_of(model), views, count):
             results.append((rows, run(part)))
@@ -150,13 +154,13 @@ def in_batch_order(results: list[tuple[Tensor, Tensor]], lengths: Tensor | None 
     if len(results) == 1:  # all rows, in their order
         return results[0][1]
     owners = [rows if lengths is None else rows.repeat_interleave(lengths[rows]) for rows, _ in results]
-    # Cut off the result of the stand-in row of `run_by_count`; it stays part of the graph, with a zero gradient.
+    # Cut off the result of the substitute row of `run_by_count`; it stays part of the graph, with a zero gradient.
     values = [value[: len(owner)] for owner, (_, value) in zip(owners, results, strict=True)]
     return torch.cat(values)[torch.cat(owners).argsort(stable=True)]
 
 
 def _sharded(model: nn.Module) -> bool:
-    """Return True if FSDP shards `model`: all processes must then run equally often, if need be on a stand-in row."""
+    """Return True if FSDP shards `model`: all processes must then run equally often, if need be on a substitute row."""
     from torch.distributed.tensor import DTensor
 
     return any(isinstance(p, DTensor) for p in model.parameters())

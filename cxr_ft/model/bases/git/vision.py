@@ -90,6 +90,7 @@ def resize(lm: upstream.GitForCausalLM, size: int) -> None:
         raise UsageError(f"data.image_size: {size} is no multiple of the patches' {patch} pixels; give {below}")
     old, new = int(shape.image_size) // patch, size // patch
     with torch.no_grad():
+        # The class token has no place in the grid: its position embedding stays.
         one, grid = embeddings.position_embedding.weight.split([1, old * old])  # [1, Dv], [patches, Dv]
         square = grid.T.reshape(1, -1, old, old)
         square = nn.functional.interpolate(square, size=(new, new), mode="bicubic", align_corners=False)
