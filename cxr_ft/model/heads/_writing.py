@@ -48,24 +48,31 @@ class WritingConfig(ReadingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, valid, want in (
-            ("max_context", self.max_context >= 1, "1 or more"),
-            ("max_tokens", self.max_tokens >= 1, "1 or more"),
-            ("beams", self.beams >= 1, "1 or more"),
-            ("temperature", self.temperature >= 0, "0 or more"),
-            ("top_k", self.top_k >= 0, "0 (all tokens) or more"),
-            ("top_p", 0 < self.top_p <= 1, "a number above 0, up to 1"),
+        for name, value, valid, want in (
+            ("max_context", self.max_context, self.max_context >= 1, "1 or more"),
+            ("max_tokens", self.max_tokens, self.max_tokens >= 1, "1 or more"),
+            ("beams", self.beams, self.beams >= 1, "1 or more"),
+            ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "a number above 0, up to 1"),
         ):
             if not valid:
-                raise UsageError(f"head.{name}: {getattr(self, name)}; give {want}")
-        for name, used, need in (
-            ("temperature", self.temperature == 0 or self.beams == 1, "beam search does not sample: give beams 1"),
-            ("top_k", self.top_k == 0 or self.temperature > 0, "nothing is sampled: give a temperature above 0"),
-            ("top_p", self.top_p == 1 or self.temperature > 0, "nothing is sampled: give a temperature above 0"),
-            ("length_penalty", self.length_penalty == 1 or self.beams > 1, "there are no beams: give beams above 1"),
+                raise UsageError(f"head.{name}: {value}; give {want}")
+        sampled, searched = self.temperature > 0, self.beams > 1
+        not_sampled = "nothing is sampled: give a temperature above 0"
+        for name, value, used, need in (
+            ("temperature", self.temperature, not (sampled and searched), "beam search does not sample: give beams 1"),
+            ("top_k", self.top_k, self.top_k == 0 or sampled, not_sampled),
+            ("top_p", self.top_p, self.top_p == 1 or sampled, not_sampled),
+            (
+                "length_penalty",
+                self.length_penalty,
+                self.length_penalty == 1 or searched,
+                "there are no beams: give beams above 1",
+            ),
         ):
             if not used:
-                raise UsageError(f"head.{name}: {getattr(self, name)} does nothing, since {need}")
+                raise UsageError(f"head.{name}: {value} does nothing, since {need}")
 
     @property
     def search(self) -> SearchOptions:

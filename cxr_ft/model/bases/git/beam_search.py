@@ -40,15 +40,15 @@ class Search:
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, good, want in (
-            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
-            ("beams", self.beams >= 1, "1 or more"),
-            ("temperature", self.temperature >= 0, "0 or more"),
-            ("top_k", self.top_k >= 0, "0 (all tokens) or more"),
-            ("top_p", 0 < self.top_p <= 1, "a number above 0, up to 1"),
+        for name, value, good, want in (
+            ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more"),
+            ("beams", self.beams, self.beams >= 1, "1 or more"),
+            ("temperature", self.temperature, self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "a number above 0, up to 1"),
         ):
             if not good:
-                raise UsageError(f"generation.{name}: {getattr(self, name)}; give {want}")
+                raise UsageError(f"generation.{name}: {value}; give {want}")
         if self.beams > 1 and self.temperature > 0:
             raise UsageError("generation: beam search does not sample; give beams 1 or temperature 0")
 
