@@ -8,9 +8,9 @@
 A macro AUROC with a label whose positives, or negatives, are of one subject takes the bootstrap's covariance. With one
 seed the two trained models are judged, not their methods: another training may turn the answer.
 
-How often equal methods look different at 5 % is counted in tests/score/test_type_one.py: 4 to 6 times in a hundred; up
-to 7 with two seeds of each; down to 3 with approximate randomisation over 25 subjects only, and with three seeds that
-differ far more than test sets do.
+How often equal methods look different at 5 % is counted in tests/score/statistics/test_type_one.py: 4 to 6 times in a
+hundred; up to 7 with two seeds of each; down to 3 with approximate randomisation over 25 subjects only, and with three
+seeds that differ far more than test sets do.
 """
 
 import math
