@@ -7,7 +7,7 @@ words, knows synonyms and paraphrases and has other constants: its values are no
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -43,16 +43,24 @@ def signature() -> str:
     )
 
 
+class _WordStemmer(Protocol):
+    """A stemmer of nltk, which has no types."""
+
+    def stem(self, word: str) -> str:
+        """Return the stem of a word."""
+
+
 @cache
 def _stem(word: str) -> str:
-    return str(_porter().stem(word))
+    return _porter().stem(word)
 
 
 @cache
-def _porter() -> Any:
+def _porter() -> _WordStemmer:
     from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
 
-    return PorterStemmer()
+    stemmer: _WordStemmer = PorterStemmer()
+    return stemmer
 
 
 class _Stemmer:
@@ -62,10 +70,10 @@ class _Stemmer:
 
 
 class _NoSynonyms:
-    """Stands where nltk asks WordNet: no word has a synonym."""
+    """Take the place of WordNet, which nltk would download: no word has a synonym."""
 
     def synsets(self, word: str) -> tuple[()]:
-        """None."""
+        """Return no synonyms."""
         return ()
 
 
