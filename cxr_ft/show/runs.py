@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cxr_ft.run.record import results
 from cxr_ft.run.record.results import Result
@@ -75,7 +74,7 @@ def load(folders: Sequence[Path]) -> tuple[list[Run], list[tuple[Run, str]]]:
     return good, other
 
 
-def record(result: Result) -> dict[str, Any]:
+def record(result: Result) -> dict[str, object]:
     """Return a result as the nested dicts that `score.fairness` reads."""
     return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
 

@@ -161,9 +161,7 @@ def by_row(truth: Floats, score: Floats, positive: Mask, known: Mask) -> tuple[V
     return {**means, "n": n}, why if missing else ""
 
 
-def _row_values(
-    metric: registry.Metric, true: Mask, score: Floats, positive: Mask, known: Mask
-) -> tuple[Floats, Mask]:
+def _row_values(metric: registry.Metric, true: Mask, score: Floats, positive: Mask, known: Mask) -> tuple[Floats, Mask]:
     """Return the values of a metric by row [N], and where they are defined [N]."""
     if not len(true):
         return np.zeros(0), np.zeros(0, bool)

@@ -5,6 +5,7 @@ or as not. Denied and not mentioned count as not stated. Both texts pass the sam
 """
 
 from collections.abc import Sequence
+
 import numpy as np
 
 from cxr_ft.json_values import Json

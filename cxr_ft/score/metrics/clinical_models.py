@@ -8,6 +8,7 @@ not run them with their weights.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
 from cxr_ft.errors import UsageError, unknown
 from cxr_ft.score.arrays import Metrics
 

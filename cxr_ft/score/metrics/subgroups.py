@@ -32,7 +32,7 @@ class _Table(NamedTuple):
     subjects: Names
 
     def rows(self, where: npt.NDArray[np.intp]) -> "_Table":
-        return _Table(*(part[where] for part in self))
+        return _Table(self.truth[where], self.score[where], self.positive[where], self.subjects[where])
 
 
 def evaluate(

@@ -17,12 +17,13 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cxr_ft.errors import UsageError
+from cxr_ft.score.arrays import Floats, Names
 from cxr_ft.score.statistics import intervals, variance_components
 from cxr_ft.score.statistics.delong import paired_aurocs
 from cxr_ft.score.statistics.intervals import Array, Interval, cluster_bootstrap
@@ -122,6 +123,7 @@ def compare_all(
     _check(truth, runs, group)
     trains = [*fixed] or [False] * len(runs)
     many, ends = len(np.unique(group)), np.cumsum([0, *(len(run) for run in runs)])
+    # Once for all pairs, and not at all where every pair has a test of its own: the bootstrap takes seconds.
     varied = cache(lambda: _vary(truth, np.concatenate(runs), group, statistic, (draws, seed)))
 
     def pair(i: int, j: int) -> Pair:
@@ -182,7 +184,7 @@ class Margin(NamedTuple):
     Args:
         outcome: "within margin", "worse by more than the margin" or "open".
         low: the gap is above this, with `level` confidence; None where it is not known.
-        margin: what was asked for, in the metric's unit.
+        margin: how much worse is still acceptable, in the metric's unit.
         level: one-sided.
     """
 
@@ -211,7 +213,7 @@ def non_inferior(pair: Pair, margin: float) -> Margin:
     return Margin(outcome, low, margin, level)
 
 
-def _check(truth: Any, variants: Sequence[Any], subjects: Any) -> None:
+def _check(truth: Floats, variants: Sequence[Floats], subjects: Names) -> None:
     for i, runs in enumerate(variants):
         if runs.ndim < 2 or len(runs) == 0 or runs.shape[1] != len(subjects):
             raise ValueError(f"variant {i} has shape {runs.shape}; it must be [seeds, {len(subjects)} rows, ...]")
@@ -248,7 +250,7 @@ def _one_seed(variance: float) -> variance_components.VarianceComponents:
 
 
 def _vary(
-    truth: Any, runs: Any, subjects: Any, statistic: Statistic, draws: tuple[int, int]
+    truth: Floats, runs: Floats, subjects: Names, statistic: Statistic, draws: tuple[int, int]
 ) -> tuple[Array, Array | None, str, str | None]:
     """The metric [M] of each run, their covariance [M, M] over subjects, where it is from, why there is none."""
     if statistic is intervals.accuracy:

@@ -2,19 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from cxr_ft.run.record import results
+from cxr_ft.score.arrays import Floats
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, looks_of
 from cxr_ft.show.runs import Run, names
-
-Array = npt.NDArray[Any]
 
 #: At most so many variants are drawn.
 _LINES = 8
@@ -25,7 +22,7 @@ _GRID = np.linspace(0, 1, 101)
 def draw(runs: Sequence[Run]) -> Figure:
     """Draw sensitivity against 1 minus specificity on test: the mean over labels, and over seeds."""
     with mpl.rc_context(STYLE):
-        grouped: dict[str, list[Array]] = defaultdict(list)
+        grouped: dict[str, list[Floats]] = defaultdict(list)
         for name, run in zip(names([run.result for run in runs]), runs, strict=True):
             grouped[name] += _curves(run)
         shown = [name for name, curves in grouped.items() if curves][:_LINES]
@@ -41,7 +38,7 @@ def draw(runs: Sequence[Run]) -> Figure:
         return figure
 
 
-def _curves(run: Run) -> list[Array]:
+def _curves(run: Run) -> list[Floats]:
     """Return the sensitivity [101] of each label that has both classes, at equal steps of 1 minus specificity."""
     from sklearn.metrics import roc_curve
 
