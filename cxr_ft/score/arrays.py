@@ -9,6 +9,8 @@ from cxr_ft.json_values import Json
 
 Floats: TypeAlias = npt.NDArray[np.floating]
 Mask: TypeAlias = npt.NDArray[np.bool_]
+#: Numbers of any kind, as the weights of rows: whole in a resample, fractions after a correction.
+Numbers: TypeAlias = npt.NDArray[np.number]
 #: Names of subjects or groups: words or numbers, compared for equality alone.
 Names: TypeAlias = npt.NDArray[np.generic]
 

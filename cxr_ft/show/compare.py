@@ -11,7 +11,7 @@ from cxr_ft.show.runs import Run, names, test_split
 from cxr_ft.show.variants import Variant
 from cxr_ft.show.verdicts import Comparison
 
-#: How much worse than full fine-tuning is still as good, in the primary metric, unless another margin is set: one point.
+#: The margin where none is set: how much worse than full fine-tuning is still acceptable, in the primary metric.
 MARGIN = 0.01
 
 

@@ -47,7 +47,7 @@ class Options:
         include_data: show images and texts of data that is neither synthetic nor public.
         margin: how much worse than full fine-tuning is still as good, in the primary metric.
         published: numbers of others, shown in a table of their own.
-        arguments: the runs and folders as typed on the command line, to print the command again; empty: the runs' folders.
+        arguments: the runs and folders as typed, for the command that makes the page again; empty: the runs' folders.
     """
 
     include_data: bool = False

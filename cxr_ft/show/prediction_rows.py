@@ -7,7 +7,7 @@ import numpy as np
 
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record import results
-from cxr_ft.score.arrays import Floats, Names
+from cxr_ft.score.arrays import Floats, Names, Numbers
 from cxr_ft.score.metrics import text_overlap
 from cxr_ft.score.statistics import intervals
 from cxr_ft.score.statistics.randomisation import Statistic
@@ -46,7 +46,7 @@ class PredictionBook:
     """
 
     rows: dict[str, EvaluationRows] = field(default_factory=dict)
-    weights: dict[str, Floats] = field(default_factory=dict)
+    weights: dict[str, Numbers] = field(default_factory=dict)
 
     def of(self, runs: Sequence[Run]) -> tuple[str, Floats] | None:
         """Return the digest of the rows and the predictions [S, N, ...] of S seeds; None if they do not share rows."""
@@ -81,7 +81,7 @@ class PredictionBook:
         return rows.digest, predictions
 
 
-def _bleu(_: Floats, counts: Floats, weights: Floats) -> Floats:
+def _bleu(_: Floats, counts: Floats, weights: Numbers) -> Floats:
     """Return corpus BLEU from the counts [N, ...] of each row's text."""
     return text_overlap.bleu(weights @ counts)
 

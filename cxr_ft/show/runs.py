@@ -105,10 +105,10 @@ def test_split(result: Result) -> str:
 
 def _without_seed(result: Result) -> str:
     config = _config(result)
-    return digest({**config, "train": {key: value for key, value in config["train"].items() if key != "seed"}})
+    return digest({**config, "train": {key: value for key, value in result.config["train"].items() if key != "seed"}})
 
 
-def _config(result: Result) -> dict[str, Any]:
+def _config(result: Result) -> dict[str, object]:
     """Return the configuration with hashes of the data in place of its location."""
     options = {key: value for key, value in result.config["data"].items() if key not in _LOCATIONS}
     return {**result.config, "data": {**options, **result.data.get("sha256", {})}}

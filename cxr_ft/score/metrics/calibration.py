@@ -8,7 +8,7 @@ On few rows the expected calibration error of a perfect model is well above 0: c
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,8 @@ RANGE = (0.02, 50.0)
 _EDGE = 1e-12
 
 
-# "from" is a keyword, so that no class body can name it.
-Bin = TypedDict("Bin", {"from": float, "to": float, "n": int, "score": float, "positive": float})
+#: A bin of a reliability diagram: "from", "to", "n", "score" (mean), "positive" (share).
+Bin: TypeAlias = dict[str, float]
 
 
 def evaluate(
@@ -121,7 +121,7 @@ def ece(truth: Floats, score: Floats) -> float | None:
 
 
 def reliability(truth: Floats, score: Floats) -> list[Bin]:
-    """Return the bins of a reliability diagram that hold anything, in order: "from", "to", "n", "score" (mean), "positive"."""
+    """Return the bins of a reliability diagram that are not empty, in order."""
     place = bins(score)
     count = np.bincount(place, minlength=BINS)
     scores, positives = (np.bincount(place, weights=values, minlength=BINS) for values in (score, truth))
@@ -137,9 +137,9 @@ def reliability(truth: Floats, score: Floats) -> list[Bin]:
     ]
 
 
-def bins(score: Floats) -> npt.NDFloats[np.int64]:
+def bins(score: Floats) -> npt.NDArray[np.int64]:
     """The bin of each score, 0 to BINS - 1; a score on a boundary belongs to the bin above, 1 to the last."""
-    place: npt.NDFloats[np.int64] = np.minimum((np.asarray(score, float) * BINS).astype(np.int64), BINS - 1)
+    place: npt.NDArray[np.int64] = np.minimum((np.asarray(score, float) * BINS).astype(np.int64), BINS - 1)
     return place
 
 

@@ -21,7 +21,7 @@ DOUBT = {"positive": True, "negative": False}
 SIGNATURE = "rule-based labeler of cxr_ft 1|labels:14,5|uncertain:positive,negative|blank:negative|macro:labels stated"
 
 
-def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, Any]:
+def evaluate(references: Sequence[str], generated: Sequence[str]) -> Metrics:
     """Compare what N reports state against their references; pairs with a blank reference are left out.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Measure generated reports by all metrics that need no download: words, findings, sides; baselines and probes beside."""
+"""Measure generated reports by words, findings and sides, none of which is downloaded; with baselines and probes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,11 +16,11 @@ SEED, CHOICES, PROBED = 0, 5000, 500
 def evaluate(
     references: Sequence[str], generated: Sequence[str], labels: Sequence[str] = (), section: str = ""
 ) -> Metrics:
-    """`text.evaluate`, and under "clinical" and "sides" what those modules say; "signature" names the `section` too.
+    """Return `text_overlap.evaluate`, and under "clinical" and "sides" what those modules say; "signature" names the `section` too.
 
     Args:
         references: N texts; generated: N texts, in the same order.
-        labels: see `text.evaluate`.
+        labels: see `text_overlap.evaluate`.
         section: the part of the report that was written, for the signature.
 
     Raises:
@@ -48,9 +48,9 @@ def baselines(
         nearest: for each of the N the row of `train` whose image looks most like its own; None: not known, for `why`.
 
     Returns:
-        "constant" (the text of the best BLEU-4 on train, see `text.constant_baseline`) and "constant_clinical" (that of
-        the best macro clinical F1 on train), written for every image; "random" (a text of train drawn for each, by a fixed
-        seed); "nearest"; each as `brief` says, or None with its reason under "undefined".
+        "constant" (the text of the best BLEU-4 on train, see `text_overlap.constant_baseline`) and "constant_clinical" (that of
+        the best macro clinical F1 on train), written for every image; "random" (a text of train drawn for each
+        by a fixed seed); "nearest"; each as `brief` says, or None with its reason under "undefined".
     """
     # Sorted, so that the choices do not depend on the order of the rows.
     texts = sorted(text for text in train if text.strip())

@@ -124,7 +124,7 @@ def evaluate(
     pairs: Sequence[str] = (),
     ruled: Floats | None = None,
     chosen: Mapping[str, Sequence[float]] | None = None,
-) -> Metrics:
+) -> dict[str, Metrics]:
     """Score the baselines on some texts.
 
     Args:
@@ -141,7 +141,7 @@ def evaluate(
     Raises:
         ValueError: where the shapes disagree.
     """
-    out: Metrics = {}
+    out: dict[str, Metrics] = {}
     for name, score in _scores(baselines, texts, pairs, ruled).items():
         levels = None if chosen is None else chosen[name]
         metrics = classification.evaluate(truth, score, labels, levels, baselines.multi_label)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score.arrays import Floats
+from cxr_ft.score.arrays import Numbers
 from cxr_ft.score.statistics.intervals import Interval, correct
 
 
@@ -91,7 +91,7 @@ def _root(function: Callable[[float], float]) -> float:
     return float(brentq(function, 0.0, 1.0, xtol=1e-12))
 
 
-def _clustered(wins: Floats, rows: Floats, level: float) -> tuple[Interval | None, float]:
+def _clustered(wins: Numbers, rows: Numbers, level: float) -> tuple[Interval | None, float]:
     from scipy.special import ndtr, ndtri
 
     total, many = wins.sum(), rows.sum()

@@ -91,7 +91,7 @@ def compare(
         truth: [N, ...] as `statistic` takes it.
         first: [S1, N, ...] the scores or answers of each seed; `second`: [S2, N, ...].
         subjects: [N] the subject of each row.
-        statistic: `stats.auroc`, `stats.macro_auroc`, `stats.accuracy`, or any function (truth, answers, weights
+        statistic: `intervals.auroc`, `macro_auroc`, `accuracy` of the same, or any function (truth, answers, weights
             [..., N]) -> [...] of answers that mean the same in every run.
         fixed: which of the two trains nothing.
         level: of the interval.
@@ -115,9 +115,9 @@ def compare_all(
     draws: int = 2000,
     seed: int = 0,
 ) -> dict[tuple[int, int], Pair]:
-    """Every pair (i, j), i < j, of the variants [S, N, ...], as `compare` judges it: i minus j.
+    """Every pair (i, j), i < j, of the variants [S, N, ...], as `compare` tests it: i minus j.
 
-    What belongs to one run is computed once. The p-values are each pair's own: `many.holm` makes them hold together.
+    What belongs to one run is computed once. The p-values are each pair's own: `multiple_comparisons.holm` makes them hold together.
     """
     truth, runs, group = np.asarray(truth), [np.asarray(variant) for variant in variants], np.asarray(subjects)
     _check(truth, runs, group)
@@ -138,13 +138,13 @@ def compare_all(
         first, second = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
         part = None if covariance is None else covariance[np.ix_(*[np.r_[first, second]] * 2)]
         test = test if single else f"t over seeds and subjects ({test})"
-        judged = judge(points[first], points[second], part, many, test, level=level)
-        return judged._replace(reason=why or judged.reason) if judged.reason else judged
+        result = compare_values(points[first], points[second], part, many, test, level=level)
+        return result._replace(reason=why or result.reason) if result.reason else result
 
     return {(i, j): pair(i, j)._replace(fixed=(trains[i], trains[j])) for i, j in combinations(range(len(runs)), 2)}
 
 
-def judge(
+def compare_values(
     first: Array,
     second: Array,
     covariance: Array | None,
@@ -158,7 +158,7 @@ def judge(
 
     Args:
         first: [S1] the metric of each seed; `second`: [S2].
-        covariance: [S1 + S2, S1 + S2], from `areas`, or `stats.resampled` replicates; None or NaN where undefined.
+        covariance: [S1 + S2, S1 + S2], from `delong`, or `intervals.resampled` replicates; None or NaN where undefined.
         subjects: how many there are.
         test: where the covariance comes from, in words.
         fixed: which of the two trains nothing.

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score.arrays import Floats
+from cxr_ft.score.arrays import Floats, Numbers
 
 #: (truth [N, ...], answers [N, ...], weights [..., N]) -> [...]: one number under row weights.
-Statistic = Callable[[Floats, Floats, Floats], npt.ArrayLike]
+Statistic = Callable[[Floats, Floats, Numbers], Floats]
 
 #: Cells of one block of weights.
 _BLOCK = 1 << 22

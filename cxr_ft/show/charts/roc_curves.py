@@ -31,7 +31,7 @@ def draw(runs: Sequence[Run]) -> Figure:
         if shown:
             axis.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
         for name in shown:
-            axis.plot(_GRID, np.mean(grouped[name], axis=0), **{**looks[name], "marker": ""})
+            axis.plot(_GRID, np.mean(grouped[name], axis=0), color=looks[name]["color"])
         if shown:
             axis.set(xlabel="1 minus specificity, test", ylabel="Sensitivity", xlim=(0, 1), ylim=(0, 1.01))
             legend(figure, shown, {name: {**look, "marker": ""} for name, look in looks.items()})
