@@ -261,6 +261,7 @@ def differences(configs: Sequence[Record], intended: Sequence[str] = INTENDED) -
     found = []
     for path in sorted({path for config in flat for path in config}):
         values: list[object] = [config.get(path, ABSENT) for config in flat]
+        # The dot keeps "train.seed" from covering "train.seed_offset".
         meant = any(path == prefix or path.startswith(f"{prefix}.") for prefix in intended)
         if not meant and any(value != values[0] for value in values[1:]):
             found.append((path, values))

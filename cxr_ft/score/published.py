@@ -57,6 +57,7 @@ def read(path: Path | str) -> list[Published]:
     """
     path = Path(path)
     try:
+        # utf-8-sig: spreadsheets begin a CSV in UTF-8 with a byte order mark.
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             _check_head(path, reader.fieldnames or ())
@@ -111,6 +112,7 @@ def _row(where: str, raw: dict[str, str]) -> Published:
         raise UsageError(f"{where}: n {row['n']!r} is no whole number above 0; leave it empty where it is not stated")
     if row["url"] and not _is_address(row["url"]):
         raise UsageError(f"{where}: url {row['url']!r} is no http or https address; leave it empty where there is none")
+    # The digits as printed are kept: 94.40 says more than 94.4.
     printed = row.pop("value")
     many = row.pop("n")
     return Published(**row, value=value, printed=printed, n=int(many) if many else None)

@@ -101,6 +101,7 @@ class _Decider:
         self.variants, self.tested, self.margin = variants, tested, margin
         self.by_name = {variant.name: variant for variant in variants}
         self.between = cache(lambda first, second: _mismatches(self.by_name[first], self.by_name[second]))
+        # By point estimate alone; whether the best differs from others is the tests' business.
         defined = [variant for variant in variants if variant.value is not None]
         self.best = max(defined, key=lambda variant: variant.value or 0.0, default=None)
         full = [variant for variant in variants if variant.points and _is_full(variant)]

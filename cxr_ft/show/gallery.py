@@ -128,6 +128,7 @@ def _data_uri(folder: Path, name: object) -> str:
         UsageError: for a name that leaves the folder, and for bytes of no image: the page must not publish other files.
     """
     path = folder / str(name)
+    # The file comes from a run's folder, which may be another person's.
     if path.name != str(name):
         raise UsageError(f"{folder / 'gallery.json'} names {name!r}: only files beside it are shown")
     try:

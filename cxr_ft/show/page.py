@@ -234,6 +234,7 @@ def _pdf(html: str, path: Path) -> list[Path]:
     except (ImportError, OSError):
         print(NO_PDF, file=sys.stderr)
         return []
+    # WeasyPrint warns of every property of CSS that it does not know.
     logging.getLogger("weasyprint").setLevel(logging.ERROR)
     with files.atomic(path) as temporary:
         # WeasyPrint draws what has the page's colour without its transparency.

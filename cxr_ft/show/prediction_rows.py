@@ -89,6 +89,7 @@ def _bleu(_: Floats, counts: Floats, weights: Numbers) -> Floats:
 def _read(run: Run) -> tuple[EvaluationRows, Floats]:
     table = results.read_predictions(run.folder)
     table = table[table["split"] == "test"]
+    # Ids that look like numbers may be read as numbers from one file and as text from another.
     table = table.assign(**{key: table[key].astype(str) for key in _KEYS})
     if run.result.output == "text":
         table = table[table["reference"].fillna("").str.strip() != ""].sort_values(_KEYS)

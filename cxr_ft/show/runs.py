@@ -62,6 +62,7 @@ def load(folders: Sequence[Path]) -> tuple[list[Run], list[tuple[Run, str]]]:
     seen: dict[str, Path] = {}
     for folder in folders:
         run = Run(folder, results.read(folder))
+        # A copied folder would count as a second seed, and make the intervals too narrow.
         same = seen.get(run.result.config_hash)
         if run.result.status != "success":
             default = "not finished" if run.result.status in ("running", "trained") else "no reason was recorded"

@@ -152,6 +152,7 @@ def fit_temperature(truth: Floats, score: Floats, multi_label: bool) -> tuple[fl
     from scipy.optimize import minimize_scalar
 
     truth, score = np.asarray(truth, float), np.asarray(score, float)
+    # A cell of its own is a probability only with several labels; of one label the row is.
     known = ~np.isnan(truth) if multi_label else np.isfinite(truth).all(axis=1)
     truth, score = truth[known], score[known]
     if not truth.size:

@@ -60,6 +60,7 @@ def evaluate(
     truth, score = np.asarray(truth, float), np.asarray(score, float)
     _check(truth, score, labels)
     known = ~np.isnan(truth)
+    # Of a row with one label a masked class could be the true one: the others say nothing.
     if not multi_label:
         known[np.isnan(truth).any(axis=1)] = False
     positive = predicted(score, thresholds, multi_label)
@@ -148,6 +149,7 @@ def by_row(truth: Floats, score: Floats, positive: Mask, known: Mask) -> tuple[V
         The means by name and "n" (rows with a known cell), and why some are None ("" where none is). "accuracy" of rows
         that are known in all labels is 1 minus the Hamming loss; "exact" is the share of rows right in all labels.
     """
+    # A row without a known cell has no value, and would only count as one that failed.
     rows = known.any(axis=1)
     known, score = known[rows], score[rows]
     true, predicted_here = (truth[rows] > 0.5) & known, positive[rows] & known

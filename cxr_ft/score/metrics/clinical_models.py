@@ -97,6 +97,7 @@ def evaluate(
     pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
     if wrong := [name for name in names if name not in MODELS]:
         raise unknown("clinical model", wrong[0], MODELS)
+    # Before radeval is imported: it fetches weights on its own, whether that was allowed or not.
     needed = {name: missing(name) for name in names}
     for name, lacks in needed.items():
         if lacks and (not download or lacks == [INSTALL]):

@@ -21,6 +21,7 @@ def stated(texts: Sequence[str], labels: Sequence[str]) -> Mask:
     out = np.zeros((len(texts), len(names)), dtype=bool)
     known: dict[str, Mask] = {}
     for row, text in enumerate(texts):
+        # Generated texts repeat: each distinct one is searched once.
         if text not in known:
             sentences = (" ".join(part.split()) for part in _SENTENCE.split(text.lower()))
             plain = [sentence for sentence in sentences if sentence and not _NOT_STATED.search(sentence)]
@@ -32,6 +33,7 @@ def stated(texts: Sequence[str], labels: Sequence[str]) -> Mask:
 def f1(truth: Mask, written: Mask) -> tuple[NDArray[np.float64], float]:
     """F1 of each label [L], NaN where neither states it, and over all labels together (micro)."""
     both, either = (truth & written).sum(axis=0), truth.sum(axis=0) + written.sum(axis=0)
+    # A label that neither text states is 0 / 0, which the docstring promises as NaN.
     with np.errstate(invalid="ignore"):
         return 2 * both / either, float(2 * both.sum() / either.sum()) if either.sum() else float("nan")
 

@@ -61,6 +61,7 @@ def sides(text: str) -> dict[str, Side]:
 
 def _far(sentence: str, mention: labeler.Mention, word: re.Match[str]) -> tuple[bool, int]:
     """Return the distance of a word of side from a finding: another phrase in between first, then characters."""
+    # The words between the two, whichever comes first.
     between = sentence[min(mention.end, word.end()) : max(mention.start, word.start())]
     return bool(_NEXT.search(between)), len(between)
 

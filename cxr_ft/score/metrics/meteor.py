@@ -21,8 +21,10 @@ def meteor(references: Sequence[str], generated: Sequence[str]) -> list[float]:
     Raises:
         ValueError: where the two differ in length.
     """
+    # nltk is imported where it is used, so that no `--help` waits for it.
     from nltk.translate.meteor_score import single_meteor_score  # type: ignore[import-untyped]
 
+    # Reports repeat each other, and the alignment of a pair is slow: each pair is scored once.
     stemmer, known = _Stemmer(), dict[tuple[str, str], float]()
     for pair in zip(references, generated, strict=True):
         if pair not in known:

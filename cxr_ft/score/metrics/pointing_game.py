@@ -63,6 +63,7 @@ def play(maps: npt.ArrayLike, boxes: Sequence[Sequence[Box]], subjects: npt.Arra
         return None
     cells = table.shape[1]
     hit = np.array([inside(_centres(cells), some, 0.5 / cells) for some in boxes], float)
+    # Exact equality is meant: cells share the highest value only where the model gave the same number.
     highest = (table == table.max(axis=(1, 2), keepdims=True)).reshape(len(table), -1)
     # A flat map has many highest cells: choosing one of them would be a matter of their order.
     model = (hit * highest).sum(axis=1) / highest.sum(axis=1)

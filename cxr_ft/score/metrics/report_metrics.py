@@ -16,7 +16,7 @@ SEED, CHOICES, PROBED = 0, 5000, 500
 def evaluate(
     references: Sequence[str], generated: Sequence[str], labels: Sequence[str] = (), section: str = ""
 ) -> Metrics:
-    """Return `text_overlap.evaluate`, and under "clinical" and "sides" what those modules say; "signature" names the `section` too.
+    """Return `text_overlap.evaluate`, with "clinical" and "sides" of their modules; "signature" names `section` too.
 
     Args:
         references: N texts; generated: N texts, in the same order.
@@ -48,7 +48,7 @@ def baselines(
         nearest: for each of the N the row of `train` whose image looks most like its own; None: not known, for `why`.
 
     Returns:
-        "constant" (the text of the best BLEU-4 on train, see `text_overlap.constant_baseline`) and "constant_clinical" (that of
+        "constant" (the text of the best BLEU-4 on train, see `constant_text`) and "constant_clinical" (that of
         the best macro clinical F1 on train), written for every image; "random" (a text of train drawn for each
         by a fixed seed); "nearest"; each as `brief` says, or None with its reason under "undefined".
     """
@@ -122,6 +122,7 @@ def nearest(train: npt.NDArray[np.uint8], images: npt.NDArray[np.uint8]) -> npt.
 def _standard(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Rows of mean 0 and length 1, so that exposure and contrast do not count; a blank image is all 0."""
     centred = images.astype(np.float32) - images.mean(axis=1, keepdims=True, dtype=np.float32)
+    # On rows of length 1 the Euclidean distance orders as the correlation does.
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     out: npt.NDArray[np.float32] = centred / np.maximum(length, 1e-6)
     return out

@@ -147,6 +147,7 @@ def _resampled(metric: registry.Metric, truth: Floats, score: Floats, positive: 
     function = metric.score_function
     out = np.full(len(weights), np.nan)
     for replicate, weight in enumerate(weights):
+        # Weights of a bootstrap are counts, so that any metric of plain rows can be resampled.
         rows = np.repeat(np.arange(len(weight)), weight.astype(int))
         values = []
         for column in range(truth.shape[1]):

@@ -60,6 +60,7 @@ class TextBaselines:
         out, rows = self.majority(len(texts)), _counts(self.counters, texts, pairs)
         if not self.multi_label:
             (model,) = self.models
+            # A class that train lacks has no column in the model; its score is 0.
             if model is not None:
                 out = np.zeros_like(out)
                 out[:, model.classes_] = model.predict_proba(rows)
@@ -182,6 +183,7 @@ def _counter(texts: Sequence[str]) -> "tuple[TfidfVectorizer | None, csr_matrix]
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    # scikit-learn refuses an empty vocabulary.
     if not any(text.strip() for text in texts):
         return None, csr_matrix((len(texts), 0))
     counter = TfidfVectorizer(analyzer=_terms, sublinear_tf=True, max_features=WORDS, dtype=np.float32)

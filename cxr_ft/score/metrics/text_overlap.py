@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from cxr_ft.score.arrays import Floats, Metrics, Values
+from cxr_ft.score.arrays import Floats, Metrics, Numbers, Values
 from cxr_ft.score.metrics import cider, label_mentions, meteor, registry
 from cxr_ft.score.metrics.registry import Metric, Place
 
@@ -61,6 +61,7 @@ def rouge_l(references: Sequence[str], generated: Sequence[str]) -> float:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    # Models that learnt little repeat a few texts: scoring each pair once saves most of the time.
     distinct_pairs = Counter(zip(references, generated, strict=True))
     total = sum(scorer.score(*pair)["rougeL"].fmeasure * times for pair, times in distinct_pairs.items())
     return float(total / len(references))
@@ -124,11 +125,13 @@ def constant_baseline(
     return result
 
 
+# A text of train is chosen by 50 times 200 scores, and every split is compared with the same one.
 @lru_cache(maxsize=2)
 def constant_text(train: tuple[str, ...]) -> str:
     """The text of `constant_baseline`, of the sorted texts of train, at least one."""
     usual = float(np.median([len(text) for text in train]))
     frequency = Counter(train)
+    # The last key is the text itself, so that ties do not depend on the order of the rows.
     candidates = sorted(frequency, key=lambda text: (-frequency[text], abs(len(text) - usual), text))[:_CANDIDATES]
     sample = [train[i] for i in np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).round().astype(int)]
 
@@ -157,12 +160,13 @@ def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Floats:
     return rows
 
 
-def bleu(counts: Floats, order: int = ORDER) -> Floats:
+def bleu(counts: Numbers, order: int = ORDER) -> Floats:
     """BLEU of summed counts [..., 10] -> [...] in [0, 1], as sacrebleu has it, with its exponential smoothing."""
     matched, total = counts[..., :order], counts[..., ORDER : ORDER + order]
     length, expected = counts[..., 2 * ORDER], counts[..., 2 * ORDER + 1]
     # Each order without a match halves the precision once more (smoothing "exp" of sacrebleu).
     halvings = np.cumsum(matched == 0, axis=-1)
+    # Texts of fewer words than `order` have no n-gram to divide by; the last line gives them 0.
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.where(matched == 0, 0.5**halvings, matched) / total
         brevity = np.where(length < expected, np.exp(1 - expected / length), 1.0)

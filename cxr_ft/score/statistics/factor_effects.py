@@ -76,6 +76,7 @@ class _Design:
 
     def fitted(self, name: str) -> tuple[Array, Array]:
         """Coefficients [P] of the columns of `name`, and their covariance [P, P]."""
+        # The pseudo-inverse, since other columns of the design may be confounded with one another.
         inverse = np.linalg.pinv(_matrix(self.columns))
         before = itertools.takewhile(lambda key: key != name, self.columns)
         place = 1 + sum(self.columns[key].shape[1] for key in before)

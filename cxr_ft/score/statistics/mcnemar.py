@@ -52,6 +52,7 @@ def mcnemar(
     rows, wins = np.bincount(group, np.ones(len(group))), np.bincount(group, better)
     gap = float(wins.sum() / rows.sum())
     variance = float(((wins - gap * rows) ** 2).sum() / rows.sum() ** 2)
+    # Rows of one subject are not independent, which the binomial of the mid-p test assumes.
     if rows.max() > 1:
         interval, p = _clustered(wins, rows, level)
         return McNemar(gap, interval, p, "McNemar, rows clustered by subject", variance)

@@ -117,7 +117,8 @@ def compare_all(
 ) -> dict[tuple[int, int], Pair]:
     """Every pair (i, j), i < j, of the variants [S, N, ...], as `compare` tests it: i minus j.
 
-    What belongs to one run is computed once. The p-values are each pair's own: `multiple_comparisons.holm` makes them hold together.
+    What belongs to one run is computed once. The p-values are each pair's own: `multiple_comparisons.holm` adjusts them
+    for their number.
     """
     truth, runs, group = np.asarray(truth), [np.asarray(variant) for variant in variants], np.asarray(subjects)
     _check(truth, runs, group)

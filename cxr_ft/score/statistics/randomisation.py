@@ -71,6 +71,7 @@ def randomisation(
 
     gap = float(gaps(np.zeros(len(group))))
     random, size = np.random.default_rng(seed), int(group.max(initial=-1)) + 1
+    # Weights of all draws at once would be draws x 2 N numbers.
     step = max(1, _BLOCK // max(1, 2 * len(group)))
     null = np.concatenate(
         [
@@ -82,5 +83,6 @@ def randomisation(
     extreme = np.sort(np.nan_to_num(np.abs(null), nan=np.inf) + _ROUNDING)[::-1]
     # The observed order is one of the possible ones, so p is never 0.
     p = (1 + int((extreme >= abs(gap)).sum())) / (draws + 1)
+    # So many draws may be as extreme as the gap for p to stay at 1 - level or below.
     allowed = math.floor((1 - level) * (draws + 1) + _ROUNDING) - 1
     return Randomised(gap, p, float(extreme[allowed]) if allowed >= 0 else math.inf)

@@ -62,6 +62,7 @@ WIDTH = 4.8  # inches: on a phone's page its letters are still of reading size
 def svg(figure: Figure, salt: str) -> str:
     """Return the figure as an `<svg>` element for a page; `salt` makes its ids differ from those of other figures."""
     text = io.StringIO()
+    # Ids are shared by all SVG elements of a page: equal ones would point into another chart.
     with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
