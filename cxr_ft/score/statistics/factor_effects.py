@@ -62,7 +62,7 @@ class _Design:
         return replace(self, columns={**self.columns, _pair(one, two): self.columns[one] * self.columns[two]})
 
     def mixed_with(self, name: str) -> str:
-        """The factors that `name` cannot be told from, for reading; nothing where it can."""
+        """The factors that `name` cannot be separated from, as text; "" where it can."""
         column = self.columns[name]
         others = {key: value for key, value in self.columns.items() if key != name}
 
@@ -72,7 +72,7 @@ class _Design:
         if adds(others):
             return ""
         partners = [key for key in others if adds({k: value for k, value in others.items() if k != key})]
-        return f"not told from {', '.join(partners) or 'the others together'}"
+        return f"cannot be separated from {', '.join(partners) or 'the others together'}"
 
     def fitted(self, name: str) -> tuple[Array, Array]:
         """Coefficients [P] of the columns of `name`, and their covariance [P, P]."""
