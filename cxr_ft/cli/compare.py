@@ -46,8 +46,8 @@ def _main(argv: Sequence[str] | None) -> int:
     if not 0 < args.margin < 1:
         raise UsageError(f"--margin {args.margin:g}: give an acceptable difference, from above 0 to below 1")
     others = published.read(args.published) if args.published else []
-    asked = tuple(map(str, args.runs))
-    options = Options(include_data=args.include_data, margin=args.margin, published=others, asked=asked)
+    arguments = tuple(map(str, args.runs))
+    options = Options(include_data=args.include_data, margin=args.margin, published=others, arguments=arguments)
 
     tracking = trackers.Tracking(name=args.track or "")
     written = write_page(list(find(args.runs)), args.out, options)

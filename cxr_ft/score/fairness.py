@@ -8,9 +8,9 @@ decide which answers were counted, so they must be equal for every claim.
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Record = Mapping[str, Any]
+Record = Mapping[str, object]
 
 #: Claims about two runs, and the word for all of them at once: then the runs are not ranked.
 QUALITY, TIME, MEMORY, EVERYTHING = "quality", "time", "memory", "everything"
@@ -19,7 +19,7 @@ CLAIMS = (QUALITY, TIME, MEMORY)
 #: Names of the setting that trades time for memory, in whatever part of a record.
 CHECKPOINTING = ("checkpointing", "gradient_checkpointing")
 
-#: Stands for what a record does not say.
+#: The value of what a record does not hold.
 NOT_RECORDED = "not recorded"
 
 
@@ -31,19 +31,19 @@ class Condition(NamedTuple):
         concerns: the claims that need it equal.
         read: its value in a record; NOT_RECORDED; None where it does not apply to that run.
         paths: of the record's settings that it stands for.
-        wanted: told even where no run records it, since a comparison rests on it.
+        required: listed even where no run records it, since a comparison rests on it.
     """
 
     name: str
     concerns: tuple[str, ...]
-    read: Callable[[Record], Any]
+    read: Callable[[Record], object]
     paths: tuple[str, ...] = ()
-    wanted: bool = False
+    required: bool = False
 
 
-def at(record: Record, path: str) -> Any:
-    """The value at a path in dots, or NOT_RECORDED."""
-    value: Any = record
+def at(record: Record, path: str) -> object:
+    """Return the value at a path in dots, or NOT_RECORDED."""
+    value: object = record
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:
             return NOT_RECORDED
@@ -51,7 +51,7 @@ def at(record: Record, path: str) -> Any:
     return value
 
 
-def flatten(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(record: Record, prefix: str = "") -> Iterator[tuple[str, object]]:
     """The leaves of nested dicts, each with its key path in dots."""
     for key, value in record.items():
         if isinstance(value, Mapping):
@@ -65,67 +65,67 @@ def trained(record: Record) -> bool:
     return bool(at(record, "cost.parameters.trainable") != 0)
 
 
-def _first(*paths: str) -> Callable[[Record], Any]:
+def _first(*paths: str) -> Callable[[Record], object]:
     """Reads the first of `paths` that holds something."""
 
-    def read(record: Record) -> Any:
-        found = (at(record, path) for path in paths)
-        return next((value for value in found if value not in (NOT_RECORDED, None)), NOT_RECORDED)
+    def read(record: Record) -> object:
+        values = (at(record, path) for path in paths)
+        return next((value for value in values if value not in (NOT_RECORDED, None)), NOT_RECORDED)
 
     return read
 
 
-def _of_training(read: Callable[[Record], Any]) -> Callable[[Record], Any]:
+def _of_training(read: Callable[[Record], object]) -> Callable[[Record], object]:
     return lambda record: read(record) if trained(record) else None
 
 
-def _split(name: str) -> Callable[[Record], Any]:
+def _split(name: str) -> Callable[[Record], object]:
     """Reads the SHA-256 of a split's file, whatever folder its name begins with."""
 
-    def read(record: Record) -> Any:
+    def read(record: Record) -> object:
         hashes = at(record, "data.sha256")
-        found = hashes.items() if isinstance(hashes, Mapping) else ()
-        return next((v for k, v in found if str(k).rpartition("/")[2].startswith(f"{name}_split")), NOT_RECORDED)
+        files = hashes.items() if isinstance(hashes, Mapping) else ()
+        return next((v for k, v in files if str(k).rpartition("/")[2].startswith(f"{name}_split")), NOT_RECORDED)
 
     return read
 
 
-def _test_split(record: Record) -> Any:
+def _test_split(record: Record) -> object:
     """The SHA-256 of the test split; those of all files where none is named so, since any of them may be it."""
-    found, hashes = _split("test")(record), at(record, "data.sha256")
-    return found if found != NOT_RECORDED or not isinstance(hashes, Mapping) else json.dumps(hashes, sort_keys=True)
+    digest, hashes = _split("test")(record), at(record, "data.sha256")
+    return digest if digest != NOT_RECORDED or not isinstance(hashes, Mapping) else json.dumps(hashes, sort_keys=True)
 
 
-def _rows_at_a_time(record: Record) -> Any:
+def _rows_at_a_time(record: Record) -> object:
     """Return the rows each process held at once: measured, else configured, else its share of the batch."""
     held = _first("cost.micro_batch")(record)
     if held != NOT_RECORDED and held:
         return held
-    asked, batch = at(record, "config.train.micro_batch"), at(record, "config.train.batch_size")
+    configured, batch = at(record, "config.train.micro_batch"), at(record, "config.train.batch_size")
     processes = at(record, "environment.processes")
-    if isinstance(asked, int) and asked > 0:
-        return asked
+    if isinstance(configured, int) and configured > 0:
+        return configured
     return math.ceil(batch / processes) if isinstance(batch, int) and isinstance(processes, int) else batch
 
 
-def _steps(record: Record) -> Any:
+def _steps(record: Record) -> object:
     history = record.get("history")
     return at(history[-1], "step") if history and isinstance(history, list) else NOT_RECORDED
 
 
-def _rates(record: Record) -> Any:
+def _rates(record: Record) -> object:
     """Return the number of learning rates that were tried for the method."""
     tried = at(record, "search.rates")
     return len(set(tried)) if isinstance(tried, list | tuple) else NOT_RECORDED
 
 
-def _checkpointing(record: Record) -> Any:
+def _checkpointing(record: Record) -> object:
     """Return whether activations were computed again in the backward pass, wherever the record has it."""
-    found = [value for path, value in flatten(record) if path.rpartition(".")[2] in CHECKPOINTING]
-    return any(found) if found else NOT_RECORDED
+    settings = [value for path, value in flatten(record) if path.rpartition(".")[2] in CHECKPOINTING]
+    return any(settings) if settings else NOT_RECORDED
 
 
-#: In the order in which they are told: what bars most comes first.
+#: In the order in which they are listed: what bars most comes first.
 CONDITIONS = (
     Condition("task", (EVERYTHING,), _first("config.head.name"), ("config.head.name",)),
     Condition("test split", (EVERYTHING,), _test_split),
@@ -152,7 +152,7 @@ CONDITIONS = (
         (QUALITY,),
         _of_training(_rates),
         ("config.train.tuning_budget", "environment.tuning_budget", "config.search", "environment.search"),
-        wanted=True,
+        required=True,
     ),
     Condition("device", (TIME, MEMORY), _first("environment.device"), ("environment.device",)),
     Condition("threads", (TIME,), _first("environment.threads"), ("environment.threads",)),
@@ -173,10 +173,10 @@ PLACES = ("config.data.splits", "config.data.root")
 #: What a comparison is about, and what it repeats: no confounders.
 INTENDED = ("tuning", "train.seed")
 
-#: Stands where a run does not have the setting at all.
+#: The value of a setting that a run does not have.
 ABSENT = "(not set)"
 
-#: A value longer than this (a hash, say) is told by its beginning.
+#: A value longer than this (a hash, say) is shown by its beginning.
 _LONG = 40
 
 
@@ -188,25 +188,25 @@ class Mismatch(NamedTuple):
         values: one a run; NOT_RECORDED, or None where it does not apply (nothing was trained).
         concerns: the claims it makes incomparable: "quality", "time", "memory", or "everything": no ranking at all.
             Empty: listed, and no more.
-        told: the values with the runs that have them: "4 (full), 16 (lora)".
+        values_text: the values with the runs that have them: "4 (full), 16 (lora)".
     """
 
     name: str
-    values: tuple[Any, ...]
+    values: tuple[object, ...]
     concerns: tuple[str, ...]
-    told: str
+    values_text: str
 
     @property
     def sentence(self) -> str:
         """The finding and what follows from it."""
         if EVERYTHING in self.concerns:
-            return f"{self.name}: {self.told}; these runs are not ranked."
+            return f"{self.name}: {self.values_text}; these runs are not ranked."
         barred = f"; {_listed(self.concerns)} not comparable." if self.concerns else "."
-        return f"{self.name}: {self.told}{barred}"
+        return f"{self.name}: {self.values_text}{barred}"
 
 
 def mismatches(runs: Sequence[Record], names: Sequence[str] | None = None) -> list[Mismatch]:
-    """Everything besides the method that stands in the way of comparing runs.
+    """Everything besides the method that keeps runs from being compared.
 
     Args:
         runs: each a result's record as nested dicts: config, environment, data, cost, plan, history, and `search`, of
@@ -214,18 +214,19 @@ def mismatches(runs: Sequence[Record], names: Sequence[str] | None = None) -> li
         names: what to call them; else their methods. Seeds of one variant may share a name.
 
     Returns:
-        The findings, those that bar most first; none where there are fewer than two runs.
+        The mismatches, those that bar most first; none where there are fewer than two runs.
     """
     if len(runs) < 2:
         return []
     who = list(names) if names is not None else [_method(run, i) for i, run in enumerate(runs)]
     found = []
     for condition in CONDITIONS:
+        # None means that the condition does not apply, as a batch size where nothing was trained: it bars nothing.
         values = tuple(condition.read(run) for run in runs)
         applies = [value for value in values if value is not None]
         if any(value != applies[0] for value in applies):
-            found.append(Mismatch(condition.name, values, condition.concerns, _told(values, who)))
-        elif condition.wanted and len(applies) > 1 and applies[0] == NOT_RECORDED:
+            found.append(Mismatch(condition.name, values, condition.concerns, _by_value(values, who)))
+        elif condition.required and len(applies) > 1 and applies[0] == NOT_RECORDED:
             found.append(Mismatch(condition.name, values, (), f"{NOT_RECORDED} for any run"))
     return found + _others(runs, who)
 
@@ -237,7 +238,7 @@ def barring(findings: Sequence[Mismatch], claim: str) -> list[Mismatch]:
 
 def verdict(findings: Sequence[Mismatch], claim: str) -> str | None:
     """One sentence that says by name why a claim cannot be made; None where nothing bars it."""
-    reasons = [f"{finding.name} {finding.told}" for finding in barring(findings, claim)]
+    reasons = [f"{finding.name} {finding.values_text}" for finding in barring(findings, claim)]
     return f"{claim} is not comparable: {'; '.join(reasons)}" if reasons else None
 
 
@@ -246,9 +247,7 @@ def ranked(findings: Sequence[Mismatch]) -> bool:
     return not any(EVERYTHING in finding.concerns for finding in findings)
 
 
-def differences(
-    configs: Sequence[Mapping[str, Any]], intended: Sequence[str] = INTENDED
-) -> list[tuple[str, list[Any]]]:
+def differences(configs: Sequence[Record], intended: Sequence[str] = INTENDED) -> list[tuple[str, list[object]]]:
     """The settings that are not the same in all of `configs` (nested dicts), outside `intended`.
 
     Args:
@@ -261,7 +260,8 @@ def differences(
     flat = [dict(flatten(config)) for config in configs]
     found = []
     for path in sorted({path for config in flat for path in config}):
-        values = [config.get(path, ABSENT) for config in flat]
+        values: list[object] = [config.get(path, ABSENT) for config in flat]
+        # The dot keeps "train.seed" from covering "train.seed_offset".
         meant = any(path == prefix or path.startswith(f"{prefix}.") for prefix in intended)
         if not meant and any(value != values[0] for value in values[1:]):
             found.append((path, values))
@@ -270,25 +270,25 @@ def differences(
 
 def _others(runs: Sequence[Record], who: Sequence[str]) -> list[Mismatch]:
     """Settings and versions that differ and that no condition stands for."""
-    told = [path for condition in CONDITIONS for path in condition.paths]
+    covered = [path for condition in CONDITIONS for path in condition.paths]
     places = [{part: run.get(part) or {} for part in ("config", "environment")} for run in runs]
     found = []
-    for path, given in differences(places, intended=(*PLACES, *told, *(f"config.{key}" for key in INTENDED))):
+    for path, by_run in differences(places, intended=(*PLACES, *covered, *(f"config.{key}" for key in INTENDED))):
         training = path.startswith("config.train.")
         if path.rpartition(".")[2] in CHECKPOINTING:
             continue  # a condition of its own, wherever it stands
         values = [
             None if training and not trained(run) else "none" if value is None else value
-            for run, value in zip(runs, given, strict=True)
+            for run, value in zip(runs, by_run, strict=True)
         ]
         applies = [value for value in values if value is not None]
         if any(value != applies[0] for value in applies):
             concerns = next(kinds for start, kinds in OTHERS if f"{path}.".startswith(f"{start}."))
-            found.append(Mismatch(path.removeprefix("config."), tuple(values), concerns, _told(values, who)))
+            found.append(Mismatch(path.removeprefix("config."), tuple(values), concerns, _by_value(values, who)))
     return found
 
 
-def _told(values: Sequence[Any], who: Sequence[str]) -> str:
+def _by_value(values: Sequence[object], who: Sequence[str]) -> str:
     """Each value with the names of the runs that have it; the rarest first, since what stands out is the news."""
     having: dict[str, dict[str, None]] = {}
     for value, name in zip(values, who, strict=True):
@@ -299,7 +299,7 @@ def _told(values: Sequence[Any], who: Sequence[str]) -> str:
     )
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     written = (value or "empty") if isinstance(value, str) else json.dumps(value, default=str)
@@ -307,8 +307,8 @@ def _short(value: Any) -> str:
 
 
 def _method(run: Record, index: int) -> str:
-    tuning = (run.get("config") or {}).get("tuning") or {}
-    return str(tuning.get("name") or f"run {index + 1}")
+    name = at(run, "config.tuning.name")
+    return f"run {index + 1}" if name in (NOT_RECORDED, None, "") else str(name)
 
 
 def _listed(claims: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ HEAD = ("Source", "Method", "Targets", "Base", "Data", "Metric", "Value", "n", "
 
 
 class Published(NamedTuple):
-    """One published number. `printed` is `value` as its source prints it; `n` is None where it is not told."""
+    """One published number. `printed` is `value` as its source prints it; `n` is None where it is not stated."""
 
     source: str
     method: str
@@ -57,6 +57,7 @@ def read(path: Path | str) -> list[Published]:
     """
     path = Path(path)
     try:
+        # utf-8-sig: spreadsheets begin a CSV in UTF-8 with a byte order mark.
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             _check_head(path, reader.fieldnames or ())
@@ -108,9 +109,10 @@ def _row(where: str, raw: dict[str, str]) -> Published:
     if value is None:
         raise UsageError(f"{where}: value {row['value']!r} is no number; write 94.48, and its unit in metric")
     if row["n"] and not (row["n"].isascii() and row["n"].isdigit() and int(row["n"]) > 0):
-        raise UsageError(f"{where}: n {row['n']!r} is no whole number above 0; leave it empty where it is not told")
+        raise UsageError(f"{where}: n {row['n']!r} is no whole number above 0; leave it empty where it is not stated")
     if row["url"] and not _is_address(row["url"]):
         raise UsageError(f"{where}: url {row['url']!r} is no http or https address; leave it empty where there is none")
+    # The digits as printed are kept: 94.40 says more than 94.4.
     printed = row.pop("value")
     many = row.pop("n")
     return Published(**row, value=value, printed=printed, n=int(many) if many else None)

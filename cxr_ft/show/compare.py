@@ -3,14 +3,15 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from cxr_ft.score.arrays import Floats
 from cxr_ft.score.statistics import multiple_comparisons, pairs
 from cxr_ft.show.decide import AdjustedPair, decide
-from cxr_ft.show.prediction_rows import Array, PredictionBook
+from cxr_ft.show.prediction_rows import PredictionBook
 from cxr_ft.show.runs import Run, names, test_split
 from cxr_ft.show.variants import Variant
 from cxr_ft.show.verdicts import Comparison
 
-#: How much worse than full fine-tuning is still as good, in the primary metric, unless said otherwise: one point.
+#: The margin where none is set: how much worse than full fine-tuning is still acceptable, in the primary metric.
 MARGIN = 0.01
 
 
@@ -58,7 +59,7 @@ def _comparison(task: str, split: str, runs: Sequence[Run], margin: float) -> Co
 
 
 def paired_tests(
-    variants: Sequence[Variant], predictions: Mapping[str, Array], book: PredictionBook
+    variants: Sequence[Variant], predictions: Mapping[str, Floats], book: PredictionBook
 ) -> dict[tuple[str, str], AdjustedPair]:
     """Test every pair of variants that were evaluated on the same rows, and adjust the p-values together (Holm)."""
     tested: list[tuple[str, str, pairs.Pair]] = []

@@ -72,27 +72,27 @@ def decide(
     Raises:
         UsageError: for a margin that is not above 0.
     """
-    judge = _Judge(variants, tested, margin)
+    decider = _Decider(variants, tested, margin)
     runs = [run for variant in variants for run in variant.runs]
     mismatches = _mismatches(*variants)
     return Comparison(
         task=task,
         split=split,
         output=runs[0].result.output,
-        rows=judge.rows(),
-        pairs=tuple(judge.pair_row(first, second) for first, second in tested),
-        ranked=judge.ranked,
+        rows=decider.rows(),
+        pairs=tuple(decider.pair_row(first, second) for first, second in tested),
+        ranked=decider.ranked,
         margin=margin,
         mismatches=mismatches,
         not_comparable={claim: _names(mismatches, claim) for claim in fairness.CLAIMS},
         baselines=baselines.rows([run.result for run in runs]),
-        best_baseline=baselines.best([run.result for run in (judge.best.runs if judge.best else runs)]),
+        best_baseline=baselines.best([run.result for run in (decider.best.runs if decider.best else runs)]),
         test_subjects=test_subjects,
         test_rows=test_rows,
     )
 
 
-class _Judge:
+class _Decider:
     """The verdicts of one comparison; what several rows need is computed once."""
 
     def __init__(
@@ -101,6 +101,7 @@ class _Judge:
         self.variants, self.tested, self.margin = variants, tested, margin
         self.by_name = {variant.name: variant for variant in variants}
         self.between = cache(lambda first, second: _mismatches(self.by_name[first], self.by_name[second]))
+        # By point estimate alone; whether the best differs from others is the tests' business.
         defined = [variant for variant in variants if variant.value is not None]
         self.best = max(defined, key=lambda variant: variant.value or 0.0, default=None)
         full = [variant for variant in variants if variant.points and _is_full(variant)]
@@ -115,10 +116,10 @@ class _Judge:
 
     def pair(self, first: str, second: str) -> AdjustedPair | None:
         """Return `first` minus `second`; None where the two were not tested."""
-        if (found := self.tested.get((first, second))) is not None:
-            return found
-        found = self.tested.get((second, first))
-        return None if found is None else found.reversed
+        if (adjusted := self.tested.get((first, second))) is not None:
+            return adjusted
+        adjusted = self.tested.get((second, first))
+        return None if adjusted is None else adjusted.reversed
 
     def differing(self, first: str, second: str) -> tuple[str, ...]:
         """Return the conditions that differ between two variants besides the method and bear on quality."""
@@ -126,23 +127,23 @@ class _Judge:
 
     def outcome(self, first: str, second: str) -> Outcome:
         """Return the verdict on the first of two variants."""
-        found = self.pair(first, second)
+        adjusted = self.pair(first, second)
         if self.differing(first, second):
             return Outcome.NOT_COMPARABLE
-        if found is None or found.adjusted_p is None:
+        if adjusted is None or adjusted.adjusted_p is None:
             return Outcome.NOT_TESTED
-        if not found.significant:
+        if not adjusted.significant:
             return Outcome.NO_DIFFERENCE
         if not self.ranked:
             return Outcome.NOT_RANKED
-        return Outcome.LOWER if (found.pair.gap or 0) < 0 else Outcome.HIGHER
+        return Outcome.LOWER if (adjusted.pair.gap or 0) < 0 else Outcome.HIGHER
 
     def pair_row(self, first: str, second: str) -> PairRow:
         """Return all that is said of a tested pair."""
-        found = self.tested[first, second]
-        pair = found.pair
+        adjusted = self.tested[first, second]
+        pair = adjusted.pair
         # What would make a gap significant is no question where it is.
-        needed = None if found.significant else power.needed(pair)
+        needed = None if adjusted.significant else power.needed(pair)
         return PairRow(
             first=first,
             second=second,
@@ -150,8 +151,8 @@ class _Judge:
             interval=pair.interval,
             covers=pair.covers,
             p=pair.p,
-            adjusted_p=found.adjusted_p,
-            significant=found.significant,
+            adjusted_p=adjusted.adjusted_p,
+            significant=adjusted.significant,
             outcome=self.outcome(first, second),
             test=pair.test,
             reason=pair.reason or "",
@@ -191,36 +192,36 @@ class _Judge:
         if variant is self.best:
             return Verdict(outcome=Outcome.BEST)
         names = variant.name, self.best.name
-        outcome, found = self.outcome(*names), self.pair(*names)
+        outcome, adjusted = self.outcome(*names), self.pair(*names)
         if outcome is Outcome.NOT_COMPARABLE:
             reasons = self.differing(*names)
         elif outcome is Outcome.NOT_TESTED:
-            reasons = (NOT_PAIRED if found is None else found.pair.reason or "",)
+            reasons = (NOT_PAIRED if adjusted is None else adjusted.pair.reason or "",)
         else:
             reasons = ()
-        if found is None:
+        if adjusted is None:
             return Verdict(outcome=outcome, reasons=reasons)
-        pair = found.pair
+        pair = adjusted.pair
         return Verdict(
-            outcome=outcome, gap=pair.gap, interval=pair.interval, adjusted_p=found.adjusted_p, reasons=reasons
+            outcome=outcome, gap=pair.gap, interval=pair.interval, adjusted_p=adjusted.adjusted_p, reasons=reasons
         )
 
     def _against_reference(self, variant: Variant) -> MarginVerdict | None:
         reference = self.reference
         if reference is None or variant.method == reference.method:
             return None
-        found = self.pair(variant.name, reference.name)
-        if found is None:
+        adjusted = self.pair(variant.name, reference.name)
+        if adjusted is None:
             return None
         if differing := self.differing(variant.name, reference.name):
             return MarginVerdict(outcome=MarginOutcome.NOT_COMPARABLE, reason=", ".join(differing))
-        test = pairs.non_inferior(found.pair, self.margin)
+        test = pairs.non_inferior(adjusted.pair, self.margin)
         return MarginVerdict(
             outcome=MarginOutcome(test.outcome),
-            interval=found.pair.interval,
+            interval=adjusted.pair.interval,
             level=test.level,
-            covers=found.pair.covers,
-            reason=found.pair.reason or "",
+            covers=adjusted.pair.covers,
+            reason=adjusted.pair.reason or "",
         )
 
     def _groups(self) -> dict[str, str]:
@@ -234,8 +235,8 @@ class _Judge:
         order = [variant.name for variant in self.variants if variant.name in comparable]
         different = [
             (order.index(first), order.index(second))
-            for (first, second), found in self.tested.items()
-            if found.significant and first in order and second in order
+            for (first, second), adjusted in self.tested.items()
+            if adjusted.significant and first in order and second in order
         ]
         letters = multiple_comparisons.significance_groups(len(order), different)
         return dict(zip(order, letters, strict=True))

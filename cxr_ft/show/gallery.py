@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from cxr_ft.errors import UsageError
 from cxr_ft.show.number_format import DASH, decimal
@@ -23,6 +23,24 @@ _ORANGE = (230, 159, 0)
 #: At most so many labels of a prediction, the likeliest first.
 LIKELIEST = 3
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
+
+
+class Looked(TypedDict):
+    """An occlusion map as recorded: the loss of score for each cell [rows, columns], and the label it is of."""
+
+    map: list[list[float]]
+    at: str
+
+
+class Entry(TypedDict):
+    """One example in a run's gallery.json."""
+
+    file: str
+    dicom_id: str
+    truth: str | list[str]
+    predicted: str | dict[str, float]
+    given: NotRequired[str]
+    looked: NotRequired[Looked | None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +75,7 @@ def examples(comparison: Comparison, include_data: bool = False) -> list[Gallery
     Args:
         include_data: also those of data that is neither synthetic nor public.
     """
-    entries: dict[str, dict[str, dict[str, Any]]] = {}
+    entries: dict[str, dict[str, Entry]] = {}
     folders: dict[str, Path] = {}
     for row in comparison.rows:
         run = row.runs[0]
@@ -65,7 +83,7 @@ def examples(comparison: Comparison, include_data: bool = False) -> list[Gallery
             entries[row.name] = {str(entry["dicom_id"]): entry for entry in _entries(run.folder)}
             folders[row.name] = run.folder / "gallery"
     ids = list(dict.fromkeys(image for by_id in entries.values() for image in by_id))
-    found: list[GalleryExample] = []
+    shown: list[GalleryExample] = []
     room = BYTES
     for image in ids[:IMAGES]:
         # All variants saw the same image; the first that kept it shows it.
@@ -73,9 +91,9 @@ def examples(comparison: Comparison, include_data: bool = False) -> list[Gallery
         entry = entries[owner][image]
         uri = _data_uri(folders[owner], entry["file"]) if entry["file"] else ""
         maps = [
-            _occlusion_map(folders[name] / entry["file"], name, by_id[image]["looked"])
+            _occlusion_map(folders[name] / entry["file"], name, looked)
             for name, by_id in entries.items()
-            if image in by_id and entry["file"] and by_id[image].get("looked")
+            if image in by_id and entry["file"] and (looked := by_id[image].get("looked"))
         ][:MAPS]
         room -= len(uri) + sum(len(drawn.image) for drawn in maps)
         if room < 0:
@@ -85,18 +103,20 @@ def examples(comparison: Comparison, include_data: bool = False) -> list[Gallery
             for name, by_id in entries.items()
         ]
         text = str(entry.get("given", ""))
-        found.append(GalleryExample(uri, text, image, _truth(entry["truth"]), predictions, maps))
-    return found
+        shown.append(GalleryExample(uri, text, image, _truth(entry["truth"]), predictions, maps))
+    return shown
 
 
-def _entries(folder: Path) -> list[dict[str, Any]]:
+def _entries(folder: Path) -> list[Entry]:
     path = folder / "gallery" / "gallery.json"
     if not path.exists():
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        needed = ("file", "dicom_id", "truth", "predicted")
-        return [{**entry, **{key: entry[key] for key in needed}} for entry in entries]
+        entries: list[Entry] = list(json.loads(path.read_text(encoding="utf-8")))
+        for entry in entries:
+            if missing := Entry.__required_keys__ - dict(entry).keys():
+                raise KeyError(min(missing))
+        return entries
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no gallery of cxr-train: {error!r}") from error
 
@@ -108,6 +128,7 @@ def _data_uri(folder: Path, name: object) -> str:
         UsageError: for a name that leaves the folder, and for bytes of no image: the page must not publish other files.
     """
     path = folder / str(name)
+    # The file comes from a run's folder, which may be another person's.
     if path.name != str(name):
         raise UsageError(f"{folder / 'gallery.json'} names {name!r}: only files beside it are shown")
     try:
@@ -120,7 +141,7 @@ def _data_uri(folder: Path, name: object) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
 
-def _occlusion_map(path: Path, name: str, recorded: Mapping[str, Any]) -> OcclusionMap:
+def _occlusion_map(path: Path, name: str, recorded: Looked) -> OcclusionMap:
     """Return the small image, orange where covering it lowered the score most.
 
     Args:

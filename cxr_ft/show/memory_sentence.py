@@ -20,14 +20,14 @@ def sentence(method: str, cost: Mapping[str, object], full: Mapping[str, object]
     Returns:
         One or two sentences; None where either peak is unknown.
     """
-    mine, theirs = _memory(cost), _memory(full)
-    if not sum(mine.values()) or not sum(theirs.values()):
+    own, reference = _memory(cost), _memory(full)
+    if not sum(own.values()) or not sum(reference.values()):
         return None
-    share = sum(mine.values()) / sum(theirs.values())
+    share = sum(own.values()) / sum(reference.values())
     trained = _of(cost, "parameters", "trainable") / max(_of(cost, "parameters", "total"), 1)
     start = (
         f"{method} trains {_percent(trained)} of the parameters, and its peak memory is {_percent(share)} of full "
-        f"fine-tuning's ({size(sum(mine.values()))} against {size(sum(theirs.values()))})"
+        f"fine-tuning's ({size(sum(own.values()))} against {size(sum(reference.values()))})"
     )
     rows, rows_full = cost.get("micro_batch"), full.get("micro_batch")
     if rows != rows_full:
@@ -35,26 +35,26 @@ def sentence(method: str, cost: Mapping[str, object], full: Mapping[str, object]
             f"{start}. They ran {rows} and {rows_full} rows at a time: with unequal batches the two cannot be compared."
         )
     if share <= SAVES:
-        kind = max(mine.keys() | theirs.keys(), key=lambda k: theirs.get(k, 0) - mine.get(k, 0))
-        saved = size(theirs.get(kind, 0) - mine.get(kind, 0))
+        kind = max(own.keys() | reference.keys(), key=lambda k: reference.get(k, 0) - own.get(k, 0))
+        saved = size(reference.get(kind, 0) - own.get(kind, 0))
         return f"{start}: most of the difference is {_NAMES.get(kind, kind)} ({saved} less)."
-    return f"{start}: it saves little memory here, since {_why(mine, theirs)}."
+    return f"{start}: it saves little memory here, since {_why(own, reference)}."
 
 
 _NAMES = {"optimizer": "the optimizer's states", "workspace": "temporary tensors"}
 
 
-def _why(mine: Mapping[str, int], theirs: Mapping[str, int]) -> str:
-    whole, whole_full = sum(mine.values()), sum(theirs.values())
-    others = mine.get("activations", 0) + mine.get("workspace", 0)
-    others_full = theirs.get("activations", 0) + theirs.get("workspace", 0)
-    if others >= mine.get("weights", 0):
+def _why(own: Mapping[str, int], reference: Mapping[str, int]) -> str:
+    whole, whole_full = sum(own.values()), sum(reference.values())
+    others = own.get("activations", 0) + own.get("workspace", 0)
+    others_full = reference.get("activations", 0) + reference.get("workspace", 0)
+    if others >= own.get("weights", 0):
         return (
             f"activations and temporary tensors, which every method needs that reaches back through the base, are "
             f"{_percent(others / whole)} of its peak and {_percent(others_full / whole_full)} of full fine-tuning's; "
             "fewer rows at a time would shrink both"
         )
-    weights = mine.get("weights", 0)
+    weights = own.get("weights", 0)
     return (
         f"the frozen weights, which have to be there all the same, are {_percent(weights / whole)} of its peak; "
         "keeping them in fewer bits (qlora) would shrink them"

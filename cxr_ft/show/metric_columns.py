@@ -1,7 +1,7 @@
 """Name the metrics that the page shows, and the baselines beside them; the registry of metrics says which they are."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cxr_ft.score.metrics import registry
 from cxr_ft.score.metrics.registry import Metric
@@ -36,6 +36,6 @@ def columns(output: str) -> tuple[Metric, ...]:
     return tuple(metric for metric in registry.shown_in("table", output) if not metric.primary)
 
 
-def values(output: str, metrics: Mapping[str, Any]) -> tuple[float | None, ...]:
+def values(output: str, metrics: Mapping[str, object]) -> tuple[float | None, ...]:
     """Return the primary metric, then those of `columns`, from the metrics of one split or of a baseline."""
     return tuple(metric.value(metrics) for metric in (registry.primary(output), *columns(output)))

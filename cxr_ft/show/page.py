@@ -47,13 +47,13 @@ class Options:
         include_data: show images and texts of data that is neither synthetic nor public.
         margin: how much worse than full fine-tuning is still as good, in the primary metric.
         published: numbers of others, shown in a table of their own.
-        asked: the runs and folders as typed on the command line, to print the command again; empty: the runs' folders.
+        arguments: the runs and folders as typed, for the command that makes the page again; empty: the runs' folders.
     """
 
     include_data: bool = False
     margin: float = MARGIN
     published: Sequence[Published] = ()
-    asked: Sequence[str] = ()
+    arguments: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _command(runs: Sequence[Run], options: Options) -> str:
     flags = [f"--margin {options.margin:g}"] if options.margin != MARGIN else []
     flags += ["--include-data"] if options.include_data else []
     flags += ["--published CSV"] if options.published else []
-    places = options.asked or [str(run.folder) for run in runs]
+    places = options.arguments or [str(run.folder) for run in runs]
     return " ".join(["cxr-compare", *map(shlex.quote, places), *flags, "--out DIR"])
 
 
@@ -234,6 +234,7 @@ def _pdf(html: str, path: Path) -> list[Path]:
     except (ImportError, OSError):
         print(NO_PDF, file=sys.stderr)
         return []
+    # WeasyPrint warns of every property of CSS that it does not know.
     logging.getLogger("weasyprint").setLevel(logging.ERROR)
     with files.atomic(path) as temporary:
         # WeasyPrint draws what has the page's colour without its transparency.

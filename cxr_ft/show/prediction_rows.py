@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record import results
+from cxr_ft.score.arrays import Floats, Names, Numbers
 from cxr_ft.score.metrics import text_overlap
 from cxr_ft.score.statistics import intervals
 from cxr_ft.score.statistics.randomisation import Statistic
 from cxr_ft.show.runs import Run, digest
-
-Array = npt.NDArray[Any]
 
 #: Bootstrap replicates of every interval on the page, and the seed of their draws.
 REPLICATES, DRAWS = 1000, 0
@@ -36,8 +33,8 @@ class EvaluationRows:
     """
 
     digest: str
-    subjects: Array
-    truth: Array
+    subjects: Names
+    truth: Floats
     statistic: Statistic
 
 
@@ -49,23 +46,23 @@ class PredictionBook:
     """
 
     rows: dict[str, EvaluationRows] = field(default_factory=dict)
-    weights: dict[str, Array] = field(default_factory=dict)
+    weights: dict[str, Numbers] = field(default_factory=dict)
 
-    def of(self, runs: Sequence[Run]) -> tuple[str, Array] | None:
+    def of(self, runs: Sequence[Run]) -> tuple[str, Floats] | None:
         """Return the digest of the rows and the predictions [S, N, ...] of S seeds; None if they do not share rows."""
         known = [read for run in runs if (read := self._of(run)) is not None]
         if len(known) != len(runs) or len({digest for digest, _ in known}) != 1:
             return None
         return known[0][0], np.array([predictions for _, predictions in known])
 
-    def replicates(self, digest: str, predictions: Array) -> Array:
+    def replicates(self, digest: str, predictions: Floats) -> Floats:
         """Return the primary metric [S, R] of predictions [S, N, ...] under R resamples of the subjects."""
         rows = self.rows[digest]
         if digest not in self.weights:
             self.weights[digest] = intervals.cluster_bootstrap(rows.subjects, REPLICATES, DRAWS)
         return np.array([rows.statistic(rows.truth, seed, self.weights[digest]) for seed in predictions])
 
-    def _of(self, run: Run) -> tuple[str, Array] | None:
+    def _of(self, run: Run) -> tuple[str, Floats] | None:
         recorded = run.result.primary("test")
         if recorded is None or not (run.folder / "predictions.parquet").exists():
             return None
@@ -76,7 +73,7 @@ class PredictionBook:
             raise UsageError(f"{run.folder / 'predictions.parquet'} is not what cxr-train writes: {line}") from error
         if not len(rows.subjects):
             return None
-        recomputed = float(rows.statistic(rows.truth, predictions, np.ones(len(rows.subjects))))
+        recomputed = float(np.asarray(rows.statistic(rows.truth, predictions, np.ones(len(rows.subjects)))))
         # Predictions of another model or metric give no interval to this value; written so that NaN is refused.
         if not abs(recomputed - recorded) <= _TOLERANCE:
             return None
@@ -84,14 +81,15 @@ class PredictionBook:
         return rows.digest, predictions
 
 
-def _bleu(_: Any, counts: Any, weights: Any) -> Array:
+def _bleu(_: Floats, counts: Floats, weights: Numbers) -> Floats:
     """Return corpus BLEU from the counts [N, ...] of each row's text."""
     return text_overlap.bleu(weights @ counts)
 
 
-def _read(run: Run) -> tuple[EvaluationRows, Array]:
+def _read(run: Run) -> tuple[EvaluationRows, Floats]:
     table = results.read_predictions(run.folder)
     table = table[table["split"] == "test"]
+    # Ids that look like numbers may be read as numbers from one file and as text from another.
     table = table.assign(**{key: table[key].astype(str) for key in _KEYS})
     if run.result.output == "text":
         table = table[table["reference"].fillna("").str.strip() != ""].sort_values(_KEYS)

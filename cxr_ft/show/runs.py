@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cxr_ft.run.record import results
 from cxr_ft.run.record.results import Result
@@ -63,6 +62,7 @@ def load(folders: Sequence[Path]) -> tuple[list[Run], list[tuple[Run, str]]]:
     seen: dict[str, Path] = {}
     for folder in folders:
         run = Run(folder, results.read(folder))
+        # A copied folder would count as a second seed, and make the intervals too narrow.
         same = seen.get(run.result.config_hash)
         if run.result.status != "success":
             default = "not finished" if run.result.status in ("running", "trained") else "no reason was recorded"
@@ -75,7 +75,7 @@ def load(folders: Sequence[Path]) -> tuple[list[Run], list[tuple[Run, str]]]:
     return good, other
 
 
-def record(result: Result) -> dict[str, Any]:
+def record(result: Result) -> dict[str, object]:
     """Return a result as the nested dicts that `score.fairness` reads."""
     return {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
 
@@ -106,10 +106,10 @@ def test_split(result: Result) -> str:
 
 def _without_seed(result: Result) -> str:
     config = _config(result)
-    return digest({**config, "train": {key: value for key, value in config["train"].items() if key != "seed"}})
+    return digest({**config, "train": {key: value for key, value in result.config["train"].items() if key != "seed"}})
 
 
-def _config(result: Result) -> dict[str, Any]:
+def _config(result: Result) -> dict[str, object]:
     """Return the configuration with hashes of the data in place of its location."""
     options = {key: value for key, value in result.config["data"].items() if key not in _LOCATIONS}
     return {**result.config, "data": {**options, **result.data.get("sha256", {})}}

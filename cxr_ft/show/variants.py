@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cxr_ft.score.arrays import Floats
 from cxr_ft.score.statistics import intervals
 from cxr_ft.show import metric_columns
 from cxr_ft.show.runs import Run, number, peak_bytes
@@ -31,7 +30,7 @@ class Variant:
     name: str
     runs: Sequence[Run]
     digest: str | None
-    replicates: npt.NDArray[Any] | None
+    replicates: Floats | None
 
     @cached_property
     def points(self) -> list[float]:

@@ -128,7 +128,7 @@ def test_checkpointing_is_found_wherever_it_stands(key):
     assert found[0].concerns == ("time", "memory")
     half = mismatches([run("lora", **{key: True}), run("full")])
     assert half[0].values == (True, NOT_RECORDED)
-    assert half[0].told == "on (lora), not recorded (full)"
+    assert half[0].values_text == "on (lora), not recorded (full)"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_the_tuning_budget():
     unknown = run("full")
     del unknown["search"]
     found = mismatches([unknown, run("lora")])
-    assert found[0].told == "not recorded (full), 3 (lora)"
+    assert found[0].values_text == "not recorded (full), 3 (lora)"
     assert verdict(found, "quality") == (
         "quality is not comparable: learning rates tried not recorded (full), 3 (lora)"
     )
@@ -206,14 +206,14 @@ def test_training_s_settings_do_not_apply_to_what_is_not_trained():
 
 def test_seeds_of_a_variant_stand_once_and_long_values_are_cut():
     runs = [run("lora"), run("lora", 1), run("full", data__sha256={"test_split.csv": "0123456789" * 6})]
-    told = mismatches(runs, ["LoRA r8", "LoRA r8", "full"])[0].told
+    told = mismatches(runs, ["LoRA r8", "LoRA r8", "full"])[0].values_text
     assert told == "test_split.csv hash (LoRA r8), 01234567… (full)"
 
 
 def test_records_with_little_in_them_do_not_fail():
     assert [f.name for f in mismatches([{}, {}])] == ["learning rates tried"]
     assert not ranked(mismatches([{}, run()]))
-    assert "run 1" in mismatches([{}, run()])[0].told
+    assert "run 1" in mismatches([{}, run()])[0].values_text
 
 
 def test_records_are_left_as_they_are():

@@ -169,7 +169,7 @@ def test_the_effects_beside_the_runs_are_drawn(tmp_path):
     runs = [load(classify_run(tmp_path / m, m)) for m in ("lora", "full")]
     assert draw("main_effects", runs).get_label() == "empty"
     head = "factor,level,effect,se,low,high,runs,note\n"
-    lines = f"rank,8,0.02,0.01,-0.01,0.05,4,\n{HOSTILE},True,-0.1,,,,2,\nq,True,,,,,2,not told from v\n"
+    lines = f"rank,8,0.02,0.01,-0.01,0.05,4,\n{HOSTILE},True,-0.1,,,,2,\nq,True,,,,,2,cannot be separated from v\n"
     (tmp_path / "effects.csv").write_text(head + lines)
     figure = draw("main_effects", runs)
     told = words_of(figure)

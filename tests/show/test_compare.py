@@ -39,7 +39,7 @@ def test_runs_that_differ_in_batch_size_are_no_seeds_of_one_variant_and_are_told
     (comparison,) = compared(four, sixteen, again)
     names = {variant.name for variant in comparison.rows}
     assert names == {"full (train.batch_size 4)", "full (train.batch_size 16)", "lora q,v r8"}
-    told = {finding.name: finding.told for finding in comparison.mismatches}
+    told = {finding.name: finding.values_text for finding in comparison.mismatches}
     assert "4 (full (train.batch_size 4))" in told["batch size"]
     answer = phrasing.answer(comparison)
     assert "Memory: not comparable, since the runs differ in rows at a time." in answer

@@ -160,17 +160,17 @@ def test_without_weasyprint_one_line_says_so(missing, tmp_path, monkeypatch, cap
 
 
 @pytest.mark.usefixtures("no_pdf")
-def test_images_and_texts_of_credentialed_data_stay_out_unless_asked(tmp_path):
+def test_images_and_texts_of_credentialed_data_stay_out_without_consent(tmp_path):
     run = report_run(tmp_path / "r", sensitivity="credentialed")
     secret = json.loads((run / "gallery" / "gallery.json").read_text())[0]["truth"]
     write_page([run], tmp_path / "out")
     assert "data:image" not in read(tmp_path / "out")
     assert secret not in read(tmp_path / "out")
     assert "--include-data" in read(tmp_path / "out")
-    write_page([run], tmp_path / "asked", Options(include_data=True))
-    assert "data:image/png;base64," in read(tmp_path / "asked")
-    assert secret in read(tmp_path / "asked")
-    assert page.HIDDEN not in Seen(read(tmp_path / "asked")).text
+    write_page([run], tmp_path / "included", Options(include_data=True))
+    assert "data:image/png;base64," in read(tmp_path / "included")
+    assert secret in read(tmp_path / "included")
+    assert page.HIDDEN not in Seen(read(tmp_path / "included")).text
 
 
 @pytest.mark.usefixtures("no_pdf")

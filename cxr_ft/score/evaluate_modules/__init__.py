@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cxr_ft.errors import unknown
 
-NAMES = ("calibration", "classification", "clinical", "reports", "sides", "text")
+NAMES = ("calibration", "classification", "clinical", "laterality", "reports", "text")
 
 
 def path(name: str) -> str:

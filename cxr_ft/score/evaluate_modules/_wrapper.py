@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TypeAlias
 
 import datasets
 import evaluate
 import numpy as np
+
+from cxr_ft.score.arrays import Metrics
+
+#: An option of a metric of scores: `thresholds`, `temperature`, ...
+Option: TypeAlias = float | Sequence[float] | Sequence[float | None] | None
 
 TEXTS = "predictions: N generated texts; references: N texts."
 SCORES = "predictions: N rows of L scores in [0, 1]; references: N rows of 1, 0 or None (masked)."
@@ -15,8 +20,8 @@ SCORES = "predictions: N rows of L scores in [0, 1]; references: N rows of 1, 0 
 def of_texts(module: ModuleType) -> type[evaluate.Metric]:
     """Return a class that computes `module.evaluate(references, generated)`."""
 
-    def compute(predictions: list[str], references: list[str]) -> dict[str, Any]:
-        result: dict[str, Any] = module.evaluate(references, predictions)
+    def compute(predictions: list[str], references: list[str]) -> Metrics:
+        result: Metrics = module.evaluate(references, predictions)
         return result
 
     return _metric(module, TEXTS, lambda: datasets.Value("string"), compute)
@@ -34,18 +39,18 @@ def of_scores(module: ModuleType) -> type[evaluate.Metric]:
         *,
         labels: Sequence[str] | None = None,
         multi_label: bool = True,
-        **options: Any,
-    ) -> dict[str, Any]:
+        **options: Option,
+    ) -> Metrics:
         score, truth = np.array(predictions, dtype=float), np.array(references, dtype=float)
         names = [str(i) for i in range(score.shape[1])] if labels is None else labels
-        result: dict[str, Any] = module.evaluate(truth, score, names, multi_label=multi_label, **options)
+        result: Metrics = module.evaluate(truth, score, names, multi_label=multi_label, **options)
         return result
 
     return _metric(module, SCORES, lambda: datasets.List(datasets.Value("float64")), compute)
 
 
 def _metric(
-    module: ModuleType, inputs: str, feature: Callable[[], Any], compute: Callable[..., dict[str, Any]]
+    module: ModuleType, inputs: str, feature: Callable[[], object], compute: Callable[..., Metrics]
 ) -> type[evaluate.Metric]:
     class Metric(evaluate.Metric):  # type: ignore[misc]
         __doc__ = inputs
@@ -58,7 +63,7 @@ def _metric(
                 features=datasets.Features({"predictions": feature(), "references": feature()}),
             )
 
-        def _compute(self, **arguments: Any) -> dict[str, Any]:
+        def _compute(self, **arguments: object) -> Metrics:
             return compute(**arguments)
 
     return Metric

@@ -8,14 +8,13 @@ On few rows the expected calibration error of a perfect model is well above 0: c
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score.metrics.registry import Mask, Metric
-
-Array = npt.NDArray[Any]
+from cxr_ft.score.arrays import Floats, Mask, Metrics, Values
+from cxr_ft.score.metrics.registry import Metric
 
 BINS = 15
 #: Temperatures searched; one at an end means that none is best.
@@ -24,16 +23,20 @@ RANGE = (0.02, 50.0)
 _EDGE = 1e-12
 
 
+#: A bin of a reliability diagram: "from", "to", "n", "score" (mean), "positive" (share).
+Bin: TypeAlias = dict[str, float]
+
+
 def evaluate(
-    truth: Array,
-    score: Array,
+    truth: Floats,
+    score: Floats,
     labels: Sequence[str],
     multi_label: bool,
     *,
     temperature: float | None = None,
     shift: Sequence[float | None] | None = None,
     why: dict[str, str] | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Judge scores [N, L] as probabilities, as they are and corrected.
 
     Args:
@@ -45,7 +48,7 @@ def evaluate(
     Returns:
         JSON-ready: "temperature"; "shift" by label, None for one that has none; "raw", "scaled" (by the temperature),
         "corrected" (scaled where there is a temperature, then shifted; labels without a shift are left out), each as
-        `judge` says or None; "undefined" with reasons.
+        `errors` says or None; "undefined" with reasons.
     """
     why = why or {}
     undefined: dict[str, str] = {}
@@ -58,7 +61,7 @@ def evaluate(
     if usable:
         known = [i for i, s in enumerate(shifts) if s is not None]
         moved = shifted(score if scaled is None else scaled, [s or 0.0 for s in shifts], multi_label)
-        corrected = judge(truth[:, known], moved[:, known], [labels[i] for i in known], multi_label)
+        corrected = errors(truth[:, known], moved[:, known], [labels[i] for i in known], multi_label)
         if len(known) < len(labels):
             names = ", ".join(name for i, name in enumerate(labels) if i not in known)
             undefined["corrected, some labels"] = f"left out, their prevalence here or in train is not known: {names}"
@@ -67,14 +70,14 @@ def evaluate(
     return {
         "temperature": temperature,
         "shift": dict(zip(labels, shifts, strict=True)),
-        "raw": judge(truth, score, labels, multi_label),
-        "scaled": None if scaled is None else judge(truth, scaled, labels, multi_label),
+        "raw": errors(truth, score, labels, multi_label),
+        "scaled": None if scaled is None else errors(truth, scaled, labels, multi_label),
         "corrected": corrected,
         "undefined": undefined,
     }
 
 
-def judge(truth: Array, score: Array, labels: Sequence[str], multi_label: bool) -> dict[str, Any]:
+def errors(truth: Floats, score: Floats, labels: Sequence[str], multi_label: bool) -> Metrics:
     """Measure how far scores [N, L] are from the observed frequencies.
 
     Returns:
@@ -110,15 +113,15 @@ def judge(truth: Array, score: Array, labels: Sequence[str], multi_label: bool) 
     }
 
 
-def ece(truth: Array, score: Array) -> float | None:
+def ece(truth: Floats, score: Floats) -> float | None:
     """The expected calibration error of probabilities [n] of 1 against truth [n]; None where there are none."""
     bins = reliability(truth, score)
     total = sum(b["n"] for b in bins)
     return sum(b["n"] * abs(b["score"] - b["positive"]) for b in bins) / total if total else None
 
 
-def reliability(truth: Array, score: Array) -> list[dict[str, Any]]:
-    """The bins of a reliability diagram that hold anything, in order: "from", "to", "n", "score" (mean), "positive"."""
+def reliability(truth: Floats, score: Floats) -> list[Bin]:
+    """Return the bins of a reliability diagram that are not empty, in order."""
     place = bins(score)
     count = np.bincount(place, minlength=BINS)
     scores, positives = (np.bincount(place, weights=values, minlength=BINS) for values in (score, truth))
@@ -134,13 +137,13 @@ def reliability(truth: Array, score: Array) -> list[dict[str, Any]]:
     ]
 
 
-def bins(score: Array) -> npt.NDArray[np.int64]:
+def bins(score: Floats) -> npt.NDArray[np.int64]:
     """The bin of each score, 0 to BINS - 1; a score on a boundary belongs to the bin above, 1 to the last."""
     place: npt.NDArray[np.int64] = np.minimum((np.asarray(score, float) * BINS).astype(np.int64), BINS - 1)
     return place
 
 
-def fit_temperature(truth: Array, score: Array, multi_label: bool) -> tuple[float | None, str]:
+def fit_temperature(truth: Floats, score: Floats, multi_label: bool) -> tuple[float | None, str]:
     """The temperature with the least log loss (Guo et al. 2017), one for all labels; fit it on val.
 
     Returns:
@@ -149,6 +152,7 @@ def fit_temperature(truth: Array, score: Array, multi_label: bool) -> tuple[floa
     from scipy.optimize import minimize_scalar
 
     truth, score = np.asarray(truth, float), np.asarray(score, float)
+    # A cell of its own is a probability only with several labels; of one label the row is.
     known = ~np.isnan(truth) if multi_label else np.isfinite(truth).all(axis=1)
     truth, score = truth[known], score[known]
     if not truth.size:
@@ -160,15 +164,16 @@ def fit_temperature(truth: Array, score: Array, multi_label: bool) -> tuple[floa
         return float(-each.sum() / len(truth))
 
     low, high = np.log(RANGE)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    if found.x < low + 1e-3:
+    # Over the logarithm, since halving and doubling a temperature are steps of one size.
+    best = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    if best.x < low + 1e-3:
         return None, "the scores of val separate its classes: the lower the temperature, the better"
-    if found.x > high - 1e-3:
+    if best.x > high - 1e-3:
         return None, "the scores say nothing about val: the higher the temperature, the better"
-    return float(np.exp(found.x)), ""
+    return float(np.exp(best.x)), ""
 
 
-def scale(score: Array, temperature: float, multi_label: bool) -> Array:
+def scale(score: Floats, temperature: float, multi_label: bool) -> Floats:
     """Scores [..., L] with their log odds, or the logarithms of a single-label row, divided by `temperature`."""
     if multi_label:
         return _sigmoid(_log_odds(score) / temperature)
@@ -193,16 +198,17 @@ def class_shift(train: float | None, natural: float | None) -> float | None:
     return float(np.log(natural / train))
 
 
-def shifted(score: Array, shift: Sequence[float], multi_label: bool) -> Array:
+def shifted(score: Floats, shift: Sequence[float], multi_label: bool) -> Floats:
     """Scores [N, L] with `shift` [L] added to their log odds; single-label: to their logarithms."""
     if multi_label:
         return _sigmoid(_log_odds(score) + np.asarray(shift, float))
     return _softmax(np.log(np.clip(score, _EDGE, 1)) + np.asarray(shift, float))
 
 
-def _binary(truth: Array, score: Array) -> dict[str, float | None]:
+def _binary(truth: Floats, score: Floats) -> Values:
     if not len(truth):
         return dict.fromkeys(("ece", "brier", "log_loss"))
+    # A saturated score of 0 or 1 on the wrong side would make the loss of all rows infinite.
     p = np.clip(score, _EDGE, 1 - _EDGE)
     return {
         "ece": ece(truth, score),
@@ -211,38 +217,41 @@ def _binary(truth: Array, score: Array) -> dict[str, float | None]:
     }
 
 
-def _means(rows: list[dict[str, float | None]]) -> dict[str, float | None]:
-    values = {name: [row[name] for row in rows if row[name] is not None] for name in ("ece", "brier", "log_loss")}
-    return {name: float(np.mean(np.array(found))) if found else None for name, found in values.items()}
+def _means(rows: list[Values]) -> Values:
+    values = {
+        name: [value for row in rows if (value := row[name]) is not None] for name in ("ece", "brier", "log_loss")
+    }
+    return {name: float(np.mean(known)) if known else None for name, known in values.items()}
 
 
-def _log_odds(score: Array) -> Array:
+def _log_odds(score: Floats) -> Floats:
     p = np.clip(np.asarray(score, float), _EDGE, 1 - _EDGE)
-    odds: Array = np.log(p) - np.log1p(-p)
+    odds: Floats = np.log(p) - np.log1p(-p)
     return odds
 
 
-def _sigmoid(log_odds: Array) -> Array:
+def _sigmoid(log_odds: Floats) -> Floats:
     from scipy.special import expit
 
     return np.asarray(expit(log_odds))
 
 
-def _softmax(logits: Array) -> Array:
+def _softmax(logits: Floats) -> Floats:
     from scipy.special import softmax
 
     return np.asarray(softmax(logits, axis=-1))
 
 
-def _pooled_ece(truth: Array, score: Array, predicted: Mask, weights: Array) -> Array:
+def _pooled_ece(truth: Floats, score: Floats, predicted: Mask, weights: Floats) -> Floats:
     """The error of all cells together under weights [R, N]: the excess of each bin is a sum over rows."""
     known = ~np.isnan(truth)
     place, excess = bins(score), np.where(known, score - np.nan_to_num(truth), 0.0)
+    # The sums of each row and bin once: a resample is then one product, not a pass over all cells.
     rows = np.repeat(np.arange(len(truth)), truth.shape[1])
     table = np.zeros((len(truth), BINS))
     np.add.at(table, (rows, place.ravel()), excess.ravel())
     with np.errstate(invalid="ignore"):
-        out: Array = np.abs(weights @ table).sum(axis=1) / (weights @ known.sum(axis=1))
+        out: Floats = np.abs(weights @ table).sum(axis=1) / (weights @ known.sum(axis=1))
     return out
 
 

@@ -32,6 +32,7 @@ def cider_d(references: Sequence[str], generated: Sequence[str]) -> list[float] 
     rarity = {gram: math.log(len(wanted) / times) for gram, times in seen.items()}
     if not any(rarity.values()):
         return None
+    # As rare as an n-gram that one reference alone has: the reference implementation counts at least 1.
     unseen = math.log(len(wanted))
     pairs = zip(references, generated, wanted, said, strict=True)
     known: dict[tuple[str, str], float] = {}

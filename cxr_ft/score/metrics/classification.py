@@ -1,28 +1,42 @@
 """Compute the metrics of scores by label, macro, micro and by row; which metrics there are, `registry` says.
 
 Shapes: N rows, L labels. Truth is 1, 0 or NaN (masked: the label is ignored in that row); scores lie in [0, 1]. A value
-that does not exist (one class only, nothing predicted) is None and its reason stands under "undefined": never NaN or 0.
+that does not exist (one class only, nothing predicted) is None and its reason is under "undefined": never NaN or 0.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from cxr_ft.errors import UsageError
+from cxr_ft.score.arrays import Floats, Mask, Metrics, Values
 from cxr_ft.score.metrics import registry
 
-Array = npt.NDArray[Any]
+
+class _Group(NamedTuple):
+    """The values of the metrics over some cells, and why some are None ("" where none is)."""
+
+    values: Values
+    positives: int
+    n: int
+    reason: str
+
+    @property
+    def both_classes(self) -> bool:
+        return 0 < self.positives < self.n
+
+    def record(self) -> Values:
+        return {**self.values, "positives": self.positives, "n": self.n}
 
 
 def evaluate(
-    truth: Array,
-    score: Array,
+    truth: Floats,
+    score: Floats,
     labels: Sequence[str],
     thresholds: Sequence[float] | None = None,
     multi_label: bool = True,
-) -> dict[str, Any]:
+) -> Metrics:
     """Compute the metrics of scores.
 
     Args:
@@ -46,31 +60,33 @@ def evaluate(
     truth, score = np.asarray(truth, float), np.asarray(score, float)
     _check(truth, score, labels)
     known = ~np.isnan(truth)
+    # Of a row with one label a masked class could be the true one: the others say nothing.
     if not multi_label:
         known[np.isnan(truth).any(axis=1)] = False
     positive = predicted(score, thresholds, multi_label)
-    by_label: dict[str, dict[str, Any]] = {}
+    by_label: dict[str, _Group] = {}
     undefined: dict[str, str] = {}
     for column, name in enumerate(labels):
         rows = known[:, column]
-        by_label[name], reason = _of_label(truth[rows, column], score[rows, column], positive[rows, column])
-        if reason:
-            undefined[name] = reason
-    micro, reason = _of_label(truth[known], score[known], positive[known])
-    if reason:
-        undefined["micro"] = reason
+        by_label[name] = _of_cells(truth[rows, column], score[rows, column], positive[rows, column])
+        if by_label[name].reason:
+            undefined[name] = by_label[name].reason
+    micro = _of_cells(truth[known], score[known], positive[known])
+    if micro.reason:
+        undefined["micro"] = micro.reason
     row_means, reason = by_row(truth, score, positive, known)
     if reason:
         undefined["examples"] = reason
-    both_classes = [values for values in by_label.values() if 0 < values["positives"] < values["n"]]
+    # A label of one class would be in the mean of some metrics and not of others: the means would not be of one set.
+    both_classes = [label.values for label in by_label.values() if label.both_classes]
     if not both_classes:
         undefined["macro"] = "no label has both classes"
-    result = {
+    result: Metrics = {
         "n": len(truth),
-        "labels": by_label,
+        "labels": {name: label.record() for name, label in by_label.items()},
         "macro": {known.name: _mean(both_classes, known.name) for known in registry.of_level("scores", "label")}
         | {"labels": len(both_classes)},
-        "micro": micro,
+        "micro": micro.record(),
         "examples": row_means,
         "undefined": undefined,
     }
@@ -80,7 +96,7 @@ def evaluate(
     return result
 
 
-def predicted(score: Array, thresholds: Sequence[float] | None, multi_label: bool) -> npt.NDArray[np.bool_]:
+def predicted(score: Floats, thresholds: Sequence[float] | None, multi_label: bool) -> Mask:
     """Return the predictions of scores [N, L]: at or above the threshold (None: 0.5); single-label: the largest."""
     score = np.asarray(score, float)
     if multi_label:
@@ -90,7 +106,7 @@ def predicted(score: Array, thresholds: Sequence[float] | None, multi_label: boo
     return positive
 
 
-def best_thresholds(truth: Array, score: Array) -> list[float]:
+def best_thresholds(truth: Floats, score: Floats) -> list[float]:
     """For each label the threshold of the best F1; among equals the one nearest to 0.5.
 
     Choose them on val, never on test. Candidates are 0.5, the lowest score and the middles between neighbouring scores.
@@ -107,18 +123,20 @@ def best_thresholds(truth: Array, score: Array) -> list[float]:
     return [_best_threshold(truth[rows, i] > 0.5, score[rows, i]) for i, rows in enumerate(known.T)]
 
 
-def _best_threshold(truth: Array, score: Array) -> float:
+def _best_threshold(truth: Mask, score: Floats) -> float:
     if truth.all() or not truth.any():
         return 0.5
     levels = np.unique(score)
     candidates = np.concatenate([[0.5], levels[:1], (levels[:-1] + levels[1:]) / 2])
+    # Two sorts and a binary search give the counts at all candidates: a table [candidates, N] would not fit in memory.
     predicted = len(score) - np.searchsorted(np.sort(score), candidates)
     hits = truth.sum() - np.searchsorted(np.sort(score[truth]), candidates)
     f1 = 2 * hits / (predicted + truth.sum())
+    # lexsort sorts by its last key first: the best F1, then the nearest to 0.5.
     return float(candidates[np.lexsort((np.abs(candidates - 0.5), -f1))[0]])
 
 
-def by_row(truth: Array, score: Array, positive: Array, known: Array) -> tuple[dict[str, Any], str]:
+def by_row(truth: Floats, score: Floats, positive: Mask, known: Mask) -> tuple[Values, str]:
     """Compute each metric within each row, over its known labels, and average over the rows that have a value.
 
     Args:
@@ -131,10 +149,11 @@ def by_row(truth: Array, score: Array, positive: Array, known: Array) -> tuple[d
         The means by name and "n" (rows with a known cell), and why some are None ("" where none is). "accuracy" of rows
         that are known in all labels is 1 minus the Hamming loss; "exact" is the share of rows right in all labels.
     """
+    # A row without a known cell has no value, and would only count as one that failed.
     rows = known.any(axis=1)
     known, score = known[rows], score[rows]
     true, predicted_here = (truth[rows] > 0.5) & known, positive[rows] & known
-    means: dict[str, Any] = {}
+    means: Values = {}
     for metric in (*registry.of_level("scores", "label"), *registry.of_level("scores", "row")):
         values, defined = _row_values(metric, true, score, predicted_here, known)
         means[metric.name] = float(values[defined].mean()) if defined.any() else None
@@ -144,45 +163,42 @@ def by_row(truth: Array, score: Array, positive: Array, known: Array) -> tuple[d
     return {**means, "n": n}, why if missing else ""
 
 
-def _row_values(
-    metric: registry.Metric, true: Array, score: Array, positive: Array, known: Array
-) -> tuple[Array, Array]:
-    """The values of a metric by row [N], and where they are defined [N]."""
+def _row_values(metric: registry.Metric, true: Mask, score: Floats, positive: Mask, known: Mask) -> tuple[Floats, Mask]:
+    """Return the values of a metric by row [N], and where they are defined [N]."""
     if not len(true):
         return np.zeros(0), np.zeros(0, bool)
     if metric.by_row is not None:
         return metric.by_row(true, score, positive, known)
-    function: Any = metric.function
+    function = metric.score_function
     values = [function(t[k], s[k], p[k]) for t, s, p, k in zip(true, score, positive, known, strict=True)]
     return np.array([np.nan if v is None else v for v in values]), np.array([v is not None for v in values])
 
 
-def _of_label(truth: Array, score: Array, positive: Array) -> tuple[dict[str, Any], str]:
-    """The values of one label, and why some are None ("" where none is); all arrays [n]."""
-    truth = truth > 0.5
-    n, positives = len(truth), int(truth.sum())
+def _of_cells(truth: Floats, score: Floats, positive: Mask) -> _Group:
+    """Compute the metrics of one label, or of all cells together; all arrays [n]."""
+    true = truth > 0.5
+    n, positives = len(true), int(true.sum())
     both_classes = 0 < positives < n
     reasons = []
     if not both_classes:
         reasons.append("nothing to judge" if n == 0 else f"all {n} are {'positive' if positives else 'negative'}")
-    values: dict[str, Any] = {}
+    values: Values = {}
     for metric in registry.of_level("scores", "label"):
-        function: Any = metric.function
         lacking = registry.missing(metric)
-        values[metric.name] = None if lacking else function(truth, score, positive)
+        values[metric.name] = None if lacking else metric.score_function(true, score, positive)
         # A label of one class explains most missing values; the metric itself explains the others.
         own = lacking or metric.undefined or (f"{metric.name} has no value" if both_classes else "")
         if values[metric.name] is None and n and own:
             reasons.append(own)
-    return {**values, "positives": positives, "n": n}, "; ".join(reasons)
+    return _Group(values, positives, n, "; ".join(reasons))
 
 
-def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
-    values = [row[name] for row in rows if row[name] is not None]
+def _mean(rows: Sequence[Values], name: str) -> float | None:
+    values = [value for row in rows if (value := row[name]) is not None]
     return float(np.mean(values)) if values else None
 
 
-def _check(truth: Array, score: Array, labels: Sequence[str]) -> None:
+def _check(truth: Floats, score: Floats, labels: Sequence[str]) -> None:
     if truth.shape != score.shape or truth.ndim != 2 or truth.shape[1] != len(labels):
         raise ValueError(f"truth {truth.shape}, score {score.shape} and {len(labels)} labels do not fit together")
     bad = np.isnan(score)

@@ -5,15 +5,13 @@ or as not. Denied and not mentioned count as not stated. Both texts pass the sam
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cxr_ft.json_values import Json
+from cxr_ft.score.arrays import Floats, Mask, Metrics, Values
 from cxr_ft.score.metrics import labeler
 from cxr_ft.score.metrics.registry import Metric
-
-Mask = npt.NDArray[np.bool_]
 
 #: The labels on which CheXpert's competition is judged (Irvin et al. 2019).
 FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
@@ -23,8 +21,8 @@ DOUBT = {"positive": True, "negative": False}
 SIGNATURE = "rule-based labeler of cxr_ft 1|labels:14,5|uncertain:positive,negative|blank:negative|macro:labels stated"
 
 
-def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, Any]:
-    """Judge what N reports state against their references; pairs with a blank reference are left out.
+def evaluate(references: Sequence[str], generated: Sequence[str]) -> Metrics:
+    """Compare what N reports state against their references; pairs with a blank reference are left out.
 
     Returns:
         JSON-ready: for each convention ("14_positive", "14_negative", "5_positive", "5_negative": labels, and what
@@ -36,56 +34,57 @@ def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, A
         ValueError: where the two differ in length.
     """
     pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
-    truth, said = labeler.table([r for r, _ in pairs]), labeler.table([g for _, g in pairs])
-    result: dict[str, Any] = {"n": len(pairs), "signature": SIGNATURE}
+    truth, written = labeler.table([r for r, _ in pairs]), labeler.table([g for _, g in pairs])
+    result: Metrics = {"n": len(pairs), "signature": SIGNATURE}
     undefined: dict[str, str] = {}
-    by_label: dict[str, dict[str, Any]] = {name: {} for name in labeler.LABELS}
+    by_label: dict[str, dict[str, Values]] = {name: {} for name in labeler.LABELS}
     for doubt, counts in DOUBT.items():
-        true, told = stated(truth, counts), stated(said, counts)
+        true, predicted = stated(truth, counts), stated(written, counts)
         for i, name in enumerate(labeler.LABELS):
-            by_label[name][doubt] = {**_scores(true[:, i], told[:, i]), "stated": int(true[:, i].sum())}
+            by_label[name][doubt] = {**_scores(true[:, i], predicted[:, i]), "stated": int(true[:, i].sum())}
         for size, names in SETS.items():
             columns = [labeler.LABELS.index(name) for name in names]
             rows = [by_label[name][doubt] for name in names]
-            result[f"{size}_{doubt}"] = _convention(true[:, columns], told[:, columns], rows)
+            result[f"{size}_{doubt}"] = _convention(true[:, columns], predicted[:, columns], rows)
             if not true[:, columns].any():
                 undefined[f"{size}_{doubt}"] = "no reference states any of these labels"
     return {**result, "labels": by_label, "undefined": undefined}
 
 
-def stated(table: npt.NDArray[np.float64], doubt: bool) -> Mask:
+def stated(table: Floats, doubt: bool) -> Mask:
     """Return which labels a table [N, L] of 1, 0, -1, NaN states; `doubt`: -1 counts as stated."""
     out: Mask = (table == labeler.POSITIVE) | ((table == labeler.UNCERTAIN) & doubt)
     return out
 
 
-def _convention(true: Mask, told: Mask, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    there = [row for row in rows if row["stated"]]
+def _convention(true: Mask, predicted: Mask, rows: list[Values]) -> dict[str, Json]:
+    # A label that no reference states has no recall, and its F1 could only be 0 or undefined.
+    stated_rows = [row for row in rows if row["stated"]]
     return {
-        "macro": {name: _mean([row[name] for row in there]) for name in ("f1", "precision", "recall")}
-        | {"labels": len(there)},
-        "micro": _scores(true.ravel(), told.ravel()),
-        "examples": _examples(true, told),
+        "macro": {name: _mean([row[name] for row in stated_rows]) for name in ("f1", "precision", "recall")}
+        | {"labels": len(stated_rows)},
+        "micro": _scores(true.ravel(), predicted.ravel()),
+        "examples": _examples(true, predicted),
     }
 
 
-def _scores(true: Mask, told: Mask) -> dict[str, float | None]:
+def _scores(true: Mask, predicted: Mask) -> Values:
     """F1, precision and recall; None where their denominators are 0, and F1 where nothing is true."""
-    hits, trues, tolds = int((true & told).sum()), int(true.sum()), int(told.sum())
+    hits, trues, positives = int((true & predicted).sum()), int(true.sum()), int(predicted.sum())
     return {
-        "f1": 2 * hits / (trues + tolds) if trues else None,
-        "precision": hits / tolds if tolds else None,
+        "f1": 2 * hits / (trues + positives) if trues else None,
+        "precision": hits / positives if positives else None,
         "recall": hits / trues if trues else None,
     }
 
 
-def _examples(true: Mask, told: Mask) -> dict[str, float | None]:
-    hits, trues, tolds = (cells.sum(axis=1) for cells in (true & told, true, told))
+def _examples(true: Mask, predicted: Mask) -> Values:
+    hits, trues, positives = (cells.sum(axis=1, dtype=float) for cells in (true & predicted, true, predicted))
 
-    def mean(part: Any, whole: Any) -> float | None:
+    def mean(part: Floats, whole: Floats) -> float | None:
         return float((part[whole > 0] / whole[whole > 0]).mean()) if (whole > 0).any() else None
 
-    return {"f1": mean(2 * hits, trues + tolds), "precision": mean(hits, tolds), "recall": mean(hits, trues)}
+    return {"f1": mean(2 * hits, trues + positives), "precision": mean(hits, positives), "recall": mean(hits, trues)}
 
 
 def _mean(values: list[float | None]) -> float | None:

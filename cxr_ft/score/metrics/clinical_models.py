@@ -8,9 +8,9 @@ not run them with their weights.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cxr_ft.errors import UsageError, unknown
+from cxr_ft.score.arrays import Metrics
 
 INSTALL = "pip install 'cxr_ft[clinical]'"
 
@@ -28,6 +28,7 @@ class Weights:
         from appdirs import user_cache_dir  # type: ignore[import-not-found]
         from huggingface_hub import try_to_load_from_cache
 
+        # The path of radeval 2.2 below the user's cache folder; the package offers no function that returns it.
         app, *rest = self.cache.split("/")
         folder = Path(user_cache_dir(app), *rest) if app else None
         return isinstance(try_to_load_from_cache(self.repo, self.file, cache_dir=folder), str)
@@ -76,8 +77,8 @@ MODELS = {
 
 def evaluate(
     references: Sequence[str], generated: Sequence[str], names: Sequence[str], *, download: bool = False
-) -> dict[str, Any]:
-    """Judge N generated reports by some of MODELS; pairs with a blank reference are left out.
+) -> Metrics:
+    """Score N generated reports by some of MODELS; pairs with a blank reference are left out.
 
     Args:
         names: of MODELS.
@@ -96,6 +97,7 @@ def evaluate(
     pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
     if wrong := [name for name in names if name not in MODELS]:
         raise unknown("clinical model", wrong[0], MODELS)
+    # Before radeval is imported: it fetches weights on its own, whether that was allowed or not.
     needed = {name: missing(name) for name in names}
     for name, lacks in needed.items():
         if lacks and (not download or lacks == [INSTALL]):
@@ -105,10 +107,10 @@ def evaluate(
         return {**dict.fromkeys(keys), "n": 0, "undefined": {"all": "no reference has any text"}}
     from radeval import RadEval  # type: ignore[import-not-found]
 
-    judge = RadEval(metrics=[MODELS[name].radeval for name in names], show_progress=False)
-    values = judge(refs=[r for r, _ in pairs], hyps=[g for _, g in pairs])
-    found = {key: float(values[key]) for name in names for key in MODELS[name].keys}
-    return {**found, "n": len(pairs), "signature": f"radeval {version('radeval')}", "undefined": {}}
+    model = RadEval(metrics=[MODELS[name].radeval for name in names], show_progress=False)
+    values = model(refs=[r for r, _ in pairs], hyps=[g for _, g in pairs])
+    scores = {key: float(values[key]) for name in names for key in MODELS[name].keys}
+    return {**scores, "n": len(pairs), "signature": f"radeval {version('radeval')}", "undefined": {}}
 
 
 def missing(name: str) -> list[str]:

@@ -18,27 +18,29 @@ _NOT_STATED = re.compile(r"\b(no|not|without|neither|nor|possible|possibly|may|m
 def stated(texts: Sequence[str], labels: Sequence[str]) -> Mask:
     """Return whether each text states each label, case and spacing aside: bool [N, L]."""
     names = [re.compile(rf"\b{re.escape(' '.join(label.lower().split()))}\b") for label in labels]
-    found = np.zeros((len(texts), len(names)), dtype=bool)
+    out = np.zeros((len(texts), len(names)), dtype=bool)
     known: dict[str, Mask] = {}
     for row, text in enumerate(texts):
+        # Generated texts repeat: each distinct one is searched once.
         if text not in known:
             sentences = (" ".join(part.split()) for part in _SENTENCE.split(text.lower()))
             plain = [sentence for sentence in sentences if sentence and not _NOT_STATED.search(sentence)]
             known[text] = np.array([any(name.search(sentence) for sentence in plain) for name in names], dtype=bool)
-        found[row] = known[text]
-    return found
+        out[row] = known[text]
+    return out
 
 
-def f1(truth: Mask, said: Mask) -> tuple[NDArray[np.float64], float]:
+def f1(truth: Mask, written: Mask) -> tuple[NDArray[np.float64], float]:
     """F1 of each label [L], NaN where neither states it, and over all labels together (micro)."""
-    both, either = (truth & said).sum(axis=0), truth.sum(axis=0) + said.sum(axis=0)
+    both, either = (truth & written).sum(axis=0), truth.sum(axis=0) + written.sum(axis=0)
+    # A label that neither text states is 0 / 0, which the docstring promises as NaN.
     with np.errstate(invalid="ignore"):
         return 2 * both / either, float(2 * both.sum() / either.sum()) if either.sum() else float("nan")
 
 
 def best_constant(truth: Mask) -> int:
-    """The row of `truth` [N, L], N > 0, that said to everyone has the best macro F1; the first of equals."""
+    """The row of `truth` [N, L], N > 0, that, written for every image, has the best macro F1; the first of equals."""
     positive = truth.sum(axis=0)
-    # Said to everyone, a label's F1 is 2 p / (n + p); one that is not said has 0.
+    # Written for every image, a label's F1 is 2 p / (n + p); one that is not written has 0.
     worth = np.where(positive > 0, 2 * positive / (len(truth) + positive), 0.0)
     return int(np.argmax(truth @ worth))

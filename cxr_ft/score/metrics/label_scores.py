@@ -4,12 +4,10 @@ Shapes: n rows of one label; N rows, L labels. By row (Tsoumakas and Vlahavas 20
 average="samples", but that a row without a value is left out instead of counting as 0.
 """
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-from cxr_ft.score.metrics.registry import Floats, Mask, Metric
+from cxr_ft.score.arrays import Floats, Mask
+from cxr_ft.score.metrics.registry import Metric
 from cxr_ft.score.statistics import intervals
 
 
@@ -108,13 +106,14 @@ def _exact_by_row(truth: Mask, score: Floats, predicted: Mask, known: Mask) -> t
     return np.asarray(~wrong, float), np.asarray(known.any(axis=1), bool)
 
 
-def _weighted_auroc(truth: Floats, score: Floats, predicted: Mask, weights: npt.NDArray[np.floating[Any]]) -> Floats:
+def _weighted_auroc(truth: Floats, score: Floats, predicted: Mask, weights: Floats) -> Floats:
     return np.asarray(intervals.macro_auroc(truth, score, weights), np.float64)
 
 
-def _pooled_recall(truth: Floats, score: Floats, predicted: Mask, weights: npt.NDArray[np.floating[Any]]) -> Floats:
+def _pooled_recall(truth: Floats, score: Floats, predicted: Mask, weights: Floats) -> Floats:
     """Recall of all labels together: 1 minus the rate of underdiagnosis (Seyyed-Kalantari et al. 2021)."""
     true = truth == 1
+    # A resample without a positive has no recall: 0 / 0 is NaN, and the interval leaves it out.
     with np.errstate(invalid="ignore"):
         out: Floats = weights @ (true & predicted).sum(axis=1) / (weights @ true.sum(axis=1))
     return out

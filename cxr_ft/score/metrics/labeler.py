@@ -48,6 +48,7 @@ def label(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for sentence in sentences(text):
         for mention in mentions(sentence):
+            # A finding denied in one sentence and stated in another is stated.
             before = found.get(mention.label, NEGATIVE)
             found[mention.label] = max(before, mention.value, key=_STRENGTH.__getitem__)
     if text.strip() and not any(value for name, value in found.items() if name != DEVICES):
@@ -67,10 +68,12 @@ def table(texts: Sequence[str]) -> NDArray[np.float64]:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text in lower case with single spaces, without their full stops."""
+    # The full stop of an abbreviation would end the sentence, and with it the reach of a negation.
     plain = _ABBREVIATED.sub(r"\1", text.lower())
     return [" ".join(part.split()) for part in _ENDS.split(plain) if part.strip()]
 
 
+# Sentences repeat between reports far more often than whole reports do.
 @lru_cache(maxsize=1 << 16)
 def mentions(sentence: str) -> tuple[Mention, ...]:
     """The findings a sentence (lower case, single spaces) speaks of, in its order."""
@@ -84,6 +87,7 @@ def mentions(sentence: str) -> tuple[Mention, ...]:
 
 def clause(sentence: str, start: int, end: int) -> tuple[int, int]:
     """Return the ends of the clause around `start` to `end` within which denial and doubt reach."""
+    # Denial and doubt end where a new clause begins: what one clause denies another can state.
     breaks = list(words.BREAK.finditer(sentence))
     first = max((b.end() for b in breaks if b.end() <= start), default=0)
     last = min((b.start() for b in breaks if b.start() >= end), default=len(sentence))
@@ -106,6 +110,7 @@ def _value(sentence: str, start: int, end: int) -> int | None:
         return None
     if words.NOT_EXCLUDED_BEFORE.search(before) or _reaches(words.DOUBTED_AFTER, after):
         return UNCERTAIN
+    # "No change in ..." denies the change and not the finding, so it is taken out first.
     if words.DENIED_BEFORE.search(words.NO_CHANGE.sub("", before)) or _reaches(words.DENIED_AFTER, after):
         return NEGATIVE
     return UNCERTAIN if words.DOUBTED_BEFORE.search(before) else POSITIVE

@@ -6,8 +6,8 @@ mediastinum have none.
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
+from cxr_ft.score.arrays import Metrics
 from cxr_ft.score.metrics import labeler
 
 Side = frozenset[str]
@@ -21,8 +21,8 @@ _NEXT = re.compile(r",|\b(?:and|or|with)\b")
 _NOT_SIDED = {labeler.NO_FINDING, "Cardiomegaly", "Enlarged Cardiomediastinum"}
 
 
-def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, Any]:
-    """Judge the sides of findings.
+def evaluate(references: Sequence[str], generated: Sequence[str]) -> Metrics:
+    """Compare the sides of findings.
 
     Returns:
         JSON-ready: "accuracy" (of the findings that both give a side, the share with the same), "judged" (how many
@@ -31,36 +31,37 @@ def evaluate(references: Sequence[str], generated: Sequence[str]) -> dict[str, A
     Raises:
         ValueError: where the two differ in length.
     """
-    given = judged = right = 0
+    with_side = compared = right = 0
     for reference, text in zip(references, generated, strict=True):
-        wanted, told = sides(reference), sides(text)
-        shared = wanted.keys() & told.keys()
-        given, judged = given + len(wanted), judged + len(shared)
-        right += sum(wanted[label] == told[label] for label in shared)
-    why = "no reference gives a side" if not given else "no finding has a side in both texts"
+        expected, written = sides(reference), sides(text)
+        shared = expected.keys() & written.keys()
+        with_side, compared = with_side + len(expected), compared + len(shared)
+        right += sum(expected[label] == written[label] for label in shared)
+    why = "no reference gives a side" if not with_side else "no finding has a side in both texts"
     return {
-        "accuracy": right / judged if judged else None,
-        "judged": judged,
-        "given": given,
+        "accuracy": right / compared if compared else None,
+        "judged": compared,
+        "given": with_side,
         "signature": SIGNATURE,
-        "undefined": {} if judged else {"accuracy": why},
+        "undefined": {} if compared else {"accuracy": why},
     }
 
 
 def sides(text: str) -> dict[str, Side]:
     """The sides a report gives to each finding that it states or suspects: {"left"}, {"right"} or both."""
-    found: dict[str, Side] = {}
+    by_label: dict[str, Side] = {}
     for sentence in labeler.sentences(text):
         for mention in labeler.mentions(sentence):
             if mention.value != labeler.NEGATIVE and mention.label not in _NOT_SIDED:
                 side = _side(sentence, mention)
                 if side:
-                    found[mention.label] = found.get(mention.label, frozenset()) | side
-    return found
+                    by_label[mention.label] = by_label.get(mention.label, frozenset()) | side
+    return by_label
 
 
 def _far(sentence: str, mention: labeler.Mention, word: re.Match[str]) -> tuple[bool, int]:
     """Return the distance of a word of side from a finding: another phrase in between first, then characters."""
+    # The words between the two, whichever comes first.
     between = sentence[min(mention.end, word.end()) : max(mention.start, word.start())]
     return bool(_NEXT.search(between)), len(between)
 

@@ -7,7 +7,7 @@ words, knows synonyms and paraphrases and has other constants: its values are no
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -21,8 +21,10 @@ def meteor(references: Sequence[str], generated: Sequence[str]) -> list[float]:
     Raises:
         ValueError: where the two differ in length.
     """
+    # nltk is imported where it is used, so that no `--help` waits for it.
     from nltk.translate.meteor_score import single_meteor_score  # type: ignore[import-untyped]
 
+    # Reports repeat each other, and the alignment of a pair is slow: each pair is scored once.
     stemmer, known = _Stemmer(), dict[tuple[str, str], float]()
     for pair in zip(references, generated, strict=True):
         if pair not in known:
@@ -43,16 +45,24 @@ def signature() -> str:
     )
 
 
+class _WordStemmer(Protocol):
+    """A stemmer of nltk, which has no types."""
+
+    def stem(self, word: str) -> str:
+        """Return the stem of a word."""
+
+
 @cache
 def _stem(word: str) -> str:
-    return str(_porter().stem(word))
+    return _porter().stem(word)
 
 
 @cache
-def _porter() -> Any:
+def _porter() -> _WordStemmer:
     from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
 
-    return PorterStemmer()
+    stemmer: _WordStemmer = PorterStemmer()
+    return stemmer
 
 
 class _Stemmer:
@@ -62,10 +72,10 @@ class _Stemmer:
 
 
 class _NoSynonyms:
-    """Stands where nltk asks WordNet: no word has a synonym."""
+    """Take the place of WordNet, which nltk would download: no word has a synonym."""
 
     def synsets(self, word: str) -> tuple[()]:
-        """None."""
+        """Return no synonyms."""
         return ()
 
 

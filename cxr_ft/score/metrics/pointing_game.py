@@ -1,4 +1,4 @@
-"""The pointing game (Zhang et al. 2016): whether the point a map is highest at lies in a box of what was asked about.
+"""The pointing game (Zhang et al. 2016): whether the point a map is highest at lies in a box of its label.
 
 Beside it stand what needs no model: a point drawn at random from the map's cells, and the image's centre. Points and
 boxes are in shares of the image's side, x to the right and y down. Intervals resample whole subjects.
@@ -7,14 +7,14 @@ Shapes: N questions (an image and a label it has), C cells a side.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cxr_ft.score.arrays import Floats, Mask
 from cxr_ft.score.statistics import intervals
 
-Array = npt.NDArray[Any]
 Box = tuple[float, float, float, float]
 #: Subjects an interval needs, bootstrap replicates, and the seed of their draws.
 LEAST, REPLICATES, DRAWS = 10, 2000, 0
@@ -40,7 +40,7 @@ class Game(NamedTuple):
 
 
 def play(maps: npt.ArrayLike, boxes: Sequence[Sequence[Box]], subjects: npt.ArrayLike) -> Game | None:
-    """Judge maps by the boxes they should point at.
+    """Count how often maps point at the boxes of their labels.
 
     A hit is a point no further than half a cell from a box, as wide as a map of cells can be wrong about a point. Of
     several highest cells each counts its share.
@@ -51,7 +51,7 @@ def play(maps: npt.ArrayLike, boxes: Sequence[Sequence[Box]], subjects: npt.Arra
         subjects: [N].
 
     Returns:
-        None where nothing was asked.
+        None where there is no question.
 
     Raises:
         ValueError: where the lengths disagree.
@@ -63,7 +63,9 @@ def play(maps: npt.ArrayLike, boxes: Sequence[Sequence[Box]], subjects: npt.Arra
         return None
     cells = table.shape[1]
     hit = np.array([inside(_centres(cells), some, 0.5 / cells) for some in boxes], float)
+    # Exact equality is meant: cells share the highest value only where the model gave the same number.
     highest = (table == table.max(axis=(1, 2), keepdims=True)).reshape(len(table), -1)
+    # A flat map has many highest cells: choosing one of them would be a matter of their order.
     model = (hit * highest).sum(axis=1) / highest.sum(axis=1)
     random = hit.mean(axis=1)
     centre = np.array([inside(np.array([[0.5, 0.5]]), some, 0.5 / cells)[0] for some in boxes], float)
@@ -76,16 +78,16 @@ def play(maps: npt.ArrayLike, boxes: Sequence[Sequence[Box]], subjects: npt.Arra
     return Game(len(table), people, *rates)
 
 
-def inside(points: Array, boxes: Sequence[Box], reach: float) -> npt.NDArray[np.bool_]:
+def inside(points: Floats, boxes: Sequence[Box], reach: float) -> Mask:
     """Return which points [P, 2] lie in a box, or no further from one than `reach` in x and in y."""
-    found = np.zeros(len(points), bool)
+    hit = np.zeros(len(points), bool)
     for left, top, right, bottom in boxes:
         low, high = np.array([left, top]) - reach, np.array([right, bottom]) + reach
-        found |= ((points >= low) & (points <= high)).all(axis=1)
-    return found
+        hit |= ((points >= low) & (points <= high)).all(axis=1)
+    return hit
 
 
-def _centres(cells: int) -> Array:
+def _centres(cells: int) -> Floats:
     """The centres [C * C, 2] of the cells, row by row."""
     at = (np.arange(cells) + 0.5) / cells
     y, x = np.meshgrid(at, at, indexing="ij")

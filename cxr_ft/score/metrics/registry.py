@@ -1,7 +1,7 @@
-"""List the metrics: each is one object in one file of this folder, and every table, CSV and card asks for it here.
+"""List the metrics: each is one object in one file of this folder, and every table, CSV and card takes it from here.
 
 A file of this folder that declares `METRIC = Metric(...)`, or `METRICS = (...)` for several, is a plug-in: no other
-file is edited. The files are found on disk and imported at the first question, so that no `--help` waits for them.
+file is edited. The files are imported when a metric is first needed, so that no `--help` waits for them.
 """
 
 import importlib
@@ -11,15 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import Literal, cast
 
 from cxr_ft.errors import unknown
-
-Floats = npt.NDArray[np.floating[Any]]
-Mask = npt.NDArray[np.bool_]
+from cxr_ft.score.arrays import Floats, Mask
 
 Output = Literal["scores", "text"]
 Level = Literal["label", "row", "corpus", "recorded"]
@@ -35,7 +30,7 @@ TextFunction = Callable[[Sequence[str], Sequence[str]], float | Mapping[str, flo
 #: Of each row: truth, score, predicted, known, all [N, L] -> value [N], and where it is defined [N].
 RowFunction = Callable[[Mask, Floats, Mask, Mask], tuple[Floats, Mask]]
 #: Under resampling: truth [N, L] 1, 0 or NaN, score [N, L], predicted [N, L], weights [R, N] -> value [R] or NaN.
-WeightedFunction = Callable[[Floats, Floats, Mask, npt.NDArray[np.floating[Any]]], Floats]
+WeightedFunction = Callable[[Floats, Floats, Mask, Floats], Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +40,7 @@ class Metric:
     Args:
         name: its key in result.json and its column in a CSV; unique among the metrics of its output.
         title: its name in a sentence or a table.
-        output: what it judges, "scores" or "text".
+        output: what it measures, "scores" or "text".
         description: one sentence, with the paper.
         function: "scores": a `ScoreFunction`; "text": a `TextFunction`. It returns None where the value is undefined.
             None for a value that another evaluation records, to be read at `paths`.
@@ -101,20 +96,37 @@ class Metric:
         """The name as a command prints it: a mean over labels says so."""
         return f"macro {self.name}" if self.level == "label" else self.name
 
-    def value(self, metrics: Mapping[str, Any]) -> float | None:
+    @property
+    def score_function(self) -> ScoreFunction:
+        """The function of a metric of scores that is computed by label or by row."""
+        return cast(ScoreFunction, self._function("scores"))
+
+    @property
+    def text_function(self) -> TextFunction:
+        """The function of a metric of texts that is computed over the corpus."""
+        return cast(TextFunction, self._function("text"))
+
+    def _function(self, output: Output) -> ScoreFunction | TextFunction:
+        # The type of `function` follows from `output`, which no type checker can see.
+        if self.output != output or self.function is None:
+            raise ValueError(f"the metric {self.name!r} has no function of {output}")
+        return self.function
+
+    def value(self, metrics: Mapping[str, object]) -> float | None:
         """Return the value in the metrics of one split; None where it is undefined or missing."""
         for path in self.places:
-            value: Any = metrics
+            value: object = metrics
             for key in path:
                 value = value.get(key) if isinstance(value, Mapping) else None
+            # bool is a subclass of int, but no value of a metric.
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return float(value)
         return None
 
-    def recorded_in(self, metrics: Mapping[str, Any]) -> bool:
+    def recorded_in(self, metrics: Mapping[str, object]) -> bool:
         """Return whether the metrics of one split have a place for it, be the value undefined or not."""
         for path in self.places:
-            parent: Any = metrics
+            parent: object = metrics
             for key in path[:-1]:
                 parent = parent.get(key) if isinstance(parent, Mapping) else None
             if isinstance(parent, Mapping) and path[-1] in parent:
@@ -173,12 +185,13 @@ def text_values(references: Sequence[str], generated: Sequence[str]) -> tuple[di
     """
     values: dict[str, float | None] = {}
     reasons: dict[str, str] = {}
-    computed: dict[Callable[..., Any], Any] = {}
+    # The metrics of one family share a function: its n-grams are counted once.
+    computed: dict[TextFunction, float | Mapping[str, float | None] | None] = {}
     for known in of_level("text", "corpus"):
         if lacking := missing(known):
             values[known.name], reasons[known.name] = None, lacking
             continue
-        function: Callable[..., Any] = known.function  # type: ignore[assignment]
+        function = known.text_function
         if function not in computed:
             computed[function] = function(references, generated)
         result = computed[function]
@@ -207,17 +220,17 @@ def _installed(distribution: str) -> bool:
 def _registered() -> Mapping[tuple[str, str], Metric]:
     """Import the files of this folder and collect what they declare, by output and name, in order."""
     package = importlib.import_module(__package__)
-    found: list[Metric] = []
+    declared_metrics: list[Metric] = []
     for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
         declared = vars(importlib.import_module(f"{__package__}.{name}"))
-        found += [declared["METRIC"]] if "METRIC" in declared else []
-        found += declared.get("METRICS", ())
-    return MappingProxyType(_by_name(found))
+        declared_metrics += [declared["METRIC"]] if "METRIC" in declared else []
+        declared_metrics += declared.get("METRICS", ())
+    return MappingProxyType(_by_name(declared_metrics))
 
 
-def _by_name(found: Iterable[Metric]) -> dict[tuple[str, str], Metric]:
+def _by_name(metrics: Iterable[Metric]) -> dict[tuple[str, str], Metric]:
     named: dict[tuple[str, str], Metric] = {}
-    for known in sorted(found, key=lambda known: (known.output, known.position, known.name)):
+    for known in sorted(metrics, key=lambda known: (known.output, known.position, known.name)):
         if (known.output, known.name) in named:
             raise ValueError(f"two metrics of {known.output} are named {known.name!r}")
         named[known.output, known.name] = known

@@ -1,20 +1,19 @@
 """Compare a model's metrics between groups of people: one value a group, over labels all groups have.
 
 Shapes: N rows, L labels, R bootstrap replicates. Intervals resample whole subjects, see `statistics.intervals`.
-Groups of few subjects are counted, not judged.
+Groups of few subjects are counted, but get no metric.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cxr_ft.score.arrays import Floats, Mask, Metrics, Names, Values
 from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import intervals
-
-Array = npt.NDArray[Any]
 
 UNKNOWN = "unknown"
 #: Subjects a group needs, bootstrap replicates, and the seed of their draws.
@@ -24,16 +23,28 @@ NO_SHARED_LABEL = "no label has both classes in every group"
 AGES = (0, 20, 40, 60, 80)
 
 
+class _Table(NamedTuple):
+    """Truth, scores and predictions [N, L], and the subject of each row [N]."""
+
+    truth: Floats
+    score: Floats
+    positive: Mask
+    subjects: Names
+
+    def rows(self, where: npt.NDArray[np.intp]) -> "_Table":
+        return _Table(self.truth[where], self.score[where], self.positive[where], self.subjects[where])
+
+
 def evaluate(
-    truth: Array,
-    score: Array,
-    positive: Array,
+    truth: Floats,
+    score: Floats,
+    positive: Mask,
     labels: Sequence[str],
     *,
     groups: Mapping[str, Sequence[str]],
     subjects: Sequence[str],
-) -> dict[str, Any]:
-    """Judge scores within the groups of each variable.
+) -> Metrics:
+    """Measure scores within the groups of each variable.
 
     Args:
         truth: [N, L] 1, 0 or NaN (masked).
@@ -50,11 +61,8 @@ def evaluate(
         raw), each {"value", "low", "high"}; or None with its reason under "undefined".
     """
     truth, score = np.asarray(truth, float), np.asarray(score, float)
-    who = np.asarray(subjects)
-    return {
-        name: _variable(truth, score, np.asarray(positive, bool), labels, by=(np.asarray(values), who))
-        for name, values in groups.items()
-    }
+    table = _Table(truth, score, np.asarray(positive, bool), np.asarray(subjects))
+    return {name: _variable(table, labels, np.asarray(values)) for name, values in groups.items()}
 
 
 def age_bands(ages: Sequence[str]) -> list[str]:
@@ -63,8 +71,8 @@ def age_bands(ages: Sequence[str]) -> list[str]:
 
     out = []
     for age in ages:
-        found = re.match(r"\d+", str(age).strip())
-        band = sum(int(found.group()) >= start for start in AGES) - 1 if found else None
+        years = re.match(r"\d+", str(age).strip())
+        band = sum(int(years.group()) >= start for start in AGES) - 1 if years else None
         if band is None:
             out.append(UNKNOWN)
         else:
@@ -72,60 +80,54 @@ def age_bands(ages: Sequence[str]) -> list[str]:
     return out
 
 
-def _variable(
-    truth: Array, score: Array, positive: Array, labels: Sequence[str], by: tuple[Array, Array]
-) -> dict[str, Any]:
-    """One variable; `by`: the group and the subject of each row [N]."""
-    values, who = by
+def _variable(table: _Table, labels: Sequence[str], values: Names) -> Metrics:
+    """Measure the groups of one variable; `values`: the group of each row [N]."""
     rows = {str(name): np.flatnonzero(values == name) for name in np.unique(values)}
-    people = {name: len(np.unique(who[where])) for name, where in rows.items()}
-    undefined: dict[str, str] = {}
-    names = [metric.name for metric in registry.shown_in("subgroup", "scores")]
-    judged = [name for name in rows if people[name] >= LEAST]
-    undefined |= {
-        name: f"{people[name]} subjects, fewer than {LEAST}: not judged" for name in rows if name not in judged
-    }
-    shared = np.ones(truth.shape[1], bool)
-    for name in judged:
-        shared &= (truth[rows[name]] == 1).any(axis=0) & (truth[rows[name]] == 0).any(axis=0)
-    if judged and not shared.any():
-        undefined |= {m.name: NO_SHARED_LABEL for m in registry.shown_in("subgroup", "scores") if _on_shared(m)}
-    found = {}
+    people = {name: len(np.unique(table.subjects[where])) for name, where in rows.items()}
+    large = [name for name in rows if people[name] >= LEAST]
+    undefined = {name: f"{people[name]} subjects, fewer than {LEAST}: not judged" for name in rows if name not in large}
+    # A mean over other labels is another metric: groups are compared on the labels that all of them can be.
+    shared = np.ones(table.truth.shape[1], bool)
+    for name in large:
+        truth = table.truth[rows[name]]
+        shared &= (truth == 1).any(axis=0) & (truth == 0).any(axis=0)
+    metrics = registry.shown_in("subgroup", "scores")
+    if large and not shared.any():
+        undefined |= {metric.name: NO_SHARED_LABEL for metric in metrics if _on_shared(metric)}
+    groups: dict[str, Metrics] = {}
     for name, where in rows.items():
-        found[name] = {"n": len(where), "subjects": people[name], **dict.fromkeys(names)}
-        if name in judged:
-            values_of, missing = _judge(truth[where], score[where], positive[where], shared, who[where])
-            found[name] |= values_of
+        groups[name] = {"n": len(where), "subjects": people[name], **{metric.name: None for metric in metrics}}
+        if name in large:
+            measured, missing = _measure(table.rows(where), shared)
+            groups[name] |= measured
             undefined |= {f"{name}: {key}": why for key, why in missing.items()}
-    return {"labels": [label for label, s in zip(labels, shared & bool(judged), strict=True) if s], "groups": found} | {
-        "undefined": undefined
-    }
+    names = [label for label, on_all in zip(labels, shared, strict=True) if on_all] if large else []
+    return {"labels": names, "groups": groups, "undefined": undefined}
 
 
-def _judge(
-    truth: Array, score: Array, positive: Array, shared: Array, who: Array
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The three values of one group, and why some are None."""
-    draws = intervals.cluster_bootstrap(who, REPLICATES, DRAWS).astype(np.float32)
-    weights = np.concatenate([np.ones((1, len(who)), np.float32), draws])
-    values: dict[str, Array] = {}
+def _measure(group: _Table, shared: Mask) -> tuple[dict[str, Values | None], dict[str, str]]:
+    """Return the values of one group, each with its interval, and why some are None."""
+    # 1000 resamples of many rows: half the memory of float64, and whole numbers this small are exact in it.
+    draws = intervals.cluster_bootstrap(group.subjects, REPLICATES, DRAWS).astype(np.float32)
+    # The first line has each row once: the value itself.
+    weights = np.concatenate([np.ones((1, len(group.subjects)), np.float32), draws])
+    values: dict[str, Values | None] = {}
     undefined: dict[str, str] = {}
     for metric in registry.shown_in("subgroup", "scores"):
         columns = shared if _on_shared(metric) else np.ones_like(shared)
-        arrays = truth[:, columns], score[:, columns], positive[:, columns]
-        one = metric.weighted or partial(_resampled, metric)
-        row = one(*arrays, weights) if columns.any() else np.full(len(weights), np.nan)
-        values[metric.name] = row
-        if np.isnan(row[0]) and not _on_shared(metric):
+        arrays = group.truth[:, columns], group.score[:, columns], group.positive[:, columns]
+        weighted = metric.weighted or partial(_resampled, metric)
+        replicates = weighted(*arrays, weights) if columns.any() else np.full(len(weights), np.nan)
+        values[metric.name] = _with_interval(replicates)
+        if np.isnan(replicates[0]) and not _on_shared(metric):
             undefined[metric.name] = metric.undefined or "no label is positive in any row"
-    found = {name: _with_interval(row) for name, row in values.items()}
-    for name, value in found.items():
+    for name, value in values.items():
         if value is not None and value["low"] is None:
             undefined[f"{name}, interval"] = "more than a tenth of the resamples have no value"
-    return found, undefined
+    return values, undefined
 
 
-def _with_interval(row: Array) -> dict[str, float | None] | None:
+def _with_interval(row: Floats) -> Values | None:
     if np.isnan(row[0]):
         return None
     low, high = intervals.interval(row[1:]) or (None, None)
@@ -137,14 +139,15 @@ def _on_shared(metric: registry.Metric) -> bool:
     return metric.needs_both_classes or metric.weighted is None
 
 
-def _resampled(metric: registry.Metric, truth: Array, score: Array, positive: Array, weights: Array) -> Array:
-    """The mean over labels of a metric that has no weighted form, under integer weights [R, N] -> [R].
+def _resampled(metric: registry.Metric, truth: Floats, score: Floats, positive: Mask, weights: Floats) -> Floats:
+    """Return the mean over labels of a metric that has no weighted form, under integer weights [R, N] -> [R].
 
     A weight of w is w copies of a row. A label without a value is left out of the mean.
     """
-    function: Any = metric.function
+    function = metric.score_function
     out = np.full(len(weights), np.nan)
     for replicate, weight in enumerate(weights):
+        # Weights of a bootstrap are counts, so that any metric of plain rows can be resampled.
         rows = np.repeat(np.arange(len(weight)), weight.astype(int))
         values = []
         for column in range(truth.shape[1]):

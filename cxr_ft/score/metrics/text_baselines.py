@@ -11,12 +11,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.score.arrays import Metrics
 from cxr_ft.score.metrics import classification, labeler
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.float64]
 #: Words and pairs of words that are counted, at most, of the texts and of the second texts each.
@@ -42,8 +48,8 @@ class TextBaselines:
 
     prevalence: tuple[float | None, ...]
     multi_label: bool
-    counters: tuple[Any, ...]
-    models: tuple[Any, ...]
+    counters: "tuple[TfidfVectorizer | None, ...]"
+    models: "tuple[LogisticRegression | None, ...]"
 
     def majority(self, rows: int) -> Floats:
         """The same scores for everyone [M, L]: how often train has each label, 0.5 where that is not known."""
@@ -54,6 +60,7 @@ class TextBaselines:
         out, rows = self.majority(len(texts)), _counts(self.counters, texts, pairs)
         if not self.multi_label:
             (model,) = self.models
+            # A class that train lacks has no column in the model; its score is 0.
             if model is not None:
                 out = np.zeros_like(out)
                 out[:, model.classes_] = model.predict_proba(rows)
@@ -118,8 +125,8 @@ def evaluate(
     pairs: Sequence[str] = (),
     ruled: Floats | None = None,
     chosen: Mapping[str, Sequence[float]] | None = None,
-) -> dict[str, Any]:
-    """Judge the baselines on some texts.
+) -> dict[str, Metrics]:
+    """Score the baselines on some texts.
 
     Args:
         truth: [M, L] 1, 0 or NaN.
@@ -135,11 +142,11 @@ def evaluate(
     Raises:
         ValueError: where the shapes disagree.
     """
-    out = {}
+    out: dict[str, Metrics] = {}
     for name, score in _scores(baselines, texts, pairs, ruled).items():
         levels = None if chosen is None else chosen[name]
-        found = classification.evaluate(truth, score, labels, levels, baselines.multi_label)
-        out[name] = {key: found[key] for key in KEPT if key in found}
+        metrics = classification.evaluate(truth, score, labels, levels, baselines.multi_label)
+        out[name] = {key: metrics[key] for key in KEPT if key in metrics}
     return out
 
 
@@ -167,33 +174,35 @@ def ruled_scores(ruled: Floats) -> Floats:
 
 def _terms(text: str) -> list[str]:
     """Words, runs of signs, and pairs of neighbours. scikit-learn's own n-grams take ten times as long."""
-    found = _PIECE.findall(text.lower())
-    return [*found, *(f"{a} {b}" for a, b in pairwise(found))]
+    pieces = _PIECE.findall(text.lower())
+    return [*pieces, *(f"{a} {b}" for a, b in pairwise(pieces))]
 
 
-def _counter(texts: Sequence[str]) -> tuple[Any, Any]:
-    """TF-IDF and its rows of the texts, sparse [N, W]; None and no columns where no text says anything."""
+def _counter(texts: Sequence[str]) -> "tuple[TfidfVectorizer | None, csr_matrix]":
+    """Return TF-IDF and its rows of the texts, sparse [N, W]; None and no columns where no text says anything."""
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    # scikit-learn refuses an empty vocabulary.
     if not any(text.strip() for text in texts):
         return None, csr_matrix((len(texts), 0))
     counter = TfidfVectorizer(analyzer=_terms, sublinear_tf=True, max_features=WORDS, dtype=np.float32)
     return counter, counter.fit_transform(texts)
 
 
-def _counts(counters: Sequence[Any], texts: Sequence[str], pairs: Sequence[str]) -> Any:
-    """The TF-IDF rows, sparse [M, W]."""
+def _counts(counters: "Sequence[TfidfVectorizer | None]", texts: Sequence[str], pairs: Sequence[str]) -> "csr_matrix":
+    """Return the TF-IDF rows, sparse [M, W]."""
     from scipy.sparse import csr_matrix, hstack
 
     columns = (texts, pairs) if len(counters) == 2 else (texts,)
-    there = zip(counters, columns, strict=True)
-    rows = [csr_matrix((len(texts), 0)) if one is None else one.transform(column) for one, column in there]
+    # A fitted counter of no text has no columns either: the weights of the regression stay in their places.
+    fitted = zip(counters, columns, strict=True)
+    rows = [csr_matrix((len(texts), 0)) if one is None else one.transform(column) for one, column in fitted]
     return hstack(rows, format="csr")
 
 
-def _regression(rows: Any, classes: NDArray[Any]) -> Any:
-    """A logistic regression of some classes; None where there is one class or nothing to tell it by."""
+def _regression(rows: "csr_matrix", classes: NDArray[np.generic]) -> "LogisticRegression | None":
+    """Fit a logistic regression of some classes; None where there is one class, or no text to learn from."""
     from sklearn.linear_model import LogisticRegression
 
     if rows.shape[1] == 0 or len(np.unique(classes)) < 2:

@@ -8,23 +8,20 @@ GIT and BERT drop it. A pair whose reference is blank cannot be judged and is co
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cxr_ft.score.arrays import Floats, Metrics, Numbers, Values
 from cxr_ft.score.metrics import cider, label_mentions, meteor, registry
 from cxr_ft.score.metrics.registry import Metric, Place
-
-Array = npt.NDArray[Any]
 
 #: The longest n-gram of BLEU.
 ORDER = 4
 _CANDIDATES, _SAMPLE = 50, 200
 
 
-def evaluate(references: Sequence[str], generated: Sequence[str], labels: Sequence[str] = ()) -> dict[str, Any]:
-    """Judge texts against their references.
+def evaluate(references: Sequence[str], generated: Sequence[str], labels: Sequence[str] = ()) -> Metrics:
+    """Compare texts with their references.
 
     Args:
         references: N texts.
@@ -41,20 +38,20 @@ def evaluate(references: Sequence[str], generated: Sequence[str], labels: Sequen
         ValueError: where the two differ in length.
     """
     pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
-    result: dict[str, Any] = {known.name: None for known in registry.of_level("text", "corpus")}
+    result: Metrics = {known.name: None for known in registry.of_level("text", "corpus")}
     result |= _labels([], [], labels)
     result |= {"n": len(pairs), "blank_references": len(references) - len(pairs), "signature": _signature()}
-    result["undefined"] = {} if pairs else {"all": "no reference has any text"}
-    if pairs:
+    if not pairs:
+        result["undefined"] = {"all": "no reference has any text"}
+    else:
         right, written = [r for r, _ in pairs], [g for _, g in pairs]
         values, reasons = registry.text_values(right, written)
-        result["undefined"] |= reasons
-        result |= values | _labels(right, written, labels)
+        result |= {"undefined": reasons, **values, **_labels(right, written, labels)}
     return result
 
 
-def _bleu_family(references: Sequence[str], generated: Sequence[str]) -> dict[str, float | None]:
-    """BLEU-1 to BLEU-4 from one count of n-grams."""
+def _bleu_family(references: Sequence[str], generated: Sequence[str]) -> Values:
+    """Return BLEU-1 to BLEU-4 from one count of n-grams."""
     counts = bleu_counts(references, generated).sum(axis=0)
     return {f"bleu_{order}": float(bleu(counts, order)) for order in range(1, ORDER + 1)}
 
@@ -64,6 +61,7 @@ def rouge_l(references: Sequence[str], generated: Sequence[str]) -> float:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    # Models that learnt little repeat a few texts: scoring each pair once saves most of the time.
     distinct_pairs = Counter(zip(references, generated, strict=True))
     total = sum(scorer.score(*pair)["rougeL"].fmeasure * times for pair, times in distinct_pairs.items())
     return float(total / len(references))
@@ -79,14 +77,15 @@ def distinct(references: Sequence[str], generated: Sequence[str]) -> float:
     return len(set(generated)) / len(generated)
 
 
-def _labels(references: Sequence[str], generated: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    truth, said = label_mentions.stated(references, labels), label_mentions.stated(generated, labels)
-    each, micro = label_mentions.f1(truth, said)
-    there = np.asarray(truth.any(axis=0), dtype=bool)
+def _labels(references: Sequence[str], generated: Sequence[str], labels: Sequence[str]) -> Metrics:
+    truth, written = label_mentions.stated(references, labels), label_mentions.stated(generated, labels)
+    each, micro = label_mentions.f1(truth, written)
+    # A label that no reference states would pull the mean to 0 whatever the model writes.
+    stated = np.asarray(truth.any(axis=0), dtype=bool)
     return {
-        "label_f1": float(each[there].mean()) if there.any() else None,
-        "label_f1_micro": micro if there.any() else None,
-        "label_f1_each": {label: float(each[i]) for i, label in enumerate(labels) if there[i]},
+        "label_f1": float(each[stated].mean()) if stated.any() else None,
+        "label_f1_micro": micro if stated.any() else None,
+        "label_f1_each": {label: float(each[i]) for i, label in enumerate(labels) if stated[i]},
     }
 
 
@@ -97,8 +96,8 @@ def _plain(text: str) -> str:
 
 def constant_baseline(
     train_references: Sequence[str], references: Sequence[str], labels: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The best report that never looks at the image: what a model must beat.
+) -> Metrics:
+    """Return the best report that never looks at the image: what a model must beat.
 
     The text is chosen on train alone: of its 50 most frequent texts (among equally frequent ones those of the most
     usual length), the one of the highest BLEU-4 against at most 200 train references. It does not depend on row order.
@@ -109,7 +108,7 @@ def constant_baseline(
         None where there is nothing to choose or to judge.
     """
     train = tuple(sorted(text for text in train_references if text.strip()))
-    result: dict[str, Any] = dict.fromkeys(["text", "bleu_4", "rouge_l", "label_text", "label_f1", "label_f1_micro"])
+    result: Metrics = dict.fromkeys(["text", "bleu_4", "rouge_l", "label_text", "label_f1", "label_f1_micro"])
     if not train:
         return result
     best = constant_text(train)
@@ -126,11 +125,13 @@ def constant_baseline(
     return result
 
 
+# A text of train is chosen by 50 times 200 scores, and every split is compared with the same one.
 @lru_cache(maxsize=2)
 def constant_text(train: tuple[str, ...]) -> str:
     """The text of `constant_baseline`, of the sorted texts of train, at least one."""
     usual = float(np.median([len(text) for text in train]))
     frequency = Counter(train)
+    # The last key is the text itself, so that ties do not depend on the order of the rows.
     candidates = sorted(frequency, key=lambda text: (-frequency[text], abs(len(text) - usual), text))[:_CANDIDATES]
     sample = [train[i] for i in np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).round().astype(int)]
 
@@ -140,7 +141,7 @@ def constant_text(train: tuple[str, ...]) -> str:
     return max(candidates, key=quality)
 
 
-def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Array:
+def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Floats:
     """Return the counts BLEU needs of each pair, [N, 10].
 
     N-grams matched (4), generated (4), tokens generated, tokens of the reference.
@@ -148,25 +149,27 @@ def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Array:
     """
     from sacrebleu.metrics import BLEU
 
-    judge = BLEU(max_ngram_order=ORDER, force=True, lowercase=True)
+    scorer = BLEU(max_ngram_order=ORDER, force=True, lowercase=True)
     known: dict[tuple[str, str], list[float]] = {}
     rows = np.zeros((len(references), 2 * ORDER + 2))
     for row, pair in enumerate(zip(references, generated, strict=True)):
         if pair not in known:
-            score = judge.corpus_score([pair[1]], [[pair[0]]])
+            score = scorer.corpus_score([pair[1]], [[pair[0]]])
             known[pair] = [*score.counts, *score.totals, score.sys_len, score.ref_len]
         rows[row] = known[pair]
     return rows
 
 
-def bleu(counts: Array, order: int = ORDER) -> Array:
+def bleu(counts: Numbers, order: int = ORDER) -> Floats:
     """BLEU of summed counts [..., 10] -> [...] in [0, 1], as sacrebleu has it, with its exponential smoothing."""
     matched, total = counts[..., :order], counts[..., ORDER : ORDER + order]
-    length, wanted = counts[..., 2 * ORDER], counts[..., 2 * ORDER + 1]
+    length, expected = counts[..., 2 * ORDER], counts[..., 2 * ORDER + 1]
+    # Each order without a match halves the precision once more (smoothing "exp" of sacrebleu).
     halvings = np.cumsum(matched == 0, axis=-1)
+    # Texts of fewer words than `order` have no n-gram to divide by; the last line gives them 0.
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.where(matched == 0, 0.5**halvings, matched) / total
-        brevity = np.where(length < wanted, np.exp(1 - wanted / length), 1.0)
+        brevity = np.where(length < expected, np.exp(1 - expected / length), 1.0)
         value = brevity * np.exp(np.log(precision).mean(axis=-1))
     return np.where((counts[..., 0] > 0) & (total > 0).all(axis=-1), value, 0.0)
 
@@ -176,10 +179,11 @@ def _signature() -> dict[str, str]:
 
     from sacrebleu.metrics import BLEU
 
-    judge = BLEU(max_ngram_order=ORDER, lowercase=True)
-    judge.corpus_score(["a"], [["a"]])
+    scorer = BLEU(max_ngram_order=ORDER, lowercase=True)
+    # The signature counts the references, which sacrebleu knows only after it has scored something.
+    scorer.corpus_score(["a"], [["a"]])
     return {
-        "bleu": str(judge.get_signature()),
+        "bleu": str(scorer.get_signature()),
         "rouge": f"rouge-score {version('rouge-score')} rougeL, no stemming",
         "meteor": meteor.signature(),
         "cider_d": cider.signature(),

@@ -57,6 +57,7 @@ def paired_aurocs(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.Arr
     if not labels:
         return PairedAurocs(np.full(len(values), np.nan), None, "no label has both positives and negatives")
     points = np.mean([label.points for label in labels], axis=0)
+    # With one subject in a class nothing shows how much that class varies between subjects.
     if any(min(label.subjects) < 2 for label in labels):
         return PairedAurocs(points, None, "all positives, or all negatives, of a label are of one subject")
     return PairedAurocs(points, _covariance(labels))
@@ -88,6 +89,7 @@ def _label(truth: Array, scores: Array, group: npt.NDArray[np.intp]) -> _Label |
     positives, negatives = high.shape[1], low.shape[1]
     if not positives or not negatives:
         return None
+    # Rank among all minus rank among the own class is the number of the other class below, ties half.
     ranks = rankdata(scores, axis=1)
     above = (ranks[:, positive] - rankdata(high, axis=1)) / negatives
     below = 1 - (ranks[:, ~positive] - rankdata(low, axis=1)) / positives

@@ -2,7 +2,7 @@
 
 Least squares on factors coded as deviations from their mean (Box, Hunter and Hunter, Statistics for Experimenters). The
 error is that between runs which differ in the seed alone; it says nothing about other test subjects. What the design
-cannot tell apart gets no number but the name of what it is mixed with.
+cannot separate gets no number but the name of what it is mixed with.
 
 Shapes: N runs, P columns of the design.
 """
@@ -10,12 +10,14 @@ Shapes: N runs, P columns of the design.
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+#: A level of a factor, as a configuration has it.
+Level: TypeAlias = str | int | float | bool | None
 
 
 class Effect(NamedTuple):
@@ -48,8 +50,8 @@ COLUMNS = Effect._fields
 class _Design:
     """The factors that vary: each one's level in every run, its levels, its columns; the metric [N]; the error."""
 
-    rows: dict[str, list[Any]]
-    levels: dict[str, list[Any]]
+    rows: dict[str, list[Level]]
+    levels: dict[str, list[Level]]
     columns: dict[str, Array]
     y: Array
     variance: float
@@ -60,7 +62,7 @@ class _Design:
         return replace(self, columns={**self.columns, _pair(one, two): self.columns[one] * self.columns[two]})
 
     def mixed_with(self, name: str) -> str:
-        """The factors that `name` cannot be told from, for reading; nothing where it can."""
+        """The factors that `name` cannot be separated from, as text; "" where it can."""
         column = self.columns[name]
         others = {key: value for key, value in self.columns.items() if key != name}
 
@@ -70,10 +72,11 @@ class _Design:
         if adds(others):
             return ""
         partners = [key for key in others if adds({k: value for k, value in others.items() if k != key})]
-        return f"not told from {', '.join(partners) or 'the others together'}"
+        return f"cannot be separated from {', '.join(partners) or 'the others together'}"
 
     def fitted(self, name: str) -> tuple[Array, Array]:
         """Coefficients [P] of the columns of `name`, and their covariance [P, P]."""
+        # The pseudo-inverse, since other columns of the design may be confounded with one another.
         inverse = np.linalg.pinv(_matrix(self.columns))
         before = itertools.takewhile(lambda key: key != name, self.columns)
         place = 1 + sum(self.columns[key].shape[1] for key in before)
@@ -81,7 +84,7 @@ class _Design:
         return (inverse @ self.y)[own], (inverse @ inverse.T)[own, own] * self.variance
 
 
-def estimate(factors: Sequence[Mapping[str, Any]], values: Sequence[float]) -> list[Effect]:
+def estimate(factors: Sequence[Mapping[str, Level]], values: Sequence[float]) -> list[Effect]:
     """Main effects, then interactions of pairs of factors of two levels.
 
     Args:
@@ -106,22 +109,27 @@ def estimate(factors: Sequence[Mapping[str, Any]], values: Sequence[float]) -> l
     return [*out, *(_interaction(design.with_pair(one, two), one, two) for one, two in pairs)]
 
 
-def _levels(values: Sequence[Any]) -> list[Any]:
-    """The levels there are: numbers from small to large, False before True, then words."""
-    return sorted(set(values), key=lambda level: (isinstance(level, str), level))
+def _levels(values: Sequence[Level]) -> list[Level]:
+    """Return the distinct levels: numbers from small to large, False before True, then words."""
+    return sorted(set(values), key=_order)
 
 
-def _coded(values: Sequence[Any], levels: Sequence[Any]) -> Array:
+def _order(level: Level) -> tuple[bool, float, str]:
+    return (True, 0.0, level) if isinstance(level, str) else (False, float(level or 0), "")
+
+
+def _coded(values: Sequence[Level], levels: Sequence[Level]) -> Array:
     """[N, P]: of two levels -1/2 and 1/2; of more, deviations from their mean, the last one's being minus the rest."""
     if len(levels) == 2:
         return np.array([[0.5 if value == levels[1] else -0.5] for value in values])
+    # Deviations from the mean, so that no level is the reference and an interaction does not change a main effect.
     table = np.vstack([np.eye(len(levels) - 1), -np.ones(len(levels) - 1)])
     return np.array([table[levels.index(value)] for value in values])
 
 
-def _pure_error(rows: Mapping[str, Sequence[Any]], y: Array) -> tuple[float, int]:
+def _pure_error(rows: Mapping[str, Sequence[Level]], y: Array) -> tuple[float, int]:
     """Variance between runs of equal levels, pooled, and its degrees of freedom; (0, 0) without repetitions."""
-    cells: dict[tuple[Any, ...], list[float]] = {}
+    cells: dict[tuple[Level, ...], list[float]] = {}
     for levels, value in zip(zip(*rows.values(), strict=True), y, strict=True):
         cells.setdefault(levels, []).append(float(value))
     freedom = sum(len(cell) - 1 for cell in cells.values())

@@ -28,6 +28,7 @@ def cluster_bootstrap(groups: npt.ArrayLike, n: int, seed: int) -> npt.NDArray[n
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) == 0:
         return np.zeros((n, 0), np.int32)
+    # How often each subject is drawn: the counts of drawing with replacement are multinomial.
     draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
     return draws.astype(np.int32)[:, group]
 
@@ -46,6 +47,7 @@ def auroc(truth: npt.ArrayLike, score: npt.ArrayLike, weights: npt.ArrayLike | N
     truth, score = np.asarray(truth) > 0.5, np.asarray(score, float)
     table = np.ones(len(truth)) if weights is None else np.asarray(weights)
     negatives, positives = np.flatnonzero(~truth), np.flatnonzero(truth)
+    # The negatives are sorted once: a resample changes weights, never the order.
     negatives = negatives[np.argsort(score[negatives], kind="stable")]
     # A positive wins against the negatives below it, and half of those at its own score.
     below = np.searchsorted(score[negatives], score[positives], side="left")
@@ -91,6 +93,7 @@ def interval(replicates: npt.ArrayLike, level: float = 0.95) -> Interval | None:
     """The percentile interval of a statistic's replicates [R]; None where fewer than nine in ten are defined."""
     values = np.asarray(replicates, float)
     defined = values[~np.isnan(values)]
+    # Resamples without a value are not a random part of all: without many of them the percentiles are biased.
     if len(defined) == 0 or len(defined) < 0.9 * len(values):
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])

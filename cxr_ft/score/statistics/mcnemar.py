@@ -7,11 +7,12 @@ one row each McNemar's chi-square. Both come with the interval that inverts them
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cxr_ft.score.arrays import Numbers
 from cxr_ft.score.statistics.intervals import Interval, correct
 
 
@@ -51,6 +52,7 @@ def mcnemar(
     rows, wins = np.bincount(group, np.ones(len(group))), np.bincount(group, better)
     gap = float(wins.sum() / rows.sum())
     variance = float(((wins - gap * rows) ** 2).sum() / rows.sum() ** 2)
+    # Rows of one subject are not independent, which the binomial of the mid-p test assumes.
     if rows.max() > 1:
         interval, p = _clustered(wins, rows, level)
         return McNemar(gap, interval, p, "McNemar, rows clustered by subject", variance)
@@ -90,7 +92,7 @@ def _root(function: Callable[[float], float]) -> float:
     return float(brentq(function, 0.0, 1.0, xtol=1e-12))
 
 
-def _clustered(wins: npt.NDArray[Any], rows: npt.NDArray[Any], level: float) -> tuple[Interval | None, float]:
+def _clustered(wins: Numbers, rows: Numbers, level: float) -> tuple[Interval | None, float]:
     from scipy.special import ndtr, ndtri
 
     total, many = wins.sum(), rows.sum()
@@ -99,7 +101,9 @@ def _clustered(wins: npt.NDArray[Any], rows: npt.NDArray[Any], level: float) -> 
     # The gaps g that the test does not refuse: (total - g many)^2 <= z^2 sum((wins - g rows)^2), a parabola in g.
     z2 = float(ndtri((1 + level) / 2)) ** 2
     top, half, rest = many**2 - z2 * weight, total * many - z2 * mixed, total**2 - z2 * squares
+    # No highest power: a few subjects have most rows, and every gap is compatible with the test.
     if top <= 0:
         return None, p
+    # The root is real in exact arithmetic; rounding can make it slightly negative.
     reach = math.sqrt(max(0.0, half**2 - top * rest))
     return (max(-1.0, float((half - reach) / top)), min(1.0, float((half + reach) / top))), p

@@ -24,6 +24,7 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     out: list[float | None] = [None] * len(values)
     reached = 0.0
     for rank, (p, i) in enumerate(known):
+        # The maximum keeps the order: a larger p never has the smaller adjusted one.
         reached = max(reached, min(1.0, (len(known) - rank) * p))
         out[i] = reached
     return out

@@ -8,21 +8,22 @@
 A macro AUROC with a label whose positives, or negatives, are of one subject takes the bootstrap's covariance. With one
 seed the two trained models are judged, not their methods: another training may turn the answer.
 
-How often equal methods look different at 5 % is counted in tests/score/test_type_one.py: 4 to 6 times in a hundred; up
-to 7 with two seeds of each; down to 3 with approximate randomisation over 25 subjects only, and with three seeds that
-differ far more than test sets do.
+How often equal methods look different at 5 % is counted in tests/score/statistics/test_type_one.py: 4 to 6 times in a
+hundred; up to 7 with two seeds of each; down to 3 with approximate randomisation over 25 subjects only, and with three
+seeds that differ far more than test sets do.
 """
 
 import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cxr_ft.errors import UsageError
+from cxr_ft.score.arrays import Floats, Names
 from cxr_ft.score.statistics import intervals, variance_components
 from cxr_ft.score.statistics.delong import paired_aurocs
 from cxr_ft.score.statistics.intervals import Array, Interval, cluster_bootstrap
@@ -90,7 +91,7 @@ def compare(
         truth: [N, ...] as `statistic` takes it.
         first: [S1, N, ...] the scores or answers of each seed; `second`: [S2, N, ...].
         subjects: [N] the subject of each row.
-        statistic: `stats.auroc`, `stats.macro_auroc`, `stats.accuracy`, or any function (truth, answers, weights
+        statistic: `intervals.auroc`, `macro_auroc`, `accuracy` of the same, or any function (truth, answers, weights
             [..., N]) -> [...] of answers that mean the same in every run.
         fixed: which of the two trains nothing.
         level: of the interval.
@@ -114,14 +115,16 @@ def compare_all(
     draws: int = 2000,
     seed: int = 0,
 ) -> dict[tuple[int, int], Pair]:
-    """Every pair (i, j), i < j, of the variants [S, N, ...], as `compare` judges it: i minus j.
+    """Every pair (i, j), i < j, of the variants [S, N, ...], as `compare` tests it: i minus j.
 
-    What belongs to one run is computed once. The p-values are each pair's own: `many.holm` makes them hold together.
+    What belongs to one run is computed once. The p-values are each pair's own: `multiple_comparisons.holm` adjusts them
+    for their number.
     """
     truth, runs, group = np.asarray(truth), [np.asarray(variant) for variant in variants], np.asarray(subjects)
     _check(truth, runs, group)
     trains = [*fixed] or [False] * len(runs)
     many, ends = len(np.unique(group)), np.cumsum([0, *(len(run) for run in runs)])
+    # Once for all pairs, and not at all where every pair has a test of its own: the bootstrap takes seconds.
     varied = cache(lambda: _vary(truth, np.concatenate(runs), group, statistic, (draws, seed)))
 
     def pair(i: int, j: int) -> Pair:
@@ -136,13 +139,13 @@ def compare_all(
         first, second = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
         part = None if covariance is None else covariance[np.ix_(*[np.r_[first, second]] * 2)]
         test = test if single else f"t over seeds and subjects ({test})"
-        judged = judge(points[first], points[second], part, many, test, level=level)
-        return judged._replace(reason=why or judged.reason) if judged.reason else judged
+        result = compare_values(points[first], points[second], part, many, test, level=level)
+        return result._replace(reason=why or result.reason) if result.reason else result
 
     return {(i, j): pair(i, j)._replace(fixed=(trains[i], trains[j])) for i, j in combinations(range(len(runs)), 2)}
 
 
-def judge(
+def compare_values(
     first: Array,
     second: Array,
     covariance: Array | None,
@@ -156,7 +159,7 @@ def judge(
 
     Args:
         first: [S1] the metric of each seed; `second`: [S2].
-        covariance: [S1 + S2, S1 + S2], from `areas`, or `stats.resampled` replicates; None or NaN where undefined.
+        covariance: [S1 + S2, S1 + S2], from `delong`, or `intervals.resampled` replicates; None or NaN where undefined.
         subjects: how many there are.
         test: where the covariance comes from, in words.
         fixed: which of the two trains nothing.
@@ -182,7 +185,7 @@ class Margin(NamedTuple):
     Args:
         outcome: "within margin", "worse by more than the margin" or "open".
         low: the gap is above this, with `level` confidence; None where it is not known.
-        margin: what was asked for, in the metric's unit.
+        margin: how much worse is still acceptable, in the metric's unit.
         level: one-sided.
     """
 
@@ -211,7 +214,7 @@ def non_inferior(pair: Pair, margin: float) -> Margin:
     return Margin(outcome, low, margin, level)
 
 
-def _check(truth: Any, variants: Sequence[Any], subjects: Any) -> None:
+def _check(truth: Floats, variants: Sequence[Floats], subjects: Names) -> None:
     for i, runs in enumerate(variants):
         if runs.ndim < 2 or len(runs) == 0 or runs.shape[1] != len(subjects):
             raise ValueError(f"variant {i} has shape {runs.shape}; it must be [seeds, {len(subjects)} rows, ...]")
@@ -248,7 +251,7 @@ def _one_seed(variance: float) -> variance_components.VarianceComponents:
 
 
 def _vary(
-    truth: Any, runs: Any, subjects: Any, statistic: Statistic, draws: tuple[int, int]
+    truth: Floats, runs: Floats, subjects: Names, statistic: Statistic, draws: tuple[int, int]
 ) -> tuple[Array, Array | None, str, str | None]:
     """The metric [M] of each run, their covariance [M, M] over subjects, where it is from, why there is none."""
     if statistic is intervals.accuracy:

@@ -87,6 +87,7 @@ def _least(enough: Callable[[int], bool], most: int) -> int | None:
         if high >= most:
             return None
         high = min(2 * high, most)
+    # Doubling first: the answer is unbounded, and most answers are small.
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,19 +1,20 @@
 """Approximate randomisation: is the gap of two runs more than a matter of which of them gave which answer?
 
 Under the null hypothesis it does not matter which of the two runs answered for a subject, so whole subjects' answers
-change sides at random (Noreen 1989; for corpus-level text metrics Riezler and Maxwell 2005).
+are exchanged at random (Noreen 1989; for corpus-level text metrics Riezler and Maxwell 2005).
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.floating]
+from cxr_ft.score.arrays import Floats, Numbers
+
 #: (truth [N, ...], answers [N, ...], weights [..., N]) -> [...]: one number under row weights.
-Statistic = Callable[[Any, Any, Any], Any]
+Statistic = Callable[[Floats, Floats, Numbers], Floats]
 
 #: Cells of one block of weights.
 _BLOCK = 1 << 22
@@ -27,7 +28,7 @@ class Randomised(NamedTuple):
     Args:
         gap: first minus second.
         p: two-sided, (r + 1) / (R + 1).
-        half: the gap that would just not be significant at the level asked for: `gap` plus or minus this holds 0
+        half: the gap that would just not be significant at `level`: `gap` plus or minus this holds 0
             exactly where p is above it. Infinite where the draws are too few, or undefined too often.
     """
 
@@ -37,7 +38,7 @@ class Randomised(NamedTuple):
 
 
 def randomisation(
-    truth: Any,
+    truth: npt.ArrayLike,
     first: npt.ArrayLike,
     second: npt.ArrayLike,
     subjects: npt.ArrayLike,
@@ -60,15 +61,17 @@ def randomisation(
     """
     truth, one, two = np.asarray(truth), np.asarray(first), np.asarray(second)
     group = np.unique(np.asarray(subjects), return_inverse=True)[1]
+    # The rows of both runs under one another: a swap is then a choice of weights, and needs no copy of the answers.
     both, answers = np.concatenate([truth, truth]), np.concatenate([one, two])
 
-    def gaps(swapped: Array) -> Array:
+    def gaps(swapped: Floats) -> Floats:
         kept = 1 - swapped
-        in_place = statistic(both, answers, np.concatenate([kept, swapped], axis=-1))
-        return np.asarray(in_place - statistic(both, answers, np.concatenate([swapped, kept], axis=-1)))
+        in_place = np.asarray(statistic(both, answers, np.concatenate([kept, swapped], axis=-1)))
+        return np.asarray(in_place - np.asarray(statistic(both, answers, np.concatenate([swapped, kept], axis=-1))))
 
     gap = float(gaps(np.zeros(len(group))))
     random, size = np.random.default_rng(seed), int(group.max(initial=-1)) + 1
+    # Weights of all draws at once would be draws x 2 N numbers.
     step = max(1, _BLOCK // max(1, 2 * len(group)))
     null = np.concatenate(
         [
@@ -78,6 +81,8 @@ def randomisation(
     )
     # A swap under which the statistic is undefined counts as extreme: the careful side.
     extreme = np.sort(np.nan_to_num(np.abs(null), nan=np.inf) + _ROUNDING)[::-1]
+    # The observed order is one of the possible ones, so p is never 0.
     p = (1 + int((extreme >= abs(gap)).sum())) / (draws + 1)
+    # So many draws may be as extreme as the gap for p to stay at 1 - level or below.
     allowed = math.floor((1 - level) * (draws + 1) + _ROUNDING) - 1
     return Randomised(gap, p, float(extreme[allowed]) if allowed >= 0 else math.inf)

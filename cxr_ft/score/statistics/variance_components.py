@@ -61,6 +61,7 @@ def estimate_components(first: Array, second: Array, covariance: Array) -> Varia
     cut = len(first)
     blocks = (covariance[:cut, :cut], covariance[cut:, cut:])
     common = [_between(block) for block in blocks]
+    # An estimate of a variance can come out below 0, which none is.
     own = [max(0.0, float(np.trace(b)) / len(b) - c) for b, c in zip(blocks, common, strict=True)]
     alone = [
         max(0.0, float(points.var(ddof=1)) - part) if len(points) > 1 else None

@@ -5,7 +5,7 @@ A file declares `CHART`, a `Chart`. Nothing else is edited: the page draws every
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft import plugins
 
@@ -34,5 +34,7 @@ class Chart:
 
 def all_charts() -> dict[str, Chart]:
     """Return the charts by name, which is also that of their files, in the page's order."""
-    found: dict[str, Any] = {name: plugins.load(plugins.CHARTS, name).CHART for name in plugins.choices(plugins.CHARTS)}
-    return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))
+    charts: dict[str, Chart] = {
+        name: plugins.load(plugins.CHARTS, name).CHART for name in plugins.choices(plugins.CHARTS)
+    }
+    return dict(sorted(charts.items(), key=lambda item: (item[1].order, item[0])))

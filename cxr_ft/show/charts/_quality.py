@@ -66,6 +66,7 @@ def _front(axis: Axes, drawn: Sequence[tuple[str, float, float]]) -> None:
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the (cost, quality) points that no other point of at most that cost equals or beats, by cost."""
     front: list[tuple[float, float]] = []
+    # Of equal cost the better comes first, so that the worse is never on the front.
     for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or quality > front[-1][1]:
             front.append((cost, quality))

@@ -7,7 +7,7 @@ figure can stand on a light or a dark page. No text is ever read as mathematics:
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import matplotlib as mpl
 import numpy as np
@@ -26,6 +26,7 @@ EMPTY = "empty"
 INK = "#767676"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#8C6D31")
 MARKERS = "osD^vP*X"
+# matplotlib names the keys of its settings in a type that a plain dict of them does not satisfy.
 STYLE: Any = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -46,12 +47,22 @@ STYLE: Any = {
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
     ),
 }
+
+
+class Look(TypedDict):
+    """How a variant is drawn: arguments of matplotlib's `plot`."""
+
+    color: str
+    marker: str
+
+
 WIDTH = 4.8  # inches: on a phone's page its letters are still of reading size
 
 
 def svg(figure: Figure, salt: str) -> str:
     """Return the figure as an `<svg>` element for a page; `salt` makes its ids differ from those of other figures."""
     text = io.StringIO()
+    # Ids are shared by all SVG elements of a page: equal ones would point into another chart.
     with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
@@ -79,7 +90,7 @@ def blank(title: str, height: float, content: object, rows: int = 1) -> tuple[Fi
     return figure, axes
 
 
-def looks_of(runs: Sequence[Result]) -> dict[str, dict[str, Any]]:
+def looks_of(runs: Sequence[Result]) -> dict[str, Look]:
     """Return colour and marker of each variant, the same in every chart of the same runs."""
     order = dict.fromkeys(names(runs))
     return {
@@ -87,7 +98,7 @@ def looks_of(runs: Sequence[Result]) -> dict[str, dict[str, Any]]:
     }
 
 
-def legend(figure: Figure, shown: Sequence[str], looks: Mapping[str, dict[str, Any]], bars: bool = False) -> None:
+def legend(figure: Figure, shown: Sequence[str], looks: Mapping[str, Look], bars: bool = False) -> None:
     """Add a legend of the names shown below the figure, which grows by its height."""
     order = [name for name in looks if name in shown]
     size = {"linewidth": 6} if bars else {"linewidth": 1.6, "markersize": 6}

@@ -1,13 +1,13 @@
 """Draw reliability diagrams: the share of positives against the score."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from cxr_ft.run.record.results import Result
+from cxr_ft.score.metrics.calibration import Bin
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, looks_of
 from cxr_ft.show.runs import Run, names
@@ -41,11 +41,11 @@ def draw(runs: Sequence[Run]) -> Figure:
         return figure
 
 
-def _bins(run: Result) -> list[dict[str, Any]]:
-    found: Any = run.metrics.get("test")
+def _bins(run: Result) -> list[Bin]:
+    value = run.metrics.get("test")
     for key in ("calibration", "raw", "reliability"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, list) else []
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, list) else []
 
 
 CHART = Chart(draw=draw, order=70, outputs=("scores",), optional=True)

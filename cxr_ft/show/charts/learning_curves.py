@@ -21,11 +21,11 @@ def draw(runs: Sequence[Run]) -> Figure:
         figure, axes = blank("Learning curves", 5.2 if measured else 3.2, drawn, rows=2 if measured else 1)
         looks, losses = looks_of(results), axes[-1]
         for name, run in drawn:
-            look = {**looks[name], "markersize": 4, "alpha": 0.85}
             lines = ((losses, "val_loss", "-"), (losses, "train_loss", "--"))
             for axis, key, line in (*lines, (axes[0], "val", "-")) if measured else lines:
                 points = [(step["epoch"], step[key]) for step in run.history if step.get(key) is not None]
-                axis.plot(*zip(*points, strict=True), linestyle=line, **look) if points else None
+                if points:
+                    axis.plot(*zip(*points, strict=True), linestyle=line, markersize=4, alpha=0.85, **looks[name])
         if drawn:
             if measured:
                 axes[0].set_ylabel(f"{primary_title(drawn[0][1].output)}, val")

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -63,9 +62,9 @@ def _areas(runs: Sequence[Result], label: str) -> list[float]:
     return [value for value in found if value is not None]
 
 
-def _labels(run: Result) -> dict[str, Any]:
+def _labels(run: Result) -> list[str]:
     test = run.metrics.get("test")
-    return test.get("labels", {}) if isinstance(test, dict) else {}
+    return list(test.get("labels", {})) if isinstance(test, dict) else []
 
 
 CHART = Chart(draw=draw, order=60, outputs=("scores",))

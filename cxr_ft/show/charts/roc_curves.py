@@ -2,19 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from cxr_ft.run.record import results
+from cxr_ft.score.arrays import Floats
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, looks_of
 from cxr_ft.show.runs import Run, names
-
-Array = npt.NDArray[Any]
 
 #: At most so many variants are drawn.
 _LINES = 8
@@ -25,7 +22,7 @@ _GRID = np.linspace(0, 1, 101)
 def draw(runs: Sequence[Run]) -> Figure:
     """Draw sensitivity against 1 minus specificity on test: the mean over labels, and over seeds."""
     with mpl.rc_context(STYLE):
-        grouped: dict[str, list[Array]] = defaultdict(list)
+        grouped: dict[str, list[Floats]] = defaultdict(list)
         for name, run in zip(names([run.result for run in runs]), runs, strict=True):
             grouped[name] += _curves(run)
         shown = [name for name, curves in grouped.items() if curves][:_LINES]
@@ -34,14 +31,14 @@ def draw(runs: Sequence[Run]) -> Figure:
         if shown:
             axis.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
         for name in shown:
-            axis.plot(_GRID, np.mean(grouped[name], axis=0), **{**looks[name], "marker": ""})
+            axis.plot(_GRID, np.mean(grouped[name], axis=0), color=looks[name]["color"])
         if shown:
             axis.set(xlabel="1 minus specificity, test", ylabel="Sensitivity", xlim=(0, 1), ylim=(0, 1.01))
             legend(figure, shown, {name: {**look, "marker": ""} for name, look in looks.items()})
         return figure
 
 
-def _curves(run: Run) -> list[Array]:
+def _curves(run: Run) -> list[Floats]:
     """Return the sensitivity [101] of each label that has both classes, at equal steps of 1 minus specificity."""
     from sklearn.metrics import roc_curve
 

@@ -34,8 +34,10 @@ def draw(runs: Sequence[Run]) -> Figure:
         for axis, (key, label, unit) in zip(axes, shown, strict=False):
             for name, lines in drawn:
                 points = [(line["seconds"], line[key] / unit) for line in lines if key in line]
-                look = {**looks[name], "markersize": 2 if len(points) > 1 else 5, "linewidth": 1}
-                axis.plot(*zip(*points, strict=True), alpha=0.8, **look) if points else None
+                # A single point is no line: it is only seen as a larger marker.
+                size = 2 if len(points) > 1 else 5
+                if points:
+                    axis.plot(*zip(*points, strict=True), alpha=0.8, markersize=size, linewidth=1, **looks[name])
             axis.set_ylabel(label)
             axis.set_ylim(bottom=0)
         if drawn:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record.run_splits import splits_folder
@@ -50,7 +49,7 @@ def _moved_to(run: Run) -> Path | None:
         return None
 
 
-def _manifest(folder: Path | None, hashes: Mapping[str, str]) -> dict[str, Any] | None:
+def _manifest(folder: Path | None, hashes: Mapping[str, str]) -> dict[str, object] | None:
     """Return the manifest in the splits' folder, where it still describes the files that the runs read."""
     if folder is None:
         return None

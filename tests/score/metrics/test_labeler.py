@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cxr_ft.score.metrics import labeler
 
-sys.path.extend([str(Path(__file__).parents[2] / "tools"), str(Path(__file__).parents[1] / "data")])
+sys.path.extend([str(Path(__file__).parents[3] / "tools"), str(Path(__file__).parents[2] / "data")])
 import labeler_error
 from real_data import REAL
 

@@ -25,7 +25,7 @@ def test_it_agrees_with_scikit_learn_and_torchmetrics():
     rng = np.random.default_rng(0)
     truth, score = rng.integers(0, 2, (300, 2)).astype(float), rng.random((300, 2))
     truth[rng.random((300, 2)) < 0.1] = np.nan
-    judged = calibration.judge(truth, score, LABELS, multi_label=True)
+    judged = calibration.errors(truth, score, LABELS, multi_label=True)
     for i, name in enumerate(LABELS):
         known = ~np.isnan(truth[:, i])
         y, s = truth[known, i], score[known, i]
@@ -41,13 +41,13 @@ def test_a_single_label_is_judged_by_its_largest_score():
     score = softmax(2 * rng.normal(size=(200, 3)), axis=1)
     which = np.array([rng.choice(3, p=row) for row in score])
     truth = np.eye(3)[which]
-    judged = calibration.judge(truth, score, ("a", "b", "c"), multi_label=False)
+    judged = calibration.errors(truth, score, ("a", "b", "c"), multi_label=False)
     wanted = multiclass_calibration_error(torch.tensor(score), torch.tensor(which), 3, n_bins=15, norm="l1")
     assert judged["ece"] == pytest.approx(float(wanted), abs=1e-6)
     assert judged["log_loss"] == pytest.approx(log_loss(which, score))
     assert judged["brier"] == pytest.approx(((truth - score) ** 2).sum(axis=1).mean())
     masked = np.vstack([truth, np.full((1, 3), np.nan)])
-    assert calibration.judge(masked, np.vstack([score, [[1, 0, 0]]]), ("a", "b", "c"), False) == judged
+    assert calibration.errors(masked, np.vstack([score, [[1, 0, 0]]]), ("a", "b", "c"), False) == judged
 
 
 def test_the_bins_hold_every_score_and_the_ends():
@@ -68,8 +68,8 @@ def test_the_temperature_that_was_put_in_is_found(multi_label):
         score = softmax(2.5 * logits, axis=1)
     found, why = calibration.fit_temperature(truth, score, multi_label)
     assert found == pytest.approx(2.5, rel=0.03) and why == ""
-    before = calibration.judge(truth, score, "abc", multi_label)
-    after = calibration.judge(truth, calibration.scale(score, found, multi_label), "abc", multi_label)
+    before = calibration.errors(truth, score, "abc", multi_label)
+    after = calibration.errors(truth, calibration.scale(score, found, multi_label), "abc", multi_label)
     assert after["ece"] < before["ece"] / 3 and after["log_loss"] < before["log_loss"]
     assert np.array_equal(score.argmax(axis=1), calibration.scale(score, found, multi_label).argmax(axis=1))
 
@@ -117,9 +117,9 @@ def test_what_is_not_known_is_none_with_its_reason():
     judged = calibration.evaluate(truth, score, LABELS, True, shift=[0.3, None])
     assert list(judged["corrected"]["labels"]) == ["a"] and "b" in judged["undefined"]["corrected, some labels"]
     for multi_label in (True, False):
-        nothing = calibration.judge(np.full((2, 2), np.nan), score, LABELS, multi_label)
+        nothing = calibration.errors(np.full((2, 2), np.nan), score, LABELS, multi_label)
         assert nothing["ece"] is nothing["brier"] is nothing["labels"]["a"]["ece"] is None
-        assert calibration.judge(np.empty((0, 2)), np.empty((0, 2)), LABELS, multi_label)["reliability"] == []
+        assert calibration.errors(np.empty((0, 2)), np.empty((0, 2)), LABELS, multi_label)["reliability"] == []
 
 
 def test_a_score_of_0_or_1_stays_finite():

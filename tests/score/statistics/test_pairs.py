@@ -12,7 +12,7 @@ from scipy.stats import norm, ttest_ind
 from cxr_ft.errors import UsageError
 from cxr_ft.score.statistics import intervals
 from cxr_ft.score.statistics.delong import paired_aurocs
-from cxr_ft.score.statistics.pairs import Pair, compare, compare_all, judge, non_inferior
+from cxr_ft.score.statistics.pairs import Pair, compare, compare_all, compare_values, non_inferior
 
 
 def recall(truth, answer, weights):
@@ -88,7 +88,7 @@ def test_delong_s_z():
 def test_seeds_alone_are_welch_s_t():
     """Where subjects leave no doubt, two groups of numbers remain."""
     first, second = np.array([0.81, 0.84, 0.80]), np.array([0.79, 0.80])
-    pair = judge(first, second, np.zeros((5, 5)), 100, "none")
+    pair = compare_values(first, second, np.zeros((5, 5)), 100, "none")
     reference = ttest_ind(first, second, equal_var=False)
     assert pair.p == pytest.approx(reference.pvalue)
     assert pair.interval == pytest.approx(tuple(reference.confidence_interval(0.95)))
@@ -97,7 +97,7 @@ def test_seeds_alone_are_welch_s_t():
 def test_noise_that_seeds_share_is_not_counted_as_theirs():
     """All seeds of a method err alike on the same subjects: the variance is that of one, however many there are."""
     covariance = np.kron(np.array([[4, 1], [1, 4]]), np.ones((3, 3))) * 1e-4
-    pair = judge(np.full(3, 0.8), np.full(3, 0.7), covariance, 100, "shared")
+    pair = compare_values(np.full(3, 0.8), np.full(3, 0.7), covariance, 100, "shared")
     assert pair.spread.shared == pytest.approx(6e-4)
     assert pair.spread.own == pytest.approx((0, 0), abs=1e-12)
     assert pair.interval[1] - pair.gap == pytest.approx(norm.ppf(0.975) * math.sqrt(6e-4))

@@ -50,9 +50,9 @@ def test_what_always_goes_together_has_no_number():
     runs = [{"q": True, "text": True}, {"q": False, "text": False}, {"q": True, "text": True}]
     found = factor_effects.estimate(runs, [1.0, 2.0, 3.0])
     assert {(e.factor, e.effect, e.note) for e in found} == {
-        ("q", None, "not told from text"),
-        ("text", None, "not told from q"),
-        ("q x text", None, "not told from the others together"),
+        ("q", None, "cannot be separated from text"),
+        ("text", None, "cannot be separated from q"),
+        ("q x text", None, "cannot be separated from the others together"),
     }
 
 

@@ -29,7 +29,7 @@ def load(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "module"),
-    [("clinical", clinical), ("reports", report_metrics), ("sides", laterality), ("text", text_overlap)],
+    [("clinical", clinical), ("reports", report_metrics), ("laterality", laterality), ("text", text_overlap)],
 )
 def test_a_module_of_texts_is_the_function(name, module, load):
     metric = load(name)
