@@ -8,7 +8,7 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydicom import uid
 
@@ -25,7 +25,7 @@ MAX_HEADER_BYTES, MAX_HEADER_READS = 2**25, 50_000
 class BoundedFile(io.BufferedReader):
     """A file or a byte string that never asks for more than it has: a false length would otherwise take gigabytes."""
 
-    def __init__(self, raw: Any, length: int) -> None:
+    def __init__(self, raw: io.FileIO | io.BytesIO, length: int) -> None:
         super().__init__(raw)
         self.length = length
         self.reads, self.header_bytes = 0, 0

@@ -17,19 +17,16 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import uid
 
 from cxr_ft.data.dicom import decoder_process
 from cxr_ft.data.dicom.dicom_error import DicomError, Reason
+from cxr_ft.data.dicom.greyscale import Image
 from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
 from cxr_ft.data.dicom.jpeg_restarts import check_restarts
-
-Pixels = npt.NDArray[Any]
 
 #: The coding process that each syntax stands for, by its frame header's marker (ITU-T T.81 B.1.1.3, T.87 C.1.1).
 FRAMES = {
@@ -59,7 +56,7 @@ END = b"\xff\xd9"
 NONSENSE = b"\xaa\x55\xa9" * 64
 
 
-def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Pixels:
+def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Image:
     """Decode one frame to words [H, W], or colours [H, W, 3]; DicomError if cut short, broken or of another size."""
     if syntax == uid.RLELossless:
         return decode_rle(stream, layout)
@@ -76,7 +73,7 @@ def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Pixels:
     return array.view(f"u{array.dtype.itemsize}")
 
 
-def decode_rle(stream: bytes, layout: Layout) -> Pixels:
+def decode_rle(stream: bytes, layout: Layout) -> Image:
     """Decode RLE (PS3.5 G): one segment a byte of a word and sample, the high bytes first."""
     import imagecodecs
 
@@ -126,7 +123,7 @@ def _size_in_jpeg(stream: bytes, frames: tuple[int, ...]) -> tuple[tuple[int, in
     return (rows, columns, samples), precision
 
 
-def _decode_jpeg(stream: bytes, layout: Layout) -> Pixels | None:
+def _decode_jpeg(stream: bytes, layout: Layout) -> Image | None:
     """Decode with libjpeg-turbo, twice, since like all decoders tried it fills in a missing end silently.
 
     The second time nonsense stands where the stream ends: if that changes a pixel, the scan was not over."""
@@ -134,15 +131,16 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Pixels | None:
 
     check_restarts(stream)
     end = stream.rfind(END)
-    options: dict[str, Any] = {}
+    colours: str | None = None
+    shown: str | None = None
     if layout.samples == 3:
         # A stream that says nothing of its colours has those of the header.
         named = b"JFIF\0" in stream[:1024] or b"Adobe" in stream[:1024]
-        own = "YCBCR" if layout.photometric.startswith("YBR") else "RGB"
-        options = {"colorspace": None if named else own, "outcolorspace": own}
+        shown = "YCBCR" if layout.photometric.startswith("YBR") else "RGB"
+        colours = None if named else shown
     try:
-        array: Pixels = imagecodecs.jpeg8_decode(stream[: end + 2], **options)
-        again = imagecodecs.jpeg8_decode(stream[:end] + NONSENSE + END, **options)
+        array: Image = imagecodecs.jpeg8_decode(stream[: end + 2], colorspace=colours, outcolorspace=shown)
+        again = imagecodecs.jpeg8_decode(stream[:end] + NONSENSE + END, colorspace=colours, outcolorspace=shown)
     except (RuntimeError, ValueError):
         return None
     if not np.array_equal(array, again):
@@ -150,7 +148,7 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Pixels | None:
     return array
 
 
-def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Pixels | None:
+def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Image | None:
     """Decode in this process's worker; None if the stream cannot be decoded or exceeds the limits."""
     pixels = layout.rows * layout.columns * layout.samples
     seconds = 1.0 + pixels * 5e-7  # twice what the slowest of sound streams took

@@ -2,21 +2,20 @@
 
 import io
 import struct
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import Dataset, uid
 
 from cxr_ft.data.dicom import codecs
 from cxr_ft.data.dicom.bounded_file import BoundedFile, inflate
 from cxr_ft.data.dicom.dicom_error import DicomError, Reason
+from cxr_ft.data.dicom.greyscale import Image
 from cxr_ft.data.dicom.header import UNDEFINED, Layout, check_kind, read_header, read_layout, transfer_syntax
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 
 
-def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, npt.NDArray[Any]]:
+def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, Image]:
     """Return an open file's header without pixels, its layout, and its unsigned words [H, W] or colours [H, W, 3].
 
     What the header can tell is refused before the pixels are read. Raises DicomError without the path.
@@ -52,7 +51,7 @@ def find_pixels(file: BoundedFile, *, little: bool) -> tuple[str, int]:
     return "", int(struct.unpack(order + "L", head[4:8])[0])
 
 
-def read_native(file: BoundedFile, layout: Layout, vr: str, length: int, *, little: bool) -> npt.NDArray[Any]:
+def read_native(file: BoundedFile, layout: Layout, vr: str, length: int, *, little: bool) -> Image:
     """Read uncompressed pixels (A.1 to A.3); bytes after the image's own are ignored."""
     if length == UNDEFINED:
         raise DicomError(Reason.BAD_PIXELS, "the uncompressed pixel data has no length")
@@ -71,7 +70,7 @@ def read_native(file: BoundedFile, layout: Layout, vr: str, length: int, *, litt
     return _colours(words, layout) if layout.samples == 3 else words.reshape(layout.rows, layout.columns)
 
 
-def _colours(values: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+def _colours(values: Image, layout: Layout) -> Image:
     if layout.photometric == "YBR_FULL_422":  # Y, Y, Cb, Cr for two pixels (PS3.3 C.7.6.3.1.2); only Y is looked at
         if layout.columns % 2:
             raise DicomError(Reason.UNSUPPORTED, "YBR_FULL_422 of an odd number of columns")

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.data.records import root_folder
 from cxr_ft.data.sources import address, locations
@@ -112,13 +112,15 @@ def hub(where: str) -> "pd.DataFrame":
     if not owner or not name:
         raise UsageError(f"{where}: write hub://owner/name, or hub://owner/name/config")
     try:
-        found: Any = datasets.load_dataset(f"{owner}/{name}", config or None)
+        by_split = datasets.load_dataset(f"{owner}/{name}", config or None)
     except (OSError, ValueError, RuntimeError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
             f"{where} cannot be had from the hub: {why}; without a network give the release's folder or a table"
         ) from None
-    parts: list[pd.DataFrame] = [part.to_pandas().astype("string").assign(split=split) for split, part in found.items()]
+    parts: list[pd.DataFrame] = [
+        part.to_pandas().astype("string").assign(split=split) for split, part in by_split.items()
+    ]
     return pd.concat(parts, ignore_index=True)
 
 

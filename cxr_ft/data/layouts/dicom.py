@@ -1,4 +1,4 @@
-"""Any folder of DICOM files with one table of labels, which SOURCE may also be.
+"""Read any folder of DICOM files with one table of labels, which SOURCE may also be.
 
     archive/anything/below/it             DICOM files, whatever they are called
     archive/labels.csv (.tsv, .parquet)   `path` relative to it, or `file` (its name alone), or `SOPInstanceUID`; then

@@ -1,4 +1,4 @@
-"""Any folder of radiographs: one sub-folder a class, or a table of paths and labels. PNG, JPEG, DICOM.
+"""Read any folder of radiographs: one sub-folder a class, or a table of paths and labels. PNG, JPEG, DICOM.
 
     archive/normal/a.png, archive/covid/b.dcm          the sub-folder's name is the class
     archive/index.csv (or .tsv, .parquet; also given itself): a column `path` relative to the table, and either

@@ -11,9 +11,8 @@ Thickening) and remarks on the picture are no labels. A heading that a report la
 ("No Indexing") are left out.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 from cxr_ft.data.card import DatasetCard
@@ -68,6 +67,15 @@ CARD = DatasetCard(
 UNKNOWN = "Open-I names no patients: each report is taken for its own subject"
 NO_VIEWS = "views unknown: put nlmcxr_dicom_metadata.csv.gz (torchxrayvision's) beside the reports to tell them apart"
 UNINDEXED = "No Indexing"
+#: One image by our column names: ids and texts, and 0 or 1 for each label.
+Row = dict[str, str | float | None]
+
+
+class Report(NamedTuple):
+    """One XML report: a row for each of its images, and whether it has MeSH headings."""
+
+    rows: list[Row]
+    indexed: bool
 
 
 def records(source: str) -> Records:
@@ -86,13 +94,14 @@ def records(source: str) -> Records:
     if not reports:
         raise UsageError(f"{source} has no ecgen-radiology/*.xml: give the folder that NLMCXR_reports.tgz unpacks to")
     notes = [UNKNOWN]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     unindexed = 0
     for name in track(reports, "reading reports", len(reports)):
-        found = list(_rows(locations.join(folder, name)))
-        kept = [row for row in found if not row.pop("unindexed")]
-        unindexed += len(found) - len(kept)
-        rows += kept
+        report = _read_report(locations.join(folder, name))
+        if report.indexed:
+            rows += report.rows
+        else:
+            unindexed += len(report.rows)
     if unindexed:
         notes.append(f"{unindexed} images of reports without MeSH headings are left out")
     if not rows:
@@ -129,8 +138,8 @@ def demo(folder: Path) -> str:
     return str(root)
 
 
-def _rows(where: str) -> Iterator[dict[str, Any]]:
-    """Yield the images of a report, with its labels and texts."""
+def _read_report(where: str) -> Report:
+    """Return the images of a report, with its labels and texts."""
     try:
         report = ElementTree.fromstring(locations.read_text(where).encode())
     except ElementTree.ParseError as error:
@@ -141,8 +150,8 @@ def _rows(where: str) -> Iterator[dict[str, Any]]:
     subject = name.get("id")
     headings = {(major.text or "").partition("/")[0].strip() for major in report.iterfind("MeSH/major")}
     texts = {part.get("Label"): " ".join((part.text or "").split()) for part in report.iter("AbstractText")}
-    for image in report.iter("parentImage"):
-        yield {
+    rows: list[Row] = [
+        {
             "subject_id": subject,
             "study_id": subject,
             "dicom_id": image.get("id"),
@@ -150,8 +159,10 @@ def _rows(where: str) -> Iterator[dict[str, Any]]:
             "report": "",
             **{column: texts.get(column.upper(), "") for column in REPORT_TEXTS},
             **{label: float(label in headings) for label in CARD.labels},
-            "unindexed": not headings or UNINDEXED in headings,
         }
+        for image in report.iter("parentImage")
+    ]
+    return Report(rows, indexed=bool(headings) and UNINDEXED not in headings)
 
 
 def _paths(images: "pd.Series[str]", root: str) -> "pd.Series[str]":

@@ -1,4 +1,4 @@
-"""Any table of texts and their labels: CSV, TSV, Parquet, DuckDB, BigQuery, or a data set of the hub.
+"""Read any table of texts and their labels: CSV, TSV, Parquet, DuckDB, BigQuery, or a data set of the hub.
 
 SOURCE is the table, with columns of known names, whatever their case, or a map of its columns in YAML (see `table`):
 

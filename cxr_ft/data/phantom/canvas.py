@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ Image = NDArray[np.float32]
 Points = NDArray[np.float64]
 Box = tuple[int, int, int, int]
 Mask = NDArray[np.uint8]
+Pixels = TypeVar("Pixels", Image, Mask)
 
 _SHIFT = 5
 _SOFT_SIDE = 128
@@ -140,12 +141,12 @@ class Canvas:
         return [points[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _blurred(image: NDArray[Any], sigma: float) -> NDArray[Any]:
+def _blurred(image: Pixels, sigma: float) -> Pixels:
     if sigma < 0.3:
         return image
     # A wide blur leaves nothing that every third, fifth ... pixel would not hold.
     step = 1 + 2 * int(sigma / 2.4)
-    few: NDArray[Any] = image
+    few: Pixels = image
     if step > 1:
         few = cv2.blur(image, (step, step), borderType=cv2.BORDER_REPLICATE)[step // 2 :: step, step // 2 :: step]
     rest = math.sqrt(sigma**2 - (step**2 - 1) / 12) / step

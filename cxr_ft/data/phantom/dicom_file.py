@@ -249,7 +249,7 @@ def _display(style: Style) -> Header:
     if style.voi == "lut":
         rise = np.linspace(0, 1, high - low + 1) ** style.curve
         shown = np.rint(65535 * (1 - rise[::-1] if style.inverse else rise)).astype("<u2")
-        lut = {"LUTDescriptor": [len(shown), low, 16], "LUTExplanation": "NORMAL", "LUTData": shown.tobytes()}
+        lut: Header = {"LUTDescriptor": [len(shown), low, 16], "LUTExplanation": "NORMAL", "LUTData": shown.tobytes()}
         return {"VOILUTSequence": [lut]}
     # PS3.3 C.11.2.1.2.1: LINEAR shows black at centre - width / 2 and white one below centre + width / 2.
     centre, width = f"{(low + high + 1) / 2:.10g}", str(high - low + 1)

@@ -19,7 +19,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.data.sources.address import FORMS, Address, query_of
 from cxr_ft.data.sources.bigquery_client import connected, endpoint, is_google, retries, usage_errors
@@ -155,7 +155,7 @@ def _dotted(at: str) -> str:
     return at.replace("/", ".")
 
 
-def _kind(column: Any) -> Any:
+def _kind(column: "bigquery.SchemaField") -> "pa.DataType":
     import pyarrow as pa
 
     kinds = {
