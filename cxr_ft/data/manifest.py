@@ -276,8 +276,8 @@ def locate(recorded: str | Path, run: Path, hashes: Mapping[str, str]) -> Path:
             "evaluate it on these with cxr-evaluate"
         )
     raise UsageError(
-        f"{run}: its splits {recorded} are neither there, nor at the same position in a folder above the run; put them "
-        "back, or next to the run's folder, or evaluate it on other splits with cxr-evaluate"
+        f"{run}: its splits {recorded} are neither at that path, nor at the same position in a folder above the run; "
+        "put them back, or next to the run's folder, or evaluate it on other splits with cxr-evaluate"
     )
 
 

@@ -78,7 +78,7 @@ class Records:
         for column, what in (("dicom_id", "text id"),) if is_text else (("dicom_id", "image id"), ("path", "file")):
             if (twice := table[column].duplicated()).any():
                 one = table.loc[twice, column].iloc[0]
-                raise UsageError(f"{self.root}: {what} {one} stands in two rows; each must be listed once")
+                raise UsageError(f"{self.root}: {what} {one} is in two rows; each must be listed once")
         if (joined := table["path"].str.contains("|", regex=False)).any():
             one = table.loc[joined, "path"].iloc[0]
             raise UsageError(

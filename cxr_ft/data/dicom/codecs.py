@@ -28,7 +28,7 @@ from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
 from cxr_ft.data.dicom.jpeg_restarts import check_restarts
 
-#: The coding process that each syntax stands for, by its frame header's marker (ITU-T T.81 B.1.1.3, T.87 C.1.1).
+#: The coding process that each syntax means, by its frame header's marker (ITU-T T.81 B.1.1.3, T.87 C.1.1).
 FRAMES = {
     uid.JPEGBaseline8Bit: (0xC0, 0xC1),
     uid.JPEGExtended12Bit: (0xC0, 0xC1),
@@ -103,8 +103,8 @@ def check_stream(stream: bytes, layout: Layout, syntax: uid.UID) -> None:
         raise DicomError(Reason.BAD_PIXELS, "the compressed image has no frame header") from None
     expected = (layout.rows, layout.columns, layout.samples)
     if found != expected or precision > layout.allocated:
-        said = f"header {expected} of {layout.allocated} bits, compressed image {found} of {precision}"
-        raise DicomError(Reason.BAD_PIXELS, f"(rows, columns, samples) disagree: {said}")
+        difference = f"header {expected} of {layout.allocated} bits, compressed image {found} of {precision}"
+        raise DicomError(Reason.BAD_PIXELS, f"(rows, columns, samples) disagree: {difference}")
     if stream.rfind(END) < stream.rfind(b"\xff\x93" if jpeg_2000 else b"\xff\xda"):
         raise DicomError(Reason.TRUNCATED, "the compressed image has no end")
     if jpeg_2000:
@@ -126,7 +126,7 @@ def _size_in_jpeg(stream: bytes, frames: tuple[int, ...]) -> tuple[tuple[int, in
 def _decode_jpeg(stream: bytes, layout: Layout) -> Image | None:
     """Decode with libjpeg-turbo, twice, since like all decoders tried it fills in a missing end silently.
 
-    The second time nonsense stands where the stream ends: if that changes a pixel, the scan was not over."""
+    The second time nonsense is put where the stream ends: if that changes a pixel, the scan was not over."""
     import imagecodecs
 
     check_restarts(stream)

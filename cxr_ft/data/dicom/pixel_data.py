@@ -39,7 +39,7 @@ def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, Image]:
 
 
 def find_pixels(file: BoundedFile, *, little: bool) -> tuple[str, int]:
-    """Return the VR ("" if implicit) and length of the Pixel Data element at which `file` stands; its value is next."""
+    """Return the VR ("" if implicit) and length of the Pixel Data element that is next in `file`; its value follows."""
     order = "<" if little else ">"
     head = file.read(12)
     if len(head) < 12 or struct.unpack(order + "HH", head[:4]) != (0x7FE0, 0x0010):
@@ -55,7 +55,7 @@ def read_native(file: BoundedFile, layout: Layout, vr: str, length: int, *, litt
     """Read uncompressed pixels (A.1 to A.3); bytes after the image's own are ignored."""
     if length == UNDEFINED:
         raise DicomError(Reason.BAD_PIXELS, "the uncompressed pixel data has no length")
-    # 8-bit pixels in big-endian words stand in pairs, each the wrong way round (A.3).
+    # 8-bit pixels in big-endian words come in pairs, each the wrong way round (A.3).
     swapped = not little and layout.allocated == 8 and vr == "OW"
     size = layout.size + (layout.size % 2 if swapped else 0)
     if length < size:

@@ -81,7 +81,7 @@ def lines(name: str, content: bytes) -> list[str]:
 
 
 def tsv(name: str, content: bytes) -> list[dict[str, str]]:
-    """Return the rows of a table whose cells stand between tabs and where a quote is a quote, as GLUE writes them.
+    """Return the rows of a table whose cells are separated by tabs and where a quote is a quote, as GLUE writes them.
 
     Raises:
         UsageError: where a row has another number of cells than the header.
@@ -99,7 +99,7 @@ def hub(where: str) -> "pd.DataFrame":
     The column `split` says which split a row is of. Needs the package datasets and a network.
 
     Raises:
-        UsageError: where the package, the network or the data set is not there.
+        UsageError: where the package, the network or the data set is missing.
     """
     import pandas as pd
 

@@ -49,7 +49,7 @@ def records(source: str) -> Records:
     """Return the records of a folder of DICOM files and its table.
 
     Raises:
-        UsageError: where there is no table, it says no label or fits no file, or the source is a URL.
+        UsageError: where there is no table, it has no label or fits no file, or the source is a URL.
     """
     where = locations.normalized(source)
     if address.is_url(where):
@@ -137,8 +137,8 @@ def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     out["subject_id"] = [name("subject", value) for value in patient]
     out["study_id"] = [name("study", value) for value in study]
     out["dicom_id"] = [name("image", value) for value in table["SOPInstanceUID"]]
-    said = table["ViewPosition"].replace("", None)
-    out["view"] = said.fillna(table["view"]) if "view" in table else said
+    in_header = table["ViewPosition"].replace("", None)
+    out["view"] = in_header.fillna(table["view"]) if "view" in table else in_header
     if (table["PatientSex"].fillna("") != "").any():
         out["sex"] = table["PatientSex"]
     if (table["PatientAge"].fillna("") != "").any():

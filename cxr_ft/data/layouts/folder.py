@@ -7,7 +7,7 @@
 A column `subject_id` says which images must stay together (`patient_id` and the like are taken as well); without one
 each file is its own subject, and the manifest says "subjects unknown". Optional: `study_id`, `dicom_id`, `view`,
 `split`, `sex`, `age`, and beside it a patients' table (`patients.csv`: subject_id, sex, age). Folder and table may be
-URLs; a table may stand in a database, with its images' folder behind `root=`.
+URLs; a table may be in a database, with its images' folder behind `root=`.
 """
 
 from pathlib import Path

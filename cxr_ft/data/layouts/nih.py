@@ -110,8 +110,8 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
         raise unknown("label", other[0], CARD.labels, file)
     for label in CARD.labels:
         table[label] = found[label].astype("float64") if label in found else 0.0
-    unsaid = raw["Finding Labels"].isna()
-    table.loc[unsaid, list(CARD.labels)] = float("nan")
+    unlabelled = raw["Finding Labels"].isna()
+    table.loc[unlabelled, list(CARD.labels)] = float("nan")
     sex = next((name for name in ("Patient Sex", "Patient Gender") if name in raw), None)
     if sex:
         table["sex"] = sexes(raw[sex])
@@ -136,7 +136,9 @@ def _paths(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
 def _official(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
     import pandas as pd
 
-    there = locations.list_names(root)
-    lists = {side: file for file, side in LISTS.items() if file in there}
-    sides = {n: side for side, file in lists.items() for n in locations.read_text(locations.join(root, file)).split()}
-    return names.map(sides).fillna("") if sides else pd.Series("", index=names.index, dtype="string")
+    present = locations.list_names(root)
+    lists = {split: file for file, split in LISTS.items() if file in present}
+    splits = {
+        n: split for split, file in lists.items() for n in locations.read_text(locations.join(root, file)).split()
+    }
+    return names.map(splits).fillna("") if splits else pd.Series("", index=names.index, dtype="string")

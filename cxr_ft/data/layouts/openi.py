@@ -5,7 +5,7 @@
     nlmcxr_dicom_metadata.csv.gz           optional, as torchxrayvision publishes it: the views (imageid, View Position)
 
 The images may also lie in SOURCE itself or in images/, the reports in SOURCE. The XML names neither patients nor views.
-Labels are the reports' own MeSH headings, by hand and not by a labeler: `normal`, and those findings that stand in at
+Labels are the reports' own MeSH headings, by hand and not by a labeler: `normal`, and those findings that occur in at
 least 40 of the 3,851 reports with images. Places (Lung, Spine), mere descriptions (Density, Markings, Deformity,
 Thickening) and remarks on the picture are no labels. A heading that a report lacks is 0; reports that were not indexed
 ("No Indexing") are left out.
@@ -65,7 +65,7 @@ CARD = DatasetCard(
     "Journal of the American Medical Informatics Association 23(2), 304-310 (2016)",
 )
 UNKNOWN = "Open-I names no patients: each report is taken for its own subject"
-NO_VIEWS = "views unknown: put nlmcxr_dicom_metadata.csv.gz (torchxrayvision's) beside the reports to tell them apart"
+NO_VIEWS = "views unknown: put nlmcxr_dicom_metadata.csv.gz (torchxrayvision's) beside the reports to know them"
 UNINDEXED = "No Indexing"
 #: One image by our column names: ids and texts, and 0 or 1 for each label.
 Row = dict[str, str | float | None]
@@ -167,9 +167,9 @@ def _read_report(where: str) -> Report:
 
 def _paths(images: "pd.Series[str]", root: str) -> "pd.Series[str]":
     """Return the folder of the images: NLMCXR_png/, images/ or the folder itself."""
-    there = locations.list_names(root)
-    folder = next((f"{name}/" for name in ("NLMCXR_png", "images") if name in there), "")
-    if not folder and not any(name.endswith(".png") for name in there):
+    present = locations.list_names(root)
+    folder = next((f"{name}/" for name in ("NLMCXR_png", "images") if name in present), "")
+    if not folder and not any(name.endswith(".png") for name in present):
         folder = "NLMCXR_png/"
     return folder + images + ".png"
 
@@ -181,5 +181,7 @@ def _views(images: "pd.Series[str]", root: str, notes: list[str]) -> "pd.Series[
     if file is None:
         notes.append(NO_VIEWS)
         return pd.Series("", index=images.index, dtype="string")
-    said = table_reader.read_table(locations.join(root, file), ["imageid", "View Position"]).drop_duplicates("imageid")
-    return views(images.map(said.set_index("imageid")["View Position"]).astype("string"))
+    headers = table_reader.read_table(locations.join(root, file), ["imageid", "View Position"]).drop_duplicates(
+        "imageid"
+    )
+    return views(images.map(headers.set_index("imageid")["View Position"]).astype("string"))

@@ -3,9 +3,9 @@
 SOURCE is the map, or the table with its map beside it: `labels.yaml` or `table.yaml` beside `labels.csv`.
 
     table: labels.csv            # beside the map, or a URL; not needed where SOURCE is the table
-    root: images                 # what paths are relative to; the table's folder where it is not said
+    root: images                 # what paths are relative to; by default the table's folder
     where: {Site: [A, B]}        # rows wanted: a column's value, or some of which it has one; the others are not read
-    columns:                     # ours: theirs. Only path is needed
+    columns:                     # our name: the table's. Only path is needed
       path: "{Exam}/{File}.png"  # a column, or a pattern of columns
       subject_id: Patient        # without it each file is its own subject
       view: Projection           # also: study_id, dicom_id, split, sex, age, report, findings, impression
@@ -157,7 +157,7 @@ def _files(where: str) -> tuple[str, str]:
     wanted = (f"{name[: -len(end)]}.yaml", "table.yaml")
     found = next((locations.join(folder, n) for n in wanted if locations.exists(locations.join(folder, n))), None)
     if found is None:
-        raise UsageError(f"{where} has no {' or '.join(wanted)} beside it, which says what its columns are")
+        raise UsageError(f"{where} has no {' or '.join(wanted)} beside it, which maps its columns")
     return found, where
 
 

@@ -5,8 +5,8 @@
     hub://cardiffnlp/tweet_eval/sentiment                        or a copy of it
     any table, or duckdb, bigquery    columns text, sentiment (or label: 0, 1, 2, negative, neutral, positive), split
 
-Sentiment140's training labels were read off emoticons, and its users' names are not read. Tweets of one user may stand
-on two sides: short tweets that many send would else tie all users together.
+Sentiment140's training labels were read off emoticons, and its users' names are not read. Tweets of one user may be
+in two splits: short tweets that many send would otherwise tie all users together.
 """
 
 import csv

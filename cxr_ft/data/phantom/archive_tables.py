@@ -87,7 +87,7 @@ def _metadata(film: Film) -> dict[str, object]:
 
 
 def _labels(film: Film, seed: int, labeler: str) -> dict[str, object]:
-    table = label_noise.labelled(stream(labeler, seed, film.study.study_id), film.study.said, labeler)
+    table = label_noise.labelled(stream(labeler, seed, film.study.study_id), film.study.stated, labeler)
     return {**_study_ids(film), **{label: f"{table[label]:.1f}" if label in table else "" for label in LABELS}}
 
 

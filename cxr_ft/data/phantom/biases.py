@@ -1,4 +1,4 @@
-"""Biases planted on purpose, off unless asked for: links that a model may learn in place of the disease."""
+"""Biases planted on purpose, off by default: links that a model may learn in place of the disease."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

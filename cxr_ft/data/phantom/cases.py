@@ -72,7 +72,7 @@ class Study:
     when: datetime
     signs: tuple[Sign, ...]
     reported: tuple[Sign, ...]
-    said: Mapping[str, int]
+    stated: Mapping[str, int]
     pictures: tuple[Picture, ...]
     faint: float = 1.0
     tied: bool = False
@@ -124,11 +124,11 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
             site = _at_site(chance, signs, biases["site"])
             pictures = tuple(replace(picture, site=site) for picture in pictures)
         reported = _reported(rng, signs)
-        said = label_noise.statements(rng, severities(reported), OPACITIES)
+        stated = label_noise.statements(rng, severities(reported), OPACITIES)
         faint = 1 - biases.get("subgroup", 0) * (body.sex == "F")
         studies.append(
             Study(
-                study_id=study_id, when=when, signs=signs, reported=reported, said=said, pictures=pictures,
+                study_id=study_id, when=when, signs=signs, reported=reported, stated=stated, pictures=pictures,
                 faint=faint, tied=tied,
             )
         )  # fmt: skip
@@ -174,11 +174,11 @@ def _signs(rng: np.random.Generator, before: tuple[Sign, ...], later: bool, port
     signs = [kept for sign in before if (kept := _later(rng, sign)) is not None]
     have = {sign.label for sign in signs}
     if rng.random() < (0.38 if later else _SICK):
-        for label, (chance, sides) in _CHANCES.items():
+        for label, (chance, laterality) in _CHANCES.items():
             factors = [f for (cause, effect), f in _RAISED.items() if effect == label and cause in have]
             if label not in have and rng.random() < chance * float(np.prod(factors)):
                 have.add(label)
-                signs.append(_new(rng, label, sides))
+                signs.append(_new(rng, label, laterality))
     if "Support Devices" not in have and rng.random() < (0.29 if portable else 0.18):
         signs += _new_devices(rng, signs)
     return tuple(signs)
@@ -207,10 +207,12 @@ def _later(rng: np.random.Generator, sign: Sign) -> Sign | None:
     return replace(sign, severity=float(np.clip(sign.severity + rng.normal(0, 0.05 if lasting else 0.18), 0.06, 1)))
 
 
-def _new(rng: np.random.Generator, label: str, sides: tuple[float, float, float] | None) -> Sign:
+def _new(rng: np.random.Generator, label: str, laterality: tuple[float, float, float] | None) -> Sign:
     subtle = rng.random() < 0.2
     severity = rng.uniform(0.06, 0.26) if subtle else 0.28 + 0.72 * rng.beta(1.3, 2.0)
-    side = str(rng.choice(("right", "left", "both"), p=sides)) if sides else "both" if label == "Edema" else ""
+    side = (
+        str(rng.choice(("right", "left", "both"), p=laterality)) if laterality else "both" if label == "Edema" else ""
+    )
     zone = str(rng.choice(ZONES, p=(0.27, 0.28, 0.45))) if label in ("Consolidation", "Lung Lesion") else ""
     kind = ""
     if label == "Consolidation":
@@ -222,12 +224,12 @@ def _new(rng: np.random.Generator, label: str, sides: tuple[float, float, float]
 
 def _reported(rng: np.random.Generator, signs: tuple[Sign, ...]) -> tuple[Sign, ...]:
     """Return the signs that the reader believes to see."""
-    there = {sign.label for sign in signs}
+    present = {sign.label for sign in signs}
     seen = [sign for sign in signs if not label_noise.passed_over(rng, sign.severity)]
-    for label, (_, sides) in _CHANCES.items():
+    for label, (_, laterality) in _CHANCES.items():
         severity = label_noise.imagined(rng, label)
-        if severity and label not in there:
-            seen.append(replace(_new(rng, label, sides), severity=severity))
+        if severity and label not in present:
+            seen.append(replace(_new(rng, label, laterality), severity=severity))
     return tuple(seen)
 
 

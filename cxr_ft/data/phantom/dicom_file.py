@@ -55,7 +55,7 @@ _SPACE = uuid.UUID("5c1d7b0e-9a35-4b0f-8b42-cf2f6f2f9b10")
 class Style:
     """The variable parts of a header. `low` and `high` are the stored values of black and white, before polarity.
 
-    `pack` names the compression, or is "". The booleans say which tags are there, or which of two dialects.
+    `pack` names the compression, or is "". The booleans say which tags are written, or which of two dialects.
     """
 
     bits: int

@@ -76,7 +76,7 @@ def _around(chest: Chest, points: Points, margin: float = 0.02) -> list[Box]:
     height, width = chest.canvas.shape
     pixels = chest.canvas.pixels(points)
     pad = margin * chest.canvas.unit + 1  # a line is never thinner than a pixel
-    left, top = np.clip(np.floor(pixels.min(axis=0) - pad), 0, [width, height]).astype(int)
+    left, top = np.clip(np.base(pixels.min(axis=0) - pad), 0, [width, height]).astype(int)
     right, bottom = np.clip(np.ceil(pixels.max(axis=0) + pad), 0, [width, height]).astype(int)
     return [(int(left), int(top), int(right), int(bottom))] if right > left and bottom > top else []
 
@@ -97,13 +97,13 @@ def _effusion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     for side in sign_.sides():
         severity = sign_.severity * rng.uniform(0.75, 1.0)
         s = sign(side)
-        floor = float(chest.thorax.diaphragm(side)[-1, 1])
-        level = floor - 0.05 - 0.60 * severity
+        base = float(chest.thorax.diaphragm(side)[-1, 1])
+        level = base - 0.05 - 0.60 * severity
         reach = float(chest.thorax.wall(level)) + 0.05
         t = np.linspace(0, 1, 24)
         slope = (0.10 + 0.20 * rng.random()) * (0.4 if chest.portable else 1)
         top = np.stack([s * t * reach, level + slope * (1 - t**2.5)], axis=1)
-        region = np.vstack([top, [(s * 1.0, floor + 0.25), (0.0, floor + 0.25)]])
+        region = np.vstack([top, [(s * 1.0, base + 0.25), (0.0, base + 0.25)]])
         chest.close(0.97 * chest.canvas.fill(region, soft=0.014))
         veil = chest.coarse.fill(region - [0, 0.10 + 0.2 * chest.portable], soft=0.07)
         chest.close(chest.canvas.take(veil) * (0.10 + 0.25 * chest.portable * severity))

@@ -64,7 +64,7 @@ PARTS = re.compile(
     r"osseous|skelet\w+|ribs?|spine|soft tissues?|chest wall|diaphragms?|abdomen|lines?|tubes?|catheters?|"
     r"devices?|hardware|thorax|others?|additional|incidental|left|right|findings)\b"
 )
-#: Headers that name the film; what stands under them is its findings where no other section is.
+#: Headers that name the film; the text under them is its findings where no other section is.
 FILM = re.compile(r"\b(chest|portable|views?|frontal|lateral|pa|ap|ribs|radiographs?|x-?rays?|findings|upright)\b")
 #: A misspelling has at least this ratio of matching letters; "compression" and "impression" have 0.857.
 NEAR = 0.87
@@ -244,21 +244,21 @@ def _asides(found: list[Section]) -> list[Section]:
     or impression before, and else is one section long: what follows then is the report.
     """
     out: list[Section] = []
-    aside = said = False
+    aside = seen = False
     for i, section in enumerate(found):
         if section.name == "final report":
             aside = False
         begins = section.name in ("wet read", "addendum")
         if begins:
-            aside = said or any(later.name == "final report" for later in found[i + 1 :])
+            aside = seen or any(later.name == "final report" for later in found[i + 1 :])
         out.append(replace(section, aside=aside or begins))
-        said = said or (not aside and section.name in (*WANTED, BOTH, "film"))
+        seen = seen or (not aside and section.name in (*WANTED, BOTH, "film"))
     return out
 
 
 @cache
 def exceptions() -> dict[str, tuple[str, int, int]]:
-    """MIMIC-CXR's reports whose findings stand under another header (its name, 0, 0), or at given offsets ("", a, b).
+    """MIMIC-CXR's reports whose findings are under another header (its name, 0, 0), or at given offsets ("", a, b).
 
     By study id without its "s", for the reports of version 2.0.0; at offsets 0, 0 there are none. Source:
     custom_mimic_cxr_rules in txt/section_parser.py of MIT-LCP/mimic-cxr (also in MIT-LCP/mimic-code, commit 58b2987).
@@ -267,11 +267,11 @@ def exceptions() -> dict[str, tuple[str, int, int]]:
 
     import yaml
 
-    said = yaml.safe_load(
+    exceptions = yaml.safe_load(
         resources.files("cxr_ft.data.reports").joinpath("mimic_cxr_exceptions.yaml").read_text("utf-8")
     )
-    headers = {study: (header, 0, 0) for study, header in said["header"].items()}
-    return headers | {study: ("", start, end) for study, (start, end) in said["offsets"].items()}
+    headers = {study: (header, 0, 0) for study, header in exceptions["header"].items()}
+    return headers | {study: ("", start, end) for study, (start, end) in exceptions["offsets"].items()}
 
 
 def mimic_sections(study_id: str, report: str) -> dict[str, str | None]:
@@ -308,5 +308,5 @@ def canonical(header: str, *, near: bool) -> str | None:
     if not near or len(words) < 6:
         return None
     close = difflib.get_close_matches(words, NAMES, n=1, cutoff=NEAR)
-    # A plain word is too near to other words for its misspellings to be told from them.
+    # A plain word is too near to other words for its misspellings to be distinguished.
     return NAMES[close[0]] if close and close[0] not in PLAIN else None

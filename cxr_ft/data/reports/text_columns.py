@@ -30,7 +30,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "impression": ("impression",),
     "all": ("mini_report", "findings", "impression"),
 }
-#: Sections that stand beside a report's text and may be read before it is written; `--text all` keeps those there are.
+#: Sections besides a report's text and may be read before it is written; `--text all` keeps those there are.
 CONTEXTS = ("indication", "history")
 #: The mini-report's sentences: one a label that is stated, by its value; one for a normal film; one for a single class.
 SENTENCES = {1.0: "There is {}.", 0.0: "No {}.", -1.0: "Possible {}."}
@@ -79,15 +79,15 @@ def add_texts(table: "pd.DataFrame", records: Records, text: str, notes: list[st
     else:
         columns = _from_files(table, records, text, wanted)
     table = table.assign(**{name: texts for name, texts in columns.items() if name in parts or any(texts)})
-    there = (table[parts] != "").any(axis=1)
-    if not there.any():
+    has_text = (table[parts] != "").any(axis=1)
+    if not has_text.any():
         raise UsageError(
             f"--text {text}: no report of {records.root} could be read and has that section; "
             "use --text mini_report or none"
         )
-    if dropped := int((~there).sum()):
+    if dropped := int((~has_text).sum()):
         notes.append(f"{dropped} images whose report has no {' or '.join(parts)} are left out")
-    return table[there]
+    return table[has_text]
 
 
 def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[str]) -> dict[str, list[str]]:

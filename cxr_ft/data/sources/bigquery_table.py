@@ -100,7 +100,7 @@ class BigQueryTable:
 
         config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False, query_parameters=_parameters(named))
         job = client.query(sql, config, job_retry=None, **retries())
-        # A server that does not tell the kind cannot be asked to run what may be no SELECT.
+        # Where the server does not name the kind of statement, its first word decides: only a SELECT is ever run.
         if self.sql and (job.statement_type or _first_word(self.sql)) not in {"SELECT", "WITH"}:
             raise UsageError(f"{self.address.shown}: give one SELECT statement, and nothing else")
         return job
@@ -184,10 +184,10 @@ def _parameters(named: Mapping[str, Among]) -> "list[bigquery.ArrayQueryParamete
 
 
 def _most(address: Address) -> int:
-    said = address.options.get("maximum_bytes_billed", str(MAXIMUM_BYTES))
-    if not said.isascii() or not said.isdigit() or not int(said):
-        raise UsageError(f"{address.bare}: maximum_bytes_billed={said} is no number of bytes")
-    return int(said)
+    text = address.options.get("maximum_bytes_billed", str(MAXIMUM_BYTES))
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise UsageError(f"{address.bare}: maximum_bytes_billed={text} is no number of bytes")
+    return int(text)
 
 
 def _first_word(sql: str) -> str:

@@ -165,8 +165,8 @@ def _opened(source: str) -> Iterator[BinaryIO]:
 
 def _counted(schema: "pa.Schema") -> dict[str, range]:
     """Columns that pandas did not write because they only count: the rows' names, which the file's head describes."""
-    said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    kept = [column for column in said.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
+    metadata = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    kept = [column for column in metadata.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
     return {str(column["name"]): range(column["start"], column["stop"], column["step"]) for column in kept}
 
 
@@ -191,7 +191,7 @@ def _passes(column: "Column", among: Among) -> "Column":
     inside = pc.is_in(column.cast(kind) if dictionary else column, pa.array(values, kind))
     if not among.missing:
         return inside
-    # Not is_null's own nan_is_null: it trusts a row group's count of nulls, in which no NaN stands.
+    # Not is_null's own nan_is_null: it trusts a row group's count of nulls, which does not count NaN.
     absent = pc.is_null(column)
     if pa.types.is_floating(kind):
         absent = pc.or_kleene(absent, pc.is_nan(column))
