@@ -165,6 +165,7 @@ def read(folder: Path) -> Splits:
     labels = card.labels if card.multi_label else ("label",)
     tables = {name: _read_table(folder / file, (*NEEDED, *labels), labels, card) for name, file in FILES.items()}
     for name, file in FILES.items():
+        # A run's fingerprint is made of these hashes, so rows that differ from them must never be trained on.
         if manifest["files"].get(file) != sha256(folder / file):
             raise UsageError(f"{folder / file} {CHANGED}")
         if tables[name].empty:

@@ -124,6 +124,7 @@ class NoImages:
     @property
     def digest(self) -> str:
         """Return a hash of the input texts, in their order."""
+        # JSON marks where each text ends, so that two lists of texts cannot have one digest by moving words.
         return hashlib.sha256(json.dumps(self._read).encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -175,6 +176,7 @@ class SplitDataset(Dataset[Example]):
         """
         return {
             "image": torch.from_numpy(np.stack([example.image for example in examples])),
+            # float32: what a loss in torch expects, while metrics keep float64.
             "targets": torch.from_numpy(np.stack([example.targets for example in examples]).astype(np.float32)),
             "text": [example.text for example in examples],
         }

@@ -61,6 +61,7 @@ def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Image:
     if syntax == uid.RLELossless:
         return decode_rle(stream, layout)
     check_stream(stream, layout, syntax)
+    # Before anything is allocated: a few bytes can claim gigabytes of pixels.
     if layout.size > max(LARGE, MAX_RATIO * len(stream)):
         raise DicomError(Reason.TOO_LARGE, f"{layout.size} bytes of pixels out of {len(stream)}, as in no radiograph")
     if syntax in JPEG_2000 or syntax in JPEG_LS:
@@ -166,6 +167,7 @@ def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Image | N
                 raise BrokenPipeError
             dtype, rows, columns, samples, length = decoder_process.ANSWER.unpack(head)
             data = pipe_out.read(length)
+        # The kernel ended the worker at its limit; a fresh one serves the next image.
         except BrokenPipeError:
             _stop()
             return None
@@ -184,10 +186,12 @@ def _worker() -> subprocess.Popen[bytes]:
     here = os.getpid()
     if here not in _workers or _workers[here].poll() is not None:
         _workers[here] = subprocess.Popen(
+            # -P: the script's own folder is not searched, where a module of ours could take the place of a package's.
             [sys.executable, "-P", str(Path(decoder_process.__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            # One thread each: workers run beside each other, one for each process of a pool.
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
     return _workers[here]

@@ -29,6 +29,7 @@ def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, Image]:
     little = syntax != uid.ExplicitVRBigEndian
     vr, length = find_pixels(file, little=little)
     layout = read_layout(header, whole_words=syntax in (*NATIVE, uid.RLELossless))
+    # Before the pixels are read, so that a file cut short costs no allocation.
     if length != UNDEFINED and length > file.left:
         raise DicomError(Reason.TRUNCATED, f"the file ends after {file.left} of {length} bytes of pixel data")
     if syntax in NATIVE:

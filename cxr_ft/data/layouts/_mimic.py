@@ -75,6 +75,7 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     table = _labelled(table, root, names, notes)
     table["official"] = _official(table, root, names)
     folder = "files/p" + table["subject_id"].str[:2] + "/p" + table["subject_id"] + "/s" + table["study_id"]
+    # The record list is optional: without it the path follows from the ids, as PhysioNet arranges them.
     table["path"] = _listed(table, root, names, end).fillna(folder + "/" + table["dicom_id"] + end)
     table["report"] = table["path"].str.rsplit("/", n=1).str[0] + ".txt"
     years = table.pop("StudyDate").str[:4] if "StudyDate" in table else None
@@ -82,6 +83,7 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     images = table_reader.image_root(root)
     if "files" not in locations.list_names(images):
         notes.append(f"no folder files/ in {images}: images are not at hand and were not checked")
+    # By the range of ids, so that a phantom archive is also known where its folder was copied or renamed.
     if _is_phantom(table):
         card = PHANTOM_CARD
     table = _with_reports(table, root, names, card)
@@ -127,6 +129,7 @@ def _with_reports(table: "pd.DataFrame", root: str, names: frozenset[str], card:
     text = next((name for name in TEXT if name in raw), None)
     if text is None:
         raise UsageError(f"{where} has no column {' or '.join(TEXT)}, the text of a report")
+    # Sorted before duplicates go: a database returns rows in any order, and the same report must win each time.
     texts = raw.dropna().sort_values(["study_id", text]).drop_duplicates("study_id").set_index("study_id")[text]
     mimic = card.name.startswith("MIMIC-CXR")
     found = {}
@@ -141,7 +144,7 @@ def _with_reports(table: "pd.DataFrame", root: str, names: frozenset[str], card:
 def _labelled(table: "pd.DataFrame", root: str, names: frozenset[str], notes: list[str]) -> "pd.DataFrame":
     labels = "chexpert" if _find(names, "chexpert") else "negbio"
     if labels == "negbio":
-        notes.append("labels are NegBio's, since it has no chexpert table")
+        notes.append("labels are NegBio's, since the archive has no chexpert table")
     values = _table(root, names, labels, ["subject_id", "study_id", *CHEXPERT_14])
     if (twice := values.duplicated(["subject_id", "study_id"])).any():
         one = values.loc[twice, "study_id"].iloc[0]
@@ -161,6 +164,7 @@ def _official(table: "pd.DataFrame", root: str, names: frozenset[str]) -> "pd.Se
     if _find(names, "split") is None:
         return pd.Series("", index=table.index)
     split = _table(root, names, "split", ["dicom_id", "split"])
+    # As above: one row a film, the same one whatever the order of rows.
     names = split.sort_values(["dicom_id", "split"]).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
     return table["dicom_id"].map(names).map(SPLIT_NAMES).fillna("")
 

@@ -42,6 +42,7 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
         table = table.assign(sex=sexes(subjects.map(people[sex]).astype("string")))
     if age:
         at = ages(subjects.map(people[age]).astype("string"))
+        # MIMIC-IV gives the age in one anchor year; studies lie years before or after it.
         if age == "anchor_age" and years is not None and YEAR in people:
             at = _later(at, subjects.map(people[YEAR]), years)
         table = table.assign(age=at)

@@ -51,11 +51,13 @@ def members(where: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
 
 def _zipped(file: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(file) as archive:
+        # Sorted, so that the order of rows does not depend on how the archive was packed.
         for name in filter(wanted, sorted(archive.namelist())):
             yield name, archive.read(name)
 
 
 def _tarred(file: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    # A stream: seeking back in a compressed archive would decompress it again from its start.
     with tarfile.open(file, "r|*") as archive:
         for member in archive:
             if member.isfile() and wanted(member.name):
@@ -77,6 +79,7 @@ def text(name: str, content: bytes, encoding: str = "utf-8-sig") -> str:
 
 def lines(name: str, content: bytes) -> list[str]:
     """Return the lines of a text file; nothing but a line feed ends one."""
+    # Not splitlines, which also ends lines at form feeds and other characters that occur inside texts.
     return [line.removesuffix("\r") for line in text(name, content).removesuffix("\n").split("\n")]
 
 
@@ -86,6 +89,7 @@ def tsv(name: str, content: bytes) -> list[dict[str, str]]:
     Raises:
         UsageError: where a row has another number of cells than the header.
     """
+    # Not the csv module: in these files a quote is an ordinary character, and often a single one.
     header, *rows = [line.split("\t") for line in lines(name, content)]
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):

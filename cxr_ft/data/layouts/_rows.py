@@ -80,6 +80,7 @@ def _identified(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def whole(column: "pd.Series[str]") -> "pd.Series[str]":
     """Return a column of whole numbers without their point and zeros; any other as it is."""
+    # A data frame with one missing id turns all ids into floats; "12.0" and "12" must be one subject.
     if column.dropna().str.fullmatch(r"-?\d+\.0+").any() and column.dropna().str.fullmatch(r"-?\d+(\.0+)?").all():
         return column.str.partition(".")[0]
     return column

@@ -199,7 +199,9 @@ def _identified(
     content = [name for name in (*GIVEN, *labels, "split") if name in table]
     rows = zip(*(table[name].astype("string").fillna("").tolist() for name in content), strict=True)
     digests = (blake2b("\0".join(row).encode(), digest_size=8).hexdigest() for row in rows)
+    # Ids from content and not from row numbers: the same texts in another order get the same splits.
     hashed = table[[]].assign(id=[f"t{digest}" for digest in digests])
+    # Equal rows get a number each, since an id must be unique.
     again = hashed.groupby("id").cumcount()
     own = hashed["id"].where(again == 0, hashed["id"] + "-" + (again + 1).astype(str))
     owners = table["subject_id"].tolist() if "subject_id" in table else None
@@ -218,6 +220,7 @@ def _official(table: "pd.DataFrame", notes: list[str]) -> "pd.Series[str]":
     if "split" not in table:
         return table["text"].map(lambda _: "").astype("string")
     split = table["split"].fillna("").str.strip().str.lower().map(SPLIT_NAMES).fillna("").astype("string")
+    # Without a labelled test set --official would have nothing to evaluate on.
     if not (split == "test").any() and (split == "val").any():
         notes.append("the release's test set has no labels: its validation set is the test set of --official")
         split = split.replace("val", "test")

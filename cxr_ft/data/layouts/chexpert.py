@@ -112,6 +112,7 @@ def _views(table: "pd.DataFrame", name: "pd.Series[str]") -> "pd.Series[str]":
 
     named = name.str.partition("_")[2]
     projection = table["AP/PA"] if "AP/PA" in table else pd.Series(None, index=table.index, dtype="string")
+    # A lateral has no AP/PA; the file's name is the only place that says so.
     return views(projection.where(projection.notna(), named).astype("string"))
 
 

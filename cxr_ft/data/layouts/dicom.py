@@ -94,6 +94,7 @@ def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
     found = rows[rows["problem"].isna() & rows["SOPInstanceUID"].notna()].drop(columns="problem")
     if len(found) < len(rows):
         notes.append(f"{len(rows) - len(found)} of {len(rows)} files are no DICOM image and are left out")
+    # One instance in two folders would be two rows, and could leak from train to test.
     copies = found["SOPInstanceUID"].duplicated()
     if copies.any():
         notes.append(f"{int(copies.sum())} files are copies of others (one SOPInstanceUID) and are left out")
@@ -106,6 +107,7 @@ def _joined(table: "pd.DataFrame", found: "pd.DataFrame", file: str, notes: list
     key = next((key for key in KEYS if key in table), None)
     if key is None:
         raise UsageError(f"{file} has no column {' or '.join(KEYS)}; it has {', '.join(table.columns[:20])}")
+    # The header decides: columns of the table with a tag's name would clash with it in the join.
     table = table[[name for name in table.columns if name == key or name not in {*KEYS, *TAGS}]]
     named = found[found[key].isin(table[key])]
     for what, rows in (("rows", table), ("files", named)):
@@ -152,9 +154,12 @@ def pseudonymizer() -> Callable[[str, str], str]:
     Raises:
         UsageError: if no key is set and none can be written.
     """
+    # Hashed first, since blake2b takes a key of at most 64 bytes and CXR_FT_KEY may be longer.
     key = hashlib.blake2b(_key()).digest()
 
     def name(kind: str, value: str) -> str:
+        # Keyed, because ids are few enough to try all of them against a plain hash. `person` keeps a subject's
+        # pseudonym from equalling a study's of the same value.
         return hashlib.blake2b(value.encode(), key=key, person=kind.encode(), digest_size=10).hexdigest()
 
     return name

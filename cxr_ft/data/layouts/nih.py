@@ -102,6 +102,7 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
     import pandas as pd
 
     stem = raw["Image Index"].str.replace(r"\.[^.]+$", "", regex=True)
+    # Padded to eight digits as in the file names, which begin with the patient's number.
     patient = raw["Patient ID"].str.zfill(8)
     table = pd.DataFrame({"subject_id": patient, "study_id": stem, "dicom_id": stem}, dtype="string")
     table["view"] = views(raw["View Position"]) if "View Position" in raw else ""
@@ -111,6 +112,7 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
     for label in CARD.labels:
         table[label] = found[label].astype("float64") if label in found else 0.0
     unlabelled = raw["Finding Labels"].isna()
+    # get_dummies gives 0 for a blank cell; a blank says nothing of any label.
     table.loc[unlabelled, list(CARD.labels)] = float("nan")
     sex = next((name for name in ("Patient Sex", "Patient Gender") if name in raw), None)
     if sex:

@@ -98,6 +98,7 @@ def records(source: str) -> Records:
     unindexed = 0
     for name in track(reports, "reading reports", len(reports)):
         report = _read_report(locations.join(folder, name))
+        # Without headings nothing is known of the labels; counted as 0 they would be false negatives.
         if report.indexed:
             rows += report.rows
         else:
@@ -148,6 +149,7 @@ def _read_report(where: str) -> Report:
     if name is None or not name.get("id"):
         raise UsageError(f"{where} is no report of Open-I: it has no uId")
     subject = name.get("id")
+    # A heading is written finding/place/side; only the finding is a label.
     headings = {(major.text or "").partition("/")[0].strip() for major in report.iterfind("MeSH/major")}
     texts = {part.get("Label"): " ".join((part.text or "").split()) for part in report.iter("AbstractText")}
     rows: list[Row] = [

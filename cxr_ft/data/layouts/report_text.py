@@ -85,6 +85,7 @@ def _is_openi(where: str) -> bool:
 
 def _of_mimic(source: str) -> Records:
     base = _mimic.read(source, _mimic.CARD, ".dcm")
+    # A study has several images but one report, so its first row stands for it.
     studies = base.table.drop_duplicates("study_id").reset_index(drop=True)
     notes = [READ_OFF]
     table = text_columns.add_texts(studies, dataclasses.replace(base, table=studies), "all", notes)
@@ -94,6 +95,7 @@ def _of_mimic(source: str) -> Records:
 
 def _of_openi(where: str) -> Records:
     base = openi.records(where)
+    # Open-I names no patients: its subject is the report. Without the column, near-duplicate reports form the groups.
     table = base.table.drop_duplicates("study_id").drop(columns="subject_id").reset_index(drop=True)
     table = table.assign(dicom_id=table["study_id"], text=_joined(table))
     return _texts.assemble(table, where, base.card, [])
@@ -143,6 +145,7 @@ def _headed(table: "pd.DataFrame", column: str) -> "pd.DataFrame":
         {h.partition("/")[0].strip() for h in re.split(r"[|;]", headings)} - {""}
         for headings in table[column].fillna("")
     ]
+    # A report that nobody indexed has no headings, which is not the same as a normal film: its labels are missing.
     indexed = np.array([bool(headings) and openi.UNINDEXED not in headings for headings in found])
     labels = {
         name: np.where(indexed, [float(name in headings) for headings in found], np.nan) for name in openi.CARD.labels

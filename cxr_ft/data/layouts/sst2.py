@@ -5,7 +5,7 @@
     any table, or duckdb, bigquery   columns sentence (or text), label (0, 1, negative, positive), split
 
 The labels of test.tsv are kept back: with --official dev is the test set. Training rows are phrases cut from sentences,
-so a phrase and its sentence may both be in one table; a phrase of five words or more stays with the longest text that
+so a phrase and its sentence may both be in train; a phrase of five words or more stays with the longest text that
 holds it.
 """
 

@@ -108,6 +108,7 @@ def mapped(
     """
     columns = _read_map(map_file, needed, known)
     folder = locations.split(map_file)[0]
+    # A table that the user names wins over the one that the map names.
     file = file or _beside(folder, columns.table)
     if not file:
         raise UsageError(f"{map_file} names no table: give it `table: labels.csv`")
@@ -180,6 +181,7 @@ def _read_map(where: str, needed: str, known_columns: Sequence[str]) -> ColumnMa
     text = locations.read_text(where)
     try:
         raw = yaml.safe_load(text)
+        # YAML's loader keeps the last of two equal keys without a word; a lost column would go unnoticed.
         twice = _twice(yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise UsageError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
@@ -198,6 +200,7 @@ def _read_map(where: str, needed: str, known_columns: Sequence[str]) -> ColumnMa
             raise unknown(kind, other[0], known, where)
     if not isinstance(rows := raw.get("where", {}), dict):
         raise UsageError(f"{where}: write where as {{Site: [A, B]}}, a column and the values wanted")
+    # A bare yes or no is a truth value in YAML 1.1, so the word in the table would never match.
     if not isinstance(words := raw.get("values", {}), dict) or any(isinstance(word, bool) for word in words):
         raise UsageError(f'{where}: write values as {{"yes": 1, "no": 0}}, in quotes: YAML takes a bare yes for true')
     return ColumnMap(
@@ -228,6 +231,7 @@ def _labels(labels: object, where: str, *, has_class_column: bool) -> dict[str, 
     pairs = list(labels.items()) if isinstance(labels, dict) else pairs
     if pairs is None or not all(_is_name(name) for pair in pairs for name in pair):
         raise UsageError(f"{where}: write labels as [Edema, Nodule] or {{Nodule: nodule_flag}}, plain names each")
+    # Two labels on one column, or one name for two columns, would silently count a label twice.
     for names in zip(*pairs, strict=True):
         if twice := [name for name, times in Counter(map(str, names)).items() if times > 1]:
             raise UsageError(f"{where}: labels name {twice[0]!r} twice; name each once")
@@ -238,6 +242,7 @@ def _labels(labels: object, where: str, *, has_class_column: bool) -> dict[str, 
     return {str(label): str(column) for label, column in pairs}
 
 
+# In Python True is an int, and YAML writes it for a bare yes: it is no column's name.
 def _is_name(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and str(value) != ""
 
@@ -254,6 +259,7 @@ def _column(raw: "pd.DataFrame", pattern: str) -> "pd.Series[str]":
     parts = re.split(r"{([^{}]+)}", pattern)
     if len(parts) == 1:
         return raw[pattern]
+    # A sum of strings is missing where one part is: half a path would name another file.
     out = pd.Series(parts[0], index=raw.index, dtype="string")
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         out = out + raw[name] + text

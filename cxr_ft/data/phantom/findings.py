@@ -76,7 +76,7 @@ def _around(chest: Chest, points: Points, margin: float = 0.02) -> list[Box]:
     height, width = chest.canvas.shape
     pixels = chest.canvas.pixels(points)
     pad = margin * chest.canvas.unit + 1  # a line is never thinner than a pixel
-    left, top = np.clip(np.base(pixels.min(axis=0) - pad), 0, [width, height]).astype(int)
+    left, top = np.clip(np.floor(pixels.min(axis=0) - pad), 0, [width, height]).astype(int)
     right, bottom = np.clip(np.ceil(pixels.max(axis=0) + pad), 0, [width, height]).astype(int)
     return [(int(left), int(top), int(right), int(bottom))] if right > left and bottom > top else []
 

@@ -30,7 +30,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "impression": ("impression",),
     "all": ("mini_report", "findings", "impression"),
 }
-#: Sections besides a report's text and may be read before it is written; `--text all` keeps those there are.
+#: Sections that are known before a report is written, so a model may read them; `--text all` keeps those a table has.
 CONTEXTS = ("indication", "history")
 #: The mini-report's sentences: one a label that is stated, by its value; one for a normal film; one for a single class.
 SENTENCES = {1.0: "There is {}.", 0.0: "No {}.", -1.0: "Possible {}."}

@@ -228,6 +228,7 @@ def _cache_key(
         if state is None:
             return None
         states.append(state)
+    # repr and not str: 1 and "1" are different parameters and need different keys.
     values = {name: [repr(value) for value in among.values] for name, among in named.items()}
     whole = json.dumps([_CACHE_FORMAT, endpoint(), sql, values, sorted(states)])
     return hashlib.sha256(whole.encode()).hexdigest()
@@ -256,6 +257,7 @@ def _store(name: str, result: "pa.Table") -> None:
     from pyarrow import parquet
 
     file = _cache_file(name)
+    # Results may hold patients' rows; mkdir's mode is subject to the umask, chmod is not.
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     file.parent.chmod(0o700)
     with atomic(file) as temporary:
