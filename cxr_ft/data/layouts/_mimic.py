@@ -165,8 +165,8 @@ def _official(table: "pd.DataFrame", root: str, names: frozenset[str]) -> "pd.Se
         return pd.Series("", index=table.index)
     split = _table(root, names, "split", ["dicom_id", "split"])
     # As above: one row a film, the same one whatever the order of rows.
-    names = split.sort_values(["dicom_id", "split"]).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
-    return table["dicom_id"].map(names).map(SPLIT_NAMES).fillna("")
+    by_film = split.sort_values(["dicom_id", "split"]).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
+    return table["dicom_id"].map(by_film).map(SPLIT_NAMES).fillna("")
 
 
 def _listed(table: "pd.DataFrame", root: str, names: frozenset[str], end: str) -> "pd.Series[str]":

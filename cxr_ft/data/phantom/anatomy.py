@@ -95,6 +95,7 @@ class Thorax:
             side: change.raised + change.lift[index] + body.lift[index] + (0.0, 0.035)[index]
             for index, side in enumerate(SIDES)
         }
+        # From the body's seed, so that a subject's outlines are the same in all studies.
         self._wall_jitter = rng.normal(0, 0.012, 7)
         self._rib_jitter = rng.normal(0, 0.008, (2, 11, 4))
         rows = np.array([-0.84, -0.74, -0.56, -0.25, 0.1, 0.45, 0.9]) * body.length

@@ -100,6 +100,7 @@ def _place(folder: Path, out: Path, plan: Plan) -> None:
 
 
 def _umask() -> int:
+    # The mask can only be read by setting it; mkdtemp made the folder private, so the user's own mask is applied.
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -130,6 +131,7 @@ def write_subject(folder: Path, plan: Plan, index: int) -> list[archive_tables.F
     _keep_memory()
     subject = cases.subject(plan.seed, index, plan.biases)
     films: list[archive_tables.Film] = []
+    # The workers share the cores: OpenCV's own threads in each would only wait for each other.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

@@ -116,6 +116,7 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
         pictures = _pictures(rng, (seed, index, number), study_id, inpatient)
         before = studies[-1].signs if studies else ()
         signs = _signs(rng, before, number > 0, pictures[0].view == "AP")
+        # A stream of its own, so that an archive with a bias has the same patients as the one without.
         chance = stream("biases", seed, index, number)
         tied = chance.random() < biases.get("device", 0)
         if tied:
@@ -132,6 +133,7 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
                 faint=faint, tied=tied,
             )
         )  # fmt: skip
+        # Never the same moment as the study before: the order of a subject's studies must be clear.
         when += timedelta(days=float(rng.exponential(30)) + 0.3)
     return Subject(subject_id=FIRST_ID + index, body=body, split=split, studies=tuple(studies))
 
@@ -171,10 +173,12 @@ def _dicom_id(seed: int, study_id: int, number: int) -> str:
 
 
 def _signs(rng: np.random.Generator, before: tuple[Sign, ...], later: bool, portable: bool) -> tuple[Sign, ...]:
+    # A chronic sign persists through a subject's studies, as the reports' comparisons with a prior study need.
     signs = [kept for sign in before if (kept := _later(rng, sign)) is not None]
     have = {sign.label for sign in signs}
     if rng.random() < (0.38 if later else _SICK):
         for label, (chance, laterality) in _CHANCES.items():
+            # Signs go together: each that is present changes the chance of those it causes.
             factors = [f for (cause, effect), f in _RAISED.items() if effect == label and cause in have]
             if label not in have and rng.random() < chance * float(np.prod(factors)):
                 have.add(label)

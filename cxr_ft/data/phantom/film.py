@@ -79,6 +79,7 @@ def tone(log: Image, lung: Image, exposure: Exposure) -> Image:
     """Log attenuation [H, W] as a film, 0..1: lungs dark, the densest parts bright, as an automatic exposure does."""
     few = (slice(None, None, 4), slice(None, None, 4))
     inside = lung[few] > 0.5
+    # Percentiles and not extremes: a lead marker or a pacemaker must not set the exposure.
     dark = float(np.percentile(log[few][inside], 10)) if inside.any() else float(np.percentile(log[few], 10))
     bright = float(np.percentile(log[few], 93))
     scale = (exposure.high - exposure.low) / max(bright - dark, 0.2)

@@ -23,6 +23,7 @@ def write(body: Body, study: Study, prior: Study | None, rng: np.random.Generato
         ("TECHNIQUE", [_technique(study, rng)]),
         ("COMPARISON", [_comparison(prior, rng)]),
     ]
+    # Real reports leave sections out and join others, and the section parser must cope with that.
     if rng.random() < 0.25:
         del sections[2]
     if rng.random() < 0.06:
@@ -95,6 +96,7 @@ def _findings(study: Study, prior: Study | None, rng: np.random.Generator) -> li
 def _finding(study: Study, sign: Sign, prior: Study | None, rng: np.random.Generator) -> list[str]:
     unsure = study.stated[sign.label] == -1
     text = _fill(_pick(rng, (phrases.UNSURE if unsure else phrases.POSITIVE)[_key(sign)]), sign)
+    # The seed names the sign: the same one in the prior study, not another of its label.
     before = next((old for old in prior.reported if old.seed == sign.seed), None) if prior else None
     if before is not None and not unsure and rng.random() < 0.6:
         grown = sign.severity - before.severity
@@ -110,6 +112,7 @@ def _finding(study: Study, sign: Sign, prior: Study | None, rng: np.random.Gener
 def _denials(study: Study, rng: np.random.Generator) -> list[str]:
     denied = [label for label, value in study.stated.items() if value == 0]
     sentences = [_pick(rng, phrases.NORMAL[label]) for label in denied if label in phrases.NORMAL]
+    # Nouns share one sentence ("no effusion or pneumothorax"): labelers have to read a negation over a list.
     nouns = [_pick(rng, phrases.ABSENT[label]) for label in denied if label in phrases.ABSENT]
     rng.shuffle(nouns)
     while nouns:

@@ -129,6 +129,7 @@ def parse(report: str) -> list[Section]:
         if before.name in (*WANTED, BOTH, "film") and _continues(name, report[before.body : start]):
             continue
         found.append(Section(name=name, start=start, body=body, end=body))
+    # A section ends where the next header begins, so no text of the report is lost between two.
     ends = [*(section.start for section in found[1:]), len(report)]
     return _asides([replace(section, end=end) for section, end in zip(found, ends, strict=True)])
 
@@ -163,6 +164,7 @@ def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:
     found, reached = [], 0
     for colon in _COLON.finditer(report):
         line = max(report.rfind("\n", 0, colon.start()), report.rfind("\r", 0, colon.start())) + 1
+        # Two headers may share a line ("TECHNIQUE: PA. FINDINGS: clear"): the second begins after the first colon.
         begin = max(line, reached)
         if header := _before_colon(report[begin : colon.start()], at_line_start=begin == line, loud=loud):
             start, trail = _with_lead(report, begin + header[1]), _TRAIL.match(report, colon.end())
@@ -305,8 +307,10 @@ def canonical(header: str, *, near: bool) -> str | None:
     spaced = re.sub(r"\s*[/,&]\s*", "/", words)
     if spaced in NAMES:
         return NAMES[spaced]
+    # In a short word one wrong letter already makes another word.
     if not near or len(words) < 6:
         return None
+    # Slow, which is why the function is cached: an archive's reports share a few hundred headers.
     close = difflib.get_close_matches(words, NAMES, n=1, cutoff=NEAR)
     # A plain word is too near to other words for its misspellings to be distinguished.
     return NAMES[close[0]] if close and close[0] not in PLAIN else None

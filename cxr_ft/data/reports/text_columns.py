@@ -95,6 +95,7 @@ def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[
     if not (table["report"] != "").any():
         raise UsageError(f"--text {text}: {records.root} has no reports; use --text mini_report or none")
     mimic = records.card.name.startswith("MIMIC-CXR")
+    # A report is read once, however many images its study has.
     files = table[["report", "study_id"]].drop_duplicates("report")
     found = {
         file: _sections_of(locations.local_copy(root, file), study if mimic else "")
@@ -128,6 +129,7 @@ def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:
     if not card.multi_label:
         return [mini_report_of_class(label) for label in table["label"].tolist()]
     values = raw_labels(table, card)
+    # A row of labels repeats thousands of times: each sentence is made once.
     first, kind = distinct_rows(np.nan_to_num(values, nan=9).astype(np.int64))
     texts = [mini_report(dict(zip(card.labels, row, strict=True)), card.normal) for row in values[first].tolist()]
     return [texts[i] for i in kind.tolist()]

@@ -125,6 +125,7 @@ def usage_errors(address: Address, *, running: bool = False) -> Iterator[None]:
 
 def _credentials(server: str | None, address: Address) -> "tuple[Credentials, str | None]":
     """Return credentials and their project. A server that is not Google's is never sent any."""
+    # An emulator needs no credentials, and any other server must never see the user's.
     if not is_google(server):
         from google.auth.credentials import AnonymousCredentials
 

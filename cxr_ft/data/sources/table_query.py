@@ -53,6 +53,7 @@ def find_column(columns: Iterable[str], name: str) -> str | None:
     names = list(columns)
     if name in names:
         return name
+    # Only where one column matches: of two that differ in case alone neither is guessed.
     alike = [other for other in names if _plain(other) == _plain(name)]
     return alike[0] if len(alike) == 1 else None
 
@@ -94,6 +95,7 @@ def _typed(cell: str, kind: "pa.DataType", what: str) -> Cell:
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if is_text(kind):
         return cell
+    # Types whose text has one meaning; a time stamp's, say, depends on a zone.
     simple = (types.is_boolean, types.is_integer, types.is_floating, types.is_date)
     if not any(test(kind) for test in simple):
         raise UsageError(f"{what} is of type {kind}: rows cannot be chosen by it; use SQL")
