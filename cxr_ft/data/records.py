@@ -160,6 +160,7 @@ def raw_labels(table: "pd.DataFrame", card: DatasetCard) -> NDArray[np.float64]:
     """Return the raw label values [N, L]: 1, 0, -1, NaN; one-hot for single-label data."""
     if card.multi_label:
         return table[list(card.labels)].to_numpy(dtype=np.float64)
+    # One-hot, so that everything after it has one form of labels [N, L].
     values = table["label"].astype(str).to_numpy()
     return np.stack([values == label for label in card.labels], axis=1).astype(np.float64)
 

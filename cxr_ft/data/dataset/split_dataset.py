@@ -234,5 +234,6 @@ def loader(
     seed: int | None = None,
 ) -> "DataLoader[Example]":
     """Return batches of `data`: in order without a seed; shuffled with one (set `loader.sampler.epoch` each epoch)."""
+    # DataLoader's own shuffle draws from torch's global state, which a resumed run does not have.
     sampler = None if seed is None else Shuffle(data, seed)
     return DataLoader(data, batch_size=batch_size, sampler=sampler, collate_fn=collate)

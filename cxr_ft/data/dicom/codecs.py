@@ -154,6 +154,7 @@ def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Image | N
     pixels = layout.rows * layout.columns * layout.samples
     seconds = 1.0 + pixels * 5e-7  # twice what the slowest of sound streams took
     request = decoder_process.REQUEST.pack(codec, seconds, 2**27 + 12 * pixels, len(stream))
+    # One request at a time: two threads' bytes must not mix in one pipe.
     with _lock:
         process = _worker()
         pipe_in, pipe_out = process.stdin, process.stdout
@@ -163,6 +164,7 @@ def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Image | N
             pipe_in.write(stream)
             pipe_in.flush()
             head = pipe_out.read(decoder_process.ANSWER.size)
+            # An end of file: the worker was stopped while it decoded.
             if len(head) < decoder_process.ANSWER.size:
                 raise BrokenPipeError
             dtype, rows, columns, samples, length = decoder_process.ANSWER.unpack(head)

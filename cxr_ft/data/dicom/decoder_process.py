@@ -40,6 +40,7 @@ def main() -> None:
         limit(seconds, memory)
         try:
             array = CODECS[codec.rstrip(b"\0")](stream)
+        # A stream that cannot be decoded is an answer, not the end of the worker.
         except (RuntimeError, ValueError, MemoryError):
             array = None
         limit(0, None)

@@ -74,10 +74,12 @@ def _phrases(texts: list[str]) -> list[tuple[int, int]]:
     words = [text.lower().split() for text in texts]
     first: dict[str, int] = {}
     for row, one in enumerate(words):
+        # Shorter phrases ("a film") occur everywhere and would tie all sentences together.
         if len(one) >= PHRASE:
             first.setdefault(" ".join(one), row)
     sizes = sorted({len(words[row]) for row in first.values()})
     found: dict[str, int] = {}
+    # The longest first, so that a phrase stays with the longest text that has it.
     for text, row in sorted(first.items(), key=lambda item: (-len(words[item[1]]), item[0])):
         held = words[row]
         for size in sizes:

@@ -91,6 +91,7 @@ def _numbers(column: "pd.Series[str]", name: str, where: str) -> "pd.Series[floa
 
 def _known(raw: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, tuple[str, ...]]":
     """Return the table's columns by our names, and those that are labels where it has not one class a text."""
+    # Reversed, so that of two columns that differ in case alone the first one is taken.
     plain = {str(name).lower(): name for name in reversed(raw.columns)}
     own = {
         plain[column.lower()]: ours
@@ -101,6 +102,7 @@ def _known(raw: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, tuple[str, .
     if "text" not in rows:
         present = ", ".join(map(str, raw.columns[:20]))
         raise UsageError(f"{where} has no column text (or {', '.join(COLUMNS['text'][1:])}); it has {present}")
+    # One class a text wins; the rest of the table may hold anything.
     if "label" in rows:
         return rows[[name for name in COLUMNS if name in rows]], ()
     labels = tuple(name for name in label_columns(rows) if name not in COLUMNS)

@@ -135,6 +135,7 @@ def encoded(film: Image, seed: int, study: Study, picture: Picture, style: Style
     implicit = style.implicit and not style.pack
     storage = DigitalXRayImageStorageForPresentation if style.digital else ComputedRadiographyImageStorage
     syntax, plugin = _ENCODERS.get(style.pack, (ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian, ""))
+    # UIDs follow from seed and ids, so that the same archive has the same bytes.
     instance = uid(seed, picture.dicom_id)
     meta: Header = {
         "MediaStorageSOPClassUID": storage,
@@ -168,6 +169,7 @@ def _packed(words: NDArray[np.uint16], style: Style, syntax: UID, plugin: str) -
 
 def stored(film: Image, style: Style) -> NDArray[np.uint16]:
     """Return a film's pixel values: the inverse of what the header's VOI and polarity will do."""
+    # The inverse of the LUT's curve: what a viewer makes of the stored values is the film again.
     value = film ** np.float32(1 / style.curve) if style.voi == "lut" else film
     words = np.rint(style.low + value * np.float32(style.high - style.low)).astype(np.uint16)
     shown: NDArray[np.uint16] = style.top - words if style.inverse else words

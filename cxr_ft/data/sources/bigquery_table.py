@@ -78,6 +78,7 @@ class BigQueryTable:
             if key and (found := _cached(key)) is not None:
                 _say(f"{self.address.shown}: read from the cache, as no table has changed")
                 return found
+            # Before the run: a query that reads too much must cost nothing.
             self._check(dry_run.total_bytes_processed)
             result = self._run(client, sql, named)
         if key:
@@ -108,6 +109,7 @@ class BigQueryTable:
     def _run(self, client: "bigquery.Client", sql: str, named: Mapping[str, Among]) -> "pa.Table":
         from google.cloud import bigquery
 
+        # The server refuses too, in case a table grew since the dry run.
         config = bigquery.QueryJobConfig(maximum_bytes_billed=self.most, query_parameters=_parameters(named))
         with usage_errors(self.address, running=True):
             rows = client.query(sql, config, **retries()).result(**retries())
@@ -218,6 +220,7 @@ def _cache_key(
     client: "bigquery.Client", dry_run: "bigquery.QueryJob", sql: str, named: Mapping[str, Among]
 ) -> str | None:
     """Return the cache key of a query from its dry run; None if its result must not be cached."""
+    # Without any table, or with a full list, it is not known what the result depends on.
     references = dry_run.referenced_tables
     if not 0 < len(references) < _LISTED or re.search(_CHANGING, sql, re.IGNORECASE):
         return None
