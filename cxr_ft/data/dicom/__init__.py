@@ -61,7 +61,7 @@ def read_xray(path: Path | str, size: int | None = None) -> npt.NDArray[np.uint8
 
 
 def _read(file: BoundedFile) -> tuple[Image, Levels, tuple[float, float]]:
-    """Words [H, W] or colours [H, W, 3], what grey they stand for, and the (vertical, horizontal) spacing of pixels."""
+    """Return words [H, W] or colours [H, W, 3], their grey levels, and the (vertical, horizontal) pixel spacing."""
     start = peek(file)
     if not is_dicom(start) and start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
         picture = _read_picture(file)

@@ -139,7 +139,7 @@ def stored_values(words: Words, bits: Bits) -> Words:
 
 
 def read_padding(header: Dataset, bits: Bits) -> tuple[float, float] | None:
-    """The stored values from and to which the frame is filled (C.7.5.1.1.2); either end of a range may come first."""
+    """Return the stored values from and to which the frame is filled (C.7.5.1.1.2); either end may come first."""
     value = numbers(header, "PixelPaddingValue")
     limit = numbers(header, "PixelPaddingRangeLimit") or value
     if not value:
@@ -156,7 +156,7 @@ def read_padding(header: Dataset, bits: Bits) -> tuple[float, float] | None:
 
 
 def read_modality(header: Dataset, *, signed: bool) -> Stage:
-    """Stored values to the modality's own: by its LUT, else slope and intercept (C.11.1), else unchanged."""
+    """Return the map from stored values to the modality's own: LUT, else slope and intercept (C.11.1), else identity."""
     if found := read_lut(header, "ModalityLUTSequence", signed=signed):
         return found.look_up
     slope, intercept = numbers(header, "RescaleSlope") or [1.0], numbers(header, "RescaleIntercept") or [0.0]
@@ -167,7 +167,7 @@ def read_modality(header: Dataset, *, signed: bool) -> Stage:
 
 
 def read_voi_lut(header: Dataset, *, signed: bool) -> Stage | None:
-    """The first VOI LUT (C.11.2.1.1), its whole output range 0..2^bits - 1 spread over 0..255; None without one."""
+    """Return the first VOI LUT (C.11.2.1.1), its whole output range 0..2^bits - 1 as 0..255; None without one."""
     found = read_lut(header, "VOILUTSequence", signed=signed)
     if found is None:
         return None
@@ -234,7 +234,7 @@ class Lut:
 
 
 def read_lut(header: Dataset, sequence: str, *, signed: bool) -> Lut | None:
-    """The first table of a LUT sequence, or None where there is none or it makes no sense (C.11.1.1, C.11.2.1.1).
+    """Return the first table of a LUT sequence; None where it is missing or makes no sense (C.11.1.1, C.11.2.1.1).
 
     `signed`: whether its inputs can be negative, which decides how the first one is to be read.
     """

@@ -98,7 +98,7 @@ def _is_phantom(table: "pd.DataFrame") -> bool:
 
 
 def _find(names: frozenset[str], name: str) -> str | None:
-    """The table of that name: a file as published, or a database's table, which knows no dots and few prefixes."""
+    """Return the table of that name: a published file, or a database's table, without dots and with few prefixes."""
     stem = name if name.startswith("cxr-") else f"mimic-cxr-2.0.0-{name}"
     plain = re.sub(r"\W", "_", name)
     in_database = (re.sub(r"\W", "_", stem), plain, plain.removeprefix("cxr_"))
@@ -170,7 +170,7 @@ def _official(table: "pd.DataFrame", root: str, names: frozenset[str]) -> "pd.Se
 
 
 def _listed(table: "pd.DataFrame", root: str, names: frozenset[str], end: str) -> "pd.Series[str]":
-    """The paths of the record list, missing where it names none. It lists DICOM files; a JPEG has its DICOM's name."""
+    """Return the record list's paths, missing where it names none. It lists DICOM; a JPEG has its DICOM's name."""
     import pandas as pd
 
     if _find(names, "cxr-record-list") is None:

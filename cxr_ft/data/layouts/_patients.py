@@ -18,7 +18,7 @@ SEX, AGE, YEAR = ("sex", "gender"), ("age", "anchor_age"), "anchor_year"
 
 
 def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[str] | None" = None) -> "pd.DataFrame":
-    """`table` with sex and age of its subjects where `folder` holds a patients' table and `table` has neither itself.
+    """Return `table` with its subjects' sex and age, if `folder` holds a patients' table and `table` has neither.
 
     Args:
         years: the year of each row's study, in the calendar of anchor_year; with it the age is that at the study.

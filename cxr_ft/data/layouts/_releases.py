@@ -98,7 +98,7 @@ def tsv(name: str, content: bytes) -> list[dict[str, str]]:
 
 
 def hub(where: str) -> "pd.DataFrame":
-    """A data set of the Hugging Face hub, `hub://owner/name` or `hub://owner/name/config`: its splits' rows as text.
+    """Return the rows of a hub data set as text, by `hub://owner/name` or `hub://owner/name/config`.
 
     The column `split` says which split a row is of. Needs the package datasets and a network.
 

@@ -30,7 +30,7 @@ def assemble(
     *,
     beside: str | None = None,
 ) -> Records:
-    """Records of a table with `path`, any of KNOWN, and either the columns `labels` or one column `label`.
+    """Return the records of a table with `path`, any of KNOWN, and either the columns `labels` or one column `label`.
 
     Without subject_id each file is its own subject, and a note says so. Ids, and labels of one class, that are whole
     numbers are written without a point, and labels that are true or false as 1 and 0, so that they do not depend on the

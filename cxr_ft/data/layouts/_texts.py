@@ -34,7 +34,7 @@ Names = Mapping[str, tuple[str, ...]]
 
 
 def read(where: str, names: Names, release: "Callable[[str], pd.DataFrame | None] | None" = None) -> "pd.DataFrame":
-    """The rows of a release in its own format, a table, a database, a folder of tables by split, or a hub data set.
+    """Return the rows of a release in its own format, a table, database, folder of tables by split, or hub data set.
 
     Args:
         where: a place as `sources.place` gives it.
@@ -115,7 +115,7 @@ def _renamed(raw: "pd.DataFrame", names: Names, where: str) -> "pd.DataFrame":
 
 
 def named(raw: "pd.Series[str]", names: Mapping[str, str], where: str) -> "pd.Series[str]":
-    """Labels by the names the data set gives them, whatever their case; missing where there is none.
+    """Return labels by the names the data set gives them, whatever their case; missing where there is none.
 
     Raises:
         UsageError: for a label that is none of them.
@@ -134,7 +134,7 @@ def assemble(
     notes: list[str],
     together: Callable[[list[str]], near_texts.RowPairs] = lambda _: (),
 ) -> Records:
-    """Records of one row a text.
+    """Return the records of one row a text.
 
     Args:
         table: `text`, `label` or the card's labels, and any of text_pair, split, IDS, OPTIONAL, REPORT_TEXTS.

@@ -132,7 +132,7 @@ def _read(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
 
 
 def _joined(table: "pd.DataFrame") -> list[str]:
-    """Findings and impression as one text, of whichever there is."""
+    """Return findings and impression as one text, of whichever there is."""
     parts = [table[name].fillna("").tolist() for name in PARTS if name in table]
     return [" ".join(filter(None, row)) for row in zip(*parts, strict=True)]
 

@@ -20,7 +20,7 @@ _IN, _TURN, _DOWN = _BACK**1.25, 0.025 * np.sin(np.pi * np.minimum(_BACK * 2, 1)
 
 
 def sign(side: str) -> int:
-    """-1 for the patient's right, 1 for the left: the direction of x in a frontal film."""
+    """Return -1 for the patient's right, 1 for the left: the direction of x in a frontal film."""
     return -1 if side == "right" else 1
 
 
@@ -151,7 +151,7 @@ class Thorax:
         )
 
     def silhouette(self) -> Points:
-        """Heart and great vessels, one closed outline."""
+        """Return heart and great vessels, one closed outline."""
         right, left, low = self.heart()
         body = self.body
         wide = body.mediastinum + self.change.mediastinum
@@ -179,7 +179,7 @@ class Thorax:
         return (-0.155, -0.07) if side == "right" else (0.155, -0.12)
 
     def ribs(self, side: str) -> tuple[Points, Points]:
-        """Ribs 1 to 11: posterior arcs [11, 16, 2], medial to lateral, and anterior ones [11, 14, 2], back inwards."""
+        """Return ribs 1 to 11: posterior arcs [11, 16, 2], medial to lateral; anterior ones [11, 14, 2], inwards."""
         s, body, number = sign(side), self.body, np.arange(1, 12)[:, None]
         rise, steep, high, short = self._rib_jitter[int(s > 0)].T[:, :, None]
         start = (-0.81 + 0.118 * number - 0.0012 * (number - 5) ** 2) * body.length + rise
@@ -218,7 +218,7 @@ class Thorax:
         return [np.vstack([half, half[::-1] * [-1, 1]])]
 
     def breasts(self) -> list[Points]:
-        """Breast shadows; empty for men."""
+        """Return breast shadows; empty for men."""
         if self.body.sex == "M":
             return []
         size, fat = self.body.breast, self.body.fat

@@ -32,7 +32,7 @@ def checked(biases: Mapping[str, float], where: str) -> dict[str, float]:
 
 
 def parsed(texts: Mapping[str, str], where: str) -> dict[str, float]:
-    """Strengths from their texts.
+    """Return strengths from their texts.
 
     Raises:
         UsageError: for a text that is no number.

@@ -44,7 +44,7 @@ class Canvas:
         return Canvas((height, width), matrix)
 
     def pixels(self, points: Points) -> Points:
-        """Frame points [N, 2] as pixel positions [N, 2] (x, y)."""
+        """Return frame points [N, 2] as pixel positions [N, 2] (x, y)."""
         return points @ self.matrix[:, :2].T + self.matrix[:, 2]
 
     @cached_property
@@ -57,7 +57,7 @@ class Canvas:
         return x.astype(np.float32), y.astype(np.float32)
 
     def fill(self, *polygons: Points, soft: float = 0.0, value: float = 1.0) -> Image:
-        """`value` inside the polygons, 0 outside, edges softened by a Gaussian of standard deviation `soft`."""
+        """Return `value` inside the polygons, 0 outside, edges softened by a Gaussian of standard deviation `soft`."""
         return self.soften(self.filled(*polygons), soft, value)
 
     def strokes(
@@ -68,7 +68,7 @@ class Canvas:
         soft: float = 0.0,
         gain: float = 1.0,
     ) -> Image:
-        """Lines of a width and a value (0..1, times `gain`) each, bright over dark; below a pixel, fainter."""
+        """Return lines of a width and a value (0..1, times `gain`) each, bright over dark; below a pixel, fainter."""
         return self.soften(self.stroked(lines, widths, values), soft, gain)
 
     def filled(self, *polygons: Points, value: float = 1.0) -> Mask:
@@ -85,7 +85,7 @@ class Canvas:
         widths: Sequence[float] | Points,
         values: Sequence[float] | Points,
     ) -> Mask:
-        """A mask [H, W] of bytes: lines of a width and a value (0..1, as 0..255) each, as `strokes` draws them."""
+        """Return a mask [H, W]: lines of a width and a value (0..1, as 0..255) each, as `strokes` draws them."""
         image = np.zeros(self.shape, np.uint8)
         thick = np.asarray(widths) * self.unit
         # Few colours, so that many lines go in one call.
@@ -105,7 +105,7 @@ class Canvas:
         return image
 
     def blur(self, image: Image, sigma: float) -> Image:
-        """Gaussian blur; `sigma` below a third of a pixel changes nothing."""
+        """Blur by a Gaussian; `sigma` below a third of a pixel changes nothing."""
         blurred: Image = _blurred(image, sigma * self.unit)
         return blurred
 
@@ -117,7 +117,7 @@ class Canvas:
         return height
 
     def noise(self, rng: np.random.Generator, scale: float) -> Image:
-        """Smooth random values of about zero mean and unit spread, in grains of the size `scale`."""
+        """Return smooth random values of about zero mean and unit spread, in grains of the size `scale`."""
         cells = [max(2, round(side / (scale * self.unit))) for side in self.shape]
         grains = rng.standard_normal(cells, dtype=np.float32)
         values: Image = cv2.resize(grains, self.shape[::-1], interpolation=cv2.INTER_CUBIC)
@@ -131,7 +131,7 @@ class Canvas:
         return taken
 
     def _fixed(self, shapes: Sequence[Points] | Points) -> list[NDArray[np.int32]]:
-        """Points as OpenCV's fixed-point pixels, shape by shape."""
+        """Return points as OpenCV's fixed-point pixels, shape by shape."""
         if not len(shapes):
             return []
         if isinstance(shapes, np.ndarray):

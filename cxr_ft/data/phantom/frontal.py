@@ -186,7 +186,7 @@ def _stomach(chest: Chest, rng: np.random.Generator) -> None:
 
 
 def add_haze(chest: Chest, rng: np.random.Generator) -> None:
-    """The unevenness of healthy lungs: some denser at the bases or about the hila, none like another."""
+    """Draw the unevenness of healthy lungs: some denser at the bases or about the hila, none like another."""
     x, y = chest.coarse.grid
     left, right = rng.normal(1, 0.3, 2).astype(np.float32)
     lean = np.where(x > 0, left, right)
@@ -199,7 +199,7 @@ def add_haze(chest: Chest, rng: np.random.Generator) -> None:
 
 
 def add_bones(chest: Chest, rng: np.random.Generator) -> None:
-    """Ribs (broken where `chest.breaks` says), spine, collar bones, shoulder blades; `rng` poses the arms."""
+    """Draw ribs (broken where `chest.breaks` says), spine, collar bones, shoulder blades; `rng` poses the arms."""
     # The bones' texture is the body's and the same in every study; only the pose of the arms is the film's.
     lasting = stream("bones", chest.thorax.body.seed)
     uneven: Image = 1 + 0.22 * np.clip(chest.coarse.noise(lasting, 0.16), -2, 2)

@@ -56,7 +56,7 @@ def is_spec(text: str) -> bool:
 
 
 def ensure(spec: str) -> str:
-    """The table that a specification names, made in the user's cache folder on first use: a source for any layout.
+    """Return the table that a specification names, made in the cache folder on first use: a source for any layout.
 
     Raises:
         UsageError: for an unknown kind or key, a bad value, and where the cache folder cannot be written.
@@ -73,7 +73,7 @@ def ensure(spec: str) -> str:
 
 
 def rows(kind: str, count: int, seed: int) -> list[Row]:
-    """`count` rows of a kind, in an order by chance.
+    """Return `count` rows of a kind, in an order by chance.
 
     Raises:
         UsageError: for an unknown kind.

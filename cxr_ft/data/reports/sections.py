@@ -190,7 +190,7 @@ def _with_lead(report: str, start: int) -> int:
 
 
 def _before_colon(before: str, *, at_line_start: bool, loud: bool) -> tuple[str, int] | None:
-    """Name and start of the header that ends `before`: a line up to a colon, or what lies between two colons.
+    """Return name and start of the header that ends `before`: a line up to a colon, or what lies between two colons.
 
     Args:
         loud: the whole report is in capitals.
@@ -209,7 +209,7 @@ def _before_colon(before: str, *, at_line_start: bool, loud: bool) -> tuple[str,
 
 
 def _within_line(text: str, *, loud: bool) -> tuple[str, int] | None:
-    """The longest known header at the end of `text`: in capitals, or after a sentence, or one of the two wanted."""
+    """Return the longest known header that ends `text`: in capitals, after a sentence, or one of the two wanted."""
     for match in _WORD_START.finditer(text, max(len(text) - LONGEST, 0)):
         words = text[match.start() :]
         name = canonical(words, near=words.isupper())
@@ -277,7 +277,7 @@ def exceptions() -> dict[str, tuple[str, int, int]]:
 
 
 def mimic_sections(study_id: str, report: str) -> dict[str, str | None]:
-    """`sections`, but the published exception where the study has one."""
+    """Return `sections`, but the published exception where the study has one."""
     if study_id not in exceptions():
         return sections(report)
     header, start, end = exceptions()[study_id]

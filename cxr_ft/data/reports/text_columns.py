@@ -63,7 +63,7 @@ def _words(label: str) -> str:
 
 
 def add_texts(table: "pd.DataFrame", records: Records, text: str, notes: list[str]) -> "pd.DataFrame":
-    """`table` with the sections that `text` asks for. Rows whose report has none of them are left out.
+    """Return `table` with the sections that `text` asks for. Rows whose report has none of them are left out.
 
     A section that the table has as a column is taken from there; else the reports' files are read.
 
