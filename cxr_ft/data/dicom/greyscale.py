@@ -156,7 +156,7 @@ def read_padding(header: Dataset, bits: Bits) -> tuple[float, float] | None:
 
 
 def read_modality(header: Dataset, *, signed: bool) -> Stage:
-    """Return the map from stored values to the modality's own: LUT, else slope and intercept (C.11.1), else identity."""
+    """Return the map of stored values to the modality's own: LUT, else slope and intercept, or none (C.11.1)."""
     if found := read_lut(header, "ModalityLUTSequence", signed=signed):
         return found.look_up
     slope, intercept = numbers(header, "RescaleSlope") or [1.0], numbers(header, "RescaleIntercept") or [0.0]
