@@ -206,7 +206,7 @@ def _of_the_demos_look() -> Iterator[tuple[NDArray[np.uint8], list[float], int]]
         for study in subject.studies:
             shown, _ = render(subject.body, study.signs, study.pictures[0], SIZE)
             top, left = (shown.shape[0] - SIZE) // 2, (shown.shape[1] - SIZE) // 2
-            said = [study.said.get(label, 0) for label in CHEXPERT_14]
+            said = [study.stated.get(label, 0) for label in CHEXPERT_14]
             truth = [float("nan") if value < 0 else float(value) for value in said]
             yield _bytes(shown[top : top + SIZE, left : left + SIZE]), truth, index
 

@@ -75,7 +75,7 @@ def phantom(subjects: int, seed: int) -> tuple[list[str], np.ndarray]:
                 report_writer.write(subject.body, study, prior, np.random.default_rng([seed, index, number]))
             )
             texts.append("\n\n".join(parts.get(name) or "" for name in ("findings", "impression")))
-            truth.append([study.said.get(name, np.nan) for name in labeler.LABELS])
+            truth.append([study.stated.get(name, np.nan) for name in labeler.LABELS])
     return texts, np.array(truth, dtype=float)
 
 

@@ -1,10 +1,27 @@
 """Describe a data set by its card: it travels in the manifest, and privacy rules and metrics follow from it."""
 
-import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 Sensitivity = Literal["synthetic", "public", "credentialed"]
+Unit = Literal["image", "study", "text"]
+Group = Literal["subject", "near-duplicate", "unknown"]
+
+
+class CardJson(TypedDict):
+    """A card in a manifest: the fields of `DatasetCard`. Manifests of earlier versions may lack all but the name."""
+
+    name: str
+    labels: NotRequired[Sequence[str]]
+    multi_label: NotRequired[bool]
+    normal: NotRequired[str | None]
+    unit: NotRequired[Unit]
+    group: NotRequired[Group]
+    sensitivity: NotRequired[Sensitivity]
+    source: NotRequired[str]
+    terms: NotRequired[str]
+    citation: NotRequired[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +44,41 @@ class DatasetCard:
     labels: tuple[str, ...] = ()
     multi_label: bool = True
     normal: str | None = None
-    unit: Literal["image", "study", "text"] = "image"
-    group: Literal["subject", "near-duplicate", "unknown"] = "subject"
+    unit: Unit = "image"
+    group: Group = "subject"
     sensitivity: Sensitivity = "credentialed"
     source: str = ""
     terms: str = ""
     citation: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> CardJson:
         """Return the card as the manifest has it."""
-        return dataclasses.asdict(self)
+        return {
+            "name": self.name,
+            "labels": self.labels,
+            "multi_label": self.multi_label,
+            "normal": self.normal,
+            "unit": self.unit,
+            "group": self.group,
+            "sensitivity": self.sensitivity,
+            "source": self.source,
+            "terms": self.terms,
+            "citation": self.citation,
+        }
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> "DatasetCard":
+    def from_json(cls, raw: CardJson) -> "DatasetCard":
         """Return the card from a manifest; keys of later versions are ignored."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {key: value for key, value in raw.items() if key in known}
-        return cls(**{**values, "labels": tuple(values.get("labels", ()))})
+        return cls(
+            name=raw["name"],
+            labels=tuple(raw.get("labels", cls.labels)),
+            multi_label=raw.get("multi_label", cls.multi_label),
+            normal=raw.get("normal", cls.normal),
+            unit=raw.get("unit", cls.unit),
+            group=raw.get("group", cls.group),
+            # Missing means credentialed, the default: what is not known to be public stays out of pages and trackers.
+            sensitivity=raw.get("sensitivity", cls.sensitivity),
+            source=raw.get("source", cls.source),
+            terms=raw.get("terms", cls.terms),
+            citation=raw.get("citation", cls.citation),
+        )

@@ -5,7 +5,6 @@ mentioned. A policy maps raw values to targets in [0, 1], NaN where the label is
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +79,7 @@ def targets(raw: Floats, uncertain: str, blank: str) -> Floats:
     return UNCERTAIN[uncertain](BLANK[blank](raw))
 
 
-def distinct_rows(rows: NDArray[np.integer[Any] | np.bool_]) -> tuple[Ints, Ints]:
+def distinct_rows(rows: NDArray[np.integer | np.bool_]) -> tuple[Ints, Ints]:
     """Return the first row of each distinct content [K], and the number of its content for each row [N].
 
     As `np.unique(rows, axis=0)` would, many times faster: each row of whole numbers [N, L] becomes one number.

@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
-from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.card import CardJson, DatasetCard
 from cxr_ft.data.records import IDS, SPLITS
 from cxr_ft.errors import UsageError
 from cxr_ft.files import sha256
@@ -42,6 +42,25 @@ class RequestOptions(TypedDict):
     unit: str
     official: bool
     text: str
+
+
+class RowCounts(TypedDict):
+    """Rows of the archive, those that qualify, and the rejected ones with their number by reason code."""
+
+    records: int
+    eligible: int
+    rejected: int
+    by_reason: dict[str, int]
+
+
+class TextCounts(TypedDict):
+    """Rows of texts, distinct texts, groups kept in one split, rows of the largest, and copies of train's by split."""
+
+    rows: int
+    distinct: int
+    groups: int
+    largest_group: int
+    verbatim_in_train: dict[str, int]
 
 
 class LabelCounts(TypedDict):
@@ -99,9 +118,9 @@ class Manifest(TypedDict):
     root: str
     #: The same folder relative to the folder of the splits: it is found after both were moved together.
     root_from_splits: NotRequired[str]
-    card: dict[str, Any]
+    card: CardJson
     request: RequestOptions
-    counts: dict[str, Any]
+    counts: RowCounts
     rows: dict[str, int]
     subjects: dict[str, int]
     labels: dict[str, LabelCounts]
@@ -109,7 +128,7 @@ class Manifest(TypedDict):
     worst_overshoot: float
     selection: Certificate
     weights: dict[str, WeightQuality]
-    texts: NotRequired[dict[str, Any]]
+    texts: NotRequired[TextCounts]
     leaks: dict[str, int]
     notes: list[str]
     files: dict[str, str]
@@ -146,6 +165,7 @@ def read(folder: Path) -> Splits:
     labels = card.labels if card.multi_label else ("label",)
     tables = {name: _read_table(folder / file, (*NEEDED, *labels), labels, card) for name, file in FILES.items()}
     for name, file in FILES.items():
+        # A run's fingerprint is made of these hashes, so rows that differ from them must never be trained on.
         if manifest["files"].get(file) != sha256(folder / file):
             raise UsageError(f"{folder / file} {CHANGED}")
         if tables[name].empty:
@@ -200,14 +220,13 @@ def _read_table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], ca
     return table
 
 
-def image_root(folder: Path, manifest: Mapping[str, Any]) -> str:
+def image_root(folder: Path, manifest: Mapping[str, object]) -> str:
     """Return the place that a manifest's paths are relative to, as it is found from the folder of the splits.
 
     The recorded place where it exists; else the place with the same position relative to `folder`, where there is a
     folder; else the recorded place, so that messages name it.
     """
-    recorded = str(manifest["root"])
-    position = manifest.get("root_from_splits")
+    recorded, position = str(manifest["root"]), str(manifest.get("root_from_splits") or "")
     if position and not _is(Path.exists, Path(recorded)):
         moved = Path(os.path.normpath(folder.resolve() / position))
         if _is(Path.is_dir, moved):
@@ -258,8 +277,8 @@ def locate(recorded: str | Path, run: Path, hashes: Mapping[str, str]) -> Path:
             "evaluate it on these with cxr-evaluate"
         )
     raise UsageError(
-        f"{run}: its splits {recorded} are neither there, nor at the same position in a folder above the run; put them "
-        "back, or next to the run's folder, or evaluate it on other splits with cxr-evaluate"
+        f"{run}: its splits {recorded} are neither at that path, nor at the same position in a folder above the run; "
+        "put them back, or next to the run's folder, or evaluate it on other splits with cxr-evaluate"
     )
 
 

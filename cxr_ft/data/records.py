@@ -78,7 +78,8 @@ class Records:
         for column, what in (("dicom_id", "text id"),) if is_text else (("dicom_id", "image id"), ("path", "file")):
             if (twice := table[column].duplicated()).any():
                 one = table.loc[twice, column].iloc[0]
-                raise UsageError(f"{self.root}: {what} {one} stands in two rows; each must be listed once")
+                raise UsageError(f"{self.root}: {what} {one} is in two rows; each must be listed once")
+        # The audit splits paths at |: a file with it in its name would be compared as two.
         if (joined := table["path"].str.contains("|", regex=False)).any():
             one = table.loc[joined, "path"].iloc[0]
             raise UsageError(
@@ -124,6 +125,7 @@ def root_folder(source: str) -> Path:
 
 def views(raw: "pd.Series[str]") -> "pd.Series[str]":
     """Return views as the package writes them: capitals, both laterals as LATERAL (PS3.3 C.8.7.1), "" where unknown."""
+    # PS3.3 has left (LL) and right (RL) laterals, which tables and models do not distinguish.
     named = raw.fillna("").str.strip().str.upper()
     return named.map(lambda view: LATERALS.get(view, view)).astype("string")
 
@@ -148,6 +150,7 @@ def bands(raw: "pd.Series[str]") -> "pd.Series[str]":
     """Return ages as bands of ten years ("50-59"), the last of them "90+": an exact age may identify a person."""
     import pandas as pd
 
+    # Ages above 89 identify a person (HIPAA's safe harbour), so the last band is open.
     start = pd.to_numeric(ages(raw)).astype("Int64") // 10 * 10
     band = start.astype("string") + "-" + (start + 9).astype("string")
     return band.where((start < 90) | start.isna(), "90+")
@@ -157,6 +160,7 @@ def raw_labels(table: "pd.DataFrame", card: DatasetCard) -> NDArray[np.float64]:
     """Return the raw label values [N, L]: 1, 0, -1, NaN; one-hot for single-label data."""
     if card.multi_label:
         return table[list(card.labels)].to_numpy(dtype=np.float64)
+    # One-hot, so that everything after it has one form of labels [N, L].
     values = table["label"].astype(str).to_numpy()
     return np.stack([values == label for label in card.labels], axis=1).astype(np.float64)
 

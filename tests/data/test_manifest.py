@@ -156,7 +156,7 @@ def test_deleted_splits_are_one_line(project):
     expected = hashes(project / "data" / "splits")
     shutil.rmtree(project / "data")
     with pytest.raises(
-        UsageError, match=r"its splits data/splits are neither there.*put them back.*cxr-evaluate"
+        UsageError, match=r"its splits data/splits are neither at that path.*put them back.*cxr-evaluate"
     ) as no:
         manifest.locate("data/splits", project / "runs" / "x", expected)
     assert "\n" not in str(no.value)

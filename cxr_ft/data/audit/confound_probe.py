@@ -8,7 +8,7 @@ Shapes: N rows, F features.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 #: A label whose interval lies above this counts as predicted without the image.
 CONFOUNDED = 0.7
 FOLDS, REPLICATES, SHUFFLES = 5, 500, 5
@@ -114,7 +115,7 @@ def probe(
     return sorted(confounds, key=lambda confound: (-confound.auroc, confound.label)), notes
 
 
-def _confound(label: str, truth: NDArray[np.bool_], features: dict[str, Floats], subject: NDArray[Any]) -> Confound:
+def _confound(label: str, truth: NDArray[np.bool_], features: dict[str, Floats], subject: Ints) -> Confound:
     rng = np.random.default_rng(0)
     everything = np.column_stack(list(features.values()))
     score = _held_out(everything, truth, subject)
@@ -132,7 +133,7 @@ def _confound(label: str, truth: NDArray[np.bool_], features: dict[str, Floats],
     )
 
 
-def _held_out(x: Floats, truth: NDArray[np.bool_], subject: NDArray[Any]) -> Floats:
+def _held_out(x: Floats, truth: NDArray[np.bool_], subject: Ints) -> Floats:
     """Return the score of each row [N] by a regression that was not fitted on its subject."""
     from sklearn.linear_model import LogisticRegression
 
@@ -149,7 +150,7 @@ def _held_out(x: Floats, truth: NDArray[np.bool_], subject: NDArray[Any]) -> Flo
     return score
 
 
-def _shuffled(x: Floats, truth: NDArray[np.bool_], subject: NDArray[Any], rng: np.random.Generator) -> float:
+def _shuffled(x: Floats, truth: NDArray[np.bool_], subject: Ints, rng: np.random.Generator) -> float:
     """Return the area with labels exchanged between subjects, each with that of its first row."""
     names, where = np.unique(subject, return_inverse=True)
     first = truth[np.unique(where, return_index=True)[1]]
@@ -168,9 +169,7 @@ def _auroc(truth: NDArray[np.bool_], score: Floats) -> float:
     return float((rankdata(score)[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
-def _interval(
-    truth: NDArray[np.bool_], score: Floats, subject: NDArray[Any], rng: np.random.Generator
-) -> tuple[float, float]:
+def _interval(truth: NDArray[np.bool_], score: Floats, subject: Ints, rng: np.random.Generator) -> tuple[float, float]:
     """Return the middle 95 % of the area over bootstraps of subjects."""
     order = np.argsort(subject, kind="stable")
     rows = np.split(order, np.flatnonzero(np.diff(subject[order])) + 1)
@@ -211,7 +210,7 @@ def _features(table: "pd.DataFrame", measured: "pd.DataFrame", path: str | None,
     """Return the features [N, F] of each group of GROUPS that has any."""
     import pandas as pd
 
-    raw: dict[str, pd.Series[Any]] = {f"source {c}": table[c] for c in table if str(c).lower() in SOURCES}
+    raw: dict[str, pd.Series[str]] = {f"source {c}": table[c] for c in table if str(c).lower() in SOURCES}
     if "view" in table:
         raw["header view"] = table["view"]
     if path:
@@ -232,7 +231,7 @@ def _features(table: "pd.DataFrame", measured: "pd.DataFrame", path: str | None,
     return features
 
 
-def _columns(values: "pd.Series[Any]") -> Floats:
+def _columns(values: "pd.Series[str]") -> Floats:
     """Return a feature as columns [N, F]: a number as itself and as tenths, a category as its frequent values."""
     import pandas as pd
 

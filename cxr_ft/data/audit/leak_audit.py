@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.data.audit import acquisition, confound_probe
 from cxr_ft.data.audit.near_texts import normal, shared_texts
@@ -153,7 +153,7 @@ def compare(splits: dict[str, "pd.DataFrame"]) -> tuple[list[str], list[Leak]]:
     return list(compared), leaks
 
 
-def _values(column: "pd.Series[str]", *, several: bool) -> "pd.Series[Any]":
+def _values(column: "pd.Series[str]", *, several: bool) -> "pd.Series[str]":
     """Return the values in the form of `normal`, indexed by row; a row of `several` joined by | has as many."""
     import pandas as pd
 

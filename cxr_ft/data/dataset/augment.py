@@ -7,11 +7,13 @@ import functools
 import os
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import albumentations
+
     from cxr_ft.data.pixels.image_decode import Pixels
 
 AUGMENT = ("none", "mild")
@@ -45,7 +47,7 @@ class Augmentation:
 
 
 @functools.cache
-def _steps(mild: bool, flip: bool) -> Any:  # albumentations has no types
+def _steps(mild: bool, flip: bool) -> "albumentations.Compose":
     """Return albumentations' pipeline; made once, its random state is set for each image."""
     # Else it asks the package index for a newer version when it is imported.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

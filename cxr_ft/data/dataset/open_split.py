@@ -55,6 +55,7 @@ def open_split(
     """
     table = splits.tables[name]
     if text is not None:
+        # An image a row would repeat a study's report, and its images would count more than those of others.
         table = table[table[text].notna() & (table[text] != "")].drop_duplicates("study_id").reset_index(drop=True)
         if table.empty:
             raise UsageError(f"{splits.folder}: no row of {name} has a {text}; make the splits with --text")
@@ -104,6 +105,7 @@ def _side_inputs(
     texts = _joined(table, context)
     if views == 1:
         return SideInputs(context=texts)
+    # All further images in one array with offsets, since studies have different numbers of them.
     further = [row[1:] for row in cache.several(table, views)]
     starts = np.cumsum([0, *map(len, further)], dtype=np.int64)
     return SideInputs(images=cached([path for row in further for path in row]), starts=starts, context=texts)

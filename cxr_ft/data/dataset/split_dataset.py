@@ -5,9 +5,9 @@ Shapes: B batch, S image side in pixels, L labels, N rows, M further images.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -44,6 +44,14 @@ class Example:
     given: str = ""
     pair: str = ""
     further: tuple[Pixels, ...] = ()
+
+
+class PlainBatch(TypedDict):
+    """A batch without any base's own form: image uint8 [B, S, S], targets float32 [B, L], and B texts."""
+
+    image: torch.Tensor
+    targets: torch.Tensor
+    text: list[str]
 
 
 class TrainIndex(NamedTuple):
@@ -116,6 +124,7 @@ class NoImages:
     @property
     def digest(self) -> str:
         """Return a hash of the input texts, in their order."""
+        # JSON marks where each text ends, so that two lists of texts cannot have one digest by moving words.
         return hashlib.sha256(json.dumps(self._read).encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -160,13 +169,14 @@ class SplitDataset(Dataset[Example]):
         self.texts: list[str] = [""] * len(table) if text is None else [str(t) for t in table[text]]
 
     @staticmethod
-    def collate(examples: Sequence[Example]) -> dict[str, Any]:
+    def collate(examples: Sequence[Example]) -> PlainBatch:
         """Return a batch of plain tensors: "image" uint8 [B, S, S], "targets" float32 [B, L], "text" a list of B.
 
         For torch's own DataLoader and models of one's own; a head collates what its base reads.
         """
         return {
             "image": torch.from_numpy(np.stack([example.image for example in examples])),
+            # float32: what a loss in torch expects, while metrics keep float64.
             "targets": torch.from_numpy(np.stack([example.targets for example in examples]).astype(np.float32)),
             "text": [example.text for example in examples],
         }
@@ -218,8 +228,12 @@ class Shuffle(Sampler[TrainIndex]):
 
 
 def loader(
-    data: SplitDataset, collate: Callable[[Sequence[Example]], dict[str, Any]], batch_size: int, seed: int | None = None
+    data: SplitDataset,
+    collate: Callable[[Sequence[Example]], Mapping[str, object]],
+    batch_size: int,
+    seed: int | None = None,
 ) -> "DataLoader[Example]":
     """Return batches of `data`: in order without a seed; shuffled with one (set `loader.sampler.epoch` each epoch)."""
+    # DataLoader's own shuffle draws from torch's global state, which a resumed run does not have.
     sampler = None if seed is None else Shuffle(data, seed)
     return DataLoader(data, batch_size=batch_size, sampler=sampler, collate_fn=collate)

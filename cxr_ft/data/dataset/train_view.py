@@ -44,6 +44,7 @@ def soft_targets(raw: Floats, targets: Floats, uncertain: float | None, multi_la
         return targets
     if not multi_label:
         raise UsageError(f"data.uncertain: {uncertain}; these splits have one class a row, none of it uncertain")
+    # From the raw values: the policy of the splits has already replaced -1 in `targets`.
     return np.where(raw == -1, uncertain, targets)
 
 
@@ -60,6 +61,7 @@ def class_weights(targets: Floats, multi_label: bool) -> Floats:
     known = (~np.isnan(targets)).sum(axis=0)
     positive = np.nansum(targets, axis=0)
     absent, present = _weights(np.stack([known - positive, positive]), axis=0)
+    # A masked target would make its weight NaN, and NaN times a zero of the loss mask is still NaN.
     y = np.nan_to_num(targets)
     weights: Floats = y * present + (1 - y) * absent
     return weights
@@ -67,6 +69,7 @@ def class_weights(targets: Floats, multi_label: bool) -> Floats:
 
 def _weights(counts: Floats, axis: int) -> Floats:
     """Return counts.sum() / (counts * classes that occur) along `axis`; 0 for a class that does not occur."""
+    # A class that does not occur is not counted, or the mean weight would be below 1.
     occurs = counts > 0
     share = counts * occurs.sum(axis=axis, keepdims=True)
     weights: Floats = np.zeros_like(counts, dtype=np.float64)

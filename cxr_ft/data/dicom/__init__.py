@@ -7,7 +7,6 @@ The first bytes of a file decide what it is, not its name. DICOM goes through `h
 import io
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +61,7 @@ def read_xray(path: Path | str, size: int | None = None) -> npt.NDArray[np.uint8
 
 
 def _read(file: BoundedFile) -> tuple[Image, Levels, tuple[float, float]]:
-    """Words [H, W] or colours [H, W, 3], what grey they stand for, and the (vertical, horizontal) spacing of pixels."""
+    """Return words [H, W] or colours [H, W, 3], their grey levels, and the (vertical, horizontal) pixel spacing."""
     start = peek(file)
     if not is_dicom(start) and start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
         picture = _read_picture(file)
@@ -83,7 +82,7 @@ def _luminance(layout: Layout) -> Levels:
     return lambda rows: np.minimum(rows.astype(np.float32) @ weights, largest) * (255 / largest)
 
 
-def _read_picture(file: BoundedFile) -> npt.NDArray[Any]:
+def _read_picture(file: BoundedFile) -> Image:
     """Return a PNG or JPEG's pixels, uint8 or uint16 [H, W], upright."""
     data = file.take(MAX_BYTES)
     # Pillow takes a file for whole once the last row is there; the reason should not depend on how much is missing.

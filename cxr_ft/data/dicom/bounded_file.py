@@ -8,7 +8,7 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydicom import uid
 
@@ -25,7 +25,7 @@ MAX_HEADER_BYTES, MAX_HEADER_READS = 2**25, 50_000
 class BoundedFile(io.BufferedReader):
     """A file or a byte string that never asks for more than it has: a false length would otherwise take gigabytes."""
 
-    def __init__(self, raw: Any, length: int) -> None:
+    def __init__(self, raw: io.FileIO | io.BytesIO, length: int) -> None:
         super().__init__(raw)
         self.length = length
         self.reads, self.header_bytes = 0, 0
@@ -55,6 +55,7 @@ class BoundedFile(io.BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read at most `size` bytes of a header, all if it is negative or None; DicomError beyond bounds."""
         size = self.left if size is None or size < 0 else min(size, self.left)
+        # Both are counted: a hostile header has either huge elements or millions of empty ones.
         self.reads, self.header_bytes = self.reads + 1, self.header_bytes + size
         if self.reads > MAX_HEADER_READS or self.header_bytes > MAX_HEADER_BYTES:
             raise DicomError(Reason.TOO_LARGE, "more elements or bytes before the pixels than any header has")
@@ -85,6 +86,7 @@ def inflate(file: BoundedFile) -> BoundedFile:
         data = stream.decompress(file.take(MAX_BYTES), MAX_BYTES)
     except zlib.error:
         raise DicomError(Reason.BAD_PIXELS, "the deflated data set is broken") from None
+    # More output would follow: the limit stopped it before the memory was taken.
     if stream.unconsumed_tail:
         raise DicomError(Reason.TOO_LARGE, f"the deflated data set has more than {MAX_BYTES} bytes")
     if not stream.eof:

@@ -17,21 +17,18 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import uid
 
 from cxr_ft.data.dicom import decoder_process
 from cxr_ft.data.dicom.dicom_error import DicomError, Reason
+from cxr_ft.data.dicom.greyscale import Image
 from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
 from cxr_ft.data.dicom.jpeg_restarts import check_restarts
 
-Pixels = npt.NDArray[Any]
-
-#: The coding process that each syntax stands for, by its frame header's marker (ITU-T T.81 B.1.1.3, T.87 C.1.1).
+#: The coding process that each syntax means, by its frame header's marker (ITU-T T.81 B.1.1.3, T.87 C.1.1).
 FRAMES = {
     uid.JPEGBaseline8Bit: (0xC0, 0xC1),
     uid.JPEGExtended12Bit: (0xC0, 0xC1),
@@ -59,11 +56,12 @@ END = b"\xff\xd9"
 NONSENSE = b"\xaa\x55\xa9" * 64
 
 
-def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Pixels:
+def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Image:
     """Decode one frame to words [H, W], or colours [H, W, 3]; DicomError if cut short, broken or of another size."""
     if syntax == uid.RLELossless:
         return decode_rle(stream, layout)
     check_stream(stream, layout, syntax)
+    # Before anything is allocated: a few bytes can claim gigabytes of pixels.
     if layout.size > max(LARGE, MAX_RATIO * len(stream)):
         raise DicomError(Reason.TOO_LARGE, f"{layout.size} bytes of pixels out of {len(stream)}, as in no radiograph")
     if syntax in JPEG_2000 or syntax in JPEG_LS:
@@ -76,7 +74,7 @@ def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Pixels:
     return array.view(f"u{array.dtype.itemsize}")
 
 
-def decode_rle(stream: bytes, layout: Layout) -> Pixels:
+def decode_rle(stream: bytes, layout: Layout) -> Image:
     """Decode RLE (PS3.5 G): one segment a byte of a word and sample, the high bytes first."""
     import imagecodecs
 
@@ -106,8 +104,8 @@ def check_stream(stream: bytes, layout: Layout, syntax: uid.UID) -> None:
         raise DicomError(Reason.BAD_PIXELS, "the compressed image has no frame header") from None
     expected = (layout.rows, layout.columns, layout.samples)
     if found != expected or precision > layout.allocated:
-        said = f"header {expected} of {layout.allocated} bits, compressed image {found} of {precision}"
-        raise DicomError(Reason.BAD_PIXELS, f"(rows, columns, samples) disagree: {said}")
+        difference = f"header {expected} of {layout.allocated} bits, compressed image {found} of {precision}"
+        raise DicomError(Reason.BAD_PIXELS, f"(rows, columns, samples) disagree: {difference}")
     if stream.rfind(END) < stream.rfind(b"\xff\x93" if jpeg_2000 else b"\xff\xda"):
         raise DicomError(Reason.TRUNCATED, "the compressed image has no end")
     if jpeg_2000:
@@ -126,23 +124,24 @@ def _size_in_jpeg(stream: bytes, frames: tuple[int, ...]) -> tuple[tuple[int, in
     return (rows, columns, samples), precision
 
 
-def _decode_jpeg(stream: bytes, layout: Layout) -> Pixels | None:
+def _decode_jpeg(stream: bytes, layout: Layout) -> Image | None:
     """Decode with libjpeg-turbo, twice, since like all decoders tried it fills in a missing end silently.
 
-    The second time nonsense stands where the stream ends: if that changes a pixel, the scan was not over."""
+    The second time nonsense is put where the stream ends: if that changes a pixel, the scan was not over."""
     import imagecodecs
 
     check_restarts(stream)
     end = stream.rfind(END)
-    options: dict[str, Any] = {}
+    colours: str | None = None
+    shown: str | None = None
     if layout.samples == 3:
         # A stream that says nothing of its colours has those of the header.
         named = b"JFIF\0" in stream[:1024] or b"Adobe" in stream[:1024]
-        own = "YCBCR" if layout.photometric.startswith("YBR") else "RGB"
-        options = {"colorspace": None if named else own, "outcolorspace": own}
+        shown = "YCBCR" if layout.photometric.startswith("YBR") else "RGB"
+        colours = None if named else shown
     try:
-        array: Pixels = imagecodecs.jpeg8_decode(stream[: end + 2], **options)
-        again = imagecodecs.jpeg8_decode(stream[:end] + NONSENSE + END, **options)
+        array: Image = imagecodecs.jpeg8_decode(stream[: end + 2], colorspace=colours, outcolorspace=shown)
+        again = imagecodecs.jpeg8_decode(stream[:end] + NONSENSE + END, colorspace=colours, outcolorspace=shown)
     except (RuntimeError, ValueError):
         return None
     if not np.array_equal(array, again):
@@ -150,11 +149,12 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Pixels | None:
     return array
 
 
-def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Pixels | None:
+def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Image | None:
     """Decode in this process's worker; None if the stream cannot be decoded or exceeds the limits."""
     pixels = layout.rows * layout.columns * layout.samples
     seconds = 1.0 + pixels * 5e-7  # twice what the slowest of sound streams took
     request = decoder_process.REQUEST.pack(codec, seconds, 2**27 + 12 * pixels, len(stream))
+    # One request at a time: two threads' bytes must not mix in one pipe.
     with _lock:
         process = _worker()
         pipe_in, pipe_out = process.stdin, process.stdout
@@ -164,10 +164,12 @@ def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Pixels | 
             pipe_in.write(stream)
             pipe_in.flush()
             head = pipe_out.read(decoder_process.ANSWER.size)
+            # An end of file: the worker was stopped while it decoded.
             if len(head) < decoder_process.ANSWER.size:
                 raise BrokenPipeError
             dtype, rows, columns, samples, length = decoder_process.ANSWER.unpack(head)
             data = pipe_out.read(length)
+        # The kernel ended the worker at its limit; a fresh one serves the next image.
         except BrokenPipeError:
             _stop()
             return None
@@ -186,10 +188,12 @@ def _worker() -> subprocess.Popen[bytes]:
     here = os.getpid()
     if here not in _workers or _workers[here].poll() is not None:
         _workers[here] = subprocess.Popen(
+            # -P: the script's own folder is not searched, where a module of ours could take the place of a package's.
             [sys.executable, "-P", str(Path(decoder_process.__file__))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            # One thread each: workers run beside each other, one for each process of a pool.
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
     return _workers[here]

@@ -10,17 +10,24 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import imagecodecs
 import psutil
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 #: Codec, seconds of processor time, bytes of memory, bytes of the stream that follows.
 REQUEST = struct.Struct("<4sdQQ")
 #: Dtype, rows, columns, samples and bytes of the array that follows; no bytes where the stream cannot be decoded.
 ANSWER = struct.Struct("<4sLLLQ")
 
-CODECS: dict[bytes, Callable[[bytes], Any]] = {b"jls": imagecodecs.jpegls_decode, b"j2k": imagecodecs.jpeg2k_decode}
+CODECS: "dict[bytes, Callable[[bytes], npt.NDArray[np.generic]]]" = {
+    b"jls": imagecodecs.jpegls_decode,
+    b"j2k": imagecodecs.jpeg2k_decode,
+}
 
 
 def main() -> None:
@@ -33,6 +40,7 @@ def main() -> None:
         limit(seconds, memory)
         try:
             array = CODECS[codec.rstrip(b"\0")](stream)
+        # A stream that cannot be decoded is an answer, not the end of the worker.
         except (RuntimeError, ValueError, MemoryError):
             array = None
         limit(0, None)

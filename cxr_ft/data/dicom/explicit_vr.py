@@ -8,11 +8,11 @@ import os
 import re
 import struct
 from pathlib import Path
-from typing import Any, cast
+from typing import TypeAlias, cast
 
 #: A value as pydicom gives it, as plain Python: None where the tag is absent or an empty number, "" for an empty text,
 #: a tuple for several values, bytes for what has no text or number.
-Value = str | int | float | bytes | tuple[Any, ...] | None
+Value: TypeAlias = "str | int | float | bytes | tuple[Value, ...] | None"
 #: Bytes read of a file; a header that is longer gets a second try, and pydicom is the third.
 READ = (4096, 2**16)
 

@@ -6,10 +6,9 @@ can be and the picture is one look-up: exact whatever the stages do, and cheaper
 Sections named C. are in DICOM PS3.3, others in PS3.5.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +20,8 @@ from cxr_ft.data.dicom.header_values import HEADER_ERRORS, as_16_bits, finite, i
 Values = npt.NDArray[np.float64]
 Words = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Image = npt.NDArray[Any]
+#: The words of an image as the file stores them: any unsigned type, signed values as their bit pattern.
+Image = npt.NDArray[np.unsignedinteger]
 Grey = npt.NDArray[np.float32]
 Stage = Callable[[Values], Values]
 #: Rows of words, unsigned [h, W], to their grey levels [h, W] in 0..255, not yet rounded.
@@ -103,7 +103,10 @@ def read_display(header: Dataset, bits: Bits) -> Display:
 def extent(image: Image, display: Display, bits: Bits) -> tuple[float, float]:
     """Return the smallest and largest modality value in the image without padding; 0 and 0 if there is none."""
     small = image.dtype.itemsize <= 2
-    parts = [_words(image, display, bits)] if small else np.array_split(image, -(-image.size // 2**20))
+    # Words of 32 bits are too many for a table; a million at a time, so that no float64 copy of the image is made.
+    parts: Sequence[npt.NDArray[np.integer]] = (
+        [_words(image, display, bits)] if small else np.array_split(image, -(-image.size // 2**20))
+    )
     lows, highs = [], []
     for words in parts:
         stored = stored_values(words.astype(np.int64), bits)
@@ -114,7 +117,7 @@ def extent(image: Image, display: Display, bits: Bits) -> tuple[float, float]:
     return (min(lows), max(highs)) if lows else (0.0, 0.0)
 
 
-def _words(image: Image, display: Display, bits: Bits) -> Image:
+def _words(image: Image, display: Display, bits: Bits) -> npt.NDArray[np.integer]:
     """Return the words that occur in an image of 8 or 16 bits; only the extremes if the stages are monotone."""
     largest = image.max()
     if display.is_monotone and bits.low == 0 and not bits.signed and largest < 2**bits.count:
@@ -136,7 +139,7 @@ def stored_values(words: Words, bits: Bits) -> Words:
 
 
 def read_padding(header: Dataset, bits: Bits) -> tuple[float, float] | None:
-    """The stored values from and to which the frame is filled (C.7.5.1.1.2); either end of a range may come first."""
+    """Return the stored values from and to which the frame is filled (C.7.5.1.1.2); either end may come first."""
     value = numbers(header, "PixelPaddingValue")
     limit = numbers(header, "PixelPaddingRangeLimit") or value
     if not value:
@@ -153,7 +156,7 @@ def read_padding(header: Dataset, bits: Bits) -> tuple[float, float] | None:
 
 
 def read_modality(header: Dataset, *, signed: bool) -> Stage:
-    """Stored values to the modality's own: by its LUT, else slope and intercept (C.11.1), else unchanged."""
+    """Return the map of stored values to the modality's own: LUT, else slope and intercept, or none (C.11.1)."""
     if found := read_lut(header, "ModalityLUTSequence", signed=signed):
         return found.look_up
     slope, intercept = numbers(header, "RescaleSlope") or [1.0], numbers(header, "RescaleIntercept") or [0.0]
@@ -164,7 +167,7 @@ def read_modality(header: Dataset, *, signed: bool) -> Stage:
 
 
 def read_voi_lut(header: Dataset, *, signed: bool) -> Stage | None:
-    """The first VOI LUT (C.11.2.1.1), its whole output range 0..2^bits - 1 spread over 0..255; None without one."""
+    """Return the first VOI LUT (C.11.2.1.1), its whole output range 0..2^bits - 1 as 0..255; None without one."""
     found = read_lut(header, "VOILUTSequence", signed=signed)
     if found is None:
         return None
@@ -231,7 +234,7 @@ class Lut:
 
 
 def read_lut(header: Dataset, sequence: str, *, signed: bool) -> Lut | None:
-    """The first table of a LUT sequence, or None where there is none or it makes no sense (C.11.1.1, C.11.2.1.1).
+    """Return the first table of a LUT sequence; None where it is missing or makes no sense (C.11.1.1, C.11.2.1.1).
 
     `signed`: whether its inputs can be negative, which decides how the first one is to be read.
     """

@@ -67,7 +67,7 @@ class Layout:
 
 
 def read_header(file: BoundedFile) -> Dataset:
-    """Parse what the picture depends on up to the pixel data, where `file` then stands.
+    """Parse what the picture depends on up to the pixel data, where `file` is then positioned.
 
     No other element is kept, least of all the identifying ones. A data set without preamble will do if it is an image.
     """

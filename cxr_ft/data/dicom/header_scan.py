@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydicom import Dataset, datadict, dcmread, uid
 
@@ -148,13 +148,16 @@ def _quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def plain(value: Any) -> Value:
+def plain(value: object) -> Value:
     """Return pydicom's value as plain Python: str, int and float for their subclasses, a tuple for several values."""
     if value is None or isinstance(value, bytes):
         return value
-    for kind in (str, int, float):
-        if isinstance(value, kind):
-            return kind(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
     if isinstance(value, Sequence):
         return tuple(plain(part) for part in value)
     return str(value)  # a PersonName

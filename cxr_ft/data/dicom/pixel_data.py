@@ -2,21 +2,20 @@
 
 import io
 import struct
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import Dataset, uid
 
 from cxr_ft.data.dicom import codecs
 from cxr_ft.data.dicom.bounded_file import BoundedFile, inflate
 from cxr_ft.data.dicom.dicom_error import DicomError, Reason
+from cxr_ft.data.dicom.greyscale import Image
 from cxr_ft.data.dicom.header import UNDEFINED, Layout, check_kind, read_header, read_layout, transfer_syntax
 
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 
 
-def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, npt.NDArray[Any]]:
+def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, Image]:
     """Return an open file's header without pixels, its layout, and its unsigned words [H, W] or colours [H, W, 3].
 
     What the header can tell is refused before the pixels are read. Raises DicomError without the path.
@@ -30,6 +29,7 @@ def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, npt.NDArray[Any]]:
     little = syntax != uid.ExplicitVRBigEndian
     vr, length = find_pixels(file, little=little)
     layout = read_layout(header, whole_words=syntax in (*NATIVE, uid.RLELossless))
+    # Before the pixels are read, so that a file cut short costs no allocation.
     if length != UNDEFINED and length > file.left:
         raise DicomError(Reason.TRUNCATED, f"the file ends after {file.left} of {length} bytes of pixel data")
     if syntax in NATIVE:
@@ -40,7 +40,7 @@ def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, npt.NDArray[Any]]:
 
 
 def find_pixels(file: BoundedFile, *, little: bool) -> tuple[str, int]:
-    """Return the VR ("" if implicit) and length of the Pixel Data element at which `file` stands; its value is next."""
+    """Return the VR ("" if implicit) and length of the Pixel Data element that is next in `file`; its value follows."""
     order = "<" if little else ">"
     head = file.read(12)
     if len(head) < 12 or struct.unpack(order + "HH", head[:4]) != (0x7FE0, 0x0010):
@@ -52,11 +52,11 @@ def find_pixels(file: BoundedFile, *, little: bool) -> tuple[str, int]:
     return "", int(struct.unpack(order + "L", head[4:8])[0])
 
 
-def read_native(file: BoundedFile, layout: Layout, vr: str, length: int, *, little: bool) -> npt.NDArray[Any]:
+def read_native(file: BoundedFile, layout: Layout, vr: str, length: int, *, little: bool) -> Image:
     """Read uncompressed pixels (A.1 to A.3); bytes after the image's own are ignored."""
     if length == UNDEFINED:
         raise DicomError(Reason.BAD_PIXELS, "the uncompressed pixel data has no length")
-    # 8-bit pixels in big-endian words stand in pairs, each the wrong way round (A.3).
+    # 8-bit pixels in big-endian words come in pairs, each the wrong way round (A.3).
     swapped = not little and layout.allocated == 8 and vr == "OW"
     size = layout.size + (layout.size % 2 if swapped else 0)
     if length < size:
@@ -71,7 +71,7 @@ def read_native(file: BoundedFile, layout: Layout, vr: str, length: int, *, litt
     return _colours(words, layout) if layout.samples == 3 else words.reshape(layout.rows, layout.columns)
 
 
-def _colours(values: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
+def _colours(values: Image, layout: Layout) -> Image:
     if layout.photometric == "YBR_FULL_422":  # Y, Y, Cb, Cr for two pixels (PS3.3 C.7.6.3.1.2); only Y is looked at
         if layout.columns % 2:
             raise DicomError(Reason.UNSUPPORTED, "YBR_FULL_422 of an odd number of columns")

@@ -20,6 +20,7 @@ def resample(image: Image, levels: Levels, height: int, width: int) -> npt.NDArr
 
     Area mean along the sides that shrink, then linear along those that grow, and one rounding at the end.
     """
+    # Rows first: the image is stored row by row, so a band of them fits the cache.
     rows, columns = min(height, image.shape[0]), min(width, image.shape[1])
     grey = _rows(image, levels, rows)
     for side, method in (((columns, rows), cv2.INTER_AREA), ((width, height), cv2.INTER_LINEAR)):
@@ -37,6 +38,8 @@ def _rows(image: Image, levels: Levels, rows: int) -> Grey:
     for at in range(0, rows, step):
         ends = edges[at : at + step + 1]
         first, last = int(ends[0]), int(np.ceil(ends[-1]))
+        # Grey levels before the mean: a window or LUT is not linear, and the mean of stored words would be another
+        # grey.
         band = levels(image[first:last])
         if rows == len(image):
             means[at : at + step] = band

@@ -4,7 +4,7 @@
     mimic-cxr-2.0.0-{metadata,chexpert,negbio,split}.csv.gz    published with MIMIC-CXR-JPG
     patients.csv.gz                                            optional: MIMIC-IV's hosp/patients, for sex and age
 
-Only `metadata` and one of the label tables must be there. A database (`cxr_ft.data.sources.table_reader`) holds
+Only `metadata` and one of the label tables is needed. A database (`cxr_ft.data.sources.table_reader`) holds
 the same tables by names like `metadata`, `chexpert`, `record_list`, `patients`, and the reports' texts as `reports`
 (study_id, text). What
 PhysioNet's own data set in BigQuery, physionet-data.mimic_cxr, holds was taken from public code that reads it
@@ -48,7 +48,7 @@ PHANTOM_CARD = DatasetCard(
 )
 #: Subjects of the phantom archive; MIMIC's own are below 20000000.
 PHANTOM_SUBJECTS = 90_000_000
-#: PhysioNet's table of DICOM headers in BigQuery, which stands in for `metadata`: its names for our columns.
+#: PhysioNet's table of DICOM headers in BigQuery, used in place of `metadata`: its names for our columns.
 HEADERS = "dicom_metadata_string"
 OF_HEADERS = {"dicom_id": "dicom", "subject_id": "PatientID", "study_id": "StudyID"}
 #: How the column of a report's text may be called.
@@ -68,23 +68,25 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     root = str(root_folder(source)) if phantom.is_spec(source) else locations.normalized(source)
     if table_reader.is_table(root) or not (address.is_url(root) or root_folder(root).is_dir()):
         raise UsageError(f"{source} is one file or table: give the folder, or the database, that holds all tables")
-    there = frozenset(locations.list_names(root))
+    names = frozenset(locations.list_names(root))
     notes: list[str] = []
-    table = _table(root, there, "metadata", ["dicom_id", "subject_id", "study_id", "ViewPosition"], ["StudyDate"])
+    table = _table(root, names, "metadata", ["dicom_id", "subject_id", "study_id", "ViewPosition"], ["StudyDate"])
     table["view"] = views(table.pop("ViewPosition"))
-    table = _labelled(table, root, there, notes)
-    table["official"] = _official(table, root, there)
+    table = _labelled(table, root, names, notes)
+    table["official"] = _official(table, root, names)
     folder = "files/p" + table["subject_id"].str[:2] + "/p" + table["subject_id"] + "/s" + table["study_id"]
-    table["path"] = _listed(table, root, there, end).fillna(folder + "/" + table["dicom_id"] + end)
+    # The record list is optional: without it the path follows from the ids, as PhysioNet arranges them.
+    table["path"] = _listed(table, root, names, end).fillna(folder + "/" + table["dicom_id"] + end)
     table["report"] = table["path"].str.rsplit("/", n=1).str[0] + ".txt"
     years = table.pop("StudyDate").str[:4] if "StudyDate" in table else None
     table = _patients.add(table, root, notes, years)
     images = table_reader.image_root(root)
     if "files" not in locations.list_names(images):
         notes.append(f"no folder files/ in {images}: images are not at hand and were not checked")
+    # By the range of ids, so that a phantom archive is also known where its folder was copied or renamed.
     if _is_phantom(table):
         card = PHANTOM_CARD
-    table = _with_reports(table, root, there, card)
+    table = _with_reports(table, root, names, card)
     kept = source if phantom.is_spec(source) else images
     return Records(table=table, card=card, root=kept, notes=tuple(notes))
 
@@ -95,38 +97,39 @@ def _is_phantom(table: "pd.DataFrame") -> bool:
     return bool((pd.to_numeric(table["subject_id"], errors="coerce") >= PHANTOM_SUBJECTS).all())
 
 
-def _find(there: frozenset[str], name: str) -> str | None:
-    """The table of that name: a file as published, or a database's table, which knows no dots and few prefixes."""
+def _find(names: frozenset[str], name: str) -> str | None:
+    """Return the table of that name: a published file, or a database's table, without dots and with few prefixes."""
     stem = name if name.startswith("cxr-") else f"mimic-cxr-2.0.0-{name}"
     plain = re.sub(r"\W", "_", name)
     in_database = (re.sub(r"\W", "_", stem), plain, plain.removeprefix("cxr_"))
     headers = (HEADERS,) if name == "metadata" else ()
-    return next((n for n in (f"{stem}.csv.gz", f"{stem}.csv", *in_database, *headers) if n in there), None)
+    return next((n for n in (f"{stem}.csv.gz", f"{stem}.csv", *in_database, *headers) if n in names), None)
 
 
 def _table(
-    root: str, there: frozenset[str], name: str, columns: list[str], optional: list[str] | None = None
+    root: str, names: frozenset[str], name: str, columns: list[str], optional: list[str] | None = None
 ) -> "pd.DataFrame":
-    file = _find(there, name)
+    file = _find(names, name)
     if file is None:
         wanted = f"table {name}" if address.is_database(root) else f"mimic-cxr-2.0.0-{name}.csv.gz"
         raise UsageError(f"{root} has no {wanted}; it comes with MIMIC-CXR-JPG: put it beside the others")
-    theirs = OF_HEADERS if file == HEADERS else {}
+    renamed = OF_HEADERS if file == HEADERS else {}
     numbers = dict.fromkeys(CHEXPERT_14, "float64")
-    asked = [theirs.get(column, column) for column in columns]
-    table = table_reader.read_table(locations.join(root, file), asked, optional or (), numbers)
-    return table.rename(columns={own: ours for ours, own in theirs.items()})
+    needed = [renamed.get(column, column) for column in columns]
+    table = table_reader.read_table(locations.join(root, file), needed, optional or (), numbers)
+    return table.rename(columns={own: ours for ours, own in renamed.items()})
 
 
-def _with_reports(table: "pd.DataFrame", root: str, there: frozenset[str], card: DatasetCard) -> "pd.DataFrame":
-    """Return the table with the sections of its reports, where they stand in a database."""
-    if not address.is_database(root) or "reports" not in there:
+def _with_reports(table: "pd.DataFrame", root: str, names: frozenset[str], card: DatasetCard) -> "pd.DataFrame":
+    """Return the table with the sections of its reports, where a database holds them."""
+    if not address.is_database(root) or "reports" not in names:
         return table
     where = locations.join(root, "reports")
     raw = table_reader.read_table(where, ["study_id"], TEXT)
     text = next((name for name in TEXT if name in raw), None)
     if text is None:
         raise UsageError(f"{where} has no column {' or '.join(TEXT)}, the text of a report")
+    # Sorted before duplicates go: a database returns rows in any order, and the same report must win each time.
     texts = raw.dropna().sort_values(["study_id", text]).drop_duplicates("study_id").set_index("study_id")[text]
     mimic = card.name.startswith("MIMIC-CXR")
     found = {}
@@ -138,42 +141,41 @@ def _with_reports(table: "pd.DataFrame", root: str, there: frozenset[str], card:
     return table.assign(**{name: texts for name, texts in columns.items() if any(texts)})
 
 
-def _labelled(table: "pd.DataFrame", root: str, there: frozenset[str], notes: list[str]) -> "pd.DataFrame":
-    labels = "chexpert" if _find(there, "chexpert") else "negbio"
+def _labelled(table: "pd.DataFrame", root: str, names: frozenset[str], notes: list[str]) -> "pd.DataFrame":
+    labels = "chexpert" if _find(names, "chexpert") else "negbio"
     if labels == "negbio":
-        notes.append("labels are NegBio's, since no chexpert table is there")
-    values = _table(root, there, labels, ["subject_id", "study_id", *CHEXPERT_14])
+        notes.append("labels are NegBio's, since the archive has no chexpert table")
+    values = _table(root, names, labels, ["subject_id", "study_id", *CHEXPERT_14])
     if (twice := values.duplicated(["subject_id", "study_id"])).any():
         one = values.loc[twice, "study_id"].iloc[0]
-        raise UsageError(f"{root}: study {one} stands in two rows of the {labels} table; keep one")
+        raise UsageError(f"{root}: study {one} is in two rows of the {labels} table; keep one")
     before = len(table)
     table = table.merge(values, on=["subject_id", "study_id"], how="inner")
     if table.empty:
-        raise UsageError(
-            f"{root}: no study of the {labels} table stands in the metadata table; are they of one release?"
-        )
+        raise UsageError(f"{root}: no study of the {labels} table is in the metadata table; are they of one release?")
     if before > len(table):
         notes.append(f"{before - len(table)} images of studies without labels are left out")
     return table
 
 
-def _official(table: "pd.DataFrame", root: str, there: frozenset[str]) -> "pd.Series[str]":
+def _official(table: "pd.DataFrame", root: str, names: frozenset[str]) -> "pd.Series[str]":
     import pandas as pd
 
-    if _find(there, "split") is None:
+    if _find(names, "split") is None:
         return pd.Series("", index=table.index)
-    split = _table(root, there, "split", ["dicom_id", "split"])
-    names = split.sort_values(["dicom_id", "split"]).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
-    return table["dicom_id"].map(names).map(SPLIT_NAMES).fillna("")
+    split = _table(root, names, "split", ["dicom_id", "split"])
+    # As above: one row a film, the same one whatever the order of rows.
+    by_film = split.sort_values(["dicom_id", "split"]).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
+    return table["dicom_id"].map(by_film).map(SPLIT_NAMES).fillna("")
 
 
-def _listed(table: "pd.DataFrame", root: str, there: frozenset[str], end: str) -> "pd.Series[str]":
-    """The paths of the record list, missing where it names none. It lists DICOM files; a JPEG has its DICOM's name."""
+def _listed(table: "pd.DataFrame", root: str, names: frozenset[str], end: str) -> "pd.Series[str]":
+    """Return the record list's paths, missing where it names none. It lists DICOM; a JPEG has its DICOM's name."""
     import pandas as pd
 
-    if _find(there, "cxr-record-list") is None:
+    if _find(names, "cxr-record-list") is None:
         return pd.Series(None, index=table.index, dtype="string")
-    listed = _table(root, there, "cxr-record-list", ["dicom_id", "path"])
+    listed = _table(root, names, "cxr-record-list", ["dicom_id", "path"])
     listed = listed.sort_values(["dicom_id", "path"]).drop_duplicates("dicom_id")
     paths = listed.set_index("dicom_id")["path"].str.removesuffix(".dcm") + end
     return table["dicom_id"].map(paths)

@@ -18,7 +18,7 @@ SEX, AGE, YEAR = ("sex", "gender"), ("age", "anchor_age"), "anchor_year"
 
 
 def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[str] | None" = None) -> "pd.DataFrame":
-    """`table` with sex and age of its subjects where `folder` holds a patients' table and `table` has neither itself.
+    """Return `table` with its subjects' sex and age, if `folder` holds a patients' table and `table` has neither.
 
     Args:
         years: the year of each row's study, in the calendar of anchor_year; with it the age is that at the study.
@@ -42,6 +42,7 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
         table = table.assign(sex=sexes(subjects.map(people[sex]).astype("string")))
     if age:
         at = ages(subjects.map(people[age]).astype("string"))
+        # MIMIC-IV gives the age in one anchor year; studies lie years before or after it.
         if age == "anchor_age" and years is not None and YEAR in people:
             at = _later(at, subjects.map(people[YEAR]), years)
         table = table.assign(age=at)

@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.data.records import root_folder
 from cxr_ft.data.sources import address, locations
@@ -51,11 +51,13 @@ def members(where: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
 
 def _zipped(file: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(file) as archive:
+        # Sorted, so that the order of rows does not depend on how the archive was packed.
         for name in filter(wanted, sorted(archive.namelist())):
             yield name, archive.read(name)
 
 
 def _tarred(file: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    # A stream: seeking back in a compressed archive would decompress it again from its start.
     with tarfile.open(file, "r|*") as archive:
         for member in archive:
             if member.isfile() and wanted(member.name):
@@ -77,15 +79,17 @@ def text(name: str, content: bytes, encoding: str = "utf-8-sig") -> str:
 
 def lines(name: str, content: bytes) -> list[str]:
     """Return the lines of a text file; nothing but a line feed ends one."""
+    # Not splitlines, which also ends lines at form feeds and other characters that occur inside texts.
     return [line.removesuffix("\r") for line in text(name, content).removesuffix("\n").split("\n")]
 
 
 def tsv(name: str, content: bytes) -> list[dict[str, str]]:
-    """Return the rows of a table whose cells stand between tabs and where a quote is a quote, as GLUE writes them.
+    """Return the rows of a table whose cells are separated by tabs and where a quote is a quote, as GLUE writes them.
 
     Raises:
         UsageError: where a row has another number of cells than the header.
     """
+    # Not the csv module: in these files a quote is an ordinary character, and often a single one.
     header, *rows = [line.split("\t") for line in lines(name, content)]
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
@@ -94,12 +98,12 @@ def tsv(name: str, content: bytes) -> list[dict[str, str]]:
 
 
 def hub(where: str) -> "pd.DataFrame":
-    """A data set of the Hugging Face hub, `hub://owner/name` or `hub://owner/name/config`: its splits' rows as text.
+    """Return the rows of a hub data set as text, by `hub://owner/name` or `hub://owner/name/config`.
 
     The column `split` says which split a row is of. Needs the package datasets and a network.
 
     Raises:
-        UsageError: where the package, the network or the data set is not there.
+        UsageError: where the package, the network or the data set is missing.
     """
     import pandas as pd
 
@@ -112,13 +116,15 @@ def hub(where: str) -> "pd.DataFrame":
     if not owner or not name:
         raise UsageError(f"{where}: write hub://owner/name, or hub://owner/name/config")
     try:
-        found: Any = datasets.load_dataset(f"{owner}/{name}", config or None)
+        by_split = datasets.load_dataset(f"{owner}/{name}", config or None)
     except (OSError, ValueError, RuntimeError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
             f"{where} cannot be had from the hub: {why}; without a network give the release's folder or a table"
         ) from None
-    parts: list[pd.DataFrame] = [part.to_pandas().astype("string").assign(split=split) for split, part in found.items()]
+    parts: list[pd.DataFrame] = [
+        part.to_pandas().astype("string").assign(split=split) for split, part in by_split.items()
+    ]
     return pd.concat(parts, ignore_index=True)
 
 

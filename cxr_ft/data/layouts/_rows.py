@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "valid": "val", "test": "test"}
-UNKNOWN = "subjects unknown: each file is taken for its own subject; two films of one patient may stand on two sides"
+UNKNOWN = "subjects unknown: each file is taken for its own subject; two films of one patient may be in two splits"
 #: An age that is a band already.
 BAND = r"^\s*(?:\d+\s*-\s*\d+|\d+\+)\s*$"
 #: How tables write truth, in small letters.
@@ -30,7 +30,7 @@ def assemble(
     *,
     beside: str | None = None,
 ) -> Records:
-    """Records of a table with `path`, any of KNOWN, and either the columns `labels` or one column `label`.
+    """Return the records of a table with `path`, any of KNOWN, and either the columns `labels` or one column `label`.
 
     Without subject_id each file is its own subject, and a note says so. Ids, and labels of one class, that are whole
     numbers are written without a point, and labels that are true or false as 1 and 0, so that they do not depend on the
@@ -38,7 +38,7 @@ def assemble(
 
     Args:
         root: what paths are relative to.
-        beside: the folder or database in which a patients' table may stand; the root where it is not said.
+        beside: the folder or database that may hold a patients' table; by default the root.
 
     Raises:
         UsageError: for labels that are no labels, and for what `Records` refuses.
@@ -80,6 +80,7 @@ def _identified(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def whole(column: "pd.Series[str]") -> "pd.Series[str]":
     """Return a column of whole numbers without their point and zeros; any other as it is."""
+    # A data frame with one missing id turns all ids into floats; "12.0" and "12" must be one subject.
     if column.dropna().str.fullmatch(r"-?\d+\.0+").any() and column.dropna().str.fullmatch(r"-?\d+(\.0+)?").all():
         return column.str.partition(".")[0]
     return column
@@ -95,8 +96,8 @@ def numbers(column: "pd.Series[str]") -> "pd.Series[float]":
 
 def classes(column: "pd.Series[str]") -> "pd.Series[str]":
     """Return a column of classes: `whole` numbers; 1 and 0 where all are true or false."""
-    there = column.dropna().str.lower()
-    return column.str.lower().map(BOOLEANS).astype("string") if there.isin(BOOLEANS).all() else whole(column)
+    present = column.dropna().str.lower()
+    return column.str.lower().map(BOOLEANS).astype("string") if present.isin(BOOLEANS).all() else whole(column)
 
 
 def _multi(

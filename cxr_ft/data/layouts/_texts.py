@@ -1,8 +1,7 @@
 """Make records of texts, one row for each: find the tables, name the labels.
 
 Ids follow from what a row says, so a folder, a CSV and a database that say the same give the same records. subject_id
-is the group that must not be split: texts that are the same or nearly (`cxr_ft.data.audit.near_texts`), or a known
-subject.
+is the group that must not be split: (nearly) the same texts (`cxr_ft.data.audit.near_texts`), or a known subject.
 """
 
 import dataclasses
@@ -22,24 +21,24 @@ from cxr_ft.errors import UsageError, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
-#: How releases call their splits. What is judged on comes last: a second validation set is a test set.
+#: How releases call their splits. What is evaluated on comes last: a second validation set is a test set.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "validation_matched", "dev_matched"), "val"),
     **dict.fromkeys(("test", "testing", "validation_mismatched", "dev_mismatched"), "test"),
 }
-#: Labels that say that there is none, as in test sets whose labels are kept back.
+#: Values that mean that a row has no label, as in test sets whose labels are kept back.
 NO_LABEL = ("", "-1", "-")
-#: Our columns, and the names that theirs may have, the likeliest first.
+#: Our columns, and the names that a table's may have, the likeliest first.
 Names = Mapping[str, tuple[str, ...]]
 
 
 def read(where: str, names: Names, release: "Callable[[str], pd.DataFrame | None] | None" = None) -> "pd.DataFrame":
-    """The rows of a release in its own format, a table, a database, a folder of tables by split, or a hub data set.
+    """Return the rows of a release in its own format, a table, database, folder of tables by split, or hub data set.
 
     Args:
         where: a place as `sources.place` gives it.
-        names: the columns wanted; `text` and `label` must be there.
+        names: the columns wanted; `text` and `label` are required.
         release: reads the release's own format, in our columns; None where the place does not hold it.
 
     Returns:
@@ -76,19 +75,19 @@ def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
         if address.is_database(where)
         else filter(table_reader.is_table, locations.list_files(where))
     )
-    there = {name: _split_of(name) for name in inside}
-    if len(there) > 1 and not all(there.values()):
-        shown = ", ".join(list(there)[:5])
+    tables = {name: _split_of(name) for name in inside}
+    if len(tables) > 1 and not all(tables.values()):
+        shown = ", ".join(list(tables)[:5])
         raise UsageError(
-            f"{where} holds {len(there)} tables, not named by their splits ({shown}): give the one to read"
+            f"{where} holds {len(tables)} tables, not named by their splits ({shown}): give the one to read"
         )
-    if not there:
+    if not tables:
         raise UsageError(f"{where} holds no table and no file of this data set: give its folder, archive or table")
     parts = [
         part
         if "split" in (part := _table(locations.join(where, name), wanted)) or not split
         else part.assign(split=split)
-        for name, split in there.items()
+        for name, split in tables.items()
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -116,7 +115,7 @@ def _renamed(raw: "pd.DataFrame", names: Names, where: str) -> "pd.DataFrame":
 
 
 def named(raw: "pd.Series[str]", names: Mapping[str, str], where: str) -> "pd.Series[str]":
-    """Labels by the names the data set gives them, whatever their case; missing where there is none.
+    """Return labels by the names the data set gives them, whatever their case; missing where there is none.
 
     Raises:
         UsageError: for a label that is none of them.
@@ -135,7 +134,7 @@ def assemble(
     notes: list[str],
     together: Callable[[list[str]], near_texts.RowPairs] = lambda _: (),
 ) -> Records:
-    """Records of one row a text.
+    """Return the records of one row a text.
 
     Args:
         table: `text`, `label` or the card's labels, and any of text_pair, split, IDS, OPTIONAL, REPORT_TEXTS.
@@ -143,7 +142,7 @@ def assemble(
         together: the rows of some texts that must stay together beside those that are alike.
 
     Raises:
-        UsageError: where no row has text and label, or only one class is there.
+        UsageError: where no row has text and label, or all have one class.
     """
     root = shown(root)
     for name in (name for name in IDS if name in table):
@@ -181,7 +180,7 @@ def _age(raw: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def _clean(text: str) -> str:
-    """Return a text as every CSV can hold it: a line feed ends its lines, and no NUL or half character stands in it."""
+    """Return a text as every CSV can hold it: a line feed ends its lines, and it has no NUL and no half character."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
@@ -196,11 +195,13 @@ def _kept(table: "pd.DataFrame", keep: "pd.Series[bool]", why: str, notes: list[
 def _identified(
     table: "pd.DataFrame", labels: list[str], together: Callable[[list[str]], near_texts.RowPairs]
 ) -> "pd.DataFrame":
-    """The table with its ids: those it lacks are hashes of what a row says, numbered where several say the same."""
-    said = [name for name in (*GIVEN, *labels, "split") if name in table]
-    rows = zip(*(table[name].astype("string").fillna("").tolist() for name in said), strict=True)
+    """Return the table with its ids: those it lacks are hashes of a row's content, numbered where rows are equal."""
+    content = [name for name in (*GIVEN, *labels, "split") if name in table]
+    rows = zip(*(table[name].astype("string").fillna("").tolist() for name in content), strict=True)
     digests = (blake2b("\0".join(row).encode(), digest_size=8).hexdigest() for row in rows)
+    # Ids from content and not from row numbers: the same texts in another order get the same splits.
     hashed = table[[]].assign(id=[f"t{digest}" for digest in digests])
+    # Equal rows get a number each, since an id must be unique.
     again = hashed.groupby("id").cumcount()
     own = hashed["id"].where(again == 0, hashed["id"] + "-" + (again + 1).astype(str))
     owners = table["subject_id"].tolist() if "subject_id" in table else None
@@ -215,11 +216,12 @@ def _identified(
 
 
 def _official(table: "pd.DataFrame", notes: list[str]) -> "pd.Series[str]":
-    """Return the release's own split; where no test set has labels, its validation set is what is judged on."""
+    """Return the release's own split; where no test set has labels, its validation set serves as test."""
     if "split" not in table:
         return table["text"].map(lambda _: "").astype("string")
-    side = table["split"].fillna("").str.strip().str.lower().map(SPLIT_NAMES).fillna("").astype("string")
-    if not (side == "test").any() and (side == "val").any():
+    split = table["split"].fillna("").str.strip().str.lower().map(SPLIT_NAMES).fillna("").astype("string")
+    # Without a labelled test set --official would have nothing to evaluate on.
+    if not (split == "test").any() and (split == "val").any():
         notes.append("the release's test set has no labels: its validation set is the test set of --official")
-        side = side.replace("val", "test")
-    return side
+        split = split.replace("val", "test")
+    return split

@@ -80,9 +80,9 @@ def _files(where: str) -> tuple[str, list[str]]:
     """Return the archive's folder, and the tables to read."""
     if table_reader.is_table(where):
         return table_reader.image_root(where), [where]
-    there = set(table_reader.list_tables(where))
+    present = set(table_reader.list_tables(where))
     known = [f"{name}{end}" for name in TABLES for end in (".csv", ".csv.gz", "")]
-    if not (found := [locations.join(where, name) for name in known if name in there]):
+    if not (found := [locations.join(where, name) for name in known if name in present]):
         raise UsageError(f"{where} has no train.csv or valid.csv: give the folder CheXpert-v1.0-small, or a table")
     return table_reader.image_root(where), found
 
@@ -107,21 +107,22 @@ def _identified(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
 
 
 def _views(table: "pd.DataFrame", name: "pd.Series[str]") -> "pd.Series[str]":
-    """AP/PA where it is said; else what the file's name says, LATERAL or FRONTAL."""
+    """Return AP or PA where the table has it; else what the file's name says, LATERAL or FRONTAL."""
     import pandas as pd
 
     named = name.str.partition("_")[2]
-    said = table["AP/PA"] if "AP/PA" in table else pd.Series(None, index=table.index, dtype="string")
-    return views(said.where(said.notna(), named).astype("string"))
+    projection = table["AP/PA"] if "AP/PA" in table else pd.Series(None, index=table.index, dtype="string")
+    # A lateral has no AP/PA; the file's name is the only place that says so.
+    return views(projection.where(projection.notna(), named).astype("string"))
 
 
 def _folder_of_images(root: str, table: "pd.DataFrame") -> str:
     """Return the folder that holds train/ and valid/: the table's, or the archive's beside the table."""
     first = str(table["official"].iloc[0])
-    sides = [name for name, side in SPLIT_NAMES.items() if side == first]
-    there = locations.list_names(root)
-    if any(name in there for name in sides):
+    folders = [name for name, split in SPLIT_NAMES.items() if split == first]
+    present = locations.list_names(root)
+    if any(name in present for name in folders):
         return root
-    archives = [name for name in there if name.startswith("CheXpert-v1.0")]
+    archives = [name for name in present if name.startswith("CheXpert-v1.0")]
     inside = [locations.join(root, name) for name in archives]
-    return next((place for place in inside if set(sides).intersection(locations.list_names(place))), root)
+    return next((place for place in inside if set(folders).intersection(locations.list_names(place))), root)

@@ -1,4 +1,4 @@
-"""Any folder of DICOM files with one table of labels, which SOURCE may also be.
+"""Read any folder of DICOM files with one table of labels, which SOURCE may also be.
 
     archive/anything/below/it             DICOM files, whatever they are called
     archive/labels.csv (.tsv, .parquet)   `path` relative to it, or `file` (its name alone), or `SOPInstanceUID`; then
@@ -49,7 +49,7 @@ def records(source: str) -> Records:
     """Return the records of a folder of DICOM files and its table.
 
     Raises:
-        UsageError: where there is no table, it says no label or fits no file, or the source is a URL.
+        UsageError: where there is no table, it has no label or fits no file, or the source is a URL.
     """
     where = locations.normalized(source)
     if address.is_url(where):
@@ -94,6 +94,7 @@ def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
     found = rows[rows["problem"].isna() & rows["SOPInstanceUID"].notna()].drop(columns="problem")
     if len(found) < len(rows):
         notes.append(f"{len(rows) - len(found)} of {len(rows)} files are no DICOM image and are left out")
+    # One instance in two folders would be two rows, and could leak from train to test.
     copies = found["SOPInstanceUID"].duplicated()
     if copies.any():
         notes.append(f"{int(copies.sum())} files are copies of others (one SOPInstanceUID) and are left out")
@@ -106,6 +107,7 @@ def _joined(table: "pd.DataFrame", found: "pd.DataFrame", file: str, notes: list
     key = next((key for key in KEYS if key in table), None)
     if key is None:
         raise UsageError(f"{file} has no column {' or '.join(KEYS)}; it has {', '.join(table.columns[:20])}")
+    # The header decides: columns of the table with a tag's name would clash with it in the join.
     table = table[[name for name in table.columns if name == key or name not in {*KEYS, *TAGS}]]
     named = found[found[key].isin(table[key])]
     for what, rows in (("rows", table), ("files", named)):
@@ -137,8 +139,8 @@ def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     out["subject_id"] = [name("subject", value) for value in patient]
     out["study_id"] = [name("study", value) for value in study]
     out["dicom_id"] = [name("image", value) for value in table["SOPInstanceUID"]]
-    said = table["ViewPosition"].replace("", None)
-    out["view"] = said.fillna(table["view"]) if "view" in table else said
+    in_header = table["ViewPosition"].replace("", None)
+    out["view"] = in_header.fillna(table["view"]) if "view" in table else in_header
     if (table["PatientSex"].fillna("") != "").any():
         out["sex"] = table["PatientSex"]
     if (table["PatientAge"].fillna("") != "").any():
@@ -152,9 +154,12 @@ def pseudonymizer() -> Callable[[str, str], str]:
     Raises:
         UsageError: if no key is set and none can be written.
     """
+    # Hashed first, since blake2b takes a key of at most 64 bytes and CXR_FT_KEY may be longer.
     key = hashlib.blake2b(_key()).digest()
 
     def name(kind: str, value: str) -> str:
+        # Keyed, because ids are few enough to try all of them against a plain hash. `person` keeps a subject's
+        # pseudonym from equalling a study's of the same value.
         return hashlib.blake2b(value.encode(), key=key, person=kind.encode(), digest_size=10).hexdigest()
 
     return name

@@ -1,4 +1,4 @@
-"""Any folder of radiographs: one sub-folder a class, or a table of paths and labels. PNG, JPEG, DICOM.
+"""Read any folder of radiographs: one sub-folder a class, or a table of paths and labels. PNG, JPEG, DICOM.
 
     archive/normal/a.png, archive/covid/b.dcm          the sub-folder's name is the class
     archive/index.csv (or .tsv, .parquet; also given itself): a column `path` relative to the table, and either
@@ -7,7 +7,7 @@
 A column `subject_id` says which images must stay together (`patient_id` and the like are taken as well); without one
 each file is its own subject, and the manifest says "subjects unknown". Optional: `study_id`, `dicom_id`, `view`,
 `split`, `sex`, `age`, and beside it a patients' table (`patients.csv`: subject_id, sex, age). Folder and table may be
-URLs; a table may stand in a database, with its images' folder behind `root=`.
+URLs; a table may be in a database, with its images' folder behind `root=`.
 """
 
 from pathlib import Path
@@ -79,6 +79,7 @@ def _from_folders(root: str) -> Records:
     if not files:
         raise UsageError(f"{root} has no sub-folders with images ({', '.join(IMAGES)}) and no table with a column path")
     classes = [name.partition("/")[0] for name in files]
+    # A folder of train/ and test/ would otherwise become a data set whose classes are its splits.
     if {name.lower() for name in classes} <= _rows.SPLIT_NAMES.keys():
         raise UsageError(
             f"{root}: its sub-folders are splits, not classes; give one of them, or a table with path, label, split"
@@ -99,12 +100,14 @@ def _from_table(where: str) -> Records:
         raise UsageError(
             f"{where}: {int(table['path'].isna().sum())} of {len(table)} rows have a path missing; fill it"
         )
+    # Only local files are looked at: of a remote archive each look is a request.
     if not address.is_url(root) and not any(Path(root, p).is_file() for p in table["path"]):
         raise UsageError(
             f"{where}: none of its {len(table)} paths is a file below {root}, for example {table['path'].iloc[0]}"
         )
     known = {*_rows.KNOWN, *SUBJECT_NAMES, "label", *labels}
     unused = [name for name in table.columns if name not in known] if labels else []
+    # A column with one stray value drops out of the labels; the note lets the user see it.
     notes = (
         [f"columns taken for no label, since they hold more than 1, 0, -1: {', '.join(unused[:20])}"] if unused else []
     )

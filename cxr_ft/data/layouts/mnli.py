@@ -97,6 +97,7 @@ def _split(name: str) -> str:
     """Return the split that a file's name says, or ""."""
     stem, _, end = name.rpartition("/")[2].rpartition(".")
     split = stem.removeprefix("multinli_1.0_").removeprefix("multinli_0.9_")
+    # A zip made on a Mac holds a __MACOSX/ shadow of each file, which is no data.
     hidden = name.startswith("__MACOSX/") or end not in {"jsonl", "tsv"}
     return split if split in SPLITS and not hidden else ""
 

@@ -102,6 +102,7 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
     import pandas as pd
 
     stem = raw["Image Index"].str.replace(r"\.[^.]+$", "", regex=True)
+    # Padded to eight digits as in the file names, which begin with the patient's number.
     patient = raw["Patient ID"].str.zfill(8)
     table = pd.DataFrame({"subject_id": patient, "study_id": stem, "dicom_id": stem}, dtype="string")
     table["view"] = views(raw["View Position"]) if "View Position" in raw else ""
@@ -110,8 +111,9 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
         raise unknown("label", other[0], CARD.labels, file)
     for label in CARD.labels:
         table[label] = found[label].astype("float64") if label in found else 0.0
-    unsaid = raw["Finding Labels"].isna()
-    table.loc[unsaid, list(CARD.labels)] = float("nan")
+    unlabelled = raw["Finding Labels"].isna()
+    # get_dummies gives 0 for a blank cell; a blank says nothing of any label.
+    table.loc[unlabelled, list(CARD.labels)] = float("nan")
     sex = next((name for name in ("Patient Sex", "Patient Gender") if name in raw), None)
     if sex:
         table["sex"] = sexes(raw[sex])
@@ -136,7 +138,9 @@ def _paths(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
 def _official(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
     import pandas as pd
 
-    there = locations.list_names(root)
-    lists = {side: file for file, side in LISTS.items() if file in there}
-    sides = {n: side for side, file in lists.items() for n in locations.read_text(locations.join(root, file)).split()}
-    return names.map(sides).fillna("") if sides else pd.Series("", index=names.index, dtype="string")
+    present = locations.list_names(root)
+    lists = {split: file for file, split in LISTS.items() if file in present}
+    splits = {
+        n: split for split, file in lists.items() for n in locations.read_text(locations.join(root, file)).split()
+    }
+    return names.map(splits).fillna("") if splits else pd.Series("", index=names.index, dtype="string")

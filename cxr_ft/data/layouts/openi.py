@@ -5,15 +5,14 @@
     nlmcxr_dicom_metadata.csv.gz           optional, as torchxrayvision publishes it: the views (imageid, View Position)
 
 The images may also lie in SOURCE itself or in images/, the reports in SOURCE. The XML names neither patients nor views.
-Labels are the reports' own MeSH headings, by hand and not by a labeler: `normal`, and those findings that stand in at
+Labels are the reports' own MeSH headings, by hand and not by a labeler: `normal`, and those findings that occur in at
 least 40 of the 3,851 reports with images. Places (Lung, Spine), mere descriptions (Density, Markings, Deformity,
 Thickening) and remarks on the picture are no labels. A heading that a report lacks is 0; reports that were not indexed
 ("No Indexing") are left out.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 from cxr_ft.data.card import DatasetCard
@@ -66,8 +65,17 @@ CARD = DatasetCard(
     "Journal of the American Medical Informatics Association 23(2), 304-310 (2016)",
 )
 UNKNOWN = "Open-I names no patients: each report is taken for its own subject"
-NO_VIEWS = "views unknown: put nlmcxr_dicom_metadata.csv.gz (torchxrayvision's) beside the reports to tell them apart"
+NO_VIEWS = "views unknown: put nlmcxr_dicom_metadata.csv.gz (torchxrayvision's) beside the reports to know them"
 UNINDEXED = "No Indexing"
+#: One image by our column names: ids and texts, and 0 or 1 for each label.
+Row = dict[str, str | float | None]
+
+
+class Report(NamedTuple):
+    """One XML report: a row for each of its images, and whether it has MeSH headings."""
+
+    rows: list[Row]
+    indexed: bool
 
 
 def records(source: str) -> Records:
@@ -86,13 +94,15 @@ def records(source: str) -> Records:
     if not reports:
         raise UsageError(f"{source} has no ecgen-radiology/*.xml: give the folder that NLMCXR_reports.tgz unpacks to")
     notes = [UNKNOWN]
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     unindexed = 0
     for name in track(reports, "reading reports", len(reports)):
-        found = list(_rows(locations.join(folder, name)))
-        kept = [row for row in found if not row.pop("unindexed")]
-        unindexed += len(found) - len(kept)
-        rows += kept
+        report = _read_report(locations.join(folder, name))
+        # Without headings nothing is known of the labels; counted as 0 they would be false negatives.
+        if report.indexed:
+            rows += report.rows
+        else:
+            unindexed += len(report.rows)
     if unindexed:
         notes.append(f"{unindexed} images of reports without MeSH headings are left out")
     if not rows:
@@ -129,8 +139,8 @@ def demo(folder: Path) -> str:
     return str(root)
 
 
-def _rows(where: str) -> Iterator[dict[str, Any]]:
-    """Yield the images of a report, with its labels and texts."""
+def _read_report(where: str) -> Report:
+    """Return the images of a report, with its labels and texts."""
     try:
         report = ElementTree.fromstring(locations.read_text(where).encode())
     except ElementTree.ParseError as error:
@@ -139,10 +149,11 @@ def _rows(where: str) -> Iterator[dict[str, Any]]:
     if name is None or not name.get("id"):
         raise UsageError(f"{where} is no report of Open-I: it has no uId")
     subject = name.get("id")
+    # A heading is written finding/place/side; only the finding is a label.
     headings = {(major.text or "").partition("/")[0].strip() for major in report.iterfind("MeSH/major")}
     texts = {part.get("Label"): " ".join((part.text or "").split()) for part in report.iter("AbstractText")}
-    for image in report.iter("parentImage"):
-        yield {
+    rows: list[Row] = [
+        {
             "subject_id": subject,
             "study_id": subject,
             "dicom_id": image.get("id"),
@@ -150,15 +161,17 @@ def _rows(where: str) -> Iterator[dict[str, Any]]:
             "report": "",
             **{column: texts.get(column.upper(), "") for column in REPORT_TEXTS},
             **{label: float(label in headings) for label in CARD.labels},
-            "unindexed": not headings or UNINDEXED in headings,
         }
+        for image in report.iter("parentImage")
+    ]
+    return Report(rows, indexed=bool(headings) and UNINDEXED not in headings)
 
 
 def _paths(images: "pd.Series[str]", root: str) -> "pd.Series[str]":
     """Return the folder of the images: NLMCXR_png/, images/ or the folder itself."""
-    there = locations.list_names(root)
-    folder = next((f"{name}/" for name in ("NLMCXR_png", "images") if name in there), "")
-    if not folder and not any(name.endswith(".png") for name in there):
+    present = locations.list_names(root)
+    folder = next((f"{name}/" for name in ("NLMCXR_png", "images") if name in present), "")
+    if not folder and not any(name.endswith(".png") for name in present):
         folder = "NLMCXR_png/"
     return folder + images + ".png"
 
@@ -170,5 +183,7 @@ def _views(images: "pd.Series[str]", root: str, notes: list[str]) -> "pd.Series[
     if file is None:
         notes.append(NO_VIEWS)
         return pd.Series("", index=images.index, dtype="string")
-    said = table_reader.read_table(locations.join(root, file), ["imageid", "View Position"]).drop_duplicates("imageid")
-    return views(images.map(said.set_index("imageid")["View Position"]).astype("string"))
+    headers = table_reader.read_table(locations.join(root, file), ["imageid", "View Position"]).drop_duplicates(
+        "imageid"
+    )
+    return views(images.map(headers.set_index("imageid")["View Position"]).astype("string"))

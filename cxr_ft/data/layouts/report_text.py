@@ -13,7 +13,7 @@ MIMIC's and CheXpert's labels were read off these very texts by rules: a rule-ba
 model. Open-I's headings were given by hand. Open-I names no patients, so its reports that are nearly the same are one
 group. Where subjects are known they are the groups, joined where two have reports that are alike in what no third
 subject has; by mere likeness the stock reports of normal films would tie thousands of subjects together. The manifest
-counts the test texts that stand in train word for word.
+counts the test texts that are in train word for word.
 """
 
 import dataclasses
@@ -85,6 +85,7 @@ def _is_openi(where: str) -> bool:
 
 def _of_mimic(source: str) -> Records:
     base = _mimic.read(source, _mimic.CARD, ".dcm")
+    # A study has several images but one report, so its first row stands for it.
     studies = base.table.drop_duplicates("study_id").reset_index(drop=True)
     notes = [READ_OFF]
     table = text_columns.add_texts(studies, dataclasses.replace(base, table=studies), "all", notes)
@@ -94,6 +95,7 @@ def _of_mimic(source: str) -> Records:
 
 def _of_openi(where: str) -> Records:
     base = openi.records(where)
+    # Open-I names no patients: its subject is the report. Without the column, near-duplicate reports form the groups.
     table = base.table.drop_duplicates("study_id").drop(columns="subject_id").reset_index(drop=True)
     table = table.assign(dicom_id=table["study_id"], text=_joined(table))
     return _texts.assemble(table, where, base.card, [])
@@ -111,7 +113,7 @@ def _of_table(raw: "pd.DataFrame", where: str) -> Records:
     if mesh is not None:
         return _texts.assemble(_headed(table, mesh), where, openi.CARD, [])
     if missing := [name for name in CHEXPERT_14 if name not in table]:
-        raise UsageError(f"{where} has neither a column mesh nor all 14 CheXpert labels: {missing[0]!r} is not there")
+        raise UsageError(f"{where} has neither a column mesh nor all 14 CheXpert labels: {missing[0]!r} is missing")
     numbers = {name: _rows.numbers(table[name]) for name in CHEXPERT_14}
     return _texts.assemble(table.assign(**numbers), where, CARD, [READ_OFF])
 
@@ -130,7 +132,7 @@ def _read(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
 
 
 def _joined(table: "pd.DataFrame") -> list[str]:
-    """Findings and impression as one text, of whichever there is."""
+    """Return findings and impression as one text, of whichever there is."""
     parts = [table[name].fillna("").tolist() for name in PARTS if name in table]
     return [" ".join(filter(None, row)) for row in zip(*parts, strict=True)]
 
@@ -139,7 +141,11 @@ def _headed(table: "pd.DataFrame", column: str) -> "pd.DataFrame":
     """Return the table with Open-I's labels, missing where a report was not indexed."""
     import numpy as np
 
-    found = [{h.partition("/")[0].strip() for h in re.split(r"[|;]", said)} - {""} for said in table[column].fillna("")]
+    found = [
+        {h.partition("/")[0].strip() for h in re.split(r"[|;]", headings)} - {""}
+        for headings in table[column].fillna("")
+    ]
+    # A report that nobody indexed has no headings, which is not the same as a normal film: its labels are missing.
     indexed = np.array([bool(headings) and openi.UNINDEXED not in headings for headings in found])
     labels = {
         name: np.where(indexed, [float(name in headings) for headings in found], np.nan) for name in openi.CARD.labels

@@ -3,7 +3,7 @@
     UpdatedResumeDataSet.csv    columns Category, Resume; or the same in any table, duckdb or bigquery
 
 Of its 962 rows 166 are distinct texts. A split by rows trains on what it tests on: in scikit-learn's stratified
-70/15/15 with seed 42, 137 of 145 test texts stand in train word for word.
+70/15/15 with seed 42, 137 of 145 test texts are in train word for word.
 """
 
 from pathlib import Path

@@ -5,7 +5,7 @@
     any table, or duckdb, bigquery   columns sentence (or text), label (0, 1, negative, positive), split
 
 The labels of test.tsv are kept back: with --official dev is the test set. Training rows are phrases cut from sentences,
-so a phrase and its sentence may both stand there; a phrase of five words or more stays with the longest text that
+so a phrase and its sentence may both be in train; a phrase of five words or more stays with the longest text that
 holds it.
 """
 
@@ -60,10 +60,10 @@ def demo(folder: Path) -> str:
     root.mkdir(parents=True)
     words = {"0": ("dull", "clumsy", "empty", "tired"), "1": ("warm", "funny", "clever", "moving")}
     for name, rows in (("train.tsv", 60), ("dev.tsv", 20)):
-        said = [
+        labelled = [
             (f'a {rng.choice(words[label])} film , number {i} " ', label) for i, label in enumerate("01" * (rows // 2))
         ]
-        (root / name).write_text("sentence\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in said))
+        (root / name).write_text("sentence\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in labelled))
     (root / "test.tsv").write_text("index\tsentence\n0\ta film without a label\n")
     return str(root)
 
@@ -74,10 +74,12 @@ def _phrases(texts: list[str]) -> list[tuple[int, int]]:
     words = [text.lower().split() for text in texts]
     first: dict[str, int] = {}
     for row, one in enumerate(words):
+        # Shorter phrases ("a film") occur everywhere and would tie all sentences together.
         if len(one) >= PHRASE:
             first.setdefault(" ".join(one), row)
     sizes = sorted({len(words[row]) for row in first.values()})
     found: dict[str, int] = {}
+    # The longest first, so that a phrase stays with the longest text that has it.
     for text, row in sorted(first.items(), key=lambda item: (-len(words[item[1]]), item[0])):
         held = words[row]
         for size in sizes:

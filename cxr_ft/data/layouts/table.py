@@ -1,11 +1,11 @@
-"""Any CSV, TSV, Parquet or database table, with a map of its columns in YAML. Tables and images may be URLs.
+"""Read any CSV, TSV, Parquet or database table, with a map of its columns in YAML. Tables and images may be URLs.
 
 SOURCE is the map, or the table with its map beside it: `labels.yaml` or `table.yaml` beside `labels.csv`.
 
     table: labels.csv            # beside the map, or a URL; not needed where SOURCE is the table
-    root: images                 # what paths are relative to; the table's folder where it is not said
+    root: images                 # what paths are relative to; by default the table's folder
     where: {Site: [A, B]}        # rows wanted: a column's value, or some of which it has one; the others are not read
-    columns:                     # ours: theirs. Only path is needed
+    columns:                     # our name: the table's. Only path is needed
       path: "{Exam}/{File}.png"  # a column, or a pattern of columns
       subject_id: Patient        # without it each file is its own subject
       view: Projection           # also: study_id, dicom_id, split, sex, age, report, findings, impression
@@ -18,9 +18,10 @@ SOURCE is the map, or the table with its map beside it: `labels.yaml` or `table.
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _rows
@@ -59,6 +60,29 @@ def records(source: str) -> Records:
     return _rows.assemble(found.rows, root, found.card, found.labels, [], beside=beside)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ColumnMap:
+    """A map of columns, as its YAML file has it.
+
+    Args:
+        table: the table's place, beside the map or a URL; "" where the map names none.
+        root: the folder of the images; "" where the map names none.
+        where: the rows to read: for a column its value, or a list of values.
+        columns: by our column name the table's column, or a pattern of columns ("{Exam}/{File}.png").
+        labels: by label the column of its values; empty where each row has one class.
+        values: by word in a label column the number it stands for, as text.
+        card: changes of the data set card.
+    """
+
+    table: str
+    root: str
+    where: Mapping[str, object]
+    columns: Mapping[str, str]
+    labels: Mapping[str, str]
+    values: dict[str, str]
+    card: Mapping[str, str]
+
+
 class Mapped(NamedTuple):
     """The result of a column map: rows by our names, label columns, card, address, and the root if the map has one."""
 
@@ -82,20 +106,19 @@ def mapped(
     Raises:
         UsageError: where the map or the table cannot be read, or the map names what is not there.
     """
-    asked = _map(map_file, needed, known)
+    columns = _read_map(map_file, needed, known)
     folder = locations.split(map_file)[0]
-    file = file or _beside(folder, str(asked.get("table", "")))
+    # A table that the user names wins over the one that the map names.
+    file = file or _beside(folder, columns.table)
     if not file:
         raise UsageError(f"{map_file} names no table: give it `table: labels.csv`")
-    columns, labels = asked["columns"], _labels(asked, map_file)
-    wanted = {name for theirs in columns.values() for name in _names(theirs)} | set(labels.values())
-    raw = table_reader.read_table(file, sorted(wanted), where=asked.get("where", {}))
-    rows = raw[[]].assign(**{ours: _column(raw, theirs) for ours, theirs in columns.items()})
-    words = {str(word): str(number) for word, number in asked.get("values", {}).items()}
-    for ours, theirs in labels.items():
-        rows[ours] = raw[theirs].str.strip().replace(words)
-    root = _beside(folder, str(asked["root"])) if "root" in asked else ""
-    return Mapped(rows, tuple(labels), _card(asked, map_file, card), file, root)
+    patterns = columns.columns.values()
+    needed_columns = {name for pattern in patterns for name in _names(pattern)} | set(columns.labels.values())
+    raw = table_reader.read_table(file, sorted(needed_columns), where=columns.where)
+    rows = raw[[]].assign(**{ours: _column(raw, pattern) for ours, pattern in columns.columns.items()})
+    for label, column in columns.labels.items():
+        rows[label] = raw[column].str.strip().replace(columns.values)
+    return Mapped(rows, tuple(columns.labels), _card(columns.card, map_file, card), file, _beside(folder, columns.root))
 
 
 def demo(folder: Path) -> str:
@@ -135,7 +158,7 @@ def _files(where: str) -> tuple[str, str]:
     wanted = (f"{name[: -len(end)]}.yaml", "table.yaml")
     found = next((locations.join(folder, n) for n in wanted if locations.exists(locations.join(folder, n))), None)
     if found is None:
-        raise UsageError(f"{where} has no {' or '.join(wanted)} beside it, which says what its columns are")
+        raise UsageError(f"{where} has no {' or '.join(wanted)} beside it, which maps its columns")
     return found, where
 
 
@@ -147,36 +170,48 @@ def _beside(folder: str, name: str) -> str:
     return path if Path(path).is_absolute() else locations.join(folder, path)
 
 
-def _map(where: str, needed: str, columns: Sequence[str]) -> dict[str, Any]:
+def _read_map(where: str, needed: str, known_columns: Sequence[str]) -> ColumnMap:
+    """Return the map in a YAML file.
+
+    Raises:
+        UsageError: where it is no YAML, lacks the column `needed`, or has an unknown key or a value of another form.
+    """
     import yaml
 
     text = locations.read_text(where)
     try:
-        asked = yaml.safe_load(text)
+        raw = yaml.safe_load(text)
+        # YAML's loader keeps the last of two equal keys without a word; a lost column would go unnoticed.
         twice = _twice(yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise UsageError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
     if twice:
-        raise UsageError(f"{where} says {twice!r} twice in one map; say it once")
-    if not isinstance(asked, dict) or not isinstance(asked.get("columns"), dict) or needed not in asked["columns"]:
-        raise UsageError(f"{where} must say at least `columns: {{{needed}: ...}}`")
-    for keys in (asked, asked["columns"]):
+        raise UsageError(f"{where} has the key {twice!r} twice in one map; keep one")
+    if not isinstance(raw, dict) or not isinstance(columns := raw.get("columns"), dict) or needed not in columns:
+        raise UsageError(f"{where} must have at least `columns: {{{needed}: ...}}`")
+    for keys in (raw, columns):
         if empty := [name for name, value in keys.items() if value is None or value == ""]:
             raise UsageError(f"{where}: {empty[0]} has no value; fill it, or take the line out")
-    for kind, given, known in (
-        ("key", asked, KEYS),
-        ("column", asked["columns"], columns),
-        ("key of card", asked.get("card", {}), OF_CARD),
-    ):
-        if not isinstance(given, dict):
+    card = raw.get("card", {})
+    for kind, keys, known in (("key", raw, KEYS), ("column", columns, known_columns), ("key of card", card, OF_CARD)):
+        if not isinstance(keys, dict):
             raise UsageError(f"{where}: {kind.split()[-1]} must be a map of names")
-        if other := [name for name in given if name not in known]:
+        if other := [name for name in keys if name not in known]:
             raise unknown(kind, other[0], known, where)
-    if not isinstance(asked.get("where", {}), dict):
+    if not isinstance(rows := raw.get("where", {}), dict):
         raise UsageError(f"{where}: write where as {{Site: [A, B]}}, a column and the values wanted")
-    if not isinstance(words := asked.get("values", {}), dict) or any(isinstance(word, bool) for word in words):
+    # A bare yes or no is a truth value in YAML 1.1, so the word in the table would never match.
+    if not isinstance(words := raw.get("values", {}), dict) or any(isinstance(word, bool) for word in words):
         raise UsageError(f'{where}: write values as {{"yes": 1, "no": 0}}, in quotes: YAML takes a bare yes for true')
-    return asked
+    return ColumnMap(
+        table=str(raw.get("table", "")),
+        root=str(raw.get("root", "")),
+        where={str(column): values for column, values in rows.items()},
+        columns={str(ours): str(pattern) for ours, pattern in columns.items()},
+        labels=_labels(raw.get("labels", {}), where, has_class_column="label" in columns),
+        values={str(word): str(number) for word, number in words.items()},
+        card={str(key): str(value) for key, value in card.items() if value is not None},
+    )
 
 
 def _twice(node: "Node | None") -> str:
@@ -190,45 +225,49 @@ def _twice(node: "Node | None") -> str:
     return here or next(filter(None, (_twice(value) for _, value in node.value)), "")
 
 
-def _labels(asked: dict[str, Any], where: str) -> dict[str, str]:
-    """Return the label columns: our names, theirs."""
-    labels = asked.get("labels", {})
+def _labels(labels: object, where: str, *, has_class_column: bool) -> dict[str, str]:
+    """Return the column of each label, from the map's `labels`: a list of columns, or a map of names to columns."""
     pairs = [(name, name) for name in labels] if isinstance(labels, list) else None
     pairs = list(labels.items()) if isinstance(labels, dict) else pairs
     if pairs is None or not all(_is_name(name) for pair in pairs for name in pair):
         raise UsageError(f"{where}: write labels as [Edema, Nodule] or {{Nodule: nodule_flag}}, plain names each")
-    for side in zip(*pairs, strict=True):
-        if twice := [name for name, times in Counter(map(str, side)).items() if times > 1]:
+    # Two labels on one column, or one name for two columns, would silently count a label twice.
+    for names in zip(*pairs, strict=True):
+        if twice := [name for name, times in Counter(map(str, names)).items() if times > 1]:
             raise UsageError(f"{where}: labels name {twice[0]!r} twice; name each once")
-    if bool(labels) == ("label" in asked["columns"]):
-        raise UsageError(f"{where} must say either labels (columns of 1, 0, -1) or columns: {{label: ...}} (one class)")
-    return {str(ours): str(theirs) for ours, theirs in pairs}
+    if bool(labels) == has_class_column:
+        raise UsageError(
+            f"{where} must have either labels (columns of 1, 0, -1) or columns: {{label: ...}} (one class)"
+        )
+    return {str(label): str(column) for label, column in pairs}
 
 
+# In Python True is an int, and YAML writes it for a bare yes: it is no column's name.
 def _is_name(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and str(value) != ""
 
 
-def _names(theirs: Any) -> list[str]:
-    """Return the columns that a column's map needs."""
-    return re.findall(r"{([^{}]+)}", str(theirs)) or [str(theirs)]
+def _names(pattern: str) -> list[str]:
+    """Return the columns that a pattern of columns needs."""
+    return re.findall(r"{([^{}]+)}", pattern) or [pattern]
 
 
-def _column(raw: "pd.DataFrame", theirs: Any) -> "pd.Series[str]":
+def _column(raw: "pd.DataFrame", pattern: str) -> "pd.Series[str]":
     """Return a column, or a pattern filled row by row; missing where one of its parts is."""
     import pandas as pd
 
-    parts = re.split(r"{([^{}]+)}", str(theirs))
+    parts = re.split(r"{([^{}]+)}", pattern)
     if len(parts) == 1:
-        return raw[str(theirs)]
+        return raw[pattern]
+    # A sum of strings is missing where one part is: half a path would name another file.
     out = pd.Series(parts[0], index=raw.index, dtype="string")
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         out = out + raw[name] + text
     return out
 
 
-def _card(asked: dict[str, Any], where: str, card: DatasetCard) -> DatasetCard:
-    said = {name: str(value) for name, value in asked.get("card", {}).items() if value is not None}
-    if (how := said.get("sensitivity", "credentialed")) not in SENSITIVITIES:
-        raise unknown("sensitivity", how, SENSITIVITIES, where)
-    return dataclasses.replace(card, **said)  # type: ignore[arg-type]  # sensitivity was checked
+def _card(changes: Mapping[str, str], where: str, card: DatasetCard) -> DatasetCard:
+    """Return a card with the map's changes; UsageError for an unknown sensitivity."""
+    if (sensitivity := changes.get("sensitivity", "credentialed")) not in SENSITIVITIES:
+        raise unknown("sensitivity", sensitivity, SENSITIVITIES, where)
+    return dataclasses.replace(card, **changes)  # type: ignore[arg-type]  # sensitivity was checked

@@ -1,9 +1,9 @@
-"""Any table of texts and their labels: CSV, TSV, Parquet, DuckDB, BigQuery, or a data set of the hub.
+"""Read any table of texts and their labels: CSV, TSV, Parquet, DuckDB, BigQuery, or a data set of the hub.
 
 SOURCE is the table, with columns of known names, whatever their case, or a map of its columns in YAML (see `table`):
 
     table: reviews.csv             # beside the map, or a URL
-    columns:                       # ours: theirs. Only text is needed
+    columns:                       # our name: the table's. Only text is needed
       text: "{Title}: {Body}"      # a column, or a pattern of columns
       text_pair: Answer            # also: subject_id, study_id, dicom_id (the row's own id), split, sex, age
       label: Stars                 # one class a text; or leave it out and list
@@ -91,16 +91,18 @@ def _numbers(column: "pd.Series[str]", name: str, where: str) -> "pd.Series[floa
 
 def _known(raw: "pd.DataFrame", where: str) -> "tuple[pd.DataFrame, tuple[str, ...]]":
     """Return the table's columns by our names, and those that are labels where it has not one class a text."""
+    # Reversed, so that of two columns that differ in case alone the first one is taken.
     plain = {str(name).lower(): name for name in reversed(raw.columns)}
     own = {
-        plain[theirs.lower()]: ours
+        plain[column.lower()]: ours
         for ours, known in COLUMNS.items()
-        if (theirs := next((name for name in known if name.lower() in plain), None)) is not None
+        if (column := next((name for name in known if name.lower() in plain), None)) is not None
     }
     rows = raw.rename(columns=own)
     if "text" not in rows:
-        there = ", ".join(map(str, raw.columns[:20]))
-        raise UsageError(f"{where} has no column text (or {', '.join(COLUMNS['text'][1:])}); it has {there}")
+        present = ", ".join(map(str, raw.columns[:20]))
+        raise UsageError(f"{where} has no column text (or {', '.join(COLUMNS['text'][1:])}); it has {present}")
+    # One class a text wins; the rest of the table may hold anything.
     if "label" in rows:
         return rows[[name for name in COLUMNS if name in rows]], ()
     labels = tuple(name for name in label_columns(rows) if name not in COLUMNS)

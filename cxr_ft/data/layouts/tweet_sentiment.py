@@ -5,8 +5,8 @@
     hub://cardiffnlp/tweet_eval/sentiment                        or a copy of it
     any table, or duckdb, bigquery    columns text, sentiment (or label: 0, 1, 2, negative, neutral, positive), split
 
-Sentiment140's training labels were read off emoticons, and its users' names are not read. Tweets of one user may stand
-on two sides: short tweets that many send would else tie all users together.
+Sentiment140's training labels were read off emoticons, and its users' names are not read. Tweets of one user may be
+in two splits: short tweets that many send would otherwise tie all users together.
 """
 
 import csv
@@ -94,6 +94,7 @@ def _polar(name: str, content: bytes) -> "pd.DataFrame":
     """Sentiment140's rows: polarity, id, date, query, user, text; without a header, in Latin-1."""
     import pandas as pd
 
+    # keepends: a line break inside a quoted cell belongs to the tweet.
     rows = list(csv.reader(_releases.text(name, content, "latin-1").splitlines(keepends=True)))
     if bad := next((row for row in rows if len(row) != 6 or row[0] not in POLARITIES), None):
         raise UsageError(f"{name}: a row has {len(bad)} cells or another polarity than 0, 2, 4; fetch it again")

@@ -43,6 +43,7 @@ def make_archive(
     planted = checked(biases, "the phantom's parameters")
     if workers < 1:
         raise UsageError(f"workers {workers}: at least 1 process is needed")
+    # Imported late: only whoever draws an archive needs OpenCV and the writers.
     from cxr_ft.data.phantom.archive import Plan, write_archive
 
     write_archive(Path(out), Plan(format=FORMAT, **values, biases=planted), workers)

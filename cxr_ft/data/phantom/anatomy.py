@@ -20,7 +20,7 @@ _IN, _TURN, _DOWN = _BACK**1.25, 0.025 * np.sin(np.pi * np.minimum(_BACK * 2, 1)
 
 
 def sign(side: str) -> int:
-    """-1 for the patient's right, 1 for the left: the direction of x in a frontal film."""
+    """Return -1 for the patient's right, 1 for the left: the direction of x in a frontal film."""
     return -1 if side == "right" else 1
 
 
@@ -95,6 +95,7 @@ class Thorax:
             side: change.raised + change.lift[index] + body.lift[index] + (0.0, 0.035)[index]
             for index, side in enumerate(SIDES)
         }
+        # From the body's seed, so that a subject's outlines are the same in all studies.
         self._wall_jitter = rng.normal(0, 0.012, 7)
         self._rib_jitter = rng.normal(0, 0.008, (2, 11, 4))
         rows = np.array([-0.84, -0.74, -0.56, -0.25, 0.1, 0.45, 0.9]) * body.length
@@ -150,7 +151,7 @@ class Thorax:
         )
 
     def silhouette(self) -> Points:
-        """Heart and great vessels, one closed outline."""
+        """Return heart and great vessels, one closed outline."""
         right, left, low = self.heart()
         body = self.body
         wide = body.mediastinum + self.change.mediastinum
@@ -178,7 +179,7 @@ class Thorax:
         return (-0.155, -0.07) if side == "right" else (0.155, -0.12)
 
     def ribs(self, side: str) -> tuple[Points, Points]:
-        """Ribs 1 to 11: posterior arcs [11, 16, 2], medial to lateral, and anterior ones [11, 14, 2], back inwards."""
+        """Return ribs 1 to 11: posterior arcs [11, 16, 2], medial to lateral; anterior ones [11, 14, 2], inwards."""
         s, body, number = sign(side), self.body, np.arange(1, 12)[:, None]
         rise, steep, high, short = self._rib_jitter[int(s > 0)].T[:, :, None]
         start = (-0.81 + 0.118 * number - 0.0012 * (number - 5) ** 2) * body.length + rise
@@ -217,7 +218,7 @@ class Thorax:
         return [np.vstack([half, half[::-1] * [-1, 1]])]
 
     def breasts(self) -> list[Points]:
-        """Breast shadows; empty for men."""
+        """Return breast shadows; empty for men."""
         if self.body.sex == "M":
             return []
         size, fat = self.body.breast, self.body.fat

@@ -42,12 +42,12 @@ class Plan:
 
 
 def write_archive(out: Path, plan: Plan, workers: int) -> None:
-    """Write the archive of a plan to `out`; nothing is done where it already stands.
+    """Write the archive of a plan to `out`; nothing is done where it is complete already.
 
     Raises:
         UsageError: where `out` holds something else, or cannot be written.
     """
-    if _stands(out, plan):
+    if _is_complete(out, plan):
         return
     out = out.resolve()
     try:
@@ -61,7 +61,7 @@ def write_archive(out: Path, plan: Plan, workers: int) -> None:
         raise cannot_write(out, error) from error
 
 
-def _stands(out: Path, plan: Plan) -> bool:
+def _is_complete(out: Path, plan: Plan) -> bool:
     if not out.exists():
         return False
     if not out.is_dir():
@@ -95,11 +95,12 @@ def _place(folder: Path, out: Path, plan: Plan) -> None:
     try:
         folder.rename(out)
     except OSError:
-        if not _stands(out, plan):  # another process may have put the same archive there meanwhile
+        if not _is_complete(out, plan):  # another process may have put the same archive there meanwhile
             raise
 
 
 def _umask() -> int:
+    # The mask can only be read by setting it; mkdtemp made the folder private, so the user's own mask is applied.
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -130,6 +131,7 @@ def write_subject(folder: Path, plan: Plan, index: int) -> list[archive_tables.F
     _keep_memory()
     subject = cases.subject(plan.seed, index, plan.biases)
     films: list[archive_tables.Film] = []
+    # The workers share the cores: OpenCV's own threads in each would only wait for each other.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

@@ -44,6 +44,7 @@ class Film:
 
 def write(root: Path, films: Sequence[Film], seed: int, biases: Iterable[str] = ()) -> None:
     """Write every table of `films` below `root`; the truth says what each of `biases` did to an image."""
+    # The label tables have one row a study; its first film stands for it.
     studies = [film for film in films if film.study.pictures[0] == film.picture]
     name = "mimic-cxr-2.0.0-"
     _gzip(root / f"{name}metadata.csv.gz", map(_metadata, films))
@@ -87,7 +88,7 @@ def _metadata(film: Film) -> dict[str, object]:
 
 
 def _labels(film: Film, seed: int, labeler: str) -> dict[str, object]:
-    table = label_noise.labelled(stream(labeler, seed, film.study.study_id), film.study.said, labeler)
+    table = label_noise.labelled(stream(labeler, seed, film.study.study_id), film.study.stated, labeler)
     return {**_study_ids(film), **{label: f"{table[label]:.1f}" if label in table else "" for label in LABELS}}
 
 
@@ -117,6 +118,7 @@ def _csv(rows: Iterable[Mapping[str, object]]) -> bytes:
     text = io.StringIO(newline="")
     writer: csv.DictWriter[str] | None = None
     for row in rows:
+        # The header comes from the first row, so that rows may be a generator.
         if writer is None:
             writer = csv.DictWriter(text, list(row), lineterminator="\n")
             writer.writeheader()

@@ -1,4 +1,4 @@
-"""Biases planted on purpose, off unless asked for: links that a model may learn in place of the disease."""
+"""Biases planted on purpose, off by default: links that a model may learn in place of the disease."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -32,7 +32,7 @@ def checked(biases: Mapping[str, float], where: str) -> dict[str, float]:
 
 
 def parsed(texts: Mapping[str, str], where: str) -> dict[str, float]:
-    """Strengths from their texts.
+    """Return strengths from their texts.
 
     Raises:
         UsageError: for a text that is no number.

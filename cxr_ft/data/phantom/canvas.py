@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ Image = NDArray[np.float32]
 Points = NDArray[np.float64]
 Box = tuple[int, int, int, int]
 Mask = NDArray[np.uint8]
+Pixels = TypeVar("Pixels", Image, Mask)
 
 _SHIFT = 5
 _SOFT_SIDE = 128
@@ -43,7 +44,7 @@ class Canvas:
         return Canvas((height, width), matrix)
 
     def pixels(self, points: Points) -> Points:
-        """Frame points [N, 2] as pixel positions [N, 2] (x, y)."""
+        """Return frame points [N, 2] as pixel positions [N, 2] (x, y)."""
         return points @ self.matrix[:, :2].T + self.matrix[:, 2]
 
     @cached_property
@@ -56,7 +57,7 @@ class Canvas:
         return x.astype(np.float32), y.astype(np.float32)
 
     def fill(self, *polygons: Points, soft: float = 0.0, value: float = 1.0) -> Image:
-        """`value` inside the polygons, 0 outside, edges softened by a Gaussian of standard deviation `soft`."""
+        """Return `value` inside the polygons, 0 outside, edges softened by a Gaussian of standard deviation `soft`."""
         return self.soften(self.filled(*polygons), soft, value)
 
     def strokes(
@@ -67,7 +68,7 @@ class Canvas:
         soft: float = 0.0,
         gain: float = 1.0,
     ) -> Image:
-        """Lines of a width and a value (0..1, times `gain`) each, bright over dark; below a pixel, fainter."""
+        """Return lines of a width and a value (0..1, times `gain`) each, bright over dark; below a pixel, fainter."""
         return self.soften(self.stroked(lines, widths, values), soft, gain)
 
     def filled(self, *polygons: Points, value: float = 1.0) -> Mask:
@@ -84,7 +85,7 @@ class Canvas:
         widths: Sequence[float] | Points,
         values: Sequence[float] | Points,
     ) -> Mask:
-        """A mask [H, W] of bytes: lines of a width and a value (0..1, as 0..255) each, as `strokes` draws them."""
+        """Return a mask [H, W]: lines of a width and a value (0..1, as 0..255) each, as `strokes` draws them."""
         image = np.zeros(self.shape, np.uint8)
         thick = np.asarray(widths) * self.unit
         # Few colours, so that many lines go in one call.
@@ -104,7 +105,7 @@ class Canvas:
         return image
 
     def blur(self, image: Image, sigma: float) -> Image:
-        """Gaussian blur; `sigma` below a third of a pixel changes nothing."""
+        """Blur by a Gaussian; `sigma` below a third of a pixel changes nothing."""
         blurred: Image = _blurred(image, sigma * self.unit)
         return blurred
 
@@ -116,7 +117,7 @@ class Canvas:
         return height
 
     def noise(self, rng: np.random.Generator, scale: float) -> Image:
-        """Smooth random values of about zero mean and unit spread, in grains of the size `scale`."""
+        """Return smooth random values of about zero mean and unit spread, in grains of the size `scale`."""
         cells = [max(2, round(side / (scale * self.unit))) for side in self.shape]
         grains = rng.standard_normal(cells, dtype=np.float32)
         values: Image = cv2.resize(grains, self.shape[::-1], interpolation=cv2.INTER_CUBIC)
@@ -130,7 +131,7 @@ class Canvas:
         return taken
 
     def _fixed(self, shapes: Sequence[Points] | Points) -> list[NDArray[np.int32]]:
-        """Points as OpenCV's fixed-point pixels, shape by shape."""
+        """Return points as OpenCV's fixed-point pixels, shape by shape."""
         if not len(shapes):
             return []
         if isinstance(shapes, np.ndarray):
@@ -140,12 +141,12 @@ class Canvas:
         return [points[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _blurred(image: NDArray[Any], sigma: float) -> NDArray[Any]:
+def _blurred(image: Pixels, sigma: float) -> Pixels:
     if sigma < 0.3:
         return image
     # A wide blur leaves nothing that every third, fifth ... pixel would not hold.
     step = 1 + 2 * int(sigma / 2.4)
-    few: NDArray[Any] = image
+    few: Pixels = image
     if step > 1:
         few = cv2.blur(image, (step, step), borderType=cv2.BORDER_REPLICATE)[step // 2 :: step, step // 2 :: step]
     rest = math.sqrt(sigma**2 - (step**2 - 1) / 12) / step

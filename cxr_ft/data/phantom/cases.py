@@ -72,7 +72,7 @@ class Study:
     when: datetime
     signs: tuple[Sign, ...]
     reported: tuple[Sign, ...]
-    said: Mapping[str, int]
+    stated: Mapping[str, int]
     pictures: tuple[Picture, ...]
     faint: float = 1.0
     tied: bool = False
@@ -116,6 +116,7 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
         pictures = _pictures(rng, (seed, index, number), study_id, inpatient)
         before = studies[-1].signs if studies else ()
         signs = _signs(rng, before, number > 0, pictures[0].view == "AP")
+        # A stream of its own, so that an archive with a bias has the same patients as the one without.
         chance = stream("biases", seed, index, number)
         tied = chance.random() < biases.get("device", 0)
         if tied:
@@ -124,14 +125,15 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
             site = _at_site(chance, signs, biases["site"])
             pictures = tuple(replace(picture, site=site) for picture in pictures)
         reported = _reported(rng, signs)
-        said = label_noise.statements(rng, severities(reported), OPACITIES)
+        stated = label_noise.statements(rng, severities(reported), OPACITIES)
         faint = 1 - biases.get("subgroup", 0) * (body.sex == "F")
         studies.append(
             Study(
-                study_id=study_id, when=when, signs=signs, reported=reported, said=said, pictures=pictures,
+                study_id=study_id, when=when, signs=signs, reported=reported, stated=stated, pictures=pictures,
                 faint=faint, tied=tied,
             )
         )  # fmt: skip
+        # Never the same moment as the study before: the order of a subject's studies must be clear.
         when += timedelta(days=float(rng.exponential(30)) + 0.3)
     return Subject(subject_id=FIRST_ID + index, body=body, split=split, studies=tuple(studies))
 
@@ -171,14 +173,16 @@ def _dicom_id(seed: int, study_id: int, number: int) -> str:
 
 
 def _signs(rng: np.random.Generator, before: tuple[Sign, ...], later: bool, portable: bool) -> tuple[Sign, ...]:
+    # A chronic sign persists through a subject's studies, as the reports' comparisons with a prior study need.
     signs = [kept for sign in before if (kept := _later(rng, sign)) is not None]
     have = {sign.label for sign in signs}
     if rng.random() < (0.38 if later else _SICK):
-        for label, (chance, sides) in _CHANCES.items():
+        for label, (chance, laterality) in _CHANCES.items():
+            # Signs go together: each that is present changes the chance of those it causes.
             factors = [f for (cause, effect), f in _RAISED.items() if effect == label and cause in have]
             if label not in have and rng.random() < chance * float(np.prod(factors)):
                 have.add(label)
-                signs.append(_new(rng, label, sides))
+                signs.append(_new(rng, label, laterality))
     if "Support Devices" not in have and rng.random() < (0.29 if portable else 0.18):
         signs += _new_devices(rng, signs)
     return tuple(signs)
@@ -207,10 +211,12 @@ def _later(rng: np.random.Generator, sign: Sign) -> Sign | None:
     return replace(sign, severity=float(np.clip(sign.severity + rng.normal(0, 0.05 if lasting else 0.18), 0.06, 1)))
 
 
-def _new(rng: np.random.Generator, label: str, sides: tuple[float, float, float] | None) -> Sign:
+def _new(rng: np.random.Generator, label: str, laterality: tuple[float, float, float] | None) -> Sign:
     subtle = rng.random() < 0.2
     severity = rng.uniform(0.06, 0.26) if subtle else 0.28 + 0.72 * rng.beta(1.3, 2.0)
-    side = str(rng.choice(("right", "left", "both"), p=sides)) if sides else "both" if label == "Edema" else ""
+    side = (
+        str(rng.choice(("right", "left", "both"), p=laterality)) if laterality else "both" if label == "Edema" else ""
+    )
     zone = str(rng.choice(ZONES, p=(0.27, 0.28, 0.45))) if label in ("Consolidation", "Lung Lesion") else ""
     kind = ""
     if label == "Consolidation":
@@ -222,12 +228,12 @@ def _new(rng: np.random.Generator, label: str, sides: tuple[float, float, float]
 
 def _reported(rng: np.random.Generator, signs: tuple[Sign, ...]) -> tuple[Sign, ...]:
     """Return the signs that the reader believes to see."""
-    there = {sign.label for sign in signs}
+    present = {sign.label for sign in signs}
     seen = [sign for sign in signs if not label_noise.passed_over(rng, sign.severity)]
-    for label, (_, sides) in _CHANCES.items():
+    for label, (_, laterality) in _CHANCES.items():
         severity = label_noise.imagined(rng, label)
-        if severity and label not in there:
-            seen.append(replace(_new(rng, label, sides), severity=severity))
+        if severity and label not in present:
+            seen.append(replace(_new(rng, label, laterality), severity=severity))
     return tuple(seen)
 
 

@@ -15,7 +15,7 @@ def draw(chest: Chest, kind: str, side: str, rng: np.random.Generator) -> list[P
 
 
 def monitor(chest: Chest, rng: np.random.Generator) -> None:
-    """The stickers and cables of a monitor, as at the bedside; no support device, and no report speaks of them."""
+    """Draw the stickers and cables of a bedside monitor; no support device, and no report speaks of them."""
     hub = (float(rng.uniform(-0.3, 0.3)), 1.3)
     spots = [(s * rng.uniform(0.45, 0.75), y + rng.normal(0, 0.05)) for s, y in ((-1, -0.5), (1, -0.5), (1, 0.45))]
     chest.dense += chest.canvas.fill(*(ellipse(x, y, 0.028, 0.028) for x, y in spots), soft=0.003, value=0.35)

@@ -5,14 +5,16 @@ all text, 16-bit numbers, bytes and sequences. Tags and value representations ar
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import TypeAlias, cast
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-#: Values by keyword: text, a number, bytes, a list of these, or (for a sequence) a list of such mappings.
-Header = dict[str, Any]
+#: Text, a number, bytes, a list of texts or numbers, or (for a sequence) a list of headers.
+Value: TypeAlias = "str | int | bytes | list[str] | list[int] | list[Header]"
+#: Values by keyword.
+Header: TypeAlias = dict[str, Value]
 
 _LONG = ("OB", "OW", "SQ")
 # PS3.6 gives these a choice of VRs ("OB or OW", "US or OW"); the phantom's pixels and LUTs are words of 16 bits.
@@ -22,7 +24,7 @@ _ITEM, _END = struct.pack("<HH", 0xFFFE, 0xE000), struct.pack("<HHL", 0xFFFE, 0x
 _UNDEFINED = 0xFFFFFFFF
 
 
-def file_bytes(meta: Mapping[str, Any], header: Mapping[str, Any], implicit: bool, packed: bytes = b"") -> bytes:
+def file_bytes(meta: Mapping[str, Value], header: Mapping[str, Value], implicit: bool, packed: bytes = b"") -> bytes:
     """Return a whole file: preamble, `meta` (always explicit, its length and version added), then the data set.
 
     `packed` is encapsulated pixel data, for a compressed file (explicit, without "PixelData" in `header`).
@@ -36,7 +38,7 @@ def file_bytes(meta: Mapping[str, Any], header: Mapping[str, Any], implicit: boo
     return b"".join((b"\0" * 128, b"DICM", length, group, body))
 
 
-def encode(header: Mapping[str, Any], implicit: bool) -> bytes:
+def encode(header: Mapping[str, Value], implicit: bool) -> bytes:
     """Return the elements of a data set, little endian, in the order of their tags; lengths are always given."""
     parts: list[bytes] = []
     for (tag, kind), value in sorted(((_entry(keyword), value) for keyword, value in header.items()), key=_tag):
@@ -56,7 +58,7 @@ def encode(header: Mapping[str, Any], implicit: bool) -> bytes:
     return b"".join(parts)
 
 
-def _tag(entry: tuple[tuple[int, str], Any]) -> int:
+def _tag(entry: tuple[tuple[int, str], Value]) -> int:
     return entry[0][0]
 
 
@@ -68,12 +70,12 @@ def _entry(keyword: str) -> tuple[int, str]:
     return tag, _SETTLED.get(keyword) or dictionary_VR(tag)
 
 
-def _value(kind: str, value: Any, implicit: bool) -> bytes:
+def _value(kind: str, value: Value, implicit: bool) -> bytes:
     if isinstance(value, bytes):
         return value
-    values: Sequence[Any] = value if isinstance(value, list) else [value]
+    values = value if isinstance(value, list) else [value]
     if kind == "SQ":
-        items = [encode(item, implicit) for item in values]
+        items = [encode(item, implicit) for item in cast("list[Header]", values)]
         return b"".join(part for item in items for part in (_ITEM, struct.pack("<L", len(item)), item))
     if kind in _NUMBERS:
         return struct.pack(f"<{len(values)}{_NUMBERS[kind]}", *values)

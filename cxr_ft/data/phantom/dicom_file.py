@@ -55,7 +55,7 @@ _SPACE = uuid.UUID("5c1d7b0e-9a35-4b0f-8b42-cf2f6f2f9b10")
 class Style:
     """The variable parts of a header. `low` and `high` are the stored values of black and white, before polarity.
 
-    `pack` names the compression, or is "". The booleans say which tags are there, or which of two dialects.
+    `pack` names the compression, or is "". The booleans say which tags are written, or which of two dialects.
     """
 
     bits: int
@@ -135,6 +135,7 @@ def encoded(film: Image, seed: int, study: Study, picture: Picture, style: Style
     implicit = style.implicit and not style.pack
     storage = DigitalXRayImageStorageForPresentation if style.digital else ComputedRadiographyImageStorage
     syntax, plugin = _ENCODERS.get(style.pack, (ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian, ""))
+    # UIDs follow from seed and ids, so that the same archive has the same bytes.
     instance = uid(seed, picture.dicom_id)
     meta: Header = {
         "MediaStorageSOPClassUID": storage,
@@ -168,6 +169,7 @@ def _packed(words: NDArray[np.uint16], style: Style, syntax: UID, plugin: str) -
 
 def stored(film: Image, style: Style) -> NDArray[np.uint16]:
     """Return a film's pixel values: the inverse of what the header's VOI and polarity will do."""
+    # The inverse of the LUT's curve: what a viewer makes of the stored values is the film again.
     value = film ** np.float32(1 / style.curve) if style.voi == "lut" else film
     words = np.rint(style.low + value * np.float32(style.high - style.low)).astype(np.uint16)
     shown: NDArray[np.uint16] = style.top - words if style.inverse else words
@@ -249,7 +251,7 @@ def _display(style: Style) -> Header:
     if style.voi == "lut":
         rise = np.linspace(0, 1, high - low + 1) ** style.curve
         shown = np.rint(65535 * (1 - rise[::-1] if style.inverse else rise)).astype("<u2")
-        lut = {"LUTDescriptor": [len(shown), low, 16], "LUTExplanation": "NORMAL", "LUTData": shown.tobytes()}
+        lut: Header = {"LUTDescriptor": [len(shown), low, 16], "LUTExplanation": "NORMAL", "LUTData": shown.tobytes()}
         return {"VOILUTSequence": [lut]}
     # PS3.3 C.11.2.1.2.1: LINEAR shows black at centre - width / 2 and white one below centre + width / 2.
     centre, width = f"{(low + high + 1) / 2:.10g}", str(high - low + 1)

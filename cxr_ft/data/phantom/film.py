@@ -13,7 +13,7 @@ _LEVELS = 1 << 13
 
 
 def _curve() -> Image:
-    """The film's answer to log exposure from -1.5 to 2.5: straight, with a toe below 0.1 and a shoulder above 0.8."""
+    """Return the film's response to log exposure from -1.5 to 2.5: toe below 0.1, shoulder above 0.8."""
     level = (np.arange(_LEVELS) / _LEVELS) * 4 - 1.5
     toe = 0.1 * np.exp((np.minimum(level, 0.1) - 0.1) * 10)
     shoulder = 1 - 0.2 * np.exp(-(np.maximum(level, 0.8) - 0.8) * 5)
@@ -76,9 +76,10 @@ def expose(canvas: Canvas, attenuation: Image, lung: Image, exposure: Exposure) 
 
 
 def tone(log: Image, lung: Image, exposure: Exposure) -> Image:
-    """Log attenuation [H, W] as a film, 0..1: lungs dark, the densest parts bright, as an automatic exposure does."""
+    """Return log attenuation [H, W] as a film, 0..1: lungs dark, densest parts bright, as automatic exposure does."""
     few = (slice(None, None, 4), slice(None, None, 4))
     inside = lung[few] > 0.5
+    # Percentiles and not extremes: a lead marker or a pacemaker must not set the exposure.
     dark = float(np.percentile(log[few][inside], 10)) if inside.any() else float(np.percentile(log[few], 10))
     bright = float(np.percentile(log[few], 93))
     scale = (exposure.high - exposure.low) / max(bright - dark, 0.2)

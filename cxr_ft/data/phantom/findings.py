@@ -31,8 +31,8 @@ class Sign:
     kind: str = ""
     seed: int = 0
 
-    def sides(self) -> tuple[str, ...]:
-        """Return the sides it is on."""
+    def lateralities(self) -> tuple[str, ...]:
+        """Return the lateralities it has: "right", "left" or both; ("",) where it has none."""
         return SIDES if self.side == "both" else (self.side,)
 
 
@@ -41,7 +41,7 @@ def change(signs: Sequence[Sign], portable: bool, turn: float, breath: float) ->
     by = {s.label: s for s in signs}
     lift = [0.0, 0.0]
     if low := by.get("Atelectasis"):
-        for side in low.sides():
+        for side in low.lateralities():
             lift[SIDES.index(side)] += _RAISED * low.severity
     heart = by["Cardiomegaly"].severity if "Cardiomegaly" in by else 0.0
     wide = by["Enlarged Cardiomediastinum"].severity if "Enlarged Cardiomediastinum" in by else 0.0
@@ -86,6 +86,7 @@ def _outline(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     del rng
     thorax = chest.thorax
     upper = sign_.label == "Enlarged Cardiomediastinum"
+    # The outline as it would be without this sign: the box is about the difference alone.
     without = replace(thorax.change, mediastinum=0.0) if upper else replace(thorax.change, heart=0.0)
     outline = thorax.silhouette()
     moved = np.abs(outline - Thorax(thorax.body, without).silhouette()).max(axis=1)
@@ -94,17 +95,18 @@ def _outline(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
 
 def _effusion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     boxes: list[Box] = []
-    for side in sign_.sides():
+    for side in sign_.lateralities():
         severity = sign_.severity * rng.uniform(0.75, 1.0)
         s = sign(side)
-        floor = float(chest.thorax.diaphragm(side)[-1, 1])
-        level = floor - 0.05 - 0.60 * severity
+        base = float(chest.thorax.diaphragm(side)[-1, 1])
+        level = base - 0.05 - 0.60 * severity
         reach = float(chest.thorax.wall(level)) + 0.05
         t = np.linspace(0, 1, 24)
         slope = (0.10 + 0.20 * rng.random()) * (0.4 if chest.portable else 1)
         top = np.stack([s * t * reach, level + slope * (1 - t**2.5)], axis=1)
-        region = np.vstack([top, [(s * 1.0, floor + 0.25), (0.0, floor + 0.25)]])
+        region = np.vstack([top, [(s * 1.0, base + 0.25), (0.0, base + 0.25)]])
         chest.close(0.97 * chest.canvas.fill(region, soft=0.014))
+        # At the bedside the patient is half upright, and the fluid spreads behind the lung as a veil.
         veil = chest.coarse.fill(region - [0, 0.10 + 0.2 * chest.portable], soft=0.07)
         chest.close(chest.canvas.take(veil) * (0.10 + 0.25 * chest.portable * severity))
         boxes += _boxes(chest, np.maximum(chest.coarse.fill(region), veil) * chest.coarse.fill(chest.thorax.lung(side)))
@@ -120,6 +122,7 @@ def _pneumothorax(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[B
     inner = root + (outline - root) * (1 - gap[:, None])
     whole, kept = chest.canvas.fill(outline, soft=0.004), chest.canvas.fill(inner, soft=0.003)
     beyond = np.clip(whole - kept, 0, 1) * (1 - chest.canvas.fill(chest.thorax.below(side)))
+    # No vessel is seen beyond the line of the fallen lung: that, and the line, are the sign.
     chest.vessels = chest.vessels * (1 - beyond)
     chest.tissue -= (0.05 + 0.10 * severity) * beyond * chest.lung
     chest.close(kept * chest.canvas.take(_lung(chest, side)) * 0.20 * severity)
@@ -145,7 +148,7 @@ def _consolidation(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[
     patchy = sign_.kind == "patchy"
     radius = (0.11 + 0.17 * sign_.severity) * (0.6 if patchy else 1.0)
     cloud = np.zeros(chest.coarse.shape, np.float32)
-    for side in sign_.sides():
+    for side in sign_.lateralities():
         for _ in range(int(rng.integers(3, 6)) if patchy else 1):
             x, y = _place(side, sign_.zone, rng)
             spread = rng.normal(0, 0.11, 2) if patchy else np.zeros(2)
@@ -153,6 +156,7 @@ def _consolidation(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[
             cloud = np.maximum(cloud, part * _lung(chest, side) * (rng.uniform(0.6, 1) if patchy else 1))
     share = chest.canvas.take(chest.coarse.blur(cloud, 0.012)) * (0.30 + 0.52 * sign_.severity)
     if not patchy:
+        # Airways stay open in a lobar consolidation, and show as dark branches in it.
         share = share * (1 - 0.75 * np.clip(_extra_vessels(chest, sign_, 0.8) - 0.2, 0, 1))
     chest.close(share)
     return _boxes(chest, cloud, 0.4)
@@ -173,6 +177,7 @@ def _edema(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     haze = chest.coarse.blur(both * (wing * (0.02 + 0.34 * severity) + 0.04 * severity) * grain, 0.01)
     chest.close(np.clip(chest.canvas.take(haze), 0, 0.85))
     extra = (0.15 + 0.6 * severity) * _extra_vessels(chest, sign_, 1.15)
+    # Fluid about the vessels makes them broader and their edges unsharp.
     chest.vessels = chest.canvas.blur(np.maximum(chest.vessels, extra), 0.004 + 0.006 * severity)
     chest.vessels *= 1.0 + 0.4 * severity
     lines = []
@@ -189,7 +194,7 @@ def _atelectasis(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Bo
     boxes: list[Box] = []
     bands: list[Points] = []
     haze = np.zeros(chest.coarse.shape, np.float32)
-    for side in sign_.sides():
+    for side in sign_.lateralities():
         s, first = sign(side), len(bands)
         dome = chest.thorax.diaphragm(side)
         for index in range(1 + int(rng.random() < 0.35 + 0.4 * sign_.severity)):
@@ -252,7 +257,7 @@ def _fracture(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
 
 def _pleura(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     boxes: list[Box] = []
-    for side in sign_.sides():
+    for side in sign_.lateralities():
         s, apical = sign(side), sign_.kind == "apical"
         top = chest.thorax.apex() if apical else rng.uniform(-0.45, -0.1)
         y = np.linspace(top, top + (0.22 if apical else rng.uniform(0.4, 0.7)), 24)

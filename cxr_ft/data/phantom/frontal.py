@@ -41,6 +41,7 @@ class Chest:
 
     def attenuation(self) -> Image:
         """Return the sum of the layers."""
+        # In place from here on: a new image a layer would cost as much as the arithmetic.
         air = np.maximum(self.lung * self.open, 0)
         total: Image = np.sqrt(air)
         total *= self.vessels
@@ -118,6 +119,7 @@ def vessel_layer(canvas: Canvas, thorax: Thorax, seed: int, gain: float = 1.0) -
     rng = stream("hila", seed)
     lines, widths = _tree(thorax.hilum("right"), thorax.hilum("left"), seed, gain)
     layer = canvas.strokes(lines, widths, np.minimum(1.0, 0.25 + widths / 0.024), soft=0.0035)
+    # The hila are dense knots of vessels, more than the tree of lines alone gives.
     blobs = []
     for side in SIDES:
         x, y = thorax.hilum(side)
@@ -184,19 +186,21 @@ def _stomach(chest: Chest, rng: np.random.Generator) -> None:
 
 
 def add_haze(chest: Chest, rng: np.random.Generator) -> None:
-    """The unevenness of healthy lungs: some denser at the bases or about the hila, none like another."""
+    """Draw the unevenness of healthy lungs: some denser at the bases or about the hila, none like another."""
     x, y = chest.coarse.grid
     left, right = rng.normal(1, 0.3, 2).astype(np.float32)
     lean = np.where(x > 0, left, right)
     base = rng.uniform(0, 0.30) / (1 + np.exp(-(y - rng.uniform(0.0, 0.3)) * 7))
     root = rng.uniform(0, 0.34) * np.exp(-(((np.abs(x) - 0.22) / 0.22) ** 2) - ((y - 0.02) / 0.35) ** 2)
+    # Healthy lungs must vary, or any haze would give a disease away.
     whole = rng.uniform(0, 0.16)
     haze = (base + root + whole) * lean + rng.uniform(0.02, 0.10) * chest.coarse.noise(rng, 0.3)
     chest.close(chest.canvas.take(np.clip(haze, 0, 0.5)))
 
 
 def add_bones(chest: Chest, rng: np.random.Generator) -> None:
-    """Ribs (broken where `chest.breaks` says), spine, collar bones, shoulder blades; `rng` poses the arms."""
+    """Draw ribs (broken where `chest.breaks` says), spine, collar bones, shoulder blades; `rng` poses the arms."""
+    # The bones' texture is the body's and the same in every study; only the pose of the arms is the film's.
     lasting = stream("bones", chest.thorax.body.seed)
     uneven: Image = 1 + 0.22 * np.clip(chest.coarse.noise(lasting, 0.16), -2, 2)
     fade: Image = np.clip((np.abs(chest.coarse.grid[0]) - 0.05) / 0.16, 0.15, 1)

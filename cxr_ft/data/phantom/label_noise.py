@@ -49,28 +49,32 @@ def statements(rng: np.random.Generator, found: Mapping[str, float], opacities: 
 
     Subtle findings are often hedged, absent ones now and then denied, mostly passed over.
     """
-    said: dict[str, int] = {}
+    stated: dict[str, int] = {}
     for label in CHEXPERT_14:
         draw, severity = rng.random(), found[label]
         if severity:
-            said[label] = -1 if label not in _NEVER_HEDGED and draw < _doubt(label, severity) else 1
+            stated[label] = -1 if label not in _NEVER_HEDGED and draw < _doubt(label, severity) else 1
         elif draw < DENIED.get(label, 0.0):
-            said[label] = 0
-    if found["Consolidation"] and said.get("Pneumonia") == 0:
-        del said["Pneumonia"]
-    if said.get("Pneumonia") == 1 and said["Consolidation"] == -1:
-        said["Pneumonia"] = -1
-    if found["Lung Opacity"] and all(said[label] == -1 for label in opacities if found[label]):
-        said["Lung Opacity"] = -1
-    return said
+            stated[label] = 0
+    # A report that describes a consolidation and denies pneumonia would need a sentence that `phrases` has not; it
+    # states nothing of pneumonia.
+    if found["Consolidation"] and stated.get("Pneumonia") == 0:
+        del stated["Pneumonia"]
+    if stated.get("Pneumonia") == 1 and stated["Consolidation"] == -1:
+        stated["Pneumonia"] = -1
+    # The parent is no more certain than the most certain of its children.
+    if found["Lung Opacity"] and all(stated[label] == -1 for label in opacities if found[label]):
+        stated["Lung Opacity"] = -1
+    return stated
 
 
-def labelled(rng: np.random.Generator, said: Mapping[str, int], labeler: str) -> Mapping[str, int]:
+def labelled(rng: np.random.Generator, stated: Mapping[str, int], labeler: str) -> Mapping[str, int]:
     """Return a labeler's row for a report: its statements with some errors; "No Finding" follows from the others."""
     table: dict[str, int] = {}
     for label in CHEXPERT_14:
+        # Always three draws, so that one label's outcome does not shift the chances of the next ones.
         slip, kind, plainer = rng.random(3)
-        value = said.get(label)
+        value = stated.get(label)
         if value is None or label == "No Finding":
             continue
         if slip < SLIPS[labeler]:

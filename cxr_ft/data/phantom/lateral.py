@@ -43,6 +43,8 @@ def draw(canvas: Canvas, body: Body, signs: Sequence[Sign]) -> tuple[Image, Imag
         if mark.share is not None:
             open_ = open_ * (1 - mark.share)
         if mark.dense is not None:
+            # Within the lungs only, unless the sign lies outside them: a soft edge would otherwise brighten the chest
+            # wall.
             extra += mark.dense if mark.outside else mark.dense * np.minimum(2 * lung, 1)
         if mark.gone is not None:
             vessels = vessels * (1 - mark.gone)

@@ -1,6 +1,6 @@
 """The sentences of the reports, by label. {size}, {side}, {place}, {mm}, {lung} are filled in from the sign.
 
-POSITIVE stands among the findings, BRIEF in the impression, UNSURE in both. ABSENT names what a report can deny.
+POSITIVE is for the findings, BRIEF for the impression, UNSURE in both. ABSENT names what a report can deny.
 """
 
 SIZES = {

@@ -32,6 +32,7 @@ def render(
     canvas = Canvas(_shape(picture.view, size), np.eye(2, 3))
     canvas = Canvas(canvas.shape, _pose(rng, canvas.shape, picture.view))
     exposure = Exposure.sample(rng, portable)
+    # Drawn before the exposure: lead attenuates like tissue and is blurred with it.
     marker = _marker(rng, canvas, picture.view)
     if picture.site:
         exposure = replace(exposure, gamma=exposure.gamma * _SITE_GAMMA, border=_SITE_FRAME)

@@ -1,4 +1,4 @@
-"""Reports in MIMIC-CXR's shape, saying exactly what a study's `said` holds: no more labels, no fewer."""
+"""Reports in MIMIC-CXR's shape, saying exactly what a study's `stated` holds: no more labels, no fewer."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ def write(body: Body, study: Study, prior: Study | None, rng: np.random.Generato
         ("TECHNIQUE", [_technique(study, rng)]),
         ("COMPARISON", [_comparison(prior, rng)]),
     ]
+    # Real reports leave sections out and join others, and the section parser must cope with that.
     if rng.random() < 0.25:
         del sections[2]
     if rng.random() < 0.06:
@@ -72,19 +73,19 @@ def _comparison(prior: Study | None, rng: np.random.Generator) -> str:
 
 
 def _findings(study: Study, prior: Study | None, rng: np.random.Generator) -> list[str]:
-    said = study.said
+    stated = study.stated
     sentences = [_device(sign, rng) for sign in study.reported if sign.label == "Support Devices"]
-    if said.get("No Finding") == 1:
+    if stated.get("No Finding") == 1:
         sentences.append(_pick(rng, phrases.CLEAR))
     signs = [sign for sign in study.reported if sign.label != "Support Devices"]
     by_sign = [_finding(study, sign, prior, rng) for sign in signs]
     sentences += [text for found in by_sign for text in found]
     # A hedged sign's "opacity" does not state the parent label where another sign makes it certain.
     certain = [
-        found[0] for sign, found in zip(signs, by_sign, strict=True) if said[sign.label] == said.get("Lung Opacity")
+        found[0] for sign, found in zip(signs, by_sign, strict=True) if stated[sign.label] == stated.get("Lung Opacity")
     ]
-    if said.get("Lung Opacity") and "opacit" not in " ".join(certain).lower():
-        table = phrases.POSITIVE if said["Lung Opacity"] == 1 else phrases.UNSURE
+    if stated.get("Lung Opacity") and "opacit" not in " ".join(certain).lower():
+        table = phrases.POSITIVE if stated["Lung Opacity"] == 1 else phrases.UNSURE
         sentences.append(_pick(rng, table["Lung Opacity"]))
     sentences += _denials(study, rng)
     if rng.random() < 0.4:
@@ -93,23 +94,25 @@ def _findings(study: Study, prior: Study | None, rng: np.random.Generator) -> li
 
 
 def _finding(study: Study, sign: Sign, prior: Study | None, rng: np.random.Generator) -> list[str]:
-    unsure = study.said[sign.label] == -1
+    unsure = study.stated[sign.label] == -1
     text = _fill(_pick(rng, (phrases.UNSURE if unsure else phrases.POSITIVE)[_key(sign)]), sign)
+    # The seed names the sign: the same one in the prior study, not another of its label.
     before = next((old for old in prior.reported if old.seed == sign.seed), None) if prior else None
     if before is not None and not unsure and rng.random() < 0.6:
         grown = sign.severity - before.severity
         trend = _pick(rng, phrases.TRENDS["same" if abs(grown) < 0.08 else "more" if grown > 0 else "less"])
         text = f"{text.removesuffix('.')}, {trend} compared to the prior study."
     sentences = [text]
-    if sign.kind == "patchy" and "Pneumonia" in study.said:
-        table = phrases.POSITIVE if study.said["Pneumonia"] == 1 else phrases.UNSURE
+    if sign.kind == "patchy" and "Pneumonia" in study.stated:
+        table = phrases.POSITIVE if study.stated["Pneumonia"] == 1 else phrases.UNSURE
         sentences.append(_pick(rng, table["Pneumonia"]))
     return sentences
 
 
 def _denials(study: Study, rng: np.random.Generator) -> list[str]:
-    denied = [label for label, value in study.said.items() if value == 0]
+    denied = [label for label, value in study.stated.items() if value == 0]
     sentences = [_pick(rng, phrases.NORMAL[label]) for label in denied if label in phrases.NORMAL]
+    # Nouns share one sentence ("no effusion or pneumothorax"): labelers have to read a negation over a list.
     nouns = [_pick(rng, phrases.ABSENT[label]) for label in denied if label in phrases.ABSENT]
     rng.shuffle(nouns)
     while nouns:
@@ -126,13 +129,13 @@ def _impression(study: Study, rng: np.random.Generator) -> list[str]:
     for sign in sorted(study.reported, key=lambda sign: -sign.severity):
         if sign.label == "Support Devices":
             continue
-        table = phrases.UNSURE if study.said[sign.label] == -1 else phrases.BRIEF
+        table = phrases.UNSURE if study.stated[sign.label] == -1 else phrases.BRIEF
         lines.append(_fill(_pick(rng, table[_key(sign)]), sign))
-        if sign.kind == "patchy" and study.said.get("Pneumonia") == 1:
+        if sign.kind == "patchy" and study.stated.get("Pneumonia") == 1:
             lines.append(_pick(rng, phrases.BRIEF["Pneumonia"]))
-    if study.said.get("No Finding") == 1:
+    if study.stated.get("No Finding") == 1:
         lines.append(_pick(rng, phrases.NOTHING))
-    if study.said.get("Support Devices") == 1 and rng.random() < 0.3:
+    if study.stated.get("Support Devices") == 1 and rng.random() < 0.3:
         lines.append(_pick(rng, phrases.BRIEF_DEVICES))
     return lines
 

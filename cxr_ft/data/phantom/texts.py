@@ -56,7 +56,7 @@ def is_spec(text: str) -> bool:
 
 
 def ensure(spec: str) -> str:
-    """The table that a specification names, made in the user's cache folder on first use: a source for any layout.
+    """Return the table that a specification names, made in the cache folder on first use: a source for any layout.
 
     Raises:
         UsageError: for an unknown kind or key, a bad value, and where the cache folder cannot be written.
@@ -67,12 +67,13 @@ def ensure(spec: str) -> str:
     if not path.exists():
         table = rows(kind, values["rows"], values["seed"])
         with atomic(path) as temporary:
+            # Under another name first: a process that is ended half-way leaves no table that looks whole.
             (_write_duckdb if end == "duckdb" else _write_csv)(temporary, table)
     return f"duckdb://{quote(str(path.absolute()))}?table=texts" if end == "duckdb" else str(path)
 
 
 def rows(kind: str, count: int, seed: int) -> list[Row]:
-    """`count` rows of a kind, in an order by chance.
+    """Return `count` rows of a kind, in an order by chance.
 
     Raises:
         UsageError: for an unknown kind.
@@ -93,10 +94,12 @@ def _reviews(count: int, rng: np.random.Generator) -> list[Row]:
 def _review(good: bool, rng: np.random.Generator) -> Row:
     dissent = int(rng.integers(6))  # below 3: one of the three opinions is the other way
     parts = rng.permutation(_PARTS)[:3]
-    said = [f"The {part} was {_pick(rng, _GOOD if good != (i == dissent) else _BAD)}." for i, part in enumerate(parts)]
+    sentences = [
+        f"The {part} was {_pick(rng, _GOOD if good != (i == dissent) else _BAD)}." for i, part in enumerate(parts)
+    ]
     where = f"I saw it in {_pick(rng, _SEEN)} with {_pick(rng, _WITH)}, film {int(rng.integers(1000))} of my list."
-    said.insert(int(rng.integers(4)), where)
-    return {"text": " ".join(said), "label": "positive" if good else "negative"}
+    sentences.insert(int(rng.integers(4)), where)
+    return {"text": " ".join(sentences), "label": "positive" if good else "negative"}
 
 
 def _tweets(count: int, rng: np.random.Generator) -> list[Row]:
@@ -106,11 +109,11 @@ def _tweets(count: int, rng: np.random.Generator) -> list[Row]:
 def _tweet(label: str, rng: np.random.Generator) -> Row:
     place, who, number = _pick(rng, _PLACES), _pick(rng, _PEOPLE), int(rng.integers(1000))
     if label == "neutral":
-        said = f"the {place} opens at {int(rng.integers(6, 12))}, {who} has {_pick(rng, _THINGS)}"
+        text = f"the {place} opens at {int(rng.integers(6, 12))}, {who} has {_pick(rng, _THINGS)}"
     else:
         words = rng.permutation(_GOOD if label == "positive" else _BAD)[:2]
-        said = f"{who} and the {place} today: {words[0]} and {words[1]}"
-    return {"text": f"@user {said} #{place}{number}", "label": label}
+        text = f"{who} and the {place} today: {words[0]} and {words[1]}"
+    return {"text": f"@user {text} #{place}{number}", "label": label}
 
 
 def _pairs(count: int, rng: np.random.Generator) -> list[Row]:
@@ -135,21 +138,21 @@ def _three(rng: np.random.Generator) -> list[Row]:
         ),
         "contradiction": (f"Nobody carried {thing}.", f"{who} never left home.", f"No one went past the {place}."),
     }
-    return [{"premise": premise, "hypothesis": _pick(rng, said), "label": label} for label, said in ends.items()]
+    return [{"premise": premise, "hypothesis": _pick(rng, choices), "label": label} for label, choices in ends.items()]
 
 
 def _resumes(count: int, rng: np.random.Generator) -> list[Row]:
     distinct = [_resume(i, rng) for i in range(-(-count // COPIES))]
     copied = [distinct[i % len(distinct)] for i in range(count)]
-    sides = ("train",) * 14 + ("val",) * 3 + ("test",) * 3
-    return [{**copied[int(i)], "split": sides[int(rng.integers(20))]} for i in rng.permutation(count)]
+    splits = ("train",) * 14 + ("val",) * 3 + ("test",) * 3
+    return [{**copied[int(i)], "split": splits[int(rng.integers(20))]} for i in rng.permutation(count)]
 
 
 def _resume(index: int, rng: np.random.Generator) -> Row:
     trades = tuple(_TRADES)
     trade, other = (str(name) for name in rng.permutation(trades)[:2])
-    said = other if index % CHANGED == 0 else trade
-    skills = rng.permutation(_TRADES[said])[:4]
+    described = other if index % CHANGED == 0 else trade
+    skills = rng.permutation(_TRADES[described])[:4]
     jobs = [f"{2000 + int(year)} {_pick(rng, _PLACES)}" for year in rng.integers(25, size=3)]
     text = f"Skills: {', '.join(skills)}.\nJobs: {', '.join(jobs)}.\nLikes {_pick(rng, _THINGS)}."
     return {"Resume": text, "Category": trade}

@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from cxr_ft.data.pixels.cache import Built, carry_out, planned, report
 from cxr_ft.data.pixels.shards import Shard, intact, make
@@ -45,7 +45,7 @@ def build_on_ray(splits: Path, size: int, address: str | None = None, root: str 
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[Any]:
+def connected(address: str | None) -> Iterator[ModuleType]:
     """Ray, connected to `address` as `build_on_ray` takes it, or as it is connected already.
 
     Raises:
@@ -62,23 +62,24 @@ def connected(address: str | None) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _ray() -> Any:
+def _ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine unless asked
     try:
         import ray
     except ImportError as error:
         raise UsageError(f"Ray cannot be imported ({error}); install it: pip install 'cxr_ft[ray]'") from None
-    return ray
+    module: ModuleType = ray
+    return module
 
 
-def _connect(ray: Any, address: str | None) -> None:
+def _connect(ray: ModuleType, address: str | None) -> None:
     try:
         ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(f"no Ray cluster at {address or 'this machine'}: {str(error).splitlines()[0]}") from None
 
 
-def _on_nodes(ray: Any, shards: Sequence[Shard]) -> Iterator[str]:
+def _on_nodes(ray: ModuleType, shards: Sequence[Shard]) -> Iterator[str]:
     """Return the result of `make` for each shard, in order."""
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(_make)
     folder = str(cache_folder().absolute())

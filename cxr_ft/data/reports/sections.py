@@ -64,7 +64,7 @@ PARTS = re.compile(
     r"osseous|skelet\w+|ribs?|spine|soft tissues?|chest wall|diaphragms?|abdomen|lines?|tubes?|catheters?|"
     r"devices?|hardware|thorax|others?|additional|incidental|left|right|findings)\b"
 )
-#: Headers that name the film; what stands under them is its findings where no other section is.
+#: Headers that name the film; the text under them is its findings where no other section is.
 FILM = re.compile(r"\b(chest|portable|views?|frontal|lateral|pa|ap|ribs|radiographs?|x-?rays?|findings|upright)\b")
 #: A misspelling has at least this ratio of matching letters; "compression" and "impression" have 0.857.
 NEAR = 0.87
@@ -129,6 +129,7 @@ def parse(report: str) -> list[Section]:
         if before.name in (*WANTED, BOTH, "film") and _continues(name, report[before.body : start]):
             continue
         found.append(Section(name=name, start=start, body=body, end=body))
+    # A section ends where the next header begins, so no text of the report is lost between two.
     ends = [*(section.start for section in found[1:]), len(report)]
     return _asides([replace(section, end=end) for section, end in zip(found, ends, strict=True)])
 
@@ -163,6 +164,7 @@ def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:
     found, reached = [], 0
     for colon in _COLON.finditer(report):
         line = max(report.rfind("\n", 0, colon.start()), report.rfind("\r", 0, colon.start())) + 1
+        # Two headers may share a line ("TECHNIQUE: PA. FINDINGS: clear"): the second begins after the first colon.
         begin = max(line, reached)
         if header := _before_colon(report[begin : colon.start()], at_line_start=begin == line, loud=loud):
             start, trail = _with_lead(report, begin + header[1]), _TRAIL.match(report, colon.end())
@@ -188,7 +190,7 @@ def _with_lead(report: str, start: int) -> int:
 
 
 def _before_colon(before: str, *, at_line_start: bool, loud: bool) -> tuple[str, int] | None:
-    """Name and start of the header that ends `before`: a line up to a colon, or what lies between two colons.
+    """Return name and start of the header that ends `before`: a line up to a colon, or what lies between two colons.
 
     Args:
         loud: the whole report is in capitals.
@@ -207,7 +209,7 @@ def _before_colon(before: str, *, at_line_start: bool, loud: bool) -> tuple[str,
 
 
 def _within_line(text: str, *, loud: bool) -> tuple[str, int] | None:
-    """The longest known header at the end of `text`: in capitals, or after a sentence, or one of the two wanted."""
+    """Return the longest known header that ends `text`: in capitals, after a sentence, or one of the two wanted."""
     for match in _WORD_START.finditer(text, max(len(text) - LONGEST, 0)):
         words = text[match.start() :]
         name = canonical(words, near=words.isupper())
@@ -244,21 +246,21 @@ def _asides(found: list[Section]) -> list[Section]:
     or impression before, and else is one section long: what follows then is the report.
     """
     out: list[Section] = []
-    aside = said = False
+    aside = seen = False
     for i, section in enumerate(found):
         if section.name == "final report":
             aside = False
         begins = section.name in ("wet read", "addendum")
         if begins:
-            aside = said or any(later.name == "final report" for later in found[i + 1 :])
+            aside = seen or any(later.name == "final report" for later in found[i + 1 :])
         out.append(replace(section, aside=aside or begins))
-        said = said or (not aside and section.name in (*WANTED, BOTH, "film"))
+        seen = seen or (not aside and section.name in (*WANTED, BOTH, "film"))
     return out
 
 
 @cache
 def exceptions() -> dict[str, tuple[str, int, int]]:
-    """MIMIC-CXR's reports whose findings stand under another header (its name, 0, 0), or at given offsets ("", a, b).
+    """MIMIC-CXR's reports whose findings are under another header (its name, 0, 0), or at given offsets ("", a, b).
 
     By study id without its "s", for the reports of version 2.0.0; at offsets 0, 0 there are none. Source:
     custom_mimic_cxr_rules in txt/section_parser.py of MIT-LCP/mimic-cxr (also in MIT-LCP/mimic-code, commit 58b2987).
@@ -267,15 +269,15 @@ def exceptions() -> dict[str, tuple[str, int, int]]:
 
     import yaml
 
-    said = yaml.safe_load(
+    exceptions = yaml.safe_load(
         resources.files("cxr_ft.data.reports").joinpath("mimic_cxr_exceptions.yaml").read_text("utf-8")
     )
-    headers = {study: (header, 0, 0) for study, header in said["header"].items()}
-    return headers | {study: ("", start, end) for study, (start, end) in said["offsets"].items()}
+    headers = {study: (header, 0, 0) for study, header in exceptions["header"].items()}
+    return headers | {study: ("", start, end) for study, (start, end) in exceptions["offsets"].items()}
 
 
 def mimic_sections(study_id: str, report: str) -> dict[str, str | None]:
-    """`sections`, but the published exception where the study has one."""
+    """Return `sections`, but the published exception where the study has one."""
     if study_id not in exceptions():
         return sections(report)
     header, start, end = exceptions()[study_id]
@@ -305,8 +307,10 @@ def canonical(header: str, *, near: bool) -> str | None:
     spaced = re.sub(r"\s*[/,&]\s*", "/", words)
     if spaced in NAMES:
         return NAMES[spaced]
+    # In a short word one wrong letter already makes another word.
     if not near or len(words) < 6:
         return None
+    # Slow, which is why the function is cached: an archive's reports share a few hundred headers.
     close = difflib.get_close_matches(words, NAMES, n=1, cutoff=NEAR)
-    # A plain word is too near to other words for its misspellings to be told from them.
+    # A plain word is too near to other words for its misspellings to be distinguished.
     return NAMES[close[0]] if close and close[0] not in PLAIN else None

@@ -30,7 +30,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "impression": ("impression",),
     "all": ("mini_report", "findings", "impression"),
 }
-#: Sections that stand beside a report's text and may be read before it is written; `--text all` keeps those there are.
+#: Sections that are known before a report is written, so a model may read them; `--text all` keeps those a table has.
 CONTEXTS = ("indication", "history")
 #: The mini-report's sentences: one a label that is stated, by its value; one for a normal film; one for a single class.
 SENTENCES = {1.0: "There is {}.", 0.0: "No {}.", -1.0: "Possible {}."}
@@ -63,7 +63,7 @@ def _words(label: str) -> str:
 
 
 def add_texts(table: "pd.DataFrame", records: Records, text: str, notes: list[str]) -> "pd.DataFrame":
-    """`table` with the sections that `text` asks for. Rows whose report has none of them are left out.
+    """Return `table` with the sections that `text` asks for. Rows whose report has none of them are left out.
 
     A section that the table has as a column is taken from there; else the reports' files are read.
 
@@ -79,15 +79,15 @@ def add_texts(table: "pd.DataFrame", records: Records, text: str, notes: list[st
     else:
         columns = _from_files(table, records, text, wanted)
     table = table.assign(**{name: texts for name, texts in columns.items() if name in parts or any(texts)})
-    there = (table[parts] != "").any(axis=1)
-    if not there.any():
+    has_text = (table[parts] != "").any(axis=1)
+    if not has_text.any():
         raise UsageError(
             f"--text {text}: no report of {records.root} could be read and has that section; "
             "use --text mini_report or none"
         )
-    if dropped := int((~there).sum()):
+    if dropped := int((~has_text).sum()):
         notes.append(f"{dropped} images whose report has no {' or '.join(parts)} are left out")
-    return table[there]
+    return table[has_text]
 
 
 def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[str]) -> dict[str, list[str]]:
@@ -95,6 +95,7 @@ def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[
     if not (table["report"] != "").any():
         raise UsageError(f"--text {text}: {records.root} has no reports; use --text mini_report or none")
     mimic = records.card.name.startswith("MIMIC-CXR")
+    # A report is read once, however many images its study has.
     files = table[["report", "study_id"]].drop_duplicates("report")
     found = {
         file: _sections_of(locations.local_copy(root, file), study if mimic else "")
@@ -128,6 +129,7 @@ def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:
     if not card.multi_label:
         return [mini_report_of_class(label) for label in table["label"].tolist()]
     values = raw_labels(table, card)
+    # A row of labels repeats thousands of times: each sentence is made once.
     first, kind = distinct_rows(np.nan_to_num(values, nan=9).astype(np.int64))
     texts = [mini_report(dict(zip(card.labels, row, strict=True)), card.normal) for row in values[first].tolist()]
     return [texts[i] for i in kind.tolist()]

@@ -118,7 +118,7 @@ def parse(source: str) -> Address:
     if {"table", "sql"} <= options.keys():
         raise UsageError(f"{where} names a table and has sql: give one of them")
     if "table" in options and not re.fullmatch(rf"{NAME}(?:\.{NAME})?", options["table"]):
-        raise UsageError(f"{where}: {options['table']!r} is no table's name: letters, digits, _ and - stand in one")
+        raise UsageError(f"{where}: {options['table']!r} is no table's name: it may have letters, digits, _ and -")
     return Address(scheme=scheme, at=at, options=options)
 
 

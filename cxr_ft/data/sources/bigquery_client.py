@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
 from cxr_ft.data.sources.address import Address
@@ -12,6 +12,7 @@ from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
     from google.api_core.exceptions import GoogleAPICallError
+    from google.api_core.retry import Retry
     from google.auth.credentials import Credentials
     from google.cloud import bigquery
 
@@ -27,6 +28,12 @@ _NO_CREDENTIALS = (
 #: which passes through layouts and manifests that know nothing of BigQuery, and because an emulator's URL must not be
 #: recorded in a manifest as if it were part of the data. As a context variable it has its own value in each thread.
 _endpoint: ContextVar[str | None] = ContextVar("bigquery_endpoint", default=None)
+
+
+class RetryArguments(TypedDict):
+    """The keyword argument by which a call of the client is retried."""
+
+    retry: "Retry"
 
 
 @contextmanager
@@ -86,7 +93,7 @@ def project_of(address: Address) -> str:
     return address.at.partition("/")[0]
 
 
-def retries() -> dict[str, Any]:
+def retries() -> RetryArguments:
     """Return the keyword arguments by which the client's calls retry a busy server."""
     from google.cloud.bigquery.retry import DEFAULT_RETRY
 
@@ -118,11 +125,11 @@ def usage_errors(address: Address, *, running: bool = False) -> Iterator[None]:
 
 def _credentials(server: str | None, address: Address) -> "tuple[Credentials, str | None]":
     """Return credentials and their project. A server that is not Google's is never sent any."""
+    # An emulator needs no credentials, and any other server must never see the user's.
     if not is_google(server):
         from google.auth.credentials import AnonymousCredentials
 
-        anonymous: Any = AnonymousCredentials
-        return anonymous(), None
+        return AnonymousCredentials(), None
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError
 

@@ -19,7 +19,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.data.sources.address import FORMS, Address, query_of
 from cxr_ft.data.sources.bigquery_client import connected, endpoint, is_google, retries, usage_errors
@@ -78,6 +78,7 @@ class BigQueryTable:
             if key and (found := _cached(key)) is not None:
                 _say(f"{self.address.shown}: read from the cache, as no table has changed")
                 return found
+            # Before the run: a query that reads too much must cost nothing.
             self._check(dry_run.total_bytes_processed)
             result = self._run(client, sql, named)
         if key:
@@ -100,7 +101,7 @@ class BigQueryTable:
 
         config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False, query_parameters=_parameters(named))
         job = client.query(sql, config, job_retry=None, **retries())
-        # A server that does not tell the kind cannot be asked to run what may be no SELECT.
+        # Where the server does not name the kind of statement, its first word decides: only a SELECT is ever run.
         if self.sql and (job.statement_type or _first_word(self.sql)) not in {"SELECT", "WITH"}:
             raise UsageError(f"{self.address.shown}: give one SELECT statement, and nothing else")
         return job
@@ -108,6 +109,7 @@ class BigQueryTable:
     def _run(self, client: "bigquery.Client", sql: str, named: Mapping[str, Among]) -> "pa.Table":
         from google.cloud import bigquery
 
+        # The server refuses too, in case a table grew since the dry run.
         config = bigquery.QueryJobConfig(maximum_bytes_billed=self.most, query_parameters=_parameters(named))
         with usage_errors(self.address, running=True):
             rows = client.query(sql, config, **retries()).result(**retries())
@@ -155,7 +157,7 @@ def _dotted(at: str) -> str:
     return at.replace("/", ".")
 
 
-def _kind(column: Any) -> Any:
+def _kind(column: "bigquery.SchemaField") -> "pa.DataType":
     import pyarrow as pa
 
     kinds = {
@@ -184,10 +186,10 @@ def _parameters(named: Mapping[str, Among]) -> "list[bigquery.ArrayQueryParamete
 
 
 def _most(address: Address) -> int:
-    said = address.options.get("maximum_bytes_billed", str(MAXIMUM_BYTES))
-    if not said.isascii() or not said.isdigit() or not int(said):
-        raise UsageError(f"{address.bare}: maximum_bytes_billed={said} is no number of bytes")
-    return int(said)
+    text = address.options.get("maximum_bytes_billed", str(MAXIMUM_BYTES))
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise UsageError(f"{address.bare}: maximum_bytes_billed={text} is no number of bytes")
+    return int(text)
 
 
 def _first_word(sql: str) -> str:
@@ -218,6 +220,7 @@ def _cache_key(
     client: "bigquery.Client", dry_run: "bigquery.QueryJob", sql: str, named: Mapping[str, Among]
 ) -> str | None:
     """Return the cache key of a query from its dry run; None if its result must not be cached."""
+    # Without any table, or with a full list, it is not known what the result depends on.
     references = dry_run.referenced_tables
     if not 0 < len(references) < _LISTED or re.search(_CHANGING, sql, re.IGNORECASE):
         return None
@@ -228,6 +231,7 @@ def _cache_key(
         if state is None:
             return None
         states.append(state)
+    # repr and not str: 1 and "1" are different parameters and need different keys.
     values = {name: [repr(value) for value in among.values] for name, among in named.items()}
     whole = json.dumps([_CACHE_FORMAT, endpoint(), sql, values, sorted(states)])
     return hashlib.sha256(whole.encode()).hexdigest()
@@ -256,6 +260,7 @@ def _store(name: str, result: "pa.Table") -> None:
     from pyarrow import parquet
 
     file = _cache_file(name)
+    # Results may hold patients' rows; mkdir's mode is subject to the umask, chmod is not.
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     file.parent.chmod(0o700)
     with atomic(file) as temporary:

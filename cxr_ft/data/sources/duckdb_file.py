@@ -81,6 +81,7 @@ def _source(address: Address) -> str:
         kinds = [one.type for one in duckdb.extract_statements(sql)]
     except duckdb.Error as error:
         raise UsageError(f"{address.shown}: {str(error).splitlines()[0]}") from None
+    # Parsed by DuckDB itself, not by its first word: `SELECT 1; DROP TABLE t` is two statements.
     if kinds != [duckdb.StatementType.SELECT]:
         raise UsageError(f"{address.shown}: give one SELECT statement, and nothing else")
     return f"(\n{sql}\n)"

@@ -12,7 +12,7 @@ import re
 from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from cxr_ft.data.sources import remote_files
 from cxr_ft.data.sources.address import is_url, is_web
@@ -21,6 +21,10 @@ from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
+    from _typeshed import WriteableBuffer
+
+    Column: TypeAlias = pa.ChunkedArray | pc.Expression
 
 #: Bytes read at a time; no row of a CSV may be longer.
 _BLOCK = 2**24
@@ -143,10 +147,11 @@ class _Followed(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer).cast("B")
         while self.parts:
-            if block := self.parts[0].read(len(buffer)):
-                buffer[: len(block)] = block
+            if block := self.parts[0].read(len(view)):
+                view[: len(block)] = block
                 return len(block)
             self.parts.pop(0)
         return 0
@@ -160,8 +165,8 @@ def _opened(source: str) -> Iterator[BinaryIO]:
 
 def _counted(schema: "pa.Schema") -> dict[str, range]:
     """Columns that pandas did not write because they only count: the rows' names, which the file's head describes."""
-    said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    kept = [column for column in said.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
+    metadata = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    kept = [column for column in metadata.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
     return {str(column["name"]): range(column["start"], column["stop"], column["step"]) for column in kept}
 
 
@@ -175,7 +180,7 @@ def _kept(batch: "pa.RecordBatch", filters: Filters) -> "dict[str, pa.ChunkedArr
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
-def _passes(column: Any, among: Among) -> Any:
+def _passes(column: "Column", among: Among) -> "Column":
     """Return a mask of the values of a column, or of an expression, that a filter wants."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -186,7 +191,7 @@ def _passes(column: Any, among: Among) -> Any:
     inside = pc.is_in(column.cast(kind) if dictionary else column, pa.array(values, kind))
     if not among.missing:
         return inside
-    # Not is_null's own nan_is_null: it trusts a row group's count of nulls, in which no NaN stands.
+    # Not is_null's own nan_is_null: it trusts a row group's count of nulls, which does not count NaN.
     absent = pc.is_null(column)
     if pa.types.is_floating(kind):
         absent = pc.or_kleene(absent, pc.is_nan(column))

@@ -138,6 +138,7 @@ def local_copy(root: Path, path: str) -> Path:
         raise UsageError(
             f"{url} holds tables, no images or reports: give their folder with --root, or data.root in training"
         )
+    # A table from elsewhere may name ../../etc/passwd; nothing outside the root is ever read or written.
     if ".." in Path(path).parts or Path(path).is_absolute():
         raise UsageError(f"{url}: {path} leads out of it")
     if file.exists():
@@ -148,6 +149,7 @@ def local_copy(root: Path, path: str) -> Path:
         if system.isfile(remote_path):
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             (cache_folder() / "remote").chmod(0o700)
+            # A fetch that is cut off must not leave half an image, which would count as fetched for ever.
             with atomic(file) as temporary, system.open(remote_path, "rb") as stream, temporary.open("wb") as out:
                 shutil.copyfileobj(stream, out, 2**20)
     return file
@@ -160,6 +162,7 @@ def has_images(root: Path, paths: Sequence[str]) -> bool:
         return root.is_dir() and any((root / path).exists() for path in paths[:1000])
     if address.is_database(url):
         return False
+    # A few are enough to tell an archive without images from one with some missing.
     return any(exists(f"{url}/{path}") for path in paths[:_PROBES])
 
 

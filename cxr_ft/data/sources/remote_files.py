@@ -73,6 +73,7 @@ def file_system(where: str) -> "tuple[AbstractFileSystem, str]":
 
 def _failures() -> tuple[type[Exception], ...]:
     """Return the exception types that remote reading may raise, beside ImportError."""
+    # Naming the classes would import packages of seconds' weight for a user who reads local files.
     loaded = [getattr(sys.modules[module], name) for module, name in _ERRORS if module in sys.modules]
     return (OSError, ValueError, EOFError, NotImplementedError, zlib.error, *loaded)
 
@@ -81,6 +82,7 @@ def _failures() -> tuple[type[Exception], ...]:
 def _quiet() -> Iterator[None]:
     """Silence the loggers of the packages behind fsspec: they log a traceback for what we report in one line."""
     loggers = [logging.getLogger(name) for name in ("gcsfs", "s3fs", "fsspec")]
+    # The user's own levels are put back: the loggers are global.
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

@@ -1,9 +1,10 @@
 """Match column names, type the filters of a query, and write its SELECT: the part that all table backends share."""
 
+import datetime
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cxr_ft.data.sources import csv_text
 from cxr_ft.errors import UsageError
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Rows wanted: a column's value, or several of which it is one. None is "missing".
 Where = Mapping[str, object]
+#: A value of a column that rows can be filtered by.
+Cell = str | bool | int | float | datetime.date
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Among:
     """The values a column may have, of the column's own type `kind`; `missing`: or none at all."""
 
     kind: "pa.DataType"
-    values: tuple[Any, ...]
+    values: tuple[Cell, ...]
     missing: bool
 
     @property
@@ -50,6 +53,7 @@ def find_column(columns: Iterable[str], name: str) -> str | None:
     names = list(columns)
     if name in names:
         return name
+    # Only where one column matches: of two that differ in case alone neither is guessed.
     alike = [other for other in names if _plain(other) == _plain(name)]
     return alike[0] if len(alike) == 1 else None
 
@@ -84,18 +88,20 @@ def is_text(kind: "pa.DataType") -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def _typed(cell: str, kind: "pa.DataType", what: str) -> Any:
+def _typed(cell: str, kind: "pa.DataType", what: str) -> Cell:
     import pyarrow as pa
     from pyarrow import types
 
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if is_text(kind):
         return cell
+    # Types whose text has one meaning; a time stamp's, say, depends on a zone.
     simple = (types.is_boolean, types.is_integer, types.is_floating, types.is_date)
     if not any(test(kind) for test in simple):
         raise UsageError(f"{what} is of type {kind}: rows cannot be chosen by it; use SQL")
     try:
-        return pa.scalar(cell).cast(kind).as_py()
+        value: Cell = pa.scalar(cell).cast(kind).as_py()
+        return value
     except pa.ArrowInvalid:
         raise UsageError(f"{what} is of type {kind}, and a value of its filter is not") from None
 

@@ -9,12 +9,15 @@ Shapes: P patterns, L labels, G subjects (or other groups), K kinds of them, S s
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.data.labels import distinct_rows
+
+if TYPE_CHECKING:
+    from scipy.optimize import LinearConstraint, OptimizeResult
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -106,7 +109,7 @@ def _level(rows: Floats, required: Floats, *, worst: bool = False) -> float:
     return float(over.max() if worst else over.min())
 
 
-def _least_overshoot(has: Floats, available: Ints, required: Floats, *, whole: bool) -> Any:
+def _least_overshoot(has: Floats, available: Ints, required: Floats, *, whole: bool) -> "OptimizeResult":
     """Solve for the least t with required <= has n <= required (1 + t); the variables are n [P] and t."""
     from scipy.optimize import LinearConstraint
 
@@ -118,7 +121,7 @@ def _least_overshoot(has: Floats, available: Ints, required: Floats, *, whole: b
     return _feasible(cost, LinearConstraint(matrix, lower, upper), np.append(np.full(has.shape[1], whole), False), top)
 
 
-def _least_total(has: Floats, available: Ints, required: Floats, level: float) -> Any:
+def _least_total(has: Floats, available: Ints, required: Floats, level: float) -> "OptimizeResult":
     """Solve for the n [P] with the least total over all labels and no overshoot beyond `level`."""
     from scipy.optimize import LinearConstraint
 
@@ -127,14 +130,18 @@ def _least_total(has: Floats, available: Ints, required: Floats, level: float) -
     return _feasible(has.sum(axis=0), LinearConstraint(has, required, most), whole, available.astype(np.float64))
 
 
-def _feasible(cost: Floats, constraint: Any, whole: NDArray[Any], top: Floats) -> Any:
+def _feasible(
+    cost: Floats, constraint: "LinearConstraint", whole: NDArray[np.generic], top: Floats
+) -> "OptimizeResult":
     result = solve_milp(cost, constraint, whole, top)
     if result.x is None and result.status != INFEASIBLE:
         raise RuntimeError(f"HiGHS result no selection: {result.message}")
     return result
 
 
-def solve_milp(cost: Floats, constraint: Any, whole: NDArray[Any], top: Floats, *, gap: float = 0.0) -> Any:
+def solve_milp(
+    cost: Floats, constraint: "LinearConstraint", whole: NDArray[np.generic], top: Floats, *, gap: float = 0.0
+) -> "OptimizeResult":
     """Solve a mixed-integer program by HiGHS: the least `cost`, variables from 0 to `top`, those `whole` integer.
 
     It stops after NODES nodes, or where the cost is within the share `gap` of the least. Returns scipy's

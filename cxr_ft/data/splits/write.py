@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from cxr_ft import plugins
 from cxr_ft.data.audit import leak_audit, near_texts
 from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.manifest import FILES, MANIFEST, Manifest, RequestOptions
+from cxr_ft.data.manifest import FILES, MANIFEST, Manifest, RequestOptions, TextCounts
 from cxr_ft.data.pixels import image_decode
 from cxr_ft.data.records import IDS, SPLITS, Records, is_phantom, root_folder
 from cxr_ft.data.sources import address, locations
@@ -126,7 +126,12 @@ def _manifest(
         "root": records.root,
         "card": records.card.to_json(),
         "request": cast(RequestOptions, dataclasses.asdict(request)),
-        "counts": {**compiled.counts, "by_reason": {str(k): int(v) for k, v in sorted(reasons.items())}},
+        "counts": {
+            "records": compiled.counts["records"],
+            "eligible": compiled.counts["eligible"],
+            "rejected": compiled.counts["rejected"],
+            "by_reason": {str(k): int(v) for k, v in sorted(reasons.items())},
+        },
         "rows": {name: len(table) for name, table in compiled.tables.items()},
         "subjects": {name: int(table["subject_id"].nunique()) for name, table in compiled.tables.items()},
         "labels": compiled.labels,
@@ -162,7 +167,7 @@ def _certified_leaks(compiled: CompiledSplits, card: DatasetCard, request: Split
     return {kind: sum(leak.count for leak in leaks if leak.kind == kind) for kind in counted}
 
 
-def text_counts(records: Records, tables: "dict[str, pd.DataFrame]") -> dict[str, object]:
+def text_counts(records: Records, tables: "dict[str, pd.DataFrame]") -> TextCounts:
     """Count distinct texts, the groups that stay together, and each split's texts that are word for word in train.
 
     The last is not 0 where subjects are known: a stock report of one subject is no copy of another's.
@@ -179,14 +184,14 @@ def text_counts(records: Records, tables: "dict[str, pd.DataFrame]") -> dict[str
     }
 
 
-def _text_note(counts: dict[str, object], group: str) -> str:
+def _text_note(counts: TextCounts, group: str) -> str:
     note = (
         f"{counts['rows']} texts, {counts['distinct']} of them distinct, are {counts['groups']} groups that stay "
         f"together, the largest of {counts['largest_group']}"
     )
     if group == "near-duplicate":
         return note
-    rows = cast(dict[str, int], counts["verbatim_in_train"])["test"]
+    rows = counts["verbatim_in_train"]["test"]
     return f"{note}; {rows} texts of test are word for word in train, since other subjects have them too"
 
 

@@ -1,7 +1,6 @@
 """Images, closed forms and checks that the tests of read_xray share."""
 
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from pydicom import uid
 from cxr_ft.data.dicom import DicomError, read_xray
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-BITS_12: dict[str, Any] = {"BitsStored": 12, "HighBit": 11}
+BITS_12: dict[str, object] = {"BitsStored": 12, "HighBit": 11}
 NATIVE = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
 LOSSLESS = (
     *(uid.RLELossless, uid.JPEGLossless, uid.JPEGLosslessSV1, uid.JPEGLSLossless),

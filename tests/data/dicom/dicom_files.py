@@ -2,7 +2,6 @@
 
 import struct
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -10,18 +9,20 @@ import numpy.typing as npt
 from pydicom import DataElement, Dataset, FileMetaDataset, uid
 from pydicom.encaps import encapsulate
 
+#: Images of any type of words, signed ones too.
+Pixels = npt.NDArray[np.generic]
 # Every file carries these, so that any message can be searched for them.
 IDENTIFYING = {"PatientName": "ROENTGEN^ANNA", "PatientID": "HAND-1895", "StudyDate": "18951222"}
 
 
 def write_dicom(
     path: Path,
-    array: npt.NDArray[Any],
+    array: Pixels,
     *,
     syntax: uid.UID = uid.ExplicitVRLittleEndian,
     meta: bool = True,
     vr: str = "",
-    **tags: Any,
+    **tags: object,
 ) -> Path:
     """Write `array`, [H, W] or RGB [H, W, 3], as a CR image and return `path`.
 
@@ -50,7 +51,7 @@ def write_dicom(
     return path
 
 
-def _defaults(array: npt.NDArray[Any]) -> dict[str, Any]:
+def _defaults(array: Pixels) -> dict[str, object]:
     bits = 8 * array.dtype.itemsize
     colour = {"PlanarConfiguration": 0} if array.ndim == 3 else {}
     return IDENTIFYING | {
@@ -69,7 +70,7 @@ def _defaults(array: npt.NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def encode(array: npt.NDArray[Any], header: Dataset, syntax: uid.UID) -> bytes:
+def encode(array: Pixels, header: Dataset, syntax: uid.UID) -> bytes:
     """The array as a PixelData value in the syntax."""
     if not syntax.is_encapsulated:
         data = array.astype(array.dtype.newbyteorder("<" if syntax.is_little_endian else ">")).tobytes()
@@ -78,7 +79,7 @@ def encode(array: npt.NDArray[Any], header: Dataset, syntax: uid.UID) -> bytes:
     return encapsulate([stream], has_bot=False)
 
 
-def rle(array: npt.NDArray[Any]) -> bytes:
+def rle(array: Pixels) -> bytes:
     """One frame in RLE (PS3.5 G); pydicom 3.0.2 loses half of the bytes if 8 bits of 16 are stored."""
     words = np.ascontiguousarray(array).reshape(array.shape[0] * array.shape[1], -1)
     planes = words.view(np.uint8).reshape(len(words), words.shape[1], -1)[:, :, ::-1].reshape(len(words), -1).T
@@ -88,7 +89,7 @@ def rle(array: npt.NDArray[Any]) -> bytes:
     return struct.pack("<16L", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
 
 
-def compress(array: npt.NDArray[Any], bits: int, syntax: uid.UID) -> bytes:
+def compress(array: Pixels, bits: int, syntax: uid.UID) -> bytes:
     """One frame as a codestream of the syntax; of the two lossless JPEG ones by our own encoder, below."""
     if syntax in (uid.JPEGLossless, uid.JPEGLosslessSV1):
         return lossless_jpeg(array, bits)
@@ -103,7 +104,7 @@ def compress(array: npt.NDArray[Any], bits: int, syntax: uid.UID) -> bytes:
     return bytes(imagecodecs.jpeg2k_encode(array, reversible=True, codecformat="j2k", bitspersample=bits))
 
 
-def lossless_jpeg(array: npt.NDArray[Any], precision: int) -> bytes:
+def lossless_jpeg(array: Pixels, precision: int) -> bytes:
     """A lossless JPEG stream (ITU-T T.81 H), each sample predicted from its left neighbour, codes all of 5 bits."""
     samples = array.astype(np.int64) & (2**precision - 1)
     left = np.roll(samples, 1, axis=1)

@@ -4,7 +4,6 @@ import io
 import re
 import struct
 import warnings
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -81,7 +80,7 @@ def with_restarts(kind):
         return head + interval + rows[0][start : start + 10] + b"".join(coded)[:-2] + b"\xff\xd9"
     grey = (array // 17).astype(np.uint8)
     colours = np.stack([grey, grey // 2, 255 - grey], axis=-1)
-    options: dict[str, Any] = {
+    options: dict[str, object] = {
         "grey": {"restart_marker_rows": 1},
         "every block": {"restart_marker_blocks": 1},
         "colour": {"restart_marker_rows": 1, "subsampling": 0},
@@ -101,7 +100,7 @@ def write_jpeg(file, kind, stream):
     if kind == "progressive":
         file.write_bytes(stream)
         return
-    colour: dict[str, Any] = {"PhotometricInterpretation": "YBR_FULL_422"} if "colour" in kind else {}
+    colour: dict[str, object] = {"PhotometricInterpretation": "YBR_FULL_422"} if "colour" in kind else {}
     array = np.zeros((100, 80, 3) if colour else (100, 80), np.uint16 if kind == "lossless" else np.uint8)
     tags = BITS_12 if kind == "lossless" else colour
     syntax = uid.JPEGLosslessSV1 if kind == "lossless" else uid.JPEGBaseline8Bit

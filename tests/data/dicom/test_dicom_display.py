@@ -5,7 +5,6 @@ Where pydicom gets a case wrong, the test shows it, so that a later pydicom that
 
 import struct
 import warnings
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -174,7 +173,7 @@ def test_a_window_that_is_no_number_is_ignored(file, value):
 
 @pytest.mark.parametrize("missing", ["WindowCenter", "WindowWidth"])
 def test_half_a_window_is_ignored(file, missing):
-    window: dict[str, Any] = {"WindowCenter": 1000, "WindowWidth": 50, missing: None}
+    window: dict[str, object] = {"WindowCenter": 1000, "WindowWidth": 50, missing: None}
     write_dicom(file, RAMP, **window)
     with pytest.warns(UserWarning, match="WindowWidth"):
         assert_shows(file, minmax(RAMP))

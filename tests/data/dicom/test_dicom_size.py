@@ -1,7 +1,5 @@
 """Padding, sizes and square pixels of read_xray, against exact area means."""
 
-from typing import Any
-
 import cv2
 import numpy as np
 import pytest
@@ -77,7 +75,7 @@ def test_padding_written_as_a_word_of_more_bits(file, dtype, stored, padding, ta
     shown[values != padding] = 255 * (kept - kept.min()) / (kept.max() - kept.min())
     if photometric == "MONOCHROME1":
         shown[values != padding] = 255 - shown[values != padding]
-    header: dict[str, Any] = {"BitsStored": stored, "HighBit": stored - 1, "PhotometricInterpretation": photometric}
+    header: dict[str, object] = {"BitsStored": stored, "HighBit": stored - 1, "PhotometricInterpretation": photometric}
     for keyword, value in zip(("PixelPaddingValue", "PixelPaddingRangeLimit"), tags, strict=False):
         header[keyword] = DataElement(keyword, "US", value)
     write_dicom(file, values, **header)
@@ -90,7 +88,7 @@ def test_a_range_of_padding_may_end_beyond_the_values(file, ends, stored):
     values = np.arange(1, 65, dtype=np.uint16).reshape(8, 8)
     values[0] = min(ends[1], 2**stored - 1)
     padding = values >= ends[0]
-    header: dict[str, Any] = {"PixelPaddingValue": ends[0], "PixelPaddingRangeLimit": ends[1]}
+    header: dict[str, object] = {"PixelPaddingValue": ends[0], "PixelPaddingRangeLimit": ends[1]}
     write_dicom(file, values, BitsStored=stored, HighBit=stored - 1, **header)
     kept = values[~padding] if not padding.all() else values
     grey = 255 * (values - float(kept.min())) / float(np.ptp(kept))
@@ -187,10 +185,10 @@ def test_size_must_be_positive(file):
 def test_pixels_become_square(file, keyword):
     """The finer spacing wins, so the coarser side grows; the spacing of rows stands first (PS3.3 C.7.6.3.1.7)."""
     array = shade(20, 30)
-    upright: dict[str, Any] = {keyword: [3, 2]}
+    upright: dict[str, object] = {keyword: [3, 2]}
     write_dicom(file, array, **upright)
     assert_shows(file, cv2.resize(minmax(array), (30, 30), interpolation=cv2.INTER_LINEAR))
-    lying: dict[str, Any] = {keyword: [1, 2]}
+    lying: dict[str, object] = {keyword: [1, 2]}
     write_dicom(file, array, **lying)
     assert_shows(file, cv2.resize(minmax(array), (60, 20), interpolation=cv2.INTER_LINEAR))
     assert_shows(file, area_mean(cv2.resize(minmax(array), (30, 10), interpolation=cv2.INTER_AREA), 10, 30), 10)

@@ -16,35 +16,38 @@ FINDINGS = [label for label in CHEXPERT_14 if label not in ("No Finding", "Suppo
 def opinions():
     """The studies of 1,200 subjects: severities, what the reports say, and both labelers' tables, a row a study."""
     studies = [study for index in range(1200) for study in cases.subject(5, index).studies]
-    rows = {"truth": [cases.severities(study.signs) for study in studies], "said": [study.said for study in studies]}
+    rows = {
+        "truth": [cases.severities(study.signs) for study in studies],
+        "stated": [study.stated for study in studies],
+    }
     for name in label_noise.SLIPS:
-        rows[name] = [label_noise.labelled(stream(name, 5, study.study_id), study.said, name) for study in studies]
+        rows[name] = [label_noise.labelled(stream(name, 5, study.study_id), study.stated, name) for study in studies]
     return {name: pd.DataFrame(found, columns=list(CHEXPERT_14)) for name, found in rows.items()}
 
 
 def test_readers_err_as_often_as_stated(opinions):
     """Plain signs are reported, subtle ones missed and hedged at the stated rates, absent ones seldom asserted."""
-    truth, said = (opinions[name][FINDINGS] for name in ("truth", "said"))
+    truth, stated = (opinions[name][FINDINGS] for name in ("truth", "stated"))
     signs = [label for label in FINDINGS if label not in ("Lung Opacity", "Pneumonia")]
     subtle = (truth > 0) & (truth < label_noise.SUBTLE)
     plain = truth >= label_noise.SUBTLE
-    missed = ~said.isin([1, -1])
+    missed = ~stated.isin([1, -1])
     for kind, rate in zip((subtle, plain), label_noise.MISSED, strict=True):
         assert missed[signs].to_numpy()[kind[signs]].mean() == pytest.approx(rate, abs=0.01 + 0.2 * rate)
     for kind, rate in zip((subtle, plain), label_noise.HEDGED, strict=True):
         seen = (kind & ~missed)[signs].to_numpy()
-        assert (said[signs].to_numpy()[seen] == -1).mean() == pytest.approx(rate, abs=0.01 + 0.1 * rate)
+        assert (stated[signs].to_numpy()[seen] == -1).mean() == pytest.approx(rate, abs=0.01 + 0.1 * rate)
     absent = (truth == 0)[signs].to_numpy()
-    assert (said[signs].to_numpy()[absent] == 1).mean() == pytest.approx(label_noise.OVERCALLED, abs=0.003)
+    assert (stated[signs].to_numpy()[absent] == 1).mean() == pytest.approx(label_noise.OVERCALLED, abs=0.003)
 
 
 def test_labelers_slip_as_often_as_stated(opinions):
-    said = opinions["said"].drop(columns="No Finding")
-    mentioned = said.notna().to_numpy()
+    stated = opinions["stated"].drop(columns="No Finding")
+    mentioned = stated.notna().to_numpy()
     for name, rate in label_noise.SLIPS.items():
         table = opinions[name].drop(columns="No Finding").to_numpy()
-        plain = mentioned & (said != -1).to_numpy()
-        assert (table[plain] != said.to_numpy()[plain]).mean() == pytest.approx(rate, abs=0.007)
+        plain = mentioned & (stated != -1).to_numpy()
+        assert (table[plain] != stated.to_numpy()[plain]).mean() == pytest.approx(rate, abs=0.007)
         assert np.isnan(table[~mentioned]).all()
     ours, other = (opinions[name].fillna(9) for name in label_noise.SLIPS)
     assert 0.002 < (ours != other).to_numpy().mean() < 0.03
@@ -107,8 +110,8 @@ def test_thumbnails_do_not_give_the_labels_away():
         for study in subject.studies:
             film, _ = render.render(subject.body, study.drawn, study.pictures[0], 64)
             small = cv2.resize(film, (32, 32), interpolation=cv2.INTER_AREA)
-            said = label_noise.labelled(stream("chexpert", 6, study.study_id), study.said, "chexpert")
-            rows.append((small.ravel(), [said.get(label, 0) for label in CHEXPERT_14], index % 3 == 0))
+            stated = label_noise.labelled(stream("chexpert", 6, study.study_id), study.stated, "chexpert")
+            rows.append((small.ravel(), [stated.get(label, 0) for label in CHEXPERT_14], index % 3 == 0))
     images, labels, test = (np.array(column) for column in zip(*rows, strict=True))
     scores = []
     for known in labels.T:

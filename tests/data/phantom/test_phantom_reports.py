@@ -27,7 +27,7 @@ DENIED = re.compile(r"\bno\b|\bnot\b|\bnormal\b", re.IGNORECASE)
 HEDGED = re.compile(r"possible|may |cannot be excluded", re.IGNORECASE)
 
 
-def said(sentences, label):
+def stated(sentences, label):
     """What sentences say of a label: 1, 0, -1, or None where they do not speak of it."""
     about = [s for s in sentences if re.search(WORDS[label], s, re.IGNORECASE)]
     kinds = {0 if DENIED.search(s) else -1 if HEDGED.search(s) else 1 for s in about}
@@ -52,8 +52,8 @@ def test_reports_say_what_the_label_table_says(seed):
             assert set(found) == {"findings", "impression"}
             sentences = re.split(r"\.\s+(?:\d+\.\s+)?", f"{found['findings']} {found['impression']} ")
             for label in WORDS:
-                value = study.said.get(label)
-                assert said(sentences, label) == value, (label, value, text)
+                value = study.stated.get(label)
+                assert stated(sentences, label) == value, (label, value, text)
                 checked[value] += 1
             for sign in study.reported:
                 if sign.label in ("Pneumothorax", "Pleural Effusion", "Fracture"):

@@ -5,10 +5,7 @@ tables.list. SQL is turned from one dialect into the other by sqlglot, which kno
 invented: eight bytes a cell. There is no Storage API.
 """
 
-import base64
-import datetime as dt
 import json
-import math
 import re
 import socket
 import threading
@@ -19,26 +16,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import duckdb
 import sqlglot
+from bigquery_values import FROM_DUCKDB, bigquery_type, duckdb_type, parameter_value, row_json, schema_field
 from sqlglot import exp
 
-#: BigQuery's types as DuckDB holds them, and back where DuckDB's own is enough to tell.
-HELD = {
-    "STRING": "VARCHAR",
-    "BYTES": "BLOB",
-    "INTEGER": "BIGINT",
-    "FLOAT": "DOUBLE",
-    "NUMERIC": "DECIMAL(38,9)",
-    "BIGNUMERIC": "DECIMAL(38,12)",
-    "BOOLEAN": "BOOLEAN",
-    "DATE": "DATE",
-    "DATETIME": "TIMESTAMP",
-    "TIME": "TIME",
-    "TIMESTAMP": "TIMESTAMP WITH TIME ZONE",
-    "GEOGRAPHY": "VARCHAR",
-    "JSON": "JSON",
-    "INTERVAL": "INTERVAL",
-}
-TOLD = {held: name for name, held in HELD.items() if name != "GEOGRAPHY"}
 STATUS = {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
 
 
@@ -95,10 +75,10 @@ class Server:
     def load(self, name, columns, rows=(), kind="TABLE"):
         """A table `dataset.name` of columns {name: type}; a type may be ARRAY<T> or STRUCT<a T>."""
         dataset, table = name.split(".")
-        held = ", ".join(f'"{column}" {_held(kind)}' for column, kind in columns.items())
+        columns_sql = ", ".join(f'"{column}" {duckdb_type(kind)}' for column, kind in columns.items())
         with self.lock:
             self.connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{dataset}"')
-            self.connection.execute(f'CREATE OR REPLACE TABLE "{dataset}"."{table}" ({held})')
+            self.connection.execute(f'CREATE OR REPLACE TABLE "{dataset}"."{table}" ({columns_sql})')
             if rows:
                 marks = ", ".join("?" * len(columns))
                 self.connection.executemany(f'INSERT INTO "{dataset}"."{table}" VALUES ({marks})', rows)
@@ -114,7 +94,7 @@ class Server:
             self.connection.unregister("_new")
             described = self.connection.execute(f'DESCRIBE "{dataset}"."{table}"').fetchall()
         kinds = {"INTEGER": "BIGINT", "TINYINT": "BIGINT", "FLOAT": "DOUBLE"}
-        self._declare(name, {row[0]: TOLD[kinds.get(row[1], row[1])] for row in described}, "TABLE")
+        self._declare(name, {row[0]: FROM_DUCKDB[kinds.get(row[1], row[1])] for row in described}, "TABLE")
 
     def execute(self, sql):
         """Change a table, as somebody else would."""
@@ -161,7 +141,7 @@ class Server:
             "kind": "bigquery#table",
             "etag": f"e{said['modified']}",
             "tableReference": self.reference(name),
-            "schema": {"fields": [_field(column, kind) for column, kind in said["columns"].items()]},
+            "schema": {"fields": [schema_field(column, kind) for column, kind in said["columns"].items()]},
             "type": said["kind"],
             "lastModifiedTime": str(said["modified"]),
             "numBytes": str(self.size(name)),
@@ -200,7 +180,7 @@ class Server:
         if not isinstance(tree, exp.Query):
             return resource
         sql = tree.sql("duckdb")
-        values = {p["name"]: _given(p) for p in asked.get("queryParameters", [])}
+        values = {p["name"]: parameter_value(p) for p in asked.get("queryParameters", [])}
         schema, rows = self.run(f"SELECT * FROM ({sql}) LIMIT 0" if dry else sql, values, columns, resource)
         statistics["schema"] = {"fields": schema}
         if dry:
@@ -220,12 +200,12 @@ class Server:
             raise RefusedError(400, "invalidQuery", f"Syntax error: {str(error).splitlines()[0]}") from None
         if len(trees) != 1:
             return None, []
-        inside = {cte.alias for cte in trees[0].find_all(exp.CTE)}
+        common = {cte.alias for cte in trees[0].find_all(exp.CTE)}
         used = {}
         for table in trees[0].find_all(exp.Table):
             # `project.dataset.table` may be quoted as a whole.
             parts = ".".join(part for part in (table.catalog, table.db, table.name) if part).split(".")
-            if len(parts) == 1 and parts[0] in inside:
+            if len(parts) == 1 and parts[0] in common:
                 continue
             name = ".".join(parts[-2:])
             if name not in self.tables or (len(parts) == 3 and parts[0] != self.project):
@@ -248,7 +228,7 @@ class Server:
                 return [], []
             except duckdb.Error as error:
                 raise RefusedError(400, "invalidQuery", str(error).splitlines()[0]) from None
-        return [_field(name, columns.get(name) or _told(kind)) for name, kind in kinds.items()], rows
+        return [schema_field(name, columns.get(name) or bigquery_type(kind)) for name, kind in kinds.items()], rows
 
     def job(self, name):
         if name not in self.jobs:
@@ -268,90 +248,10 @@ class Server:
         start = int(query.get("pageToken", ["0"])[0])
         stop = start + min(self.page, int(query.get("maxResults", [self.page])[0]))
         exact = query.get("formatOptions.useInt64Timestamp", [""])[0] == "True"
-        rows = [_row(row, job.schema, exact) for row in job.rows[start:stop]][: self.sends]
+        rows = [row_json(row, job.schema, exact) for row in job.rows[start:stop]][: self.sends]
         answer |= {"schema": {"fields": job.schema}, "totalRows": str(len(job.rows)), "cacheHit": False}
         answer |= {"rows": rows} if rows else {}  # Google leaves an empty list out
         return answer | ({"pageToken": str(stop)} if stop < len(job.rows) else {})
-
-
-def _inside(kind):
-    return re.fullmatch(r"(ARRAY|STRUCT)<(.*)>", kind)
-
-
-def _members(inside):
-    """The members of STRUCT<...>: name and type, which may hold commas itself."""
-    depth, parts = 0, [""]
-    for letter in inside:
-        depth += {"<": 1, ">": -1}.get(letter, 0)
-        parts = [*parts, ""] if letter == "," and not depth else [*parts[:-1], parts[-1] + letter]
-    return dict(part.split(None, 1) for part in parts)
-
-
-def _held(kind):
-    if found := _inside(kind):
-        if found[1] == "ARRAY":
-            return f"{_held(found[2])}[]"
-        return f"STRUCT({', '.join(f'{name} {_held(part)}' for name, part in _members(found[2]).items())})"
-    return HELD[kind]
-
-
-def _told(held):
-    wider = {"HUGEINT": "BIGINT", "INTEGER": "BIGINT", "FLOAT": "DOUBLE"}
-    return TOLD.get(wider.get(held, held), "STRING")
-
-
-def _field(name, kind, mode="NULLABLE"):
-    found = _inside(kind)
-    if found and found[1] == "ARRAY":
-        return _field(name, found[2], "REPEATED")
-    if found:
-        fields = [_field(*member) for member in _members(found[2]).items()]
-        return {"name": name, "type": "RECORD", "mode": mode, "fields": fields}
-    return {"name": name, "type": kind, "mode": mode}
-
-
-def _row(row, schema, exact):
-    return {"f": [{"v": _cell(value, field, exact)} for value, field in zip(row, schema, strict=True)]}
-
-
-def _cell(value, said, exact):
-    if said["mode"] == "REPEATED":
-        return [{"v": _cell(item, {**said, "mode": "NULLABLE"}, exact)} for item in value or ()]
-    if value is None:
-        return None
-    if said["type"] == "RECORD":
-        return {"f": [{"v": _cell(value[f["name"]], f, exact)} for f in said["fields"]]}
-    return _scalar(value, said["type"], exact)
-
-
-def _scalar(value, kind, exact):
-    if kind == "BOOLEAN":
-        return str(value).lower()
-    if kind == "BYTES":
-        return base64.b64encode(value).decode()
-    if kind == "FLOAT" and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if kind == "TIMESTAMP":
-        micros = (value - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
-        return str(micros) if exact else repr(micros / 1e6)
-    if kind == "DATETIME":
-        return value.isoformat()
-    if kind == "INTERVAL":
-        return f"0-{value.months} {value.days} 0:0:0"
-    return str(value)
-
-
-def _given(parameter):
-    """The value of a query parameter."""
-
-    def cast(text, kind):
-        made = {"INT64": int, "FLOAT64": float, "BOOL": lambda t: t == "true", "DATE": dt.date.fromisoformat}
-        return made.get(kind, str)(text)
-
-    kind, value = parameter["parameterType"], parameter["parameterValue"]
-    if kind["type"] == "ARRAY":
-        return [cast(item["value"], kind["arrayType"]["type"]) for item in value["arrayValues"]]
-    return cast(value["value"], kind["type"])
 
 
 def allow_this_machine(monkeypatch):

@@ -96,7 +96,7 @@ def test_a_bad_image_is_rejected_with_its_reason(tmp_path):
             "path,findings\nclasses/clear/0.png,1\nclasses/clear/1.png,0\n",
             "no column label, and no column of",
         ),
-        ("path,label\nclasses/clear/0.png,a\nclasses/clear/0.png,b\n", "stands in two rows"),
+        ("path,label\nclasses/clear/0.png,a\nclasses/clear/0.png,b\n", "is in two rows"),
         ("path,label,dicom_id\nclasses/clear/0.png,a,\nclasses/clear/1.png,b,x\n", "1 rows have no dicom_id"),
         (
             "path,label,patient_id,study_id\nclasses/clear/0.png,a,1,s\nclasses/clear/1.png,b,2,s\n",
