@@ -128,6 +128,17 @@ class PluginConfig:
     name: str
     options: Any
 
+    def option(self, name: str) -> object:
+        """Return the value of an option; None where the plug-in does not declare it."""
+        declared = {field.name for field in dataclasses.fields(self.options)}
+        return getattr(self.options, name) if name in declared else None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Return the target modules of a method; empty where it has none, or trains everything."""
+        declared = self.option("targets")
+        return tuple(map(str, declared)) if isinstance(declared, Sequence) else ()
+
     def to_json(self) -> dict[str, Any]:
         """Return name and options in one dict."""
         return {"name": self.name, **dataclasses.asdict(self.options)}

@@ -80,7 +80,7 @@ def matched_rank(cell: config.RunConfig, parameters: int) -> int:
     rank = max(1, round((parameters - (2 * one - two)) / (two - one)))
     count = one + (two - one) * (rank - 1)
     if abs(count - parameters) > TOLERANCE * parameters:
-        targets = ",".join(cell.tuning.options.targets)  # every method with a rank has targets
+        targets = ",".join(cell.tuning.targets)
         raise UsageError(
             f"grid: {cell.tuning.name} on {targets} has {count:,} parameters at rank {rank}, the nearest to match "
             f"{parameters:,}; give a match of {one:,} or more"

@@ -27,7 +27,8 @@ from cxr_ft.progress import track
 from cxr_ft.run.ablation import ablate, grid, workers
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import results, saved_model
-from cxr_ft.score.statistics import intervals, pairs
+from cxr_ft.score.metrics import registry
+from cxr_ft.score.statistics import pairs
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 #: Target lists with which the proposal is compared.
@@ -94,7 +95,10 @@ def run(
             "budget": budget,
             "proposal": proposal._asdict(),
             "runs": {name: list(named) for name, named in cells.items()},
-            "differences": {n: {"macro_auroc": p.gap, "interval": p.interval} for n, p in rivals.items()},
+            "differences": {
+                n: {f"macro_{registry.primary('scores').name}": p.gap, "interval": p.interval}
+                for n, p in rivals.items()
+            },
             "modules": [{"target": m.item, "energy_a_parameter": float(m.energy.sum() / m.width)} for m in ranking],
             "sentences": sentences,
         },
@@ -197,12 +201,12 @@ def _cells(
     return out, left_out
 
 
-def _compare(out: Path, ours: Mapping[str, config.RunConfig], theirs: Mapping[str, config.RunConfig]) -> pairs.Pair:
-    """Return the difference in macro AUROC on test, ours less theirs, over subjects and seeds."""
-    own, other = ([_test(out / name) for name in cells] for cells in (ours, theirs))
-    subjects, truth, _ = own[0]
-    scores = [np.stack([score for _, _, score in runs]) for runs in (own, other)]
-    return pairs.compare(truth, scores[0], scores[1], subjects, intervals.macro_auroc)
+def _compare(out: Path, proposal: Mapping[str, config.RunConfig], rival: Mapping[str, config.RunConfig]) -> pairs.Pair:
+    """Return the difference in the primary metric on test, proposal less rival, over subjects and seeds."""
+    first, second = ([_test(out / name) for name in cells] for cells in (proposal, rival))
+    subjects, truth, _ = first[0]
+    scores = [np.stack([score for _, _, score in runs]) for runs in (first, second)]
+    return pairs.compare(truth, scores[0], scores[1], subjects, registry.primary("scores").over_rows)
 
 
 def _test(run: Path) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
@@ -222,7 +226,7 @@ def _proposal_sentence(proposal: Proposal, budget: int) -> str:
 
 
 def _comparison_sentence(rival: str, pair: pairs.Pair) -> str:
-    difference = f"proposal less {rival} with as many parameters: macro AUROC {pair.gap:+.3f}"
+    difference = f"proposal less {rival} with as many parameters: {registry.primary('scores').title} {pair.gap:+.3f}"
     if pair.interval is None:
         return f"{difference}, without an interval ({pair.reason})"
     low, high = pair.interval

@@ -29,9 +29,8 @@ def quantised(parts: ModelParts, config: RunConfig) -> None:
 
 def _kind(config: RunConfig) -> str | None:
     """Return the format of the quantised weights, "nf4" or "int8"; None where the method quantises nothing."""
-    # Only qlora has the option; the other methods' options do not declare it.
-    kind: str | None = getattr(config.tuning.options, "quantise", None)
-    return kind
+    kind = config.tuning.option("quantise")
+    return kind if isinstance(kind, str) else None
 
 
 class _Packed(nn.Module):

@@ -86,6 +86,8 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flops += int(formula(*args, **kwargs, out_val=out))
         if not func.is_view:
             self.operations += 1
+            # A product's bytes are left out: its measured rate includes reading its operands and writing its result,
+            # so that the estimate of seconds would count them twice.
             self.moved += 0 if formula else sum(t.numel() * t.itemsize for group in tensors for t in group)
 
     def seen(self, tensor: Tensor) -> int:

@@ -48,13 +48,11 @@ if TYPE_CHECKING:
 
 def default_out(config: RunConfig) -> Path:
     """Return `runs/<splits>-<task>-<method>-<targets>-s<seed>-<hash>`."""
-    tuning = config.tuning.to_json()
-    targets = ".".join(tuning.get("targets") or ())
     words = [
         Path(config.data.splits).name,
         config.head.name,
         config.tuning.name,
-        targets,
+        ".".join(config.tuning.targets),
         f"s{config.train.seed}",
     ]
     return Path("runs") / "-".join([word for word in words if word] + [config.fingerprint({})[:8]])
@@ -72,10 +70,9 @@ def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> Train
         UsageError: for whatever cannot be put together; so a run refuses it before anything is loaded.
     """
     parts = assembly.build(config, labels, multi_label, weights=False)
-    targets = getattr(config.tuning.options, "targets", None) or ()
     return TrainingPlan(
         modules=tuple(dict.fromkeys(map(owner, trainable(parts.model)))),
-        notes=tuple(fused(targets, parts.base.targets, parts.base.family)),
+        notes=tuple(fused(config.tuning.targets, parts.base.targets, parts.base.family)),
         parameters=memory.parameters(parts.model, parts.head.new_modules),
         image_size=parts.base.image_size,
         output=parts.head.output,
@@ -267,7 +264,9 @@ class Finish:
         train = run_inference(parts, train_set, state.micro_batch, "train", generate=False, store=store)
         metrics = {
             "train": compute_metrics(parts, train_set, train, saved),
-            "val": compute_metrics(parts, val_set, val, saved, train_set.texts),
+            "val": compute_metrics(
+                parts, val_set, val, saved, train_set.texts, text_column=self.config.head.options.text
+            ),
         }
         card = model_card.text(self.start.replace(metrics=metrics), parts, saved, export.kind(parts, self.config))
         nbytes = saved_model.save(self.out, parts, saved, card)
