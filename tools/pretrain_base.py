@@ -181,7 +181,7 @@ def _batches(count: int, recipe: Recipe, rng: np.random.Generator) -> Iterator[N
         yield from rng.permutation(count)[:whole].reshape(-1, recipe.batch_size)
 
 
-def _groups(model: nn.Module) -> list[dict[str, Any]]:
+def _groups(model: nn.Module) -> list[dict[str, object]]:
     # The schedule gives the learning rate itself, so the optimiser's own is 1.
     parts = {0.05: [p for p in model.parameters() if p.ndim > 1], 0.0: [p for p in model.parameters() if p.ndim <= 1]}
     return [{"params": params, "weight_decay": decay, "lr": 1.0} for decay, params in parts.items()]

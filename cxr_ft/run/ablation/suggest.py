@@ -10,7 +10,7 @@ proposal and its rivals are trained, equal in parameters, seeds and learning rat
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class Proposal(NamedTuple):
 
 
 def run(
-    raw: Mapping[str, Any],
+    raw: Mapping[str, object],
     budget: int,
     seeds: Sequence[int],
     out: Path,
@@ -89,16 +89,14 @@ def run(
     rivals = {name: _compare(out, cells["proposal"], cells[name]) for name in cells if name != "proposal"}
     sentences += [_comparison_sentence(name, pair) for name, pair in rivals.items()]
     ranking = sorted(modules, key=lambda m: -m.energy.sum() / m.width)
+    metric = registry.primary("scores")
     write_json(
         out / "suggest.json",
         {
             "budget": budget,
             "proposal": proposal._asdict(),
             "runs": {name: list(named) for name, named in cells.items()},
-            "differences": {
-                n: {f"macro_{registry.primary('scores').name}": p.gap, "interval": p.interval}
-                for n, p in rivals.items()
-            },
+            "differences": {n: {f"macro_{metric.name}": p.gap, "interval": p.interval} for n, p in rivals.items()},
             "modules": [{"target": m.item, "energy_a_parameter": float(m.energy.sum() / m.width)} for m in ranking],
             "sentences": sentences,
         },
@@ -135,13 +133,13 @@ def propose(modules: Sequence[Candidate], budget: int) -> Proposal:
 def candidates(probe: Path) -> list[Candidate]:
     """Return the candidates of a run's base with their gradients' energy, at that run's head, over all of train."""
     parts, settings, _ = saved_model.load(probe)
-    model: Any = parts.model
+    model = parts.model
     splits = manifest.read(Path(settings.data.splits))
     rows = build_datasets(settings, splits, parts.base.image_size)["train"]
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     items = _items(parts)
     model.requires_grad_(False)
-    weights: dict[str, torch.Tensor] = {name: model.get_submodule(name).weight for name in items}
+    weights: dict[str, torch.Tensor] = {name: weight_of(model, name) for name in items}
     for weight in weights.values():
         weight.requires_grad_(True)
     _gradients(parts, rows)
@@ -154,8 +152,14 @@ def _items(parts: ModelParts) -> dict[str, str]:
     """Return the matrices that `all` means: full name -> the narrowest target that means it."""
     roles, family, model = parts.base.targets, parts.base.family, parts.model
     names = targets.resolve(("all",), [name for name, _ in model.named_modules()], roles, family)
-    matrices = [name for name in names if getattr(model.get_submodule(name).weight, "ndim", 0) == 2]
+    matrices = [name for name in names if weight_of(model, name).ndim == 2]
     return {name: targets.narrowest(name, roles) for name in matrices}
+
+
+def weight_of(model: torch.nn.Module, name: str) -> torch.Tensor:
+    """Return the weight of the module `name`; an empty tensor [0] where it has none, as a container of others."""
+    weight = model.get_submodule(name).weight
+    return weight if isinstance(weight, torch.Tensor) else torch.empty(0)
 
 
 def _gradients(parts: ModelParts, rows: split_dataset.SplitDataset) -> None:
@@ -172,7 +176,7 @@ def _energy(gradient: torch.Tensor) -> NDArray[np.float64]:
     return values
 
 
-def _probe(raw: Mapping[str, Any], seed: int, out: Path, execute: workers.Execute) -> Path:
+def _probe(raw: Mapping[str, object], seed: int, out: Path, execute: workers.Execute) -> Path:
     """Train the head alone on the frozen base; return the run's folder."""
     frozen = {"tuning": {"name": "last_layers", "layers": 0}, "train": {"seed": seed}}
     cell = config.resolve(config.merge({k: v for k, v in raw.items() if k != "tuning"}, frozen))
@@ -183,7 +187,7 @@ def _probe(raw: Mapping[str, Any], seed: int, out: Path, execute: workers.Execut
 
 
 def _cells(
-    lora: Mapping[str, Any], proposal: Proposal, seeds: Sequence[int]
+    lora: Mapping[str, object], proposal: Proposal, seeds: Sequence[int]
 ) -> tuple[dict[str, dict[str, config.RunConfig]], list[str]]:
     """Return the runs of the proposal and of each rival of equal size, and a sentence for each rival left out."""
     shape = {"targets": [list(proposal.targets)], "rank": [proposal.rank]}
@@ -209,7 +213,7 @@ def _compare(out: Path, proposal: Mapping[str, config.RunConfig], rival: Mapping
     return pairs.compare(truth, scores[0], scores[1], subjects, registry.primary("scores").over_rows)
 
 
-def _test(run: Path) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+def _test(run: Path) -> tuple[NDArray[np.object_], NDArray[np.float64], NDArray[np.float64]]:
     """Return subjects [N], truth [N, L], scores [N, L] on test, rows in the same order for all runs on the splits."""
     table = results.read_predictions(run)
     table = table[(table["split"] == "test") & table["label"].notna()]

@@ -36,7 +36,7 @@ def _kind(config: RunConfig) -> str | None:
 class _Packed(nn.Module):
     """A linear layer [..., in] -> [..., out] whose weight of `kind` is unpacked for each product."""
 
-    def __init__(self, layer: Any, kind: str) -> None:
+    def __init__(self, layer: nn.Linear, kind: str) -> None:
         super().__init__()
         self.in_features, self.out_features = widths(layer)
         size = self.in_features * self.out_features

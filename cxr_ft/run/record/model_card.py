@@ -57,8 +57,9 @@ def base_name(model: str) -> str:
 
 
 def _training(result: Result) -> str:
-    count, options = result.plan.parameters, result.config["tuning"]
-    chosen = ", ".join(f"{k} {','.join(v) if isinstance(v, list) else v}" for k, v in options.items() if k != "name")
+    count, options = result.plan.parameters, result.tuning
+    shown = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in options.items() if k != "name"}
+    chosen = ", ".join(f"{k} {v}" for k, v in shown.items())
     return (
         f"Trained with {options['name']} ({chosen or 'no options'}), seed {result.seed}: {count.trainable:,} of "
         f"{count.total:,} parameters, {count.head:,} of them in the head."

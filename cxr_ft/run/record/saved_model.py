@@ -74,7 +74,7 @@ def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, Saved
 
     method = methods.load(config.tuning.name)
 
-    def reload(model: nn.Module, *how: Any) -> nn.Module:
+    def reload(model: nn.Module, *how: object) -> nn.Module:
         if method.reload is not None:
             return method.reload(model, *how, folder)
         if (folder / "adapter_config.json").exists():

@@ -180,7 +180,7 @@ class TrainingLoop:
         metric = registry.primary("scores")
         primary = float(metric.over_rows(dataset.targets, val.scores)) if val.score_rows else None
         # Undefined where no label of val has both classes.
-        primary = None if primary is None or math.isnan(primary) else primary if metric.higher_is_better else -primary
+        primary = None if primary is None or math.isnan(primary) else primary
         # Texts are chosen by their loss on val: to generate all of val each epoch would cost more than the training.
         score = -val.loss if primary is None else primary if metric.higher_is_better else -primary
         # Strictly better: among equal epochs the first one is kept, which has moved the weights least.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -262,11 +262,10 @@ class Finish:
         val = run_inference(parts, val_set, state.micro_batch, "val", store=store)
         saved = self._labels(parts, val)
         train = run_inference(parts, train_set, state.micro_batch, "train", generate=False, store=store)
+        text_column = self.config.head.options.text
         metrics = {
             "train": compute_metrics(parts, train_set, train, saved),
-            "val": compute_metrics(
-                parts, val_set, val, saved, train_set.texts, text_column=self.config.head.options.text
-            ),
+            "val": compute_metrics(parts, val_set, val, saved, train_set.texts, text_column=text_column),
         }
         card = model_card.text(self.start.replace(metrics=metrics), parts, saved, export.kind(parts, self.config))
         nbytes = saved_model.save(self.out, parts, saved, card)
@@ -301,7 +300,7 @@ class Finish:
             ),
         )
 
-    def _cost(self, state: LoopState, saved_bytes: int) -> dict[str, Any]:
+    def _cost(self, state: LoopState, saved_bytes: int) -> memory.StepCost:
         return {
             **state.cost,
             "micro_batch": state.micro_batch,

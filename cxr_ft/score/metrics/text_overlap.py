@@ -172,7 +172,7 @@ def bleu(counts: Array, order: int = ORDER) -> Array:
 
 
 def _weighted_bleu(truth: Array, counts: Array, weights: Array, order: int) -> Array:
-    """Return corpus BLEU [...] of the counts [N, 10] of each pair under weights [..., N]; the truth is in the counts."""
+    """Return corpus BLEU [...] of the counts [N, 10] of each pair under weights [..., N]; they hold the truth, too."""
     return bleu(weights @ counts, order)
 
 
