@@ -57,8 +57,7 @@ class _Packed(nn.Module):
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        x, layer = inputs
+    def forward(ctx: Any, x: Tensor, layer: _Packed) -> Tensor:
         ctx.layer = layer
         if layer.keeps:
             ctx.save_for_backward(x)

@@ -4,7 +4,6 @@ Shapes: N rows, L labels.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,12 @@ from cxr_ft.model import methods
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext, thumbnails
 from cxr_ft.run.evaluation.inference import Predictions
+from cxr_ft.run.record.results import SplitMetrics
 from cxr_ft.run.record.saved_labels import SavedCalibration, SavedLabels
 from cxr_ft.score.metrics import calibration, classification, report_metrics, subgroups, text_overlap
 
 #: One split's part of `metrics` in result.json; its keys are those of the `evaluate` functions in `score.metrics`.
-Metrics = dict[str, Any]
+Metrics = SplitMetrics
 #: The one split whose prevalences are those of the archive.
 NATURAL = "test_natural"
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Load of the machine while a run was trained.
 SYSTEM = "system.jsonl"
 
-#: Metrics by split; those of a split are nested by the `evaluate` functions of `score.metrics`, at any depth.
+#: Metrics by split, and those of one split: nested by the `evaluate` functions of `score.metrics`, at any depth.
 SplitMetrics = dict[str, Any]
 
 Status = Literal["running", "trained", "success", "failed", "cancelled"]
