@@ -166,6 +166,7 @@ class RunConfig:
             "tuning": self.tuning.to_json(),
             "train": dataclasses.asdict(self.train),
         }
+        # Through JSON, so that a tuple is a list: the fingerprint of a run and of its config.yaml must agree.
         plain: JsonObject = json.loads(json.dumps(raw))
         return plain
 
@@ -197,6 +198,7 @@ def read_yaml(path: Path) -> dict[str, object]:
         raise UsageError(f"configuration {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"configuration {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    # YAML contains JSON, so that a run's result.json is read by the same parser.
     if isinstance(raw, dict) and "config_hash" in raw:
         raw = raw.get("config")
     if not isinstance(raw, dict):

@@ -77,6 +77,7 @@ def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Ex
             visible = {"CUDA_VISIBLE_DEVICES": str(slot % devices)} if devices else {}
             try:
                 order = Order(config=cell.to_json(), tracking=tracking.to_json())
+                # A process of its own: an out-of-memory kill ends one run and not the grid.
                 error = _in_process(out / name, order, visible, lambda process: running.__setitem__(name, process))
                 if error:
                     mark_failed(out / name, cell, error)
@@ -123,6 +124,7 @@ def _in_process(
         assert process.stdin is not None and process.stderr is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit code is read below
             process.stdin.write(json.dumps(order).encode() + b"\n")
+        # Read to its end before the wait: a full pipe would block the worker for ever.
         stderr = process.stderr.read().decode(errors="replace").strip()
         code = process.wait()
     if code == _BAD_INPUT:

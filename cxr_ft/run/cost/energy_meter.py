@@ -119,6 +119,7 @@ class _Rapl:
 
     def joules(self) -> float:
         with self.lock:
+            # The remainder adds what a counter gained when it wrapped around; it holds for one wrap between readings.
             now = self._counters()
             self.total += sum(
                 (new - old) % (most + 1) for new, old, most in zip(now, self.last, self.ranges, strict=True)

@@ -77,7 +77,8 @@ class Watch:
         with (self._folder / results.SYSTEM).open("a", encoding="utf-8") as file:
             while not ended:
                 ended = self._over.wait(max(EVERY, (time.monotonic() - began) / LINES))
+                # The time between lines grows with the run, so that the file of a run of weeks stays small.
                 line = {"seconds": round(offset + time.monotonic() - began, 1), **self._measure(self._folder)}
                 file.write(json.dumps(line) + "\n")
-                file.flush()
+                file.flush()  # a killed run keeps the lines so far
                 self._on_line(line)

@@ -105,6 +105,7 @@ def forecast_step(
         micro=micro,
         flops=times * last.flops if last else 0,
         operations=times * last.operations if last else 0,
+        # AdamW reads weight, gradient and two moments, and writes weight and two moments: seven passes.
         moved=times * last.moved + 7 * sum(p.nbytes for p in trained.values()) if last else 0,
     )
 

@@ -84,6 +84,7 @@ class Result:
         """
         if missing := {"head", "tuning", "train"} - raw["config"].keys():
             raise TypeError(f"its config has no {', '.join(sorted(missing))}")
+        # Other versions may write further keys: their results stay readable.
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in raw.items() if key in known})
 
@@ -190,6 +191,7 @@ def find(paths: Iterable[Path]) -> Iterator[Path]:
         if not folders:
             raise UsageError(f"{path} holds no result.json: give the folder of a run, or a folder of runs")
         for folder in folders:
+            # Two paths may name one run, by a link or as a folder and its parent: it must count once in a comparison.
             if folder.resolve() not in seen:
                 seen.add(folder.resolve())
                 yield folder

@@ -190,6 +190,7 @@ class _Follower:
     def _epochs(self) -> None:
         path = self._out / "history.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # `history.jsonl` is replaced whole, and a resumed run keeps its lines: the count says which are new.
         for line in lines[self._state["epochs"] :]:
             row = json.loads(line)
             values = {key: row[key] for key in ("train_loss", "val_loss", "val", "seconds") if row.get(key) is not None}

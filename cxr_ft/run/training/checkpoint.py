@@ -181,6 +181,7 @@ def read(folder: Path, fingerprint: str) -> Checkpoint | None:
     path = folder / FILE
     if not path.exists():
         return None
+    # Tensors and plain values alone: a pickle could run code of whoever wrote the file.
     content = torch.load(path, map_location="cpu", weights_only=True)
     if content.get("format") != FORMAT:
         raise UsageError(f"{path} was written by another version of cxr_ft; remove it to train from the start")
@@ -235,6 +236,7 @@ def gathered(module: nn.Module) -> Iterator[None]:
 
     units = [unit for unit in module.modules() if isinstance(unit, FSDPModule)]
     for unit in units:
+        # Kept whole between calls too: resharding after a forward pass would make the next one a collective again.
         unit.unshard()
         unit.set_reshard_after_forward(False, recurse=False)
     yield
