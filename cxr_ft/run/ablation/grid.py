@@ -103,6 +103,8 @@ def _values(key: str, value: object) -> list[object]:
     Raises:
         UsageError: where they are no list.
     """
+    if value is None:  # a key without a value in YAML: refused by the caller as empty
+        return []
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise UsageError(f"grid: {key} is {value!r}; give a list of values")
     return list(value)
