@@ -13,7 +13,7 @@ when they are first used, so `import cxr_ft` is instant. The way of the data, le
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cxr_ft.api.comparison import compare
@@ -53,7 +53,7 @@ _FILES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _FILES:
         raise AttributeError(f"module 'cxr_ft' has no attribute {name!r}; it offers {', '.join(__all__)}")
     value = getattr(importlib.import_module(f"cxr_ft.api.{_FILES[name]}"), name)

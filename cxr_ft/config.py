@@ -19,8 +19,11 @@ from typing import Any, TypeVar
 
 from cxr_ft import plugins
 from cxr_ft.errors import UsageError, unknown
+from cxr_ft.json_values import JsonObject
 
 T = TypeVar("T")
+#: A value of nested mappings, `Json` or `object`: a section of a JSON object is a JSON object.
+V = TypeVar("V")
 #: The base that is trained where none is named.
 DEFAULT_MODEL = "git-phantom-tiny"
 
@@ -128,7 +131,18 @@ class PluginConfig:
     name: str
     options: Any
 
-    def to_json(self) -> dict[str, Any]:
+    def option(self, name: str) -> object:
+        """Return the value of an option; None where the plug-in does not declare it."""
+        declared = {field.name for field in dataclasses.fields(self.options)}
+        return getattr(self.options, name) if name in declared else None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Return the target modules of a method; empty where it has none, or trains everything."""
+        declared = self.option("targets")
+        return tuple(map(str, declared)) if isinstance(declared, Sequence) else ()
+
+    def to_json(self) -> dict[str, object]:
         """Return name and options in one dict."""
         return {"name": self.name, **dataclasses.asdict(self.options)}
 
@@ -143,7 +157,7 @@ class RunConfig:
     tuning: PluginConfig
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the form of config.yaml and result.json: plain dicts, lists and numbers."""
         raw = {
             "data": dataclasses.asdict(self.data),
@@ -152,18 +166,23 @@ class RunConfig:
             "tuning": self.tuning.to_json(),
             "train": dataclasses.asdict(self.train),
         }
-        plain: dict[str, Any] = json.loads(json.dumps(raw))
+        # Through JSON, so that a tuple is a list: the fingerprint of a run and of its config.yaml must agree.
+        plain: JsonObject = json.loads(json.dumps(raw))
         return plain
 
     def fingerprint(self, hashes: Mapping[str, str]) -> str:
         """Return the SHA-256 of what decides the numbers: the configuration without paths, the splits' `hashes`."""
-        raw = self.to_json()
-        raw["data"] = {**hashes, **{key: raw["data"][key] for key in raw["data"].keys() - {"splits", "root"}}}
-        del raw["train"]["store_features"]  # it changes time alone
+        whole = self.to_json()
+        data, train = mapping(whole, "data"), mapping(whole, "train")
+        raw = {
+            **whole,
+            "data": {**hashes, **{key: data[key] for key in data.keys() - {"splits", "root"}}},
+            "train": {key: train[key] for key in train.keys() - {"store_features"}},  # it changes time alone
+        }
         return hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, object]:
     """Return the mapping of a configuration file: YAML, or a result.json, of which `config` is taken.
 
     Raises:
@@ -179,6 +198,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"configuration {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise UsageError(f"configuration {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    # YAML contains JSON, so that a run's result.json is read by the same parser.
     if isinstance(raw, dict) and "config_hash" in raw:
         raw = raw.get("config")
     if not isinstance(raw, dict):
@@ -186,9 +206,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+def merge(*layers: Mapping[str, object]) -> dict[str, object]:
     """Return nested mappings merged; of two values for one key the last wins."""
-    out: dict[str, Any] = {}
+    out: dict[str, object] = {}
     for layer in layers:
         for key, value in layer.items():
             before = out.get(key)
@@ -196,7 +216,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def assignment(text: str) -> dict[str, Any]:
+def assignment(text: str) -> dict[str, object]:
     """Return `train.epochs=3` as {"train": {"epochs": 3}}; the value is YAML."""
     import yaml
 
@@ -204,16 +224,21 @@ def assignment(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise UsageError(f"--set {text}: write SECTION.KEY=VALUE, as train.epochs=3")
     try:
-        nested: Any = yaml.safe_load(value)
+        parsed: object = yaml.safe_load(value)
     except yaml.YAMLError:
         raise UsageError(f"--set {text}: {value!r} is not a YAML value") from None
-    for section in reversed(key.strip().split(".")):
-        nested = {section: nested}
-    out: dict[str, Any] = nested
+    return nest(key.strip().split("."), parsed)
+
+
+def nest(path: Sequence[str], value: object) -> dict[str, object]:
+    """Return ("train", "epochs") and 3 as {"train": {"epochs": 3}}."""
+    out: dict[str, object] = {path[-1]: value}
+    for section in reversed(path[:-1]):
+        out = {section: out}
     return out
 
 
-def resolve(raw: Mapping[str, Any], where: str = "the configuration") -> RunConfig:
+def resolve(raw: Mapping[str, object], where: str = "the configuration") -> RunConfig:
     """Return the RunConfig of nested mappings; a missing option takes its default.
 
     Raises:
@@ -232,7 +257,7 @@ def resolve(raw: Mapping[str, Any], where: str = "the configuration") -> RunConf
     )
 
 
-def options(owner: type[T], raw: Mapping[str, Any], where: str) -> T:
+def options(owner: type[T], raw: Mapping[str, object], where: str) -> T:
     """Return an instance of the dataclass `owner` from a mapping, each value checked against its field's type.
 
     Raises:
@@ -268,7 +293,7 @@ def typed(value: object, kind: Any, where: str) -> object:
     return value
 
 
-def _plugin_config(package: str, raw: Mapping[str, Any], default: str, where: str) -> PluginConfig:
+def _plugin_config(package: str, raw: Mapping[str, object], default: str, where: str) -> PluginConfig:
     name = raw.get("name", default)
     module = plugins.load(package, str(name))
     rest = {key: value for key, value in raw.items() if key != "name"}
@@ -278,19 +303,19 @@ def _plugin_config(package: str, raw: Mapping[str, Any], default: str, where: st
     return PluginConfig(str(name), chosen)
 
 
-def mapping(raw: Mapping[str, Any], key: str, where: str = "the configuration") -> Mapping[str, Any]:
+def mapping(raw: Mapping[str, V], key: str, where: str = "the configuration") -> Mapping[str, V]:
     """Return a section of a raw configuration, empty where it is missing.
 
     Raises:
         UsageError: where it is not a mapping.
     """
-    value = raw.get(key) or {}
+    value: object = raw.get(key) or {}
     if not isinstance(value, Mapping):
         raise UsageError(f"{where}: {key} must be a mapping, not {value!r}")
     return value
 
 
-def _refuse_unknown(raw: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def _refuse_unknown(raw: Mapping[str, object], known: Sequence[str], where: str) -> None:
     for key in raw:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)

@@ -48,9 +48,9 @@ Step = Callable[[], object]
 Kernel = Callable[[Tensor, Tensor, Tensor, attention.Shape, Tensor | None], Tensor]
 
 
-def precision(low: bool) -> AbstractContextManager[Any]:
+def precision(low: bool) -> AbstractContextManager[object]:
     """bfloat16 autocast on CPU, or none."""
-    context: AbstractContextManager[Any] = torch.autocast("cpu", torch.bfloat16, enabled=low)
+    context: AbstractContextManager[object] = torch.autocast("cpu", torch.bfloat16, enabled=low)
     return context
 
 
@@ -70,14 +70,14 @@ def batch() -> dict[str, Tensor]:
     }
 
 
-def notebook_loss(model: Any, b: dict[str, Tensor]) -> Tensor:
+def notebook_loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
     """transformers' own forward and loss."""
     inputs = {name: b[name] for name in ("pixel_values", "input_ids", "attention_mask")}
     loss: Tensor = model(**inputs, labels=b["hf_labels"]).loss
     return loss
 
 
-def fast_loss(model: Any, b: dict[str, Tensor]) -> Tensor:
+def fast_loss(model: nn.Module, b: dict[str, Tensor]) -> Tensor:
     """The same number by the walk: image tokens from the store where the batch holds them."""
     git, counts = eligibility.git_of(model), b["labels"] >= 0
     states = decoder.text_states(git, frozen_prefix.tokens_of(git, b), b["input_ids"], b["attention_mask"], at=counts)
@@ -86,7 +86,11 @@ def fast_loss(model: Any, b: dict[str, Tensor]) -> Tensor:
 
 
 def training(
-    model: nn.Module, loss: Callable[[Any, Any], Tensor], b: dict[str, Tensor], low: bool, fused: bool
+    model: nn.Module,
+    loss: Callable[[nn.Module, dict[str, Tensor]], Tensor],
+    b: dict[str, Tensor],
+    low: bool,
+    fused: bool,
 ) -> Step:
     """A step of training as a function."""
     chosen = [p for p in model.parameters() if p.requires_grad]
@@ -196,7 +200,7 @@ def measure(case: str, rounds: int, peaks: dict[bool, float]) -> Iterator[str]:
         yield study(lm, {name: statistics.median(times) for name, times in taken.items()})
 
 
-def study(lm: Any, taken: dict[str, float], runs: int = 24, epochs: int = 5) -> str:
+def study(lm: nn.Module, taken: dict[str, float], runs: int = 24, epochs: int = 5) -> str:
     """An ablation whose runs share one store, computed from the medians of a step: every image is looked at once."""
     pixels = batch()["pixel_values"]
     with torch.no_grad(), precision(True):

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydicom import DataElement, Dataset, FileMetaDataset, dcmread, uid
@@ -64,7 +63,7 @@ def header(number: int) -> Dataset:
 def by_pydicom(path: Path) -> tuple[object, ...]:
     """The same values, read by pydicom alone."""
     data = dcmread(path, stop_before_pixels=True, specific_tags=list(header_scan.TAGS))
-    meta: dict[str, Any] = {"TransferSyntaxUID": data.file_meta.TransferSyntaxUID}
+    meta: dict[str, uid.UID] = {"TransferSyntaxUID": data.file_meta.TransferSyntaxUID}
     return tuple(header_scan.plain(meta.get(tag) or data.get(tag)) for tag in header_scan.TAGS)
 
 

@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +28,7 @@ from cxr_ft.data.dicom import read_xray
 ROWS, COLUMNS = 3056, 2544
 CENTRE, WIDTH = 2048, 3000
 FILES = 3
-Reader = Callable[[Path, int], npt.NDArray[Any]]
+Reader = Callable[[Path, int], npt.NDArray[np.generic]]
 
 
 def main() -> None:
@@ -105,7 +104,7 @@ def target(size: int) -> tuple[int, int]:
     return size, round(size * ROWS / COLUMNS)
 
 
-def notebook(path: Path, size: int) -> npt.NDArray[Any]:
+def notebook(path: Path, size: int) -> npt.NDArray[np.generic]:
     """What most notebooks do."""
     header = pydicom.dcmread(path)
     values = apply_voi_lut(header.pixel_array, header).astype(np.float64)
@@ -113,13 +112,13 @@ def notebook(path: Path, size: int) -> npt.NDArray[Any]:
     return np.asarray(Image.fromarray(levels.astype(np.uint8)).resize(target(size)))
 
 
-def torchxrayvision(path: Path, size: int) -> npt.NDArray[Any]:
+def torchxrayvision(path: Path, size: int) -> npt.NDArray[np.generic]:
     """Its own reader, and the faster of the ways to make the outcome smaller."""
     pixels = importlib.import_module("torchxrayvision").utils.read_xray_dcm(str(path), voi_lut=True)
     return np.asarray(cv2.resize(pixels, target(size), interpolation=cv2.INTER_AREA))
 
 
-def monai(path: Path, size: int) -> npt.NDArray[Any]:
+def monai(path: Path, size: int) -> npt.NDArray[np.generic]:
     """Its reader and its resizing; it applies no window."""
     reader = importlib.import_module("monai.data").PydicomReader(swap_ij=False)
     pixels, _ = reader.get_data(reader.read(str(path)))

@@ -12,10 +12,11 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import cxr_ft.cli
 from cxr_ft import plugins
+from cxr_ft.cli import _flags
 from cxr_ft.config import DataConfig, TrainConfig
 from cxr_ft.files import write_text
 
@@ -34,8 +35,8 @@ def pages() -> dict[str, str]:
 
 def _parser(name: str) -> argparse.ArgumentParser:
     module = importlib.import_module(f"{cxr_ft.cli.__name__}.{name}")
-    made: Any = module.parser() if hasattr(module, "parser") else module.train_parser([])[0]
-    parser: argparse.ArgumentParser = made
+    # cxr-train's flags depend on the method, so that it has no parser without arguments.
+    parser: argparse.ArgumentParser = _flags.train_parser([])[0] if name == "train" else module.parser()
     return parser
 
 
@@ -86,17 +87,17 @@ def _configuration() -> str:
     return text
 
 
-def _options(section: str, owner: Any, title: str = "") -> str:
-    said = _documented(owner)
+def _options(section: str, owner: type, title: str = "") -> str:
+    descriptions = _documented(owner)
     rows = "".join(
-        f"| `{section}.{field.name}` | `{_cell(_default(field))}` | {_cell(said[field.name])} |\n"
+        f"| `{section}.{field.name}` | `{_cell(_default(field))}` | {_cell(descriptions[field.name])} |\n"
         for field in dataclasses.fields(owner)
     )
     table = f"\n| key | default | means |\n|---|---|---|\n{rows}" if rows else "\nIt has no options.\n"
     return f"\n## {title or f'`{section}`'}\n{table}"
 
 
-def _default(field: "dataclasses.Field[Any]") -> str:
+def _default(field: "dataclasses.Field[object]") -> str:
     value = field.default
     if value is None:
         return "null"
@@ -105,8 +106,8 @@ def _default(field: "dataclasses.Field[Any]") -> str:
     return '""' if value == "" else str(value)
 
 
-def _documented(owner: Any) -> dict[str, str]:
-    """What is said of each option: the help of its flag, or its entry under `Args:` in its class's docstring."""
+def _documented(owner: type) -> dict[str, str]:
+    """Return what describes each option: the help of its flag, or its entry under `Args:` in the docstring."""
     out: dict[str, str] = {}
     for one in reversed(owner.__mro__):
         out.update(_entries(inspect.getdoc(one) or "" if dataclasses.is_dataclass(one) else ""))
@@ -124,7 +125,7 @@ def _entries(doc: str) -> Iterator[tuple[str, str]]:
             yield name, text
 
 
-def _first_line(module: Any) -> str:
+def _first_line(module: ModuleType) -> str:
     first = (inspect.getdoc(module) or "").split("\n\n")[0]
     return " ".join(first.split()).rstrip(".") + "."
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from tokenizers import BertWordPieceTokenizer
 from tokenizers.processors import TemplateProcessing
@@ -58,6 +58,17 @@ def saved_vocabulary(folder: Path) -> dict[str, int]:
     """Word pieces of a folder's tokenizer."""
     vocab: dict[str, int] = BertTokenizer.from_pretrained(folder).get_vocab()
     return dict(sorted(vocab.items(), key=lambda item: item[1]))
+
+
+class Saved(Protocol):
+    """A tokenizer or processor of transformers."""
+
+    def save_pretrained(self, save_directory: str) -> object:
+        """Write it into a folder."""
+
+
+#: Vocabulary -> a configuration, and a tokenizer or processor.
+Maker = Callable[[dict[str, int]], tuple[PretrainedConfig, Saved]]
 
 
 def git(vocab: dict[str, int]) -> tuple[PretrainedConfig, GitProcessor]:
@@ -113,12 +124,12 @@ def llama(vocab: dict[str, int]) -> tuple[PretrainedConfig, PreTrainedTokenizerF
 
 def main(names: Sequence[str]) -> None:
     """Write the folders of the names given; of all where there are none."""
-    makers: dict[str, Callable[[dict[str, int]], Any]] = {"git": git, "bert": bert, "llama": llama}
+    makers: dict[str, Maker] = {"git": git, "bert": bert, "llama": llama}
     for name in names or makers:
         folders = {maker: SHIPPED / f"{maker}-tiny-random" for maker in makers}
         vocab = vocabulary(corpus(), size=1500) if name == "git" else saved_vocabulary(folders["git"])
         for part in makers[name](vocab):
-            part.save_pretrained(folders[name])
+            part.save_pretrained(str(folders[name]))
         size = sum(path.stat().st_size for path in folders[name].iterdir())
         print(f"{folders[name].name}: {len(vocab)} word pieces, {size} bytes")
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from cxr_ft.model import assembly
 from cxr_ft.model.bases import git
 from cxr_ft.progress import bar
 from cxr_ft.score.statistics.intervals import auroc
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 START, NAME = "git-tiny-random", "git-phantom-tiny"
 LONGEST = 96
@@ -181,7 +184,7 @@ def _batches(count: int, recipe: Recipe, rng: np.random.Generator) -> Iterator[N
         yield from rng.permutation(count)[:whole].reshape(-1, recipe.batch_size)
 
 
-def _groups(model: nn.Module) -> list[dict[str, Any]]:
+def _groups(model: nn.Module) -> list[dict[str, object]]:
     # The schedule gives the learning rate itself, so the optimiser's own is 1.
     parts = {0.05: [p for p in model.parameters() if p.ndim > 1], 0.0: [p for p in model.parameters() if p.ndim <= 1]}
     return [{"params": params, "weight_decay": decay, "lr": 1.0} for decay, params in parts.items()]
@@ -195,7 +198,7 @@ def _factor(step: int, first: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
 
 
-def _tokens(tokenizer: Any, captions: list[str]) -> Tensor:
+def _tokens(tokenizer: "PreTrainedTokenizerBase", captions: list[str]) -> Tensor:
     texts = tokenizer(captions, add_special_tokens=False).input_ids
     rows = [torch.tensor([tokenizer.cls_token_id, *t[: LONGEST - 2], tokenizer.sep_token_id]) for t in texts]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True)

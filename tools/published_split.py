@@ -8,14 +8,17 @@ scikit-learn's train_test_split, stratified, 70/15/15, seed 42: 137 of the 145 t
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.files import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SEED = 42
 
 
-def published(table: Any) -> Any:
+def published(table: "pd.DataFrame") -> "pd.DataFrame":
     """The table with a column `split`: train, val or test.
 
     Args:

@@ -14,15 +14,15 @@ impression is written; a phantom's indication is drawn without a look at the fil
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft import config
 from cxr_ft.data import manifest
+from cxr_ft.data.dataset.split_dataset import SplitDataset
 from cxr_ft.data.layouts import mimic_cxr
 from cxr_ft.data.splits.compiler import compile_splits
 from cxr_ft.data.splits.request import SplitRequest
@@ -37,12 +37,12 @@ from cxr_ft.score.statistics.intervals import auroc, cluster_bootstrap, interval
 ARCHIVE = "phantom:subjects=1600,seed=0,size=192"
 REPLICATES = 1000
 Floats = NDArray[np.float64]
-Statistic = Callable[["Judged", Floats], Floats]
+Statistic = Callable[["Evaluated", Floats], Floats]
 FULL = {"name": "full", "lr": 1e-4}
 SCORES = {"tuning": FULL, "train": {"epochs": 8, "precision": "bf16"}}
 REPORT = {"tuning": {**FULL, "lr": 3e-4}, "train": {"epochs": 8, "precision": "bf16"}}
 #: Name -> what is configured besides.
-RUNS: dict[str, dict[str, Any]] = {
+RUNS: Mapping[str, Mapping[str, object]] = {
     "scores": SCORES,
     "two views": {**SCORES, "data": {"views": 2}},
     "frontal of another": SCORES,
@@ -68,10 +68,10 @@ PAIRS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """A run's answers on test [N], and how long it trained."""
 
-    rows: Any
+    rows: SplitDataset
     answers: Predictions
     labels: tuple[str, ...]
     seconds: float
@@ -98,17 +98,17 @@ def splits_of(out: Path, *, exchanged: bool) -> manifest.Splits:
     return manifest.read(out)
 
 
-def judged(name: str, out: Path, splits: manifest.Splits) -> Judged:
+def evaluated(name: str, out: Path, splits: manifest.Splits) -> Evaluated:
     """Train a run, or take it as it is there, and answer test."""
     resolved = config.resolve(config.merge(RUNS[name], {"data": {"splits": str(splits.folder)}}))
     run = out / name.replace(" ", "_")
     result = train.fit(resolved, run, verify=False)
     parts, _, _ = saved_model.load(run)
     rows = build_datasets(resolved, splits, parts.base.image_size)["test"]
-    return Judged(rows, run_inference(parts, rows, 32, name), splits.card.labels, result.cost["train_seconds"])
+    return Evaluated(rows, run_inference(parts, rows, 32, name), splits.card.labels, result.cost["train_seconds"])
 
 
-def area(one: Judged, weights: Floats) -> Floats:
+def area(one: Evaluated, weights: Floats) -> Floats:
     """Macro AUROC under weights [R, N]."""
     return np.asarray(macro_auroc(one.rows.targets, one.answers.scores, weights))
 
@@ -116,7 +116,7 @@ def area(one: Judged, weights: Floats) -> Floats:
 def area_of(label: str) -> Statistic:
     """AUROC of one label under weights [R, N]."""
 
-    def of(one: Judged, weights: Floats) -> Floats:
+    def of(one: Evaluated, weights: Floats) -> Floats:
         i = one.labels.index(label)
         known = ~np.isnan(one.rows.targets[:, i])
         return np.asarray(auroc(one.rows.targets[known, i], one.answers.scores[known, i], weights[:, known]))
@@ -124,19 +124,19 @@ def area_of(label: str) -> Statistic:
     return of
 
 
-def bleu(one: Judged, weights: Floats) -> Floats:
+def bleu(one: Evaluated, weights: Floats) -> Floats:
     """BLEU-4 under weights [R, N]."""
     return np.asarray(text_overlap.bleu(weights @ text_overlap.bleu_counts(one.rows.texts, one.answers.texts)))
 
 
-def label_f1(one: Judged, weights: Floats) -> Floats:
+def label_f1(one: Evaluated, weights: Floats) -> Floats:
     """F1 of the labels that texts state, all together, under weights [R, N]."""
     truth, said = (label_mentions.stated(texts, one.labels) for texts in (one.rows.texts, one.answers.texts))
     both, either = (truth & said).sum(1), truth.sum(1) + said.sum(1)
     return np.asarray(2 * (weights @ both) / (weights @ either))
 
 
-def compared(effect: str, with_it: Judged, without: Judged) -> list[str]:
+def compared(effect: str, with_it: Evaluated, without: Evaluated) -> list[str]:
     """A line of the table for each statistic."""
     statistics: dict[str, Statistic] = {"BLEU-4": bleu, "label F1": label_f1}
     if with_it.answers.score_rows:
@@ -169,11 +169,11 @@ def main() -> None:
     plain, planted = (splits_of(args.out / name, exchanged=name == "planted") for name in ("splits", "planted"))
     print(", ".join(f"{side} {len(table)}" for side, table in plain.tables.items()), flush=True)
     print("| effect | statistic | without | with | difference, 95 % | | training |\n|---|---|---|---|---|---|---|")
-    done: dict[str, Judged] = {}
+    done: dict[str, Evaluated] = {}
     for effect in args.only.split(","):
         for name in PAIRS[effect]:
             if name not in done:
-                done[name] = judged(name, args.out, planted if effect == "lateral only" else plain)
+                done[name] = evaluated(name, args.out, planted if effect == "lateral only" else plain)
         print("\n".join(compared(effect, *(done[name] for name in PAIRS[effect]))), flush=True)
     print(f"{time.perf_counter() - start:.0f} s")
 

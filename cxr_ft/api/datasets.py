@@ -130,9 +130,10 @@ def load_splits(folder: StrPath, *, tiny: bool = False) -> Splits:
     from cxr_ft.data import manifest
 
     if tiny:
+        from cxr_ft.config import mapping
         from cxr_ft.run.ablation import recipe
 
-        folder = recipe.read(Path(folder), tiny=True)["data"]["splits"]
+        folder = str(mapping(recipe.read(Path(folder), tiny=True), "data")["splits"])
     path = Path(folder)
     return Splits(path, manifest.read(path))
 

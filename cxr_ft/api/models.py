@@ -1,7 +1,7 @@
 """Build a base with a head and a tuning method as one torch module."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cxr_ft.api.options import resolved
 
 if TYPE_CHECKING:
+    from cxr_ft.model.assembly import ModelParts
     from cxr_ft.model.protocols import Batch, Example, HeadOutput
 
 
@@ -19,7 +20,7 @@ class FineTunedModel(nn.Module):
     plain torch loop trains it. `model` is the transformers or PEFT model inside.
     """
 
-    def __init__(self, parts: Any) -> None:
+    def __init__(self, parts: "ModelParts") -> None:
         super().__init__()
         self._parts = parts
         self.model: nn.Module = parts.model
@@ -67,8 +68,8 @@ def create_model(
     multi_label: bool = True,
     targets: str | Sequence[str] | None = None,
     seed: int = 0,
-    config: Mapping[str, Any] | None = None,
-    **options: Any,
+    config: Mapping[str, object] | None = None,
+    **options: object,
 ) -> FineTunedModel:
     """Return a base with a head for `task`, ready to be trained by `method`.
 

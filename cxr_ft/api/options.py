@@ -4,21 +4,20 @@ import dataclasses
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from cxr_ft import config, plugins
 from cxr_ft.errors import unknown
 
 
 def resolved(
-    given: "Mapping[str, Any] | str | PathLike[str] | None",
+    given: "Mapping[str, object] | str | PathLike[str] | None",
     *,
     model: str | None = None,
     task: str | None = None,
     method: str | None = None,
     seed: int | None = None,
     splits: object = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> config.RunConfig:
     """Return the configuration of one run; see `nested`."""
     return config.resolve(
@@ -27,15 +26,15 @@ def resolved(
 
 
 def nested(
-    given: "Mapping[str, Any] | str | PathLike[str] | None",
+    given: "Mapping[str, object] | str | PathLike[str] | None",
     *,
     model: str | None = None,
     task: str | None = None,
     method: str | None = None,
     seed: int | None = None,
     splits: object = None,
-    options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    options: Mapping[str, object] | None = None,
+) -> dict[str, object]:
     """Return nested options: `given` (a mapping, a YAML file, a result.json), then the named arguments.
 
     Args:
@@ -46,7 +45,7 @@ def nested(
         UsageError: for an option that none of them has.
     """
     layer = config.read_yaml(Path(given)) if isinstance(given, str | PathLike) else dict(given or {})
-    named: dict[str, Any] = {}
+    named: dict[str, object] = {}
     for value, path in (
         (model, ("model",)),
         (task, ("head", "name")),
@@ -55,21 +54,21 @@ def nested(
         (None if splits is None else str(splits), ("data", "splits")),
     ):
         if value is not None:
-            named = config.merge(named, _at(path, value))
+            named = config.merge(named, config.nest(path, value))
     # Options of one method mean nothing to another one that an argument names.
     for part, name in (("head", task), ("tuning", method)):
         own = layer.get(part)
         if name is not None and isinstance(own, Mapping) and own.get("name") != name:
             layer.pop(part)
     merged = config.merge(layer, named)
-    for option, value in (options or {}).items():
-        plain = ",".join(value) if isinstance(value, list | tuple) else value
-        merged = config.merge(merged, _at((_section(option, merged), option), plain))
+    for option, chosen in (options or {}).items():
+        plain = ",".join(chosen) if isinstance(chosen, list | tuple) else chosen
+        merged = config.merge(merged, config.nest((_section(option, merged), option), plain))
     return merged
 
 
-def _section(option: str, merged: Mapping[str, Any]) -> str:
-    """The part of the configuration that has an option of this name."""
+def _section(option: str, merged: Mapping[str, object]) -> str:
+    """Return the part of the configuration that has an option of this name."""
     method = plugins.load(plugins.TUNING, str(config.mapping(merged, "tuning").get("name", "lora")))
     head = plugins.load(plugins.HEADS, str(config.mapping(merged, "head").get("name", "classify")))
     parts = {"tuning": method.Config, "head": head.Config, "train": config.TrainConfig, "data": config.DataConfig}
@@ -78,11 +77,3 @@ def _section(option: str, merged: Mapping[str, Any]) -> str:
         if option in names:
             return part
     raise unknown("option", option, sorted({name for names in fields.values() for name in names}))
-
-
-def _at(path: tuple[str, ...], value: object) -> dict[str, Any]:
-    out: Any = value
-    for part in reversed(path):
-        out = {part: out}
-    nested_value: dict[str, Any] = out
-    return nested_value

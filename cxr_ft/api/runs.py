@@ -1,22 +1,23 @@
 """Train runs and grids of runs, and use a finished run, from Python."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft import config as configuration
 from cxr_ft.api.datasets import Splits, StrPath, load_splits
 from cxr_ft.api.options import nested, resolved
 from cxr_ft.errors import UsageError
+from cxr_ft.json_values import JsonObject
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cxr_ft.run.evaluation.predictor import Prediction, Predictor
+    from cxr_ft.run.evaluation.predictor import ImageInput, Prediction, Predictor
     from cxr_ft.run.record.results import Result
 
 SplitsLike = Splits | StrPath
@@ -24,7 +25,7 @@ SplitsLike = Splits | StrPath
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, read; the model is loaded when it is first asked, and kept.
+    """A run's folder, read; the model is loaded at the first prediction, and kept.
 
     Args:
         folder: where cxr-train or `cxr_ft.train` wrote it.
@@ -35,7 +36,7 @@ class Run:
     result: "Result"
 
     @property
-    def metrics(self) -> Mapping[str, Any]:
+    def metrics(self) -> JsonObject:
         """The metrics by split: train, val, test, test_natural."""
         return self.result.metrics
 
@@ -59,7 +60,7 @@ class Run:
 
         return Predictor(self.folder)
 
-    def predict(self, image: Any) -> "Prediction | list[Prediction]":
+    def predict(self, image: "ImageInput | Sequence[ImageInput]") -> "Prediction | list[Prediction]":
         """Predict one image, or a list of them.
 
         Args:
@@ -74,10 +75,12 @@ class Run:
         """
         if isinstance(image, list | tuple):
             return [self._predictor.predict(one) for one in image]
+        if isinstance(image, Sequence) and not isinstance(image, str):
+            raise UsageError(f"{type(image).__name__} is no image; give a list of images, or one image")
         return self._predictor.predict(image)
 
-    def evaluate(self, splits: SplitsLike, out: StrPath | None = None) -> Mapping[str, Any]:
-        """Judge the run on the test splits of other splits; return the metrics by split.
+    def evaluate(self, splits: SplitsLike, out: StrPath | None = None) -> JsonObject:
+        """Evaluate the run on the test splits of other splits; return the metrics by split.
 
         Args:
             splits: labels are matched by name.
@@ -131,14 +134,14 @@ def train(
     method: str | None = None,
     seed: int | None = None,
     out: StrPath | None = None,
-    config: Mapping[str, Any] | StrPath | None = None,
+    config: Mapping[str, object] | StrPath | None = None,
     track: str = "",
-    **options: Any,
+    **options: object,
 ) -> Run:
     """Train one run: learn on train, choose on val, save, reload in a fresh process, test once, as `cxr-train` does.
 
     Args:
-        splits: a folder of splits, or what `split` or `load_splits` gave; None: the phantom's.
+        splits: a folder of splits, or what `split` or `load_splits` returned; None: the phantom's.
         model: one of `list_bases()`, a folder, or a hub name; None: git-phantom-tiny.
         task, method: one of `list_heads()` and `list_methods()`; None: classify and lora.
         seed: of the run; None: 0.
@@ -191,22 +194,22 @@ class Ablation:
 
 
 def ablate(
-    recipe: Mapping[str, Any] | StrPath | None = None,
+    recipe: Mapping[str, object] | StrPath | None = None,
     *,
     out: StrPath,
     splits: SplitsLike | None = None,
-    grid: Mapping[str, Sequence[Any]] | None = None,
+    grid: Mapping[str, Sequence[object]] | None = None,
     tiny: bool = False,
     tries: int | None = None,
     jobs: int = 1,
     model: str | None = None,
     task: str | None = None,
-    **options: Any,
+    **options: object,
 ) -> Ablation:
     """Train a grid of runs into `out`: finished runs are skipped, failed ones recorded, as `cxr-ablate` does.
 
     Args:
-        recipe: a YAML file with a key `grid`, or the same nested as a mapping; None: `grid` says it all.
+        recipe: a YAML file with a key `grid`, or the same nested as a mapping; None: `grid` alone.
         splits: as for `train`.
         grid: lists by name, laid over the recipe's: {"method": ["full", "lora"], "targets": [...], "seeds": [0, 1]}.
         tiny: take the recipe's tiny form: embedded data, offline, about a minute.
@@ -238,18 +241,20 @@ def ablate(
         raise UsageError("tiny: it is a form of a recipe; give the recipe's file, as configs/imdb_distilbert.yaml")
     else:
         raw = dict(recipe or {})
-    varied = {**(raw.pop("grid", None) or {}), **(grid or {})}
-    known_tries = int(varied.pop("tries", 1)) if tries is None else tries
+    varied = {**configuration.mapping(raw, "grid"), **(grid or {})}
+    raw.pop("grid", None)
+    written_tries = varied.pop("tries", 1)
+    known_tries = int(str(written_tries)) if tries is None else tries
     chosen = _folder(splits) if splits is not None else None
     raw = nested(raw, model=model, task=task, splits=chosen, options=options)
     if not configuration.mapping(raw, "data").get("splits"):
         raw = configuration.merge(raw, {"data": {"splits": str(write.default_splits())}})
-    execute: Callable[..., Any] = workers.run_parallel(jobs) if jobs > 1 else workers.run_sequential
+    execute: workers.Execute = workers.run_parallel(jobs) if jobs > 1 else workers.run_sequential
     cells = grids.cells(raw, varied)
     ablation.run(cells, Path(out), tries=known_tries, execute=execute)
     folder = Path(out)
     runs = tuple(load_run(folder / name) for name in cells)
-    return Ablation(folder, runs, load_splits(str(raw["data"]["splits"])))
+    return Ablation(folder, runs, load_splits(str(configuration.mapping(raw, "data")["splits"])))
 
 
 def _folder(splits: SplitsLike) -> Path:

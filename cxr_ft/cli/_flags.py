@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft import config, plugins
 from cxr_ft.cli._command import Parser
@@ -86,10 +86,10 @@ def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
     return p, str(method)
 
 
-def raw_config(args: argparse.Namespace) -> dict[str, Any]:
+def raw_config(args: argparse.Namespace) -> dict[str, object]:
     """Return defaults < --config < flags < --set as nested mappings for `config.resolve`."""
     layers = [config.read_yaml(args.config)] if args.config else []
-    flags: dict[str, Any] = {}
+    flags: dict[str, object] = {}
     places = {
         "splits": "data.splits",
         "model": "model",
@@ -99,7 +99,7 @@ def raw_config(args: argparse.Namespace) -> dict[str, Any]:
     }
     for flag, place in places.items():
         if (value := getattr(args, flag, None)) is not None:
-            flags = config.merge(flags, _nested(place, value))
+            flags = config.merge(flags, config.nest(place.split("."), value))
     for key, value in vars(args).items():
         if key.startswith("tuning.") and value is not None:
             flags = config.merge(flags, config.assignment(f"{key}={value}"))
@@ -107,18 +107,11 @@ def raw_config(args: argparse.Namespace) -> dict[str, Any]:
     return config.merge(*layers, flags, *(config.assignment(text) for text in args.set))
 
 
-def _without_other_options(layer: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+def _without_other_options(layer: dict[str, object], flags: dict[str, object]) -> dict[str, object]:
     """Return the file's layer without the options of a head or method that a flag replaces by another one."""
     out = dict(layer)
     for part in ("head", "tuning"):
-        name, own = flags.get(part, {}).get("name"), out.get(part)
+        name, own = config.mapping(flags, part).get("name"), out.get(part)
         if name is not None and isinstance(own, dict) and own.get("name") != name:
             del out[part]
-    return out
-
-
-def _nested(place: str, value: Any) -> dict[str, Any]:
-    for part in reversed(place.split(".")):
-        value = {part: value}
-    out: dict[str, Any] = value
     return out

@@ -1,7 +1,7 @@
 """Format what the commands print: the forecast of a run, and metrics."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.config import RunConfig
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from cxr_ft.run.cost.run_forecast import Forecast
 
 
-def metrics_line(metrics: Mapping[str, Any]) -> str:
+def metrics_line(metrics: Mapping[str, object]) -> str:
     """Return the main metrics of one split in a line."""
     from cxr_ft.score.metrics import registry
 

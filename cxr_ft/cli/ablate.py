@@ -1,9 +1,9 @@
 """Train a grid of methods, target modules, ranks and seeds: the command cxr-ablate."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft import config
 from cxr_ft.cli._command import DONE, FOUND, Parser, guarded, numbers, words
@@ -78,7 +78,7 @@ def _main(argv: Sequence[str] | None) -> int:
     return FOUND if failed else DONE
 
 
-def _file(args: argparse.Namespace) -> dict[str, Any]:
+def _file(args: argparse.Namespace) -> dict[str, object]:
     """Return the content of GRID.yaml, with --tiny in its tiny form; --splits replaces that form's splits."""
     if args.tiny and not args.grid:
         raise UsageError("--tiny needs the file of a recipe, as configs/imdb_distilbert.yaml")
@@ -91,7 +91,7 @@ def _file(args: argparse.Namespace) -> dict[str, Any]:
     return recipe.read(args.grid, tiny=True, splits=not args.splits)
 
 
-def _grid(args: argparse.Namespace, written: Any) -> tuple[dict[str, Any], int]:
+def _grid(args: argparse.Namespace, written: object) -> tuple[dict[str, object], int]:
     """Return what is varied, and the number of learning rates tried for each method."""
     varied = {**_lists(written, args.grid), **_from_flags(args)}
     tries = args.tries if args.tries is not None else varied.pop("tries", 1)
@@ -120,16 +120,23 @@ def _executor(args: argparse.Namespace, tracker: "Tracking") -> "Execute":
     return workers.run_parallel(jobs, devices, tracker)
 
 
-def _suggest(args: argparse.Namespace, raw: dict[str, Any], varied: dict[str, Any], tracker: "Tracking") -> int:
+def _suggest(args: argparse.Namespace, raw: dict[str, object], varied: dict[str, object], tracker: "Tracking") -> int:
     from cxr_ft.run.ablation import suggest
 
     if not args.budget:
         raise UsageError("--suggest needs --budget, a number of parameters, as 500k")
     if extra := sorted(varied.keys() - {"seeds"}):
         raise UsageError(f"--suggest chooses {', '.join(extra)} itself; leave it out")
-    sentences = suggest.run(raw, _count(args.budget), varied.get("seeds", [0]), args.out, _executor(args, tracker))
+    sentences = suggest.run(raw, _count(args.budget), _seeds(varied), args.out, _executor(args, tracker))
     print("\n".join(sentences))
     return DONE
+
+
+def _seeds(varied: Mapping[str, object]) -> list[int]:
+    seeds = varied.get("seeds", [0])
+    if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+        raise UsageError(f"seeds: {seeds!r}; give whole numbers, as 0,1,2")
+    return seeds
 
 
 def _count(text: str) -> int:
@@ -144,8 +151,8 @@ def _count(text: str) -> int:
     return count
 
 
-def _from_flags(args: argparse.Namespace) -> dict[str, list[Any]]:
-    grid: dict[str, list[Any]] = {}
+def _from_flags(args: argparse.Namespace) -> dict[str, list[object]]:
+    grid: dict[str, list[object]] = {}
     if args.methods:
         grid["method"] = list(words(args.methods))
     if args.targets:
@@ -157,7 +164,7 @@ def _from_flags(args: argparse.Namespace) -> dict[str, list[Any]]:
     return grid
 
 
-def _lists(grid: Any, file: Path | None) -> dict[str, Any]:
+def _lists(grid: object, file: Path | None) -> dict[str, object]:
     single = ("match", "tries")
     if not isinstance(grid, dict) or not all(isinstance(v, list) or key in single for key, v in grid.items()):
         raise UsageError(

@@ -2,12 +2,15 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.cli._command import DONE, FOUND, Parser, guarded
 from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxr_ft.run.evaluation.predictor import PredictionJson
 
 
 def parser() -> Parser:
@@ -40,21 +43,22 @@ def _main(argv: Sequence[str] | None) -> int:
         try:
             answer = predictor.predict(file).to_json()
         except DicomError as error:
-            answer = {"refused": f"{error.reason.value}: {error.detail}"}
-        if args.json:
-            print(json.dumps({"file": str(file), **answer}), flush=True)
-        if "refused" in answer:
             refused += 1
-            print(f"{file}: cannot be read: {answer['refused']}", file=sys.stderr)
-        elif not args.json:
-            print(f"{file}: {_prediction_line(answer)}", flush=True)
+            reason = f"{error.reason.value}: {error.detail}"
+            if args.json:
+                print(json.dumps({"file": str(file), "refused": reason}), flush=True)
+            print(f"{file}: cannot be read: {reason}", file=sys.stderr)
+            continue
+        line = json.dumps({"file": str(file), **answer}) if args.json else f"{file}: {_prediction_line(answer)}"
+        print(line, flush=True)
     return FOUND if refused else DONE
 
 
-def _prediction_line(answer: Mapping[str, Any]) -> str:
+def _prediction_line(answer: "PredictionJson") -> str:
     ranked = sorted(answer.get("scores", {}).items(), key=lambda item: -item[1])
-    scores = ", ".join(f"{name} {score:.3f}{' +' if name in answer['positive'] else ''}" for name, score in ranked)
-    return "; ".join(part for part in (str(answer.get("report", "")), scores) if part)
+    positive = answer.get("positive", ())
+    scores = ", ".join(f"{name} {score:.3f}{' +' if name in positive else ''}" for name, score in ranked)
+    return "; ".join(part for part in (answer.get("report", ""), scores) if part)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cxr_ft import plugins
 from cxr_ft.cli._command import DONE, FOUND, INTERRUPTED, Parser, guarded
 from cxr_ft.errors import UsageError
+
+if TYPE_CHECKING:
+    from cxr_ft.data.manifest import Manifest
 
 # Listed here, not imported: --help must not load numpy. A test holds them against their owners.
 VIEWS = ("frontal", "all", "PA", "AP", "LATERAL")
@@ -108,11 +111,11 @@ def _main(argv: Sequence[str] | None) -> int:
     source = table_reader.with_image_root(args.source, args.root) if "root" in args else args.source
     with bigquery_client.use_endpoint(getattr(args, "bigquery_endpoint", None)):
         made = make_splits(source, args.layout, request, args.out, draw_distribution)
-    _say(made, args.out)
+    _print_summary(made, args.out)
     return DONE
 
 
-def _say(made: Mapping[str, Any], out: Path) -> None:
+def _print_summary(made: "Manifest", out: Path) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -141,20 +144,20 @@ def _say(made: Mapping[str, Any], out: Path) -> None:
 def _audit(files: list[Path], root: str | None) -> int:
     from cxr_ft.data.audit.leak_audit import audit
 
-    found = audit(files, root)
-    print("splits: " + ", ".join(f"{name} ({rows} rows)" for name, rows in found.splits.items()))
-    print(f"compared: {', '.join(found.compared)}")
-    for leak in found.leaks:
+    report = audit(files, root)
+    print("splits: " + ", ".join(f"{name} ({rows} rows)" for name, rows in report.splits.items()))
+    print(f"compared: {', '.join(report.compared)}")
+    for leak in report.leaks:
         print(f"LEAK {leak}")
-    if found.confounds:
+    if report.confounds:
         print("labels predicted without the image (logistic regression, held-out subjects, 95 % interval):")
-    for label in found.confounds:
+    for label in report.confounds:
         print(f"{'CONFOUND' if label.above_chance else '  '} {label}")
-    for note in found.notes:
+    for note in report.notes:
         print(f"note: {note}")
-    confounded = sum(label.above_chance for label in found.confounds)
-    print(f"{len(found.leaks) or 'no'} leaks found, {confounded or 'no'} labels confounded")
-    return DONE if found.clean else FOUND
+    confounded = sum(label.above_chance for label in report.confounds)
+    print(f"{len(report.leaks) or 'no'} leaks found, {confounded or 'no'} labels confounded")
+    return DONE if report.clean else FOUND
 
 
 if __name__ == "__main__":

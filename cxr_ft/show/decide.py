@@ -263,8 +263,8 @@ class _Decider:
 
 def _is_full(variant: Variant) -> bool:
     """Return whether a variant is full fine-tuning of the whole model: with targets it is of some modules."""
-    tuning = variant.runs[0].result.config["tuning"]
-    return tuning["name"] == REFERENCE and not tuning.get("targets")
+    result = variant.runs[0].result
+    return result.method == REFERENCE and not result.targets
 
 
 def _mismatches(*variants: Variant) -> tuple[fairness.Mismatch, ...]:

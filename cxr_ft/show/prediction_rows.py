@@ -8,7 +8,7 @@ import numpy as np
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record import results
 from cxr_ft.score.arrays import Floats, Names, Numbers
-from cxr_ft.score.metrics import text_overlap
+from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import intervals
 from cxr_ft.score.statistics.randomisation import Statistic
 from cxr_ft.show.runs import Run, digest
@@ -81,24 +81,20 @@ class PredictionBook:
         return rows.digest, predictions
 
 
-def _bleu(_: Floats, counts: Floats, weights: Numbers) -> Floats:
-    """Return corpus BLEU from the counts [N, ...] of each row's text."""
-    return text_overlap.bleu(weights @ counts)
-
-
 def _read(run: Run) -> tuple[EvaluationRows, Floats]:
     table = results.read_predictions(run.folder)
     table = table[table["split"] == "test"]
     # Ids that look like numbers may be read as numbers from one file and as text from another.
     table = table.assign(**{key: table[key].astype(str) for key in _KEYS})
+    primary = registry.primary(run.result.output)
     if run.result.output == "text":
+        if primary.row_counts is None:
+            raise ValueError(f"metric {primary.name} declares no row_counts, which intervals of texts need")
         table = table[table["reference"].fillna("").str.strip() != ""].sort_values(_KEYS)
-        counts = text_overlap.bleu_counts(table["reference"].tolist(), table["generated"].fillna("").tolist())
+        counts = primary.row_counts(table["reference"].tolist(), table["generated"].fillna("").tolist())
         name = digest(table[_KEYS].to_numpy().tolist())
-        return EvaluationRows(name, table["subject_id"].to_numpy(), np.zeros(len(table)), _bleu), counts
+        return EvaluationRows(name, table["subject_id"].to_numpy(), np.zeros(len(table)), primary.over_rows), counts
     wide = table.set_index([*_KEYS, "label"])[["truth", "score"]].unstack("label")
     truth, score = wide["truth"].to_numpy(float), wide["score"].to_numpy(float)
     name = digest([list(wide.index), list(wide["truth"].columns)])
-    return EvaluationRows(
-        name, wide.index.get_level_values("subject_id").to_numpy(), truth, intervals.macro_auroc
-    ), score
+    return EvaluationRows(name, wide.index.get_level_values("subject_id").to_numpy(), truth, primary.over_rows), score

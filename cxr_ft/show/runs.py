@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cxr_ft.config import mapping
 from cxr_ft.run.record import results
 from cxr_ft.run.record.results import Result
 from cxr_ft.score.fairness import differences
@@ -106,12 +107,12 @@ def test_split(result: Result) -> str:
 
 def _without_seed(result: Result) -> str:
     config = _config(result)
-    return digest({**config, "train": {key: value for key, value in result.config["train"].items() if key != "seed"}})
+    return digest({**config, "train": {key: value for key, value in mapping(config, "train").items() if key != "seed"}})
 
 
 def _config(result: Result) -> dict[str, object]:
     """Return the configuration with hashes of the data in place of its location."""
-    options = {key: value for key, value in result.config["data"].items() if key not in _LOCATIONS}
+    options = {key: value for key, value in mapping(result.config, "data").items() if key not in _LOCATIONS}
     return {**result.config, "data": {**options, **result.data.get("sha256", {})}}
 
 

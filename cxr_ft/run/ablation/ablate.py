@@ -23,6 +23,7 @@ from cxr_ft.run.evaluation.verify import verify_all
 from cxr_ft.run.record import results
 from cxr_ft.run.record.result_parts import RateSearch
 from cxr_ft.run.training import train
+from cxr_ft.score.metrics import registry
 
 #: The folder of the runs of the rate search, below the ablation's. They never see test.
 TRIES_FOLDER = "tries"
@@ -146,7 +147,9 @@ def best_on_val(result: results.Result) -> float | None:
         return None
     primary = [row.val for row in result.history if row.val is not None]
     # The same rule as the loop's: where the primary metric is undefined, the loss on val decides.
-    return max(primary) if primary else -min(row.val_loss for row in result.history if row.val_loss is not None)
+    if primary:
+        return max(primary) if registry.primary("scores").higher_is_better else -min(primary)
+    return -min(row.val_loss for row in result.history if row.val_loss is not None)
 
 
 def _group(cell: RunConfig) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cxr_ft import config, plugins
 from cxr_ft.data.labels import CHEXPERT_14
@@ -16,7 +15,7 @@ Cells = dict[str, config.RunConfig]
 TOLERANCE = 0.25
 
 
-def cells(raw: Mapping[str, Any], grid: Mapping[str, Any]) -> Cells:
+def cells(raw: Mapping[str, object], grid: Mapping[str, object]) -> Cells:
     """Return the runs of a grid, by the name of their folder.
 
     Args:
@@ -30,17 +29,17 @@ def cells(raw: Mapping[str, Any], grid: Mapping[str, Any]) -> Cells:
         UsageError: for an option that none of the methods has, an empty list, a value no run can have, or targets that
             no rank brings within a quarter of `match`.
     """
-    grid = dict(grid)
-    parameters = grid.pop("match", None)
-    if empty := [key for key, values in grid.items() if not values]:
+    parameters = grid.get("match")
+    lists = {key: _values(key, value) for key, value in grid.items() if key != "match"}
+    if empty := [key for key, values in lists.items() if not values]:
         raise UsageError(f"grid: {empty[0]} has no values")
-    if parameters is not None and "rank" in grid:
+    if parameters is not None and "rank" in lists:
         raise UsageError("grid: match chooses the ranks; leave out rank")
-    methods = [_method(m) for m in grid["method"]] if "method" in grid else [(config.resolve(raw).tuning.name, {})]
+    methods = [_method(m) for m in lists["method"]] if "method" in lists else [(config.resolve(raw).tuning.name, {})]
     names = [name for name, _ in methods]
-    seeds = grid["seeds"] if "seeds" in grid else [config.mapping(raw, "train").get("seed", 0)]
+    seeds = lists["seeds"] if "seeds" in lists else [config.mapping(raw, "train").get("seed", 0)]
     fields = {m: [f.name for f in dataclasses.fields(plugins.load(plugins.TUNING, m).Config)] for m in names}
-    axes = [key for key in grid if key not in ("method", "seeds")]
+    axes = [key for key in lists if key not in ("method", "seeds")]
     for key in axes:
         if not any(key in own for own in fields.values()):
             raise unknown("grid key", key, {"method", "seeds", "match", "tries", *itertools.chain(*fields.values())})
@@ -51,7 +50,7 @@ def cells(raw: Mapping[str, Any], grid: Mapping[str, Any]) -> Cells:
         varied = [*(options if names.count(method) > 1 else ()), *own]
         # Every seed of a method that trains nothing would give the same numbers.
         drawn = seeds if tuning_methods.load(method).trains else seeds[:1]
-        for values in itertools.product(*(grid[key] for key in own)):
+        for values in itertools.product(*(lists[key] for key in own)):
             tuning = {**_shared(raw, method, fields), "name": method, **options, **dict(zip(own, values, strict=True))}
             shared = {key: value for key, value in raw.items() if key != "tuning"}
             matched: list[str] = []
@@ -67,7 +66,7 @@ def cells(raw: Mapping[str, Any], grid: Mapping[str, Any]) -> Cells:
     return out
 
 
-def matched_rank(cell: config.RunConfig, parameters: int) -> int:
+def matched_rank(cell: config.RunConfig, parameters: object) -> int:
     """Return the rank at which the adapter of `cell` has nearest to `parameters` parameters, counted without weights.
 
     Raises:
@@ -80,7 +79,7 @@ def matched_rank(cell: config.RunConfig, parameters: int) -> int:
     rank = max(1, round((parameters - (2 * one - two)) / (two - one)))
     count = one + (two - one) * (rank - 1)
     if abs(count - parameters) > TOLERANCE * parameters:
-        targets = ",".join(cell.tuning.options.targets)  # every method with a rank has targets
+        targets = ",".join(cell.tuning.targets)
         raise UsageError(
             f"grid: {cell.tuning.name} on {targets} has {count:,} parameters at rank {rank}, the nearest to match "
             f"{parameters:,}; give a match of {one:,} or more"
@@ -98,7 +97,20 @@ def _adapter(cell: config.RunConfig, rank: int) -> int:
     return planned.parameters.adapter
 
 
-def _method(item: Any) -> tuple[str, dict[str, Any]]:
+def _values(key: str, value: object) -> list[object]:
+    """Return the values of a grid's key.
+
+    Raises:
+        UsageError: where they are no list.
+    """
+    if value is None:  # a key without a value in YAML: refused by the caller as empty
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise UsageError(f"grid: {key} is {value!r}; give a list of values")
+    return list(value)
+
+
+def _method(item: object) -> tuple[str, dict[str, object]]:
     """Return the name of a method of the grid, and its own options."""
     if not isinstance(item, Mapping):
         return str(item), {}
@@ -108,7 +120,7 @@ def _method(item: Any) -> tuple[str, dict[str, Any]]:
     return str(options.pop("name")), options
 
 
-def _shared(raw: Mapping[str, Any], method: str, fields: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _shared(raw: Mapping[str, object], method: str, fields: Mapping[str, Sequence[str]]) -> dict[str, object]:
     """Return the options of `raw` for `method`: all, if `raw` names it; those it has, if `raw` names no method."""
     own = dict(config.mapping(raw, "tuning"))
     if "name" in own:

@@ -16,7 +16,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cxr_ft
 from cxr_ft import config
@@ -47,7 +46,7 @@ class TinySplits:
             raise UsageError(f"{KEY}.splits.source: {self.source} is not embedded; give phantom:... or texts:...")
 
 
-def read(path: Path, *, tiny: bool = False, splits: bool = True) -> dict[str, Any]:
+def read(path: Path, *, tiny: bool = False, splits: bool = True) -> dict[str, object]:
     """Return a recipe's mapping, with its `grid` and without its `tiny`.
 
     Args:
@@ -88,7 +87,7 @@ def ensure_splits(splits: TinySplits) -> Path:
     return folder
 
 
-def _splits(over: Mapping[str, Any], path: Path) -> TinySplits:
+def _splits(over: Mapping[str, object], path: Path) -> TinySplits:
     where = f"{path}, {KEY}.splits"
     raw = config.mapping(over, "splits", str(path))
     if missing := [key for key in ("source", "per_label") if key not in raw]:

@@ -10,7 +10,6 @@ fftTest_target_modules_ablation_results.csv    full fine-tuning: test
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cxr_ft.files import atomic
 from cxr_ft.model import methods, targets
@@ -43,10 +42,10 @@ def write(out: Path, finished: Finished) -> None:
         _csv(out / f"{stem}_target_modules_ablation_results.csv", study_rows, columns)
 
 
-def _row(name: str, result: results.Result) -> dict[str, Any]:
-    tuning = result.config["tuning"]
-    row: dict[str, Any] = {"run": name, "status": result.status, "task": result.task, "method": result.method}
-    row |= {key: ",".join(v) if isinstance(v, list) else v for key, v in tuning.items() if key != "name"}
+def _row(name: str, result: results.Result) -> dict[str, object]:
+    row: dict[str, object] = {"run": name, "status": result.status, "task": result.task, "method": result.method}
+    options = {key: value for key, value in result.tuning.items() if key != "name"}
+    row |= {key: ",".join(map(str, v)) if isinstance(v, list) else v for key, v in options.items()}
     row["seed"] = result.seed
     row["rates_tried"] = len(result.search.rates) or (1 if methods.load(result.method).trains else None)
     for split in ("train", "val", "test"):
@@ -61,29 +60,26 @@ def _row(name: str, result: results.Result) -> dict[str, Any]:
     return {**row, "error": result.error}
 
 
-def _study_row(row: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+def _study_row(row: Mapping[str, object], columns: tuple[str, ...]) -> dict[str, object]:
     named = {**row, "experiment": row["run"], "target_modules": row.get("targets")}
     return {column: named.get(column) for column in columns}
 
 
-def _effects(finished: Finished) -> list[dict[str, Any]]:
+def _effects(finished: Finished) -> list[dict[str, object]]:
     """Return the effects of modules, towers, blocks and ranks, over the successful runs that have targets."""
-    runs = [
-        result for result in finished.values() if result.status == "success" and result.config["tuning"].get("targets")
-    ]
+    runs = [result for result in finished.values() if result.status == "success" and result.targets]
     values = [(result, result.primary("test")) for result in runs]
     defined = [(result, value) for result, value in values if value is not None]
     factors = [_factors(result) for result, _ in defined]
     return [effect._asdict() for effect in factor_effects.estimate(factors, [value for _, value in defined])]
 
 
-def _factors(result: results.Result) -> dict[str, Any]:
+def _factors(result: results.Result) -> dict[str, object]:
     """Return the levels of a run's factors: method, rank, and the modules, towers and blocks of its targets."""
-    tuning = result.config["tuning"]
-    parts = [targets.parts(item) for item in tuning["targets"]]
+    parts = [targets.parts(item) for item in result.targets]
     return {
         "method": result.method,
-        "rank": tuning.get("rank") or "none",
+        "rank": result.tuning.get("rank") or "none",
         **{role: True for part in parts for role in part.roles},
         # A target without a tower means all towers; in a base with one tower the factor never varies and is dropped.
         **{tower: True for part in parts for tower in ((part.tower,) if part.tower else ("text", "vision"))},
@@ -91,7 +87,7 @@ def _factors(result: results.Result) -> dict[str, Any]:
     }
 
 
-def _csv(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...] | None = None) -> None:
+def _csv(path: Path, rows: list[dict[str, object]], columns: tuple[str, ...] | None = None) -> None:
     import pandas as pd
 
     table = pd.DataFrame(rows) if columns is None else pd.DataFrame(rows, columns=list(columns))

@@ -10,7 +10,7 @@ proposal and its rivals are trained, equal in parameters, seeds and learning rat
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from cxr_ft.progress import track
 from cxr_ft.run.ablation import ablate, grid, workers
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import results, saved_model
-from cxr_ft.score.statistics import intervals, pairs
+from cxr_ft.score.metrics import registry
+from cxr_ft.score.statistics import pairs
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 #: Target lists with which the proposal is compared.
@@ -54,7 +55,7 @@ class Proposal(NamedTuple):
 
 
 def run(
-    raw: Mapping[str, Any],
+    raw: Mapping[str, object],
     budget: int,
     seeds: Sequence[int],
     out: Path,
@@ -88,13 +89,14 @@ def run(
     rivals = {name: _compare(out, cells["proposal"], cells[name]) for name in cells if name != "proposal"}
     sentences += [_comparison_sentence(name, pair) for name, pair in rivals.items()]
     ranking = sorted(modules, key=lambda m: -m.energy.sum() / m.width)
+    metric = registry.primary("scores")
     write_json(
         out / "suggest.json",
         {
             "budget": budget,
             "proposal": proposal._asdict(),
             "runs": {name: list(named) for name, named in cells.items()},
-            "differences": {n: {"macro_auroc": p.gap, "interval": p.interval} for n, p in rivals.items()},
+            "differences": {n: {f"macro_{metric.name}": p.gap, "interval": p.interval} for n, p in rivals.items()},
             "modules": [{"target": m.item, "energy_a_parameter": float(m.energy.sum() / m.width)} for m in ranking],
             "sentences": sentences,
         },
@@ -131,13 +133,13 @@ def propose(modules: Sequence[Candidate], budget: int) -> Proposal:
 def candidates(probe: Path) -> list[Candidate]:
     """Return the candidates of a run's base with their gradients' energy, at that run's head, over all of train."""
     parts, settings, _ = saved_model.load(probe)
-    model: Any = parts.model
+    model = parts.model
     splits = manifest.read(Path(settings.data.splits))
     rows = build_datasets(settings, splits, parts.base.image_size)["train"]
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     items = _items(parts)
     model.requires_grad_(False)
-    weights: dict[str, torch.Tensor] = {name: model.get_submodule(name).weight for name in items}
+    weights: dict[str, torch.Tensor] = {name: weight_of(model, name) for name in items}
     for weight in weights.values():
         weight.requires_grad_(True)
     _gradients(parts, rows)
@@ -150,8 +152,14 @@ def _items(parts: ModelParts) -> dict[str, str]:
     """Return the matrices that `all` means: full name -> the narrowest target that means it."""
     roles, family, model = parts.base.targets, parts.base.family, parts.model
     names = targets.resolve(("all",), [name for name, _ in model.named_modules()], roles, family)
-    matrices = [name for name in names if getattr(model.get_submodule(name).weight, "ndim", 0) == 2]
+    matrices = [name for name in names if weight_of(model, name).ndim == 2]
     return {name: targets.narrowest(name, roles) for name in matrices}
+
+
+def weight_of(model: torch.nn.Module, name: str) -> torch.Tensor:
+    """Return the weight of the module `name`; an empty tensor [0] where it has none, as a container of others."""
+    weight = model.get_submodule(name).weight
+    return weight if isinstance(weight, torch.Tensor) else torch.empty(0)
 
 
 def _gradients(parts: ModelParts, rows: split_dataset.SplitDataset) -> None:
@@ -168,7 +176,7 @@ def _energy(gradient: torch.Tensor) -> NDArray[np.float64]:
     return values
 
 
-def _probe(raw: Mapping[str, Any], seed: int, out: Path, execute: workers.Execute) -> Path:
+def _probe(raw: Mapping[str, object], seed: int, out: Path, execute: workers.Execute) -> Path:
     """Train the head alone on the frozen base; return the run's folder."""
     frozen = {"tuning": {"name": "last_layers", "layers": 0}, "train": {"seed": seed}}
     cell = config.resolve(config.merge({k: v for k, v in raw.items() if k != "tuning"}, frozen))
@@ -179,7 +187,7 @@ def _probe(raw: Mapping[str, Any], seed: int, out: Path, execute: workers.Execut
 
 
 def _cells(
-    lora: Mapping[str, Any], proposal: Proposal, seeds: Sequence[int]
+    lora: Mapping[str, object], proposal: Proposal, seeds: Sequence[int]
 ) -> tuple[dict[str, dict[str, config.RunConfig]], list[str]]:
     """Return the runs of the proposal and of each rival of equal size, and a sentence for each rival left out."""
     shape = {"targets": [list(proposal.targets)], "rank": [proposal.rank]}
@@ -197,15 +205,15 @@ def _cells(
     return out, left_out
 
 
-def _compare(out: Path, ours: Mapping[str, config.RunConfig], theirs: Mapping[str, config.RunConfig]) -> pairs.Pair:
-    """Return the difference in macro AUROC on test, ours less theirs, over subjects and seeds."""
-    own, other = ([_test(out / name) for name in cells] for cells in (ours, theirs))
-    subjects, truth, _ = own[0]
-    scores = [np.stack([score for _, _, score in runs]) for runs in (own, other)]
-    return pairs.compare(truth, scores[0], scores[1], subjects, intervals.macro_auroc)
+def _compare(out: Path, proposal: Mapping[str, config.RunConfig], rival: Mapping[str, config.RunConfig]) -> pairs.Pair:
+    """Return the difference in the primary metric on test, proposal less rival, over subjects and seeds."""
+    first, second = ([_test(out / name) for name in cells] for cells in (proposal, rival))
+    subjects, truth, _ = first[0]
+    scores = [np.stack([score for _, _, score in runs]) for runs in (first, second)]
+    return pairs.compare(truth, scores[0], scores[1], subjects, registry.primary("scores").over_rows)
 
 
-def _test(run: Path) -> tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64]]:
+def _test(run: Path) -> tuple[NDArray[np.object_], NDArray[np.float64], NDArray[np.float64]]:
     """Return subjects [N], truth [N, L], scores [N, L] on test, rows in the same order for all runs on the splits."""
     table = results.read_predictions(run)
     table = table[(table["split"] == "test") & table["label"].notna()]
@@ -222,7 +230,7 @@ def _proposal_sentence(proposal: Proposal, budget: int) -> str:
 
 
 def _comparison_sentence(rival: str, pair: pairs.Pair) -> str:
-    difference = f"proposal less {rival} with as many parameters: macro AUROC {pair.gap:+.3f}"
+    difference = f"proposal less {rival} with as many parameters: {registry.primary('scores').title} {pair.gap:+.3f}"
     if pair.interval is None:
         return f"{difference}, without an interval ({pair.reason})"
     low, high = pair.interval

@@ -7,7 +7,6 @@ its standard input does, so that no training outlives the command that started i
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -18,16 +17,17 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from cxr_ft import config
 from cxr_ft.config import RunConfig
 from cxr_ft.data import manifest
 from cxr_ft.data.pixels import ray_cluster
 from cxr_ft.errors import TrainingError, UsageError
+from cxr_ft.json_values import JsonObject
 from cxr_ft.progress import bar
 from cxr_ft.run.record import results
-from cxr_ft.run.trackers import NOBODY, Tracking
+from cxr_ft.run.trackers import NOBODY, Tracking, TrackingJson
 from cxr_ft.run.training import train
 
 #: Trains cells into folders of their names below a folder; each has a result afterwards.
@@ -39,8 +39,8 @@ _BAD_INPUT = 2
 class Order(TypedDict):
     """The JSON that a worker process reads: a resolved configuration, and the fields of a `Tracking`."""
 
-    config: dict[str, Any]
-    tracking: dict[str, Any]
+    config: JsonObject
+    tracking: TrackingJson
 
 
 def run_sequential(cells: Mapping[str, RunConfig], out: Path, tracking: Tracking = NOBODY) -> None:
@@ -76,7 +76,8 @@ def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Ex
             slot = free.get()
             visible = {"CUDA_VISIBLE_DEVICES": str(slot % devices)} if devices else {}
             try:
-                order = Order(config=cell.to_json(), tracking=dataclasses.asdict(tracking))
+                order = Order(config=cell.to_json(), tracking=tracking.to_json())
+                # A process of its own: an out-of-memory kill ends one run and not the grid.
                 error = _in_process(out / name, order, visible, lambda process: running.__setitem__(name, process))
                 if error:
                     mark_failed(out / name, cell, error)
@@ -123,6 +124,7 @@ def _in_process(
         assert process.stdin is not None and process.stderr is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit code is read below
             process.stdin.write(json.dumps(order).encode() + b"\n")
+        # Read to its end before the wait: a full pipe would block the worker for ever.
         stderr = process.stderr.read().decode(errors="replace").strip()
         code = process.wait()
     if code == _BAD_INPUT:
@@ -157,7 +159,7 @@ def on_ray(address: str | None, tracking: Tracking = NOBODY) -> Execute:
             gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
             task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ray_cluster.RETRIES)(_train)
             folder = out.absolute()
-            followed = dataclasses.asdict(tracking)
+            followed = tracking.to_json()
             waiting = {task.remote(cell.to_json(), str(folder / name), followed): name for name, cell in cells.items()}
             while waiting:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -181,7 +183,7 @@ def on_ray(address: str | None, tracking: Tracking = NOBODY) -> Execute:
     return execute
 
 
-def _train(raw: dict[str, Any], folder: str, tracking: dict[str, Any]) -> None:
+def _train(raw: JsonObject, folder: str, tracking: TrackingJson) -> None:
     """Train one cell; the reason of a failure is in its record."""
     try:
         train.fit(config.resolve(raw), Path(folder), verify=False, tracking=Tracking(**tracking))

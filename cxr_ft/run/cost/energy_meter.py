@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from cxr_ft.json_values import JsonObject
 from cxr_ft.run.record.result_parts import EnergyRecord
 
 #: Seconds between two readings.
@@ -50,7 +51,7 @@ class EnergyUse:
     reason: str | None = None
     _readings: list[float] = field(default_factory=list, repr=False)
 
-    def to_json(self, trained_seconds: float) -> dict[str, Any]:
+    def to_json(self, trained_seconds: float) -> JsonObject:
         """Return the JSON form of an `EnergyRecord`, for a training of `trained_seconds` in all.
 
         Where that is longer than the block, the run was interrupted and part of its energy was not measured.
@@ -118,6 +119,7 @@ class _Rapl:
 
     def joules(self) -> float:
         with self.lock:
+            # The remainder adds what a counter gained when it wrapped around; it holds for one wrap between readings.
             now = self._counters()
             self.total += sum(
                 (new - old) % (most + 1) for new, old, most in zip(now, self.last, self.ranges, strict=True)
@@ -150,7 +152,7 @@ class _Nvidia:
 
     covers = "the GPU, whatever ran on it"
 
-    def __init__(self, nvml: Any, handle: Any) -> None:
+    def __init__(self, nvml: Any, handle: object) -> None:
         self.nvml, self.handle, self.lock = nvml, handle, threading.Lock()
         self.total, self.last = 0.0, time.monotonic()
         try:

@@ -29,15 +29,14 @@ def quantised(parts: ModelParts, config: RunConfig) -> None:
 
 def _kind(config: RunConfig) -> str | None:
     """Return the format of the quantised weights, "nf4" or "int8"; None where the method quantises nothing."""
-    # Only qlora has the option; the other methods' options do not declare it.
-    kind: str | None = getattr(config.tuning.options, "quantise", None)
-    return kind
+    kind = config.tuning.option("quantise")
+    return kind if isinstance(kind, str) else None
 
 
 class _Packed(nn.Module):
     """A linear layer [..., in] -> [..., out] whose weight of `kind` is unpacked for each product."""
 
-    def __init__(self, layer: Any, kind: str) -> None:
+    def __init__(self, layer: nn.Linear, kind: str) -> None:
         super().__init__()
         self.in_features, self.out_features = widths(layer)
         size = self.in_features * self.out_features
@@ -58,8 +57,7 @@ class _Packed(nn.Module):
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        x, layer = inputs
+    def forward(ctx: Any, x: Tensor, layer: _Packed) -> Tensor:
         ctx.layer = layer
         if layer.keeps:
             ctx.save_for_backward(x)

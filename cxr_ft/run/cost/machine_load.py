@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from cxr_ft.files import write_text
 from cxr_ft.run.record import results
@@ -64,7 +63,7 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 
@@ -78,7 +77,8 @@ class Watch:
         with (self._folder / results.SYSTEM).open("a", encoding="utf-8") as file:
             while not ended:
                 ended = self._over.wait(max(EVERY, (time.monotonic() - began) / LINES))
+                # The time between lines grows with the run, so that the file of a run of weeks stays small.
                 line = {"seconds": round(offset + time.monotonic() - began, 1), **self._measure(self._folder)}
                 file.write(json.dumps(line) + "\n")
-                file.flush()
+                file.flush()  # a killed run keeps the lines so far
                 self._on_line(line)

@@ -39,6 +39,7 @@ def rates(precision: str) -> MachineRates:
     tall, square = (torch.rand(rows, 256, device=device, dtype=dtype) for rows in (512, 256))
     heads = torch.rand(8, 196, 64, device=device, dtype=dtype)
     few, cached, fresh = (torch.rand(numbers, device=device) for numbers in (8, 2**19, 2**24))
+    # Timed from operands to a result in memory: this rate covers the bytes of products, which `moved` leaves out.
     flops = 2 * tall.numel() * 256 + 2 * heads.numel() * 196
     return MachineRates(
         flops=flops / (_seconds(lambda: tall @ square) + _seconds(lambda: heads @ heads.transpose(1, 2))),

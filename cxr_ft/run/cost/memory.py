@@ -25,13 +25,21 @@ from cxr_ft.run.record.result_parts import CudaMemory, ParameterCount
 #: optimizer: AdamW's states; activations: what the backward pass needs; workspace: the rest, and the batch itself.
 KINDS = ("weights", "gradients", "optimizer", "activations", "workspace")
 
+#: An operation of torch as its dispatcher passes it: its class has no public type, and its attributes are read.
+Operation = Any
+#: Its arguments: tensors, numbers, nested tuples of both.
+Arguments = tuple[Any, ...]
+Options = dict[str, Any]
+#: `cost` of a training's state: written here by key, and kept as plain numbers so that a checkpoint can hold it.
+StepCost = dict[str, Any]
+
 
 class _Storage:
     """A live storage: its kind and bytes, when it was made, and when its kind last changed."""
 
     __slots__ = ("born", "changed", "kind", "nbytes", "ref")
 
-    def __init__(self, kind: str, nbytes: int, now: int, ref: "weakref.ref[Any]") -> None:
+    def __init__(self, kind: str, nbytes: int, now: int, ref: "weakref.ref[torch.UntypedStorage]") -> None:
         self.kind, self.nbytes, self.born, self.changed, self.ref = kind, nbytes, now, now, ref
 
 
@@ -60,7 +68,9 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.seen(value)
         self.before = set(self.pieces)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Operation, types: object, args: Arguments = (), kwargs: Options | None = None
+    ) -> object:
         """Run one operation and count the tensors that it read and wrote."""
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:
@@ -75,17 +85,21 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.work(func, args, kwargs, out, (read, written))
         return out
 
-    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def run(self, func: Operation, args: Arguments, kwargs: Options) -> object:
         """Run the operation itself."""
         return func(*args, **kwargs)
 
-    def work(self, func: Any, args: Any, kwargs: Any, out: Any, tensors: tuple[list[Tensor], list[Tensor]]) -> None:
+    def work(
+        self, func: Operation, args: Arguments, kwargs: Options, out: object, tensors: tuple[list[Tensor], list[Tensor]]
+    ) -> None:
         """Add the operation's work; `tensors` are those that it read and wrote."""
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.flops += int(formula(*args, **kwargs, out_val=out))
         if not func.is_view:
             self.operations += 1
+            # A product's bytes are left out: its measured rate includes reading its operands and writing its result,
+            # so that the estimate of seconds would count them twice.
             self.moved += 0 if formula else sum(t.numel() * t.itemsize for group in tensors for t in group)
 
     def seen(self, tensor: Tensor) -> int:
@@ -132,7 +146,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.total >= self.peak:
             self.peak, self.peaked, self.split = self.total, self.now, dict(self.alive)
 
-    def _gone(self, key: int, _: Any) -> None:
+    def _gone(self, key: int, _: object) -> None:
         piece = self.pieces.pop(key, None)
         if piece is not None:
             self.alive[piece.kind] -= piece.nbytes
@@ -174,8 +188,10 @@ def counting(count: Count, model: nn.Module) -> Iterator[Count]:
         if p.grad is not None:
             count.call(p.grad, "gradients")
 
-    trained: list[Any] = list(trainable(model).values())
-    hooks = [p.register_post_accumulate_grad_hook(accumulated) for p in trained]
+    hooks = [
+        p.register_post_accumulate_grad_hook(accumulated)  # type: ignore[no-untyped-call]
+        for p in trainable(model).values()
+    ]
     try:
         with count, torch.autograd.graph.saved_tensors_hooks(packed, lambda tensor: tensor):
             yield count
@@ -185,7 +201,7 @@ def counting(count: Count, model: nn.Module) -> Iterator[Count]:
             hook.remove()
 
 
-def held(model: nn.Module, optimizer: Any) -> dict[str, list[Tensor]]:
+def held(model: nn.Module, optimizer: "torch.optim.Optimizer | None") -> dict[str, list[Tensor]]:
     """Return the tensors that exist before a step, by kind; `optimizer` may be None."""
     state = {} if optimizer is None else optimizer.state
     weights = [*model.parameters(), *model.buffers(), *model.state_dict(keep_vars=True).values()]
@@ -201,7 +217,7 @@ def weights_alone(model: nn.Module) -> dict[str, int]:
     return {**dict.fromkeys(KINDS, 0), "weights": size(held(model, None)["weights"])}
 
 
-def tensors(nested: Any) -> list[Tensor]:
+def tensors(nested: object) -> list[Tensor]:
     """Return the tensors in nested tuples, lists and dictionaries."""
     return [x for x in tree_leaves(nested) if isinstance(x, Tensor)]
 
@@ -218,11 +234,11 @@ class Meter:
     as an uninterrupted one. Keys: memory, memory_largest, flops_per_sample, memory_batches.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Any) -> None:
+    def __init__(self, model: nn.Module, optimizer: "torch.optim.Optimizer") -> None:
         self.model, self.optimizer = model, optimizer
 
     @contextlib.contextmanager
-    def part(self, batch: Batch, cost: dict[str, Any]) -> Iterator[Any]:
+    def part(self, batch: Batch, cost: StepCost) -> Iterator["Count | _NoCount"]:
         """Count a micro-batch's forward and backward pass, if it is due; yield an object with `forward_done`."""
         numbers = sum(value.numel() for value in batch.values())
         # Later micro-batches of a step need more memory: the gradients of the first one are there.
@@ -241,7 +257,7 @@ class Meter:
         rows = max(len(value) for value in batch.values())
         cost["flops_per_sample"] = max(cost.get("flops_per_sample", 0), math.ceil(count.flops / rows))
 
-    def stepped(self, cost: dict[str, Any]) -> None:
+    def stepped(self, cost: StepCost) -> None:
         """Add the states that the optimizer made in its first step: they are in memory at every later peak."""
         states = size(held(self.model, self.optimizer)["optimizer"])
         missing = states - cost["memory"]["optimizer"]

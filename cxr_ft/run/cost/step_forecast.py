@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +105,7 @@ def forecast_step(
         micro=micro,
         flops=times * last.flops if last else 0,
         operations=times * last.operations if last else 0,
+        # AdamW reads weight, gradient and two moments, and writes weight and two moments: seven passes.
         moved=times * last.moved + 7 * sum(p.nbytes for p in trained.values()) if last else 0,
     )
 
@@ -113,7 +113,7 @@ def forecast_step(
 class _FakeCount(memory.Count):  # type: ignore[no-untyped-call]
     """A count on fake and real tensors: an operation on real tensors alone is computed."""
 
-    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def run(self, func: memory.Operation, args: memory.Arguments, kwargs: memory.Options) -> object:
         """Run the operation, with numbers where all its inputs are real."""
         read = memory.tensors((args, kwargs))
         if read and not any(isinstance(x, FakeTensor) for x in read):

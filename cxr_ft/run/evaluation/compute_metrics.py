@@ -4,7 +4,6 @@ Shapes: N rows, L labels.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,12 @@ from cxr_ft.model import methods
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext, thumbnails
 from cxr_ft.run.evaluation.inference import Predictions
+from cxr_ft.run.record.results import SplitMetrics
 from cxr_ft.run.record.saved_labels import SavedCalibration, SavedLabels
 from cxr_ft.score.metrics import calibration, classification, report_metrics, subgroups, text_overlap
 
 #: One split's part of `metrics` in result.json; its keys are those of the `evaluate` functions in `score.metrics`.
-Metrics = dict[str, Any]
+Metrics = SplitMetrics
 #: The one split whose prevalences are those of the archive.
 NATURAL = "test_natural"
 
@@ -33,6 +33,7 @@ def compute_metrics(
     *,
     split: str = "",
     context: EvaluationContext | None = None,
+    text_column: str = "",
 ) -> Metrics:
     """Return the metrics of `predictions`: of scores by label, of texts, or of both, as the head gives them.
 
@@ -44,13 +45,14 @@ def compute_metrics(
         train_texts: the texts of train, for the constant baseline; empty: none is computed.
         split: its name; probabilities on "test_natural" are also corrected to the natural prevalences.
         context: of a test split, where subgroups, all baselines and probes are evaluated too; None elsewhere.
+        text_column: the configured column of the texts (`head.text`); empty: the first one that the table has.
     """
     metrics: Metrics = {"loss": predictions.loss}
     if predictions.score_rows:
         metrics |= score_metrics(dataset, predictions.scores, saved, split, context)
     if parts.head.output == "text" and predictions.outputs:
         undefined = metrics.get("undefined", {})
-        metrics |= text_metrics(parts, dataset, predictions.texts, saved.labels, context)
+        metrics |= text_metrics(dataset, predictions.texts, saved.labels, context, text_column)
         metrics["undefined"] = undefined | metrics["undefined"]
         if train_texts:
             metrics["constant_baseline"] = text_overlap.constant_baseline(
@@ -147,14 +149,14 @@ def _calibration_metrics(
 
 
 def text_metrics(
-    parts: ModelParts,
     dataset: SplitDataset,
     texts: Sequence[str],
     labels: Sequence[str],
     context: EvaluationContext | None,
+    text_column: str = "",
 ) -> Metrics:
     """Return `report_metrics.evaluate` of generated `texts` [N]; on a test split with "baselines" and "probes" too."""
-    metrics = report_metrics.evaluate(dataset.texts, texts, labels, report_section(parts, dataset))
+    metrics = report_metrics.evaluate(dataset.texts, texts, labels, report_section(text_column, dataset))
     if context is not None:
         nearest, why = _nearest_train_rows(dataset, context)
         metrics["baselines"] = report_metrics.baselines(context.train.texts, dataset.texts, nearest, why)
@@ -170,7 +172,6 @@ def _nearest_train_rows(dataset: SplitDataset, context: EvaluationContext) -> tu
     return report_metrics.nearest(context.thumbnails, images).tolist(), ""
 
 
-def report_section(parts: ModelParts, dataset: SplitDataset) -> str:
+def report_section(configured: str, dataset: SplitDataset) -> str:
     """Return the text column that the head writes: the configured one, or the first that the table has."""
-    writer = getattr(parts.head, "text", None)
-    return (writer and writer.config.text) or next((name for name in TEXTS["all"] if name in dataset.table), "")
+    return configured or next((name for name in TEXTS["all"] if name in dataset.table), "")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +34,9 @@ class EvaluationContext:
         """Return the thumbnails of train, see `thumbnails`."""
         return thumbnails(self.train)
 
-    def text_baselines(self, dataset: SplitDataset, labels: Sequence[str], multi_label: bool) -> dict[str, Any] | None:
+    def text_baselines(
+        self, dataset: SplitDataset, labels: Sequence[str], multi_label: bool
+    ) -> dict[str, object] | None:
         """Return the metrics of the text baselines on `dataset`; None for a task that reads images."""
         context = dataset.side_inputs.context
         if not context or (len(dataset) and dataset.images[0].size):

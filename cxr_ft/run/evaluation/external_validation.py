@@ -53,7 +53,14 @@ def evaluate_on(run: Path, folder: Path, out: Path, root: str | None = None) -> 
             dataset.targets[:, [saved.labels.index(name) for name in missing]] = np.nan
         predictions = run_inference(parts, dataset, config.train.batch_size, split)
         metrics[split] = compute_metrics(
-            parts, dataset, predictions, saved, datasets["train"].texts, split=split, context=context
+            parts,
+            dataset,
+            predictions,
+            saved,
+            datasets["train"].texts,
+            split=split,
+            context=context,
+            text_column=config.head.options.text,
         )
         tables.append(prediction_table(parts, split, dataset, predictions, saved))
     write_json(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from cxr_ft.run.evaluation import saliency
 #: How many images, and their largest side in pixels.
 COUNT, SIDE = 8, 192
 #: One image's part of gallery.json: file, dicom_id, given, truth, predicted, looked.
-Entry = dict[str, Any]
+Entry = dict[str, object]
 #: What the model predicted for a row: scores [L], or a text.
 Output = NDArray[np.float64] | str
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ ImageInput: TypeAlias = "str | Path | NDArray[np.uint8] | NDArray[np.uint16] | I
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
+class PredictionJson(TypedDict, total=False):
+    """The line of JSON of one image: scores to four decimals; what the head does not give is missing."""
+
+    report: str
+    scores: dict[str, float]
+    positive: list[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The prediction of a run for one image.
@@ -41,9 +49,9 @@ class Prediction:
     positive: tuple[str, ...] | None
     report: str | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PredictionJson:
         """Return what cxr-predict prints: report, scores to four decimals, positive; what is None is left out."""
-        out: dict[str, Any] = {} if self.report is None else {"report": self.report}
+        out: PredictionJson = {} if self.report is None else {"report": self.report}
         if self.scores is not None and self.positive is not None:
             out["scores"] = {name: round(score, 4) for name, score in self.scores.items()}
             out["positive"] = list(self.positive)

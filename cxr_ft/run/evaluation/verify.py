@@ -68,7 +68,14 @@ def verify(run: Path, *, shared: bool = False) -> results.Result:
         dataset = datasets[split]
         predictions = run_inference(parts, dataset, batch_size, split, store=store)
         metrics[split] = compute_metrics(
-            parts, dataset, predictions, saved, datasets["train"].texts, split=split, context=context
+            parts,
+            dataset,
+            predictions,
+            saved,
+            datasets["train"].texts,
+            split=split,
+            context=context,
+            text_column=config.head.options.text,
         )
         tables.append(prediction_table(parts, split, dataset, predictions, saved))
         if split == "test":

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -134,10 +134,10 @@ def _val_batches(parts: ModelParts, config: RunConfig, splits: Path) -> list[Bat
 
 
 @torch.no_grad()
-def logits(parts: ModelParts, model: Any, batch: Batch) -> Tensor:
+def logits(parts: ModelParts, model: torch.nn.Module, batch: Batch) -> Tensor:
     """Return the logits of the labels [B, L], or of the vocabulary at each target token [N, V]."""
     if "labels" in batch:
         written: Tensor = parts.base.logits(model, batch, batch["labels"] != IGNORE)  # type: ignore[attr-defined]
         return written
-    scores: Tensor = model.classifier(parts.base.pooled(model, batch, parts.head.pool))
+    scores: Tensor = model.get_submodule("classifier")(parts.base.pooled(model, batch, parts.head.pool))
     return scores

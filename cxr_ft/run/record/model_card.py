@@ -1,7 +1,7 @@
 """Write the README.md of a model: training, data, labels, metrics, and code that loads it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_ft.model import assembly
 from cxr_ft.model.assembly import ModelParts
@@ -57,8 +57,9 @@ def base_name(model: str) -> str:
 
 
 def _training(result: Result) -> str:
-    count, options = result.plan.parameters, result.config["tuning"]
-    chosen = ", ".join(f"{k} {','.join(v) if isinstance(v, list) else v}" for k, v in options.items() if k != "name")
+    count, options = result.plan.parameters, result.tuning
+    shown = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in options.items() if k != "name"}
+    chosen = ", ".join(f"{k} {v}" for k, v in shown.items())
     return (
         f"Trained with {options['name']} ({chosen or 'no options'}), seed {result.seed}: {count.trainable:,} of "
         f"{count.total:,} parameters, {count.head:,} of them in the head."
@@ -136,8 +137,8 @@ def _model(parts: ModelParts, result: Result, saved: SavedLabels, way: str) -> l
         return [*lines, 'head = load_file("model.safetensors")'] if _scores(parts) else lines
     lines = [f'BASE = "{base_name(str(result.config["model"]))}"', f"base = {auto}.from_pretrained(BASE)"]
     if parts.head.new_modules:
-        model: Any = parts.model
-        weight = next(p for name, p in model.named_parameters() if "classifier" in name and name.endswith("weight"))
+        named = parts.model.named_parameters()
+        weight = next(p for name, p in named if "classifier" in name and name.endswith("weight"))
         lines.append(f"base.classifier = torch.nn.Linear({weight.shape[1]}, {len(saved.labels)})")
     return [*lines, 'model = PeftModel.from_pretrained(base, ".").eval()']
 

@@ -14,6 +14,9 @@ from cxr_ft.data.card import DatasetCard
 #: Metadata of a field that is written as null where it is None: there, null is a statement ("undefined", "no GPU").
 _NULL = {"null": True}
 
+#: A part as JSON: each class below names its keys; a reader that follows key paths knows what it finds.
+PartJson = dict[str, Any]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResultPart(Mapping[str, Any]):
@@ -26,7 +29,7 @@ class ResultPart(Mapping[str, Any]):
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
         """Return the part from its JSON form; a null takes the field's default."""
-        values: dict[str, Any] = {}
+        values: PartJson = {}
         for f in dataclasses.fields(cls):
             value, kind = raw.get(f.name), f.metadata.get("part")
             if value is None:
@@ -36,9 +39,9 @@ class ResultPart(Mapping[str, Any]):
             values[f.name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PartJson:
         """Return plain dicts, lists and numbers; {} where nothing was recorded."""
-        out: dict[str, Any] = {}
+        out: PartJson = {}
         recorded = False
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)

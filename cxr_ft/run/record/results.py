@@ -7,13 +7,15 @@ Only a run whose saved model was reloaded in a fresh process and evaluated on te
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cxr_ft.config import mapping
 from cxr_ft.errors import UsageError
 from cxr_ft.files import atomic, write_json
+from cxr_ft.json_values import JsonObject
 from cxr_ft.run.record.result_parts import (
     Cost,
     DataSummary,
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Load of the machine while a run was trained.
 SYSTEM = "system.jsonl"
+
+#: Metrics by split, and those of one split: nested by the `evaluate` functions of `score.metrics`, at any depth.
+SplitMetrics = dict[str, Any]
 
 Status = Literal["running", "trained", "success", "failed", "cancelled"]
 
@@ -50,14 +55,14 @@ class Result:
     """
 
     status: Status
-    config: dict[str, Any]
+    config: JsonObject
     config_hash: str
     environment: Environment = field(default_factory=Environment)
     data: DataSummary = field(default_factory=DataSummary)
     plan: TrainingPlan = field(default_factory=TrainingPlan)
     cost: Cost = field(default_factory=Cost)
     history: list[EpochRecord] = field(default_factory=list)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: SplitMetrics = field(default_factory=dict)
     search: RateSearch = field(default_factory=RateSearch)
     error: str | None = None
 
@@ -79,23 +84,24 @@ class Result:
         """
         if missing := {"head", "tuning", "train"} - raw["config"].keys():
             raise TypeError(f"its config has no {', '.join(sorted(missing))}")
+        # Other versions may write further keys: their results stay readable.
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in raw.items() if key in known})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the JSON form, as it is written."""
-        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        out |= {name: out[name].to_json() for name in _PARTS}
+        out: dict[str, object] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        out |= {name: getattr(self, name).to_json() for name in _PARTS}
         return {**out, "history": [row.to_json() for row in self.history]}
 
-    def replace(self, **changes: Any) -> "Result":
+    def replace(self, **changes: object) -> "Result":
         """Return a copy with some fields changed."""
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
     @property
     def task(self) -> str:
         """Return the head's name."""
-        return str(self.config["head"]["name"])
+        return str(mapping(self.config, "head")["name"])
 
     @property
     def output(self) -> str:
@@ -105,21 +111,31 @@ class Result:
     @property
     def method(self) -> str:
         """Return the tuning method's name."""
-        return str(self.config["tuning"]["name"])
+        return str(self.tuning["name"])
 
     @property
     def seed(self) -> int:
         """Return the seed of training."""
-        return int(self.config["train"]["seed"])
+        return int(str(mapping(self.config, "train")["seed"]))
 
     @property
     def variant(self) -> str:
         """Return the name of what is compared: the method and its distinguishing options, without the seed."""
-        tuning = self.config["tuning"]
-        targets = ",".join(tuning["targets"]) if tuning.get("targets") else ""
+        tuning = self.tuning
         rank = f"r{tuning['rank']}" if tuning.get("rank") else ""
         layers = f"n={tuning['layers']}" if tuning.get("layers") else ""
-        return " ".join(part for part in (self.method, targets, rank, layers) if part)
+        return " ".join(part for part in (self.method, ",".join(self.targets), rank, layers) if part)
+
+    @property
+    def tuning(self) -> JsonObject:
+        """Return the method's name and options, as they were recorded."""
+        return mapping(self.config, "tuning")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Return the target modules; empty for a method that has none, or trains everything."""
+        recorded = self.tuning.get("targets")
+        return tuple(map(str, recorded)) if isinstance(recorded, Sequence) else ()
 
     @property
     def memory_bytes(self) -> int | None:
@@ -175,6 +191,7 @@ def find(paths: Iterable[Path]) -> Iterator[Path]:
         if not folders:
             raise UsageError(f"{path} holds no result.json: give the folder of a run, or a folder of runs")
         for folder in folders:
+            # Two paths may name one run, by a link or as a folder and its parent: it must count once in a comparison.
             if folder.resolve() not in seen:
                 seen.add(folder.resolve())
                 yield folder

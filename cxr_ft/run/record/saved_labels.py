@@ -1,8 +1,8 @@
 """Read and write `model/labels.json` of a run: the labels, and how the model's scores are to be read."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,25 @@ class SavedCalibration:
     temperature: float | None
     prevalence: tuple[float | None, ...] | None
     why: str
+
+
+class SavedCalibrationJson(TypedDict):
+    """The JSON form of `SavedCalibration`."""
+
+    temperature: float | None
+    prevalence: Sequence[float | None] | None
+    why: str
+
+
+class SavedLabelsJson(TypedDict):
+    """The content of labels.json; files of older versions lack all but labels and multi_label."""
+
+    labels: Sequence[str]
+    multi_label: bool
+    task: NotRequired[str]
+    image_size: NotRequired[int]
+    thresholds: NotRequired[Sequence[float]]
+    calibration: NotRequired[SavedCalibrationJson | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +61,19 @@ class SavedLabels:
     calibration: SavedCalibration | None = None
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> "SavedLabels":
+    def from_json(cls, raw: SavedLabelsJson) -> "SavedLabels":
         """Return what `to_json` wrote.
 
         Raises:
             KeyError: where labels or multi_label are missing.
         """
-        calibration = raw.get("calibration")
-        if calibration is not None:
-            prevalence = calibration["prevalence"]
+        recorded, calibration = raw.get("calibration"), None
+        if recorded is not None:
+            prevalence = recorded["prevalence"]
             calibration = SavedCalibration(
-                temperature=calibration["temperature"],
+                temperature=recorded["temperature"],
                 prevalence=None if prevalence is None else tuple(prevalence),
-                why=calibration["why"],
+                why=recorded["why"],
             )
         return cls(
             task=raw.get("task", ""),
@@ -65,7 +84,7 @@ class SavedLabels:
             calibration=calibration,
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the content of labels.json; without the key `calibration` where there is none."""
         raw = asdict(self)
         return {key: raw[key] for key in _KEYS if key != "calibration" or self.calibration is not None}

@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ from cxr_ft.model.peft_models import is_peft
 from cxr_ft.model.protocols import Base, has_processor, trainable
 from cxr_ft.run.record import results
 from cxr_ft.run.record.saved_labels import SavedLabels
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 FOLDER = "model"
 
@@ -38,8 +41,8 @@ def save(run: Path, parts: assembly.ModelParts, labels: SavedLabels, card: str =
         if method.save is not None:
             method.save(parts.model, temporary, parts.tuning.options, parts.head.new_modules)
         elif is_peft(parts.model):
-            model: Any = parts.model
-            model.save_pretrained(temporary, safe_serialization=True)
+            # PEFT's wrapper is a torch module to everyone but this line.
+            cast("PeftModel", parts.model).save_pretrained(str(temporary), safe_serialization=True)
         write_json(temporary / "labels.json", labels.to_json())
         if card:
             write_text(temporary / "README.md", card)  # in place of PEFT's, which has nothing but headings
@@ -74,7 +77,7 @@ def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, Saved
 
     method = methods.load(config.tuning.name)
 
-    def reload(model: nn.Module, *how: Any) -> nn.Module:
+    def reload(model: nn.Module, *how: object) -> nn.Module:
         if method.reload is not None:
             return method.reload(model, *how, folder)
         if (folder / "adapter_config.json").exists():

@@ -12,16 +12,34 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 from cxr_ft import plugins
 from cxr_ft.config import RunConfig
+from cxr_ft.config import mapping as section
 from cxr_ft.errors import UsageError
 from cxr_ft.files import write_json
+from cxr_ft.json_values import JsonObject
 from cxr_ft.run.cost import machine_load
 from cxr_ft.run.record import results
 
 FILE = "tracking.json"
+
+
+class TrackingJson(TypedDict):
+    """The JSON of a `Tracking`, for a worker process."""
+
+    name: str
+    include_data: bool
+
+
+class TrackingState(TypedDict):
+    """The content of `tracking.json`: the tracker, its id of the run, epochs logged, and why it stopped."""
+
+    name: str
+    id: str | None
+    epochs: int
+    error: str | None
 
 
 class Tracker(Protocol):
@@ -53,6 +71,10 @@ class Tracking:
             plugins.load(plugins.TRACKERS, self.name)  # raises with the known names
         if self.include_data and not self.name:
             raise UsageError("--include-data needs a tracker; give --track NAME, or leave it out")
+
+    def to_json(self) -> "TrackingJson":
+        """Return the fields by name; `Tracking(**raw)` reads them."""
+        return {"name": self.name, "include_data": self.include_data}
 
 
 NOBODY = Tracking()
@@ -97,10 +119,12 @@ def log_page(out: Path, tracking: Tracking) -> None:
     follower.end({}, [path for name in ("comparison.html", "comparison.pdf") if (path := out / name).exists()])
 
 
-def plain(config: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+def plain(config: JsonObject, hashes: Mapping[str, str]) -> dict[str, object]:
     """Return the configuration with dotted names, and the splits' hashes in place of the paths of this machine."""
-    data = {key: value for key, value in config["data"].items() if key not in ("splits", "root")}
-    model = Path(config["model"]).name if Path(config["model"]).exists() else config["model"]
+    data = {key: value for key, value in section(config, "data").items() if key not in ("splits", "root")}
+    # A path would name this machine's folders and its user.
+    model = str(config["model"])
+    model = Path(model).name if Path(model).exists() else model
     raw = {**config, "data": data, "model": model}
     return {**_flat(raw), **{f"data.sha256.{name}": value for name, value in hashes.items()}}
 
@@ -116,8 +140,8 @@ def summary(result: results.Result) -> dict[str, float]:
     return {key: float(value) for key, value in out.items() if isinstance(value, (int, float))}
 
 
-def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _flat(nested: Mapping[str, object]) -> dict[str, object]:
+    out: dict[str, object] = {}
     for key, value in nested.items():
         out |= {f"{key}.{k}": v for k, v in _flat(value).items()} if isinstance(value, Mapping) else {key: value}
     return out
@@ -126,9 +150,9 @@ def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
 class _Follower:
     """A run in a tracker, continued where `tracking.json` names one."""
 
-    def __init__(self, out: Path, tracking: Tracking, config: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, tracking: Tracking, config: Mapping[str, object]) -> None:
         self._out, self._name = out, tracking.name
-        self._state: dict[str, Any] = {"name": tracking.name, "id": None, "epochs": 0, "error": None}
+        self._state: TrackingState = {"name": tracking.name, "id": None, "epochs": 0, "error": None}
         if (out / FILE).exists():
             before = json.loads((out / FILE).read_text(encoding="utf-8"))
             self._state = before if before["name"] == tracking.name else self._state
@@ -166,6 +190,7 @@ class _Follower:
     def _epochs(self) -> None:
         path = self._out / "history.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        # `history.jsonl` is replaced whole, and a resumed run keeps its lines: the count says which are new.
         for line in lines[self._state["epochs"] :]:
             row = json.loads(line)
             values = {key: row[key] for key in ("train_loss", "val_loss", "val", "seconds") if row.get(key) is not None}

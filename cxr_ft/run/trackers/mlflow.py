@@ -6,13 +6,16 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 
 class MLflow:
     """See `cxr_ft.run.trackers.Tracker`."""
 
-    def __init__(self, client: Any, run_id: str) -> None:
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
         self._client, self.id = client, run_id
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -28,7 +31,7 @@ class MLflow:
         self._client.set_terminated(self.id)
 
 
-def begin(place: Path, name: str, group: str, config: Mapping[str, Any], run_id: str | None) -> MLflow:
+def begin(place: Path, name: str, group: str, config: Mapping[str, object], run_id: str | None) -> MLflow:
     """Return a run of the experiment `group`: a new one, or that of `run_id`."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # its database store needs the whole package

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 
 class TensorBoard:
@@ -12,7 +11,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         # A suffix of our own: the default file name holds the host's name.
-        self._writer: Any = SummaryWriter(log_dir=str(place), filename_suffix=".cxr_ft")
+        self._writer = SummaryWriter(log_dir=str(place), filename_suffix=".cxr_ft")
         self.id = place.name
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -28,7 +27,7 @@ class TensorBoard:
         self._writer.close()
 
 
-def begin(place: Path, name: str, group: str, config: Mapping[str, Any], run_id: str | None) -> TensorBoard:
+def begin(place: Path, name: str, group: str, config: Mapping[str, object], run_id: str | None) -> TensorBoard:
     """Return a writer of event files in `place/tensorboard`, with the configuration as text."""
     import yaml
 

@@ -6,13 +6,16 @@ Only the numbers logged here leave the machine: no code, console output, git sta
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import wandb
 
 
 class WandB:
     """See `cxr_ft.run.trackers.Tracker`."""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: "wandb.Run") -> None:
         self._run = run
         self.id = str(run.id)
 
@@ -33,7 +36,7 @@ class WandB:
         self._run.finish()
 
 
-def begin(place: Path, name: str, group: str, config: Mapping[str, Any], run_id: str | None) -> WandB:
+def begin(place: Path, name: str, group: str, config: Mapping[str, object], run_id: str | None) -> WandB:
     """Return a run of the project `cxr_ft` (or WANDB_PROJECT): a new one, or that of `run_id`."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb

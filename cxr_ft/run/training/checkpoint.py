@@ -18,6 +18,7 @@ from torch import nn
 from cxr_ft.errors import UsageError
 from cxr_ft.files import atomic
 from cxr_ft.model.protocols import trainable
+from cxr_ft.run.cost.memory import StepCost
 
 if TYPE_CHECKING:
     from accelerate.optimizer import AcceleratedOptimizer
@@ -32,6 +33,10 @@ FORMAT = 3
 _ATOMIC_FILES = (FILE, "result.json", "config.yaml", "history.jsonl", "predictions.parquet", "model")
 
 
+#: The state dict of an optimizer, a schedule or a scaler: its keys are torch's own.
+OptimizerState = dict[str, Any]
+
+
 class HistoryRow(TypedDict):
     """One epoch: losses in nats, and the primary metric on val (None where it is undefined, or for texts)."""
 
@@ -43,7 +48,7 @@ class HistoryRow(TypedDict):
     val: float | None
 
 
-def _no_cost() -> dict[str, Any]:
+def _no_cost() -> StepCost:
     return {"train_seconds": 0.0, "eval_seconds": 0.0, "memory": {}}
 
 
@@ -74,16 +79,16 @@ class LoopState:
     history: list[HistoryRow] = field(default_factory=list)
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
     best_score: float = -math.inf
-    cost: dict[str, Any] = field(default_factory=_no_cost)
+    cost: StepCost = field(default_factory=_no_cost)
 
 
 class StateDict(TypedDict):
     """The state dicts of what training changes, on CPU and whole, also where the model is sharded."""
 
     weights: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any]
-    scaler: dict[str, Any] | None
+    optimizer: OptimizerState
+    schedule: OptimizerState
+    scaler: OptimizerState | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +120,9 @@ class TrainState:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-            optimizer: Any = get_optimizer_state_dict(self.model_with_loss, self.optimizer.optimizer, options=options)
+            optimizer: OptimizerState = get_optimizer_state_dict(
+                self.model_with_loss, self.optimizer.optimizer, options=options
+            )
         else:
             optimizer = self.optimizer.state_dict()
         return {
@@ -174,7 +181,8 @@ def read(folder: Path, fingerprint: str) -> Checkpoint | None:
     path = folder / FILE
     if not path.exists():
         return None
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    # Tensors and plain values alone: a pickle could run code of whoever wrote the file.
+    content = torch.load(path, map_location="cpu", weights_only=True)
     if content.get("format") != FORMAT:
         raise UsageError(f"{path} was written by another version of cxr_ft; remove it to train from the start")
     if content["fingerprint"] != fingerprint:
@@ -228,6 +236,7 @@ def gathered(module: nn.Module) -> Iterator[None]:
 
     units = [unit for unit in module.modules() if isinstance(unit, FSDPModule)]
     for unit in units:
+        # Kept whole between calls too: resharding after a forward pass would make the next one a collective again.
         unit.unshard()
         unit.set_reshard_after_forward(False, recurse=False)
     yield

@@ -21,6 +21,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     make_folder(folder)
     try:
+        # "a" creates the file where it is missing and never empties one that another process holds.
         file = (folder / FILE).open("a")
     except OSError as error:
         raise cannot_write(folder / FILE, error) from error

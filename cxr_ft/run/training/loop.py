@@ -27,7 +27,7 @@ from cxr_ft.run.features.feature_store import FeatureStore
 from cxr_ft.run.training import checkpoint, divergence, processes
 from cxr_ft.run.training.checkpoint import HistoryRow, LoopState, TrainState
 from cxr_ft.run.training.step import ModelWithLoss, TrainingStep
-from cxr_ft.score.statistics.intervals import macro_auroc
+from cxr_ft.score.metrics import registry
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -176,11 +176,13 @@ class TrainingLoop:
                 f"loss on val is {val.loss} after epoch {state.epoch}; {divergence.last_good_checkpoint(state)}; "
                 "try a lower lr"
             )
-        primary = float(macro_auroc(dataset.targets, val.scores)) if val.score_rows else None
+        # A head that also writes texts is chosen by its scores: they cost no generation.
+        metric = registry.primary("scores")
+        primary = float(metric.over_rows(dataset.targets, val.scores)) if val.score_rows else None
         # Undefined where no label of val has both classes.
         primary = None if primary is None or math.isnan(primary) else primary
         # Texts are chosen by their loss on val: to generate all of val each epoch would cost more than the training.
-        score = -val.loss if primary is None else primary
+        score = -val.loss if primary is None else primary if metric.higher_is_better else -primary
         # Strictly better: among equal epochs the first one is kept, which has moved the weights least.
         if not state.best_weights or score > state.best_score:
             state.best_score, state.best_weights = score, training.weights()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -48,13 +48,11 @@ if TYPE_CHECKING:
 
 def default_out(config: RunConfig) -> Path:
     """Return `runs/<splits>-<task>-<method>-<targets>-s<seed>-<hash>`."""
-    tuning = config.tuning.to_json()
-    targets = ".".join(tuning.get("targets") or ())
     words = [
         Path(config.data.splits).name,
         config.head.name,
         config.tuning.name,
-        targets,
+        ".".join(config.tuning.targets),
         f"s{config.train.seed}",
     ]
     return Path("runs") / "-".join([word for word in words if word] + [config.fingerprint({})[:8]])
@@ -72,10 +70,9 @@ def plan(config: RunConfig, labels: tuple[str, ...], multi_label: bool) -> Train
         UsageError: for whatever cannot be put together; so a run refuses it before anything is loaded.
     """
     parts = assembly.build(config, labels, multi_label, weights=False)
-    targets = getattr(config.tuning.options, "targets", None) or ()
     return TrainingPlan(
         modules=tuple(dict.fromkeys(map(owner, trainable(parts.model)))),
-        notes=tuple(fused(targets, parts.base.targets, parts.base.family)),
+        notes=tuple(fused(config.tuning.targets, parts.base.targets, parts.base.family)),
         parameters=memory.parameters(parts.model, parts.head.new_modules),
         image_size=parts.base.image_size,
         output=parts.head.output,
@@ -265,9 +262,10 @@ class Finish:
         val = run_inference(parts, val_set, state.micro_batch, "val", store=store)
         saved = self._labels(parts, val)
         train = run_inference(parts, train_set, state.micro_batch, "train", generate=False, store=store)
+        text_column = self.config.head.options.text
         metrics = {
             "train": compute_metrics(parts, train_set, train, saved),
-            "val": compute_metrics(parts, val_set, val, saved, train_set.texts),
+            "val": compute_metrics(parts, val_set, val, saved, train_set.texts, text_column=text_column),
         }
         card = model_card.text(self.start.replace(metrics=metrics), parts, saved, export.kind(parts, self.config))
         nbytes = saved_model.save(self.out, parts, saved, card)
@@ -302,7 +300,7 @@ class Finish:
             ),
         )
 
-    def _cost(self, state: LoopState, saved_bytes: int) -> dict[str, Any]:
+    def _cost(self, state: LoopState, saved_bytes: int) -> memory.StepCost:
         return {
             **state.cost,
             "micro_batch": state.micro_batch,

@@ -128,6 +128,7 @@ METRICS = (
         function=auroc,
         by_row=_auroc_by_row,
         weighted=_weighted_auroc,
+        statistic=intervals.macro_auroc,
         needs_both_classes=True,
         primary=True,
         shown=frozenset(("table", "csv", "card", "command", "subgroup")),

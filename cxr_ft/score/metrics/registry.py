@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Literal, cast
 
-from cxr_ft.errors import unknown
+from cxr_ft.errors import UsageError, unknown
 from cxr_ft.score.arrays import Floats, Mask
 
 Output = Literal["scores", "text"]
@@ -31,6 +31,10 @@ TextFunction = Callable[[Sequence[str], Sequence[str]], float | Mapping[str, flo
 RowFunction = Callable[[Mask, Floats, Mask, Mask], tuple[Floats, Mask]]
 #: Under resampling: truth [N, L] 1, 0 or NaN, score [N, L], predicted [N, L], weights [R, N] -> value [R] or NaN.
 WeightedFunction = Callable[[Floats, Floats, Mask, Floats], Floats]
+#: Of a whole split under row weights: truth [N, ...], predictions [N, ...], weights [..., N] -> values [...] or NaN.
+StatisticFunction = Callable[[Floats, Floats, Floats], Floats]
+#: Of N pairs: references, generated texts -> [N, K], what `StatisticFunction` takes as the predictions of texts.
+RowCountFunction = Callable[[Sequence[str], Sequence[str]], Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,9 @@ class Metric:
         undefined: why the value is None, where a label of one class does not explain it.
         by_row: a faster form over many rows; None: `function` is called row by row.
         weighted: a faster form under resampling, for subgroups; None: `function` is called for each resample.
+        statistic: its value over a whole split under row weights: chooses the best epoch and makes intervals and tests;
+            a primary metric needs it.
+        row_counts: for "text": the predictions that `statistic` takes, computed once for all resamples.
         requires: distributions that it needs; where one is missing, the value is None with that reason.
     """
 
@@ -78,6 +85,8 @@ class Metric:
     undefined: str = ""
     by_row: RowFunction | None = None
     weighted: WeightedFunction | None = None
+    statistic: StatisticFunction | None = None
+    row_counts: RowCountFunction | None = None
     requires: tuple[str, ...] = ()
 
     @property
@@ -85,6 +94,16 @@ class Metric:
         """The paths to the value in the metrics of one split."""
         default = {"label": ("macro", self.name), "row": ("examples", self.name)}
         return self.paths or (default.get(self.level, (self.name,)),)
+
+    def over_rows(self, truth: Floats, predictions: Floats, weights: Floats | None = None) -> Floats:
+        """Return `statistic` of truth and predictions [N, ...] under weights [..., N]; None: each row counts once.
+
+        Raises:
+            UsageError: for a metric without it, which cannot be a primary metric.
+        """
+        if self.statistic is None:
+            raise UsageError(f"metric {self.name} declares no statistic, which a primary metric needs")
+        return self.statistic(truth, predictions, np.ones(len(truth)) if weights is None else weights)
 
     @property
     def heading(self) -> str:

@@ -7,7 +7,7 @@ GIT and BERT drop it. A pair whose reference is blank cannot be judged and is co
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -174,6 +174,11 @@ def bleu(counts: Numbers, order: int = ORDER) -> Floats:
     return np.where((counts[..., 0] > 0) & (total > 0).all(axis=-1), value, 0.0)
 
 
+def _weighted_bleu(truth: Array, counts: Array, weights: Array, order: int) -> Array:
+    """Return corpus BLEU [...] of the counts [N, 10] of each pair under weights [..., N]; they hold the truth, too."""
+    return bleu(weights @ counts, order)
+
+
 def _signature() -> dict[str, str]:
     from importlib.metadata import version
 
@@ -206,6 +211,8 @@ METRICS = (
             function=_bleu_family,
             level="corpus",
             primary=order == ORDER,
+            statistic=partial(_weighted_bleu, order=order),
+            row_counts=bleu_counts,
             shown=_BLEU_SHOWN.get(order, frozenset()),
             position=10 * order,
             requires=("sacrebleu",),

@@ -27,7 +27,7 @@ def draw(runs: Sequence[Run]) -> Figure:
         found: dict[tuple[str, int], list[float]] = defaultdict(list)
         for run in results:
             value = run.primary("test")
-            if value is not None and run.config["tuning"].get("targets"):
+            if value is not None and run.targets:
                 for place in _places(run):
                     found[place].append(value)
         rows = list(dict.fromkeys(module for module, _ in found))[:_ROWS]

@@ -111,15 +111,21 @@ def test_scores_are_cut_at_the_thresholds_that_were_saved():
 def test_texts_are_judged_with_baselines_and_probes_on_a_test_side_alone():
     findings = ["Small left effusion.", "No edema. Right pneumothorax.", "Mild edema.", "Heart size is normal."]
     some = rows(4, np.zeros((4, 2)), findings=findings)
-    parts = SimpleNamespace(head=SimpleNamespace(text=SimpleNamespace(config=SimpleNamespace(text=""))))
-    judged = compute_metrics.text_metrics(parts, some, findings, LABELS, EvaluationContext(some, some, manifest()))
+    judged = compute_metrics.text_metrics(some, findings, LABELS, EvaluationContext(some, some, manifest()))
     # Each image is its own nearest one here.
     assert judged["baselines"]["nearest"]["bleu_4"] == judged["bleu_4"] == pytest.approx(1.0)
     assert judged["signature"]["section"] == "findings" and judged["probes"]["sides_swapped"]["changed"] == 2
-    assert "baselines" not in compute_metrics.text_metrics(parts, some, findings, LABELS, None)
+    assert "baselines" not in compute_metrics.text_metrics(some, findings, LABELS, None)
     blind = rows(4, np.zeros((4, 2)), size=0, findings=findings)
-    judged = compute_metrics.text_metrics(parts, blind, findings, LABELS, EvaluationContext(blind, blind, manifest()))
+    judged = compute_metrics.text_metrics(blind, findings, LABELS, EvaluationContext(blind, blind, manifest()))
     assert judged["baselines"]["nearest"] is None and judged["baselines"]["undefined"] == {
         "nearest": "the rows have no image"
     }
     json.dumps(judged, allow_nan=False)
+
+
+def test_the_configured_text_column_is_the_one_that_is_recorded():
+    texts = ["Small left effusion.", "No edema."]
+    some = rows(2, np.zeros((2, 2)), findings=texts, impression=texts)
+    assert compute_metrics.text_metrics(some, texts, LABELS, None, "impression")["signature"]["section"] == "impression"
+    assert compute_metrics.text_metrics(some, texts, LABELS, None)["signature"]["section"] == "findings"

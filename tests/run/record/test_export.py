@@ -1,5 +1,6 @@
 """What --export writes is read by transformers, or PEFT, alone: the README's own code, in a process without cxr_ft."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
+from cxr_ft.model import methods
 from cxr_ft.model.bases import git, timm_vision
 from cxr_ft.run.record import export, results, saved_model
 from cxr_ft.run.training import train
@@ -106,6 +108,20 @@ def test_a_verified_run_tells_of_test_and_a_second_export_replaces_the_first(pla
     (first / "stale").touch()
     again, _ = export.export(run, "merged")
     assert again == first and not (first / "stale").exists()
+
+
+def test_the_drift_is_the_difference_that_merging_made(place, tmp_path, monkeypatch):
+    run, load = tmp_path / "run", methods.load
+    trained(place, run, "lora")
+
+    def shifted(model):
+        plain = load("lora").merge(model)
+        plain.classifier.bias.data += 0.125
+        return plain
+
+    monkeypatch.setattr(methods, "load", lambda name: dataclasses.replace(load(name), merge=shifted))
+    _, drift = export.export(run, "merged")
+    assert drift.largest == pytest.approx(0.125, abs=1e-4) and drift.mean == pytest.approx(0.125, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The epoch that is best on val is the one that is saved, on data whose classes overlap."""
 
+import numpy as np
 import pytest
 import torch
 import toy
@@ -9,6 +10,7 @@ from cxr_ft.run.evaluation.inference import run_inference
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import saved_model
 from cxr_ft.run.training import checkpoint, train
+from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics.intervals import macro_auroc
 
 #: The rate rises nearly to the end and gets too high, so that the last epochs are worse than one before.
@@ -48,3 +50,22 @@ def test_the_history_says_what_each_epoch_was(overlapping, tmp_path):
     result = train.fit(chosen, tmp_path / "run", verify=False)
     steps = -(-result.data["rows"]["train"] // chosen.train.batch_size)
     assert [(row["epoch"], row["step"]) for row in result.history] == [(1, steps), (2, 2 * steps)]
+
+
+def test_another_primary_metric_chooses_the_epoch_without_a_change_of_the_loop(overlapping, tmp_path, monkeypatch):
+    def error(truth, scores, weights):
+        return np.nanmean((truth - scores) ** 2)
+
+    fields = {"name": "brier", "title": "Brier score", "output": "scores", "description": "Mean squared error."}
+    other = registry.Metric(**fields, statistic=error, higher_is_better=False, paths=(("brier",),))
+    monkeypatch.setattr(registry, "primary", lambda output: other)
+    monkeypatch.setattr(checkpoint, "remove", lambda folder: None)
+    chosen = toy.configured(overlapping, "full", "classify", {"lr": RATES["classify"]}, **SPOILING)
+    result = train.fit(chosen, tmp_path / "run", verify=False)
+    values = [row["val"] for row in result.history]
+    # Were larger values better, another epoch would be kept.
+    assert min(values) < max(values) < 1
+    parts, again, _ = saved_model.load(tmp_path / "run")
+    rows = build_datasets(again, manifest.read(overlapping / "splits"), parts.base.image_size)["val"]
+    scores = run_inference(parts, rows, 8, "", generate=False).scores
+    assert error(rows.targets, scores, None) == pytest.approx(min(values), rel=1e-5)
