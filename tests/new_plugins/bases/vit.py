@@ -82,8 +82,12 @@ class ViT:
         return [n for n, _ in model.named_modules() if re.fullmatch(r"(base_model\.model\.)?layers\.\d+", n)]
 
     def save(self, folder: Path, model: Any) -> None:
-        """Write config.json, and the model if there is one."""
-        (self.lm.config if model is None else model).save_pretrained(folder)
+        """Write config.json, and the model if there is one, its weights under the names of its modules."""
+        if model is None:
+            self.lm.config.save_pretrained(folder)
+        else:
+            # By default transformers writes a ViT's weights under the names of its first release.
+            model.save_pretrained(folder, save_original_format=False)
 
 
 def load(name: str, weights: bool = True) -> ViT:

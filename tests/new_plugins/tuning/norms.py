@@ -24,6 +24,6 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     """Return `model` that trains its normalisation layers and the modules in `new`."""
     model.requires_grad_(False)
     for name, module in model.named_modules():
-        if name in new or "norm" in name.rpartition(".")[2].lower():
+        if name in new or "norm" in type(module).__name__.lower():
             module.requires_grad_(True)
     return model
