@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from torch import nn
 
 import cxr_ft
 from cxr_ft import plugins
@@ -131,7 +132,8 @@ def test_a_method_and_a_tracker_are_one_file_each(add, trained):
     assert methods.load("norms").merge is not None
     out, result, shown = trained("--method", "norms", "--lr", "0.01", "--track", "lines")
     assert result["config"]["tuning"] == {"name": "norms", "lr": 0.01}
-    norms = sum(p.numel() for name, p in git.tiny().encoder("query").named_parameters() if "norm" in name.lower())
+    layers = [module for module in git.tiny().encoder("query").modules() if isinstance(module, nn.LayerNorm)]
+    norms = sum(p.numel() for layer in layers for p in layer.parameters())
     assert result["cost"]["parameters"]["adapter"] == norms > 0
     assert "norms" in shown
     lines = (out / "tracking" / "lines.txt").read_text(encoding="utf-8").splitlines()
