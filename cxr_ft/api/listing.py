@@ -11,8 +11,8 @@ def list_layouts(pattern: str = "*") -> list[str]:
 
     Example:
         >>> import cxr_ft
-        >>> cxr_ft.list_layouts("mimic*")
-        ['mimic_cxr', 'mimic_cxr_jpg']
+        >>> {"mimic_cxr", "mimic_cxr_jpg"} <= set(cxr_ft.list_layouts("mimic*"))
+        True
     """
     return _matching(plugins.choices(plugins.LAYOUTS), pattern)
 
@@ -22,8 +22,8 @@ def list_methods(pattern: str = "*") -> list[str]:
 
     Example:
         >>> import cxr_ft
-        >>> cxr_ft.list_methods("*lora*")
-        ['adalora', 'lora', 'lora_scratch', 'qlora']
+        >>> {"adalora", "lora", "qlora"} <= set(cxr_ft.list_methods("*lora*"))
+        True
     """
     return _matching(plugins.choices(plugins.TUNING), pattern)
 
@@ -33,8 +33,8 @@ def list_heads(pattern: str = "*") -> list[str]:
 
     Example:
         >>> import cxr_ft
-        >>> cxr_ft.list_heads()
-        ['both', 'classify', 'report']
+        >>> {"both", "classify", "report"} <= set(cxr_ft.list_heads())
+        True
     """
     return _matching(plugins.choices(plugins.HEADS), pattern)
 
@@ -46,7 +46,7 @@ def list_bases(pattern: str = "*") -> list[str]:
 
     Example:
         >>> import cxr_ft
-        >>> cxr_ft.list_bases("git-*")
+        >>> cxr_ft.list_bases("git-*")[:2]
         ['git-phantom-tiny', 'git-tiny-random']
     """
     from cxr_ft.model import assembly
@@ -62,8 +62,8 @@ def list_metrics(pattern: str = "*") -> list[str]:
 
     Example:
         >>> import cxr_ft
-        >>> cxr_ft.list_metrics("au*")
-        ['auroc']
+        >>> "auroc" in cxr_ft.list_metrics("au*")
+        True
     """
     from cxr_ft.score.metrics import registry
 

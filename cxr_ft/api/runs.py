@@ -147,7 +147,7 @@ def train(
         seed: of the run; None: 0.
         out: the run's folder; None: `runs/...`. A finished identical run there is returned, an unfinished one goes on.
         config: nested options, a YAML file, or a result.json to repeat.
-        track: the tracker to follow the run in: tensorboard, wandb or mlflow; none where it is empty.
+        track: the tracker to follow the run in, as `--track` of `cxr-train` lists them; none where it is empty.
         **options: options by their own name: targets="q,v", rank=8, epochs=3, image_size=128.
 
     Raises:

@@ -74,7 +74,7 @@ def test_charts_name_the_variants(name, runs):
 
 def test_a_chart_is_one_file_and_nothing_else_is_edited(runs, tmp_path, monkeypatch):
     """The file stands on the package's path, as one that somebody adds to the folder does."""
-    (tmp_path / "number_of_runs.py").write_text(
+    (tmp_path / "planted_chart.py").write_text(
         "from matplotlib.figure import Figure\n"
         "from cxr_ft.show.charts import Chart\n"
         "def draw(runs):\n"
@@ -92,11 +92,11 @@ def test_a_chart_is_one_file_and_nothing_else_is_edited(runs, tmp_path, monkeypa
     finally:
         charts.__path__.remove(str(tmp_path))
         plugins.choices.cache_clear()
-        sys.modules.pop("cxr_ft.show.charts.number_of_runs", None)
-    assert order.index("quality_vs_parameters") < order.index("number_of_runs") < order.index("quality_vs_time")
+        sys.modules.pop("cxr_ft.show.charts.planted_chart", None)
+    assert order.index("quality_vs_parameters") < order.index("planted_chart") < order.index("quality_vs_time")
     assert "1 runs were counted" in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
-    assert (tmp_path / "out" / "charts" / "number_of_runs.png").is_file()
-    assert "number_of_runs" not in all_charts()
+    assert (tmp_path / "out" / "charts" / "planted_chart.png").is_file()
+    assert "planted_chart" not in all_charts()
 
 
 @pytest.mark.parametrize("name", all_charts())

@@ -21,21 +21,21 @@ PLUGIN = """
 from cxr_ft.score.metrics.registry import Metric
 
 
-def specificity(truth, score, predicted):
+def planted_share(truth, score, predicted):
     negatives = int((~truth).sum())
     return int((~truth & ~predicted).sum()) / negatives if negatives else None
 
 
-def length_ratio(references, generated):
+def planted_ratio(references, generated):
     return sum(map(len, generated)) / sum(map(len, references))
 
 
 METRICS = (
-    Metric(name="specificity", title="specificity", output="scores", description="TN / N.", function=specificity),
-    Metric(name="length_ratio", title="length ratio", output="text", description="Of all characters.",
-           function=length_ratio, level="corpus"),
-    Metric(name="absent", title="absent", output="text", description="Needs what is not here.",
-           function=length_ratio, level="corpus", requires=("no-such-distribution",)),
+    Metric(name="planted_share", title="planted_share", output="scores", description="TN / N.", function=planted_share),
+    Metric(name="planted_ratio", title="planted ratio", output="text", description="Of all characters.",
+           function=planted_ratio, level="corpus"),
+    Metric(name="planted_absent", title="planted absent", output="text", description="Needs what is not here.",
+           function=planted_ratio, level="corpus", requires=("no-such-distribution",)),
 )
 """
 
@@ -55,56 +55,65 @@ def plugin(tmp_path, monkeypatch):
 def test_a_metric_of_scores_is_recorded_and_shown_everywhere(plugin, tmp_path):
     result = results.read(classify_run(tmp_path / "run"))
     test = result.metrics["test"]
-    value = test["macro"]["specificity"]
-    each = [label["specificity"] for label in test["labels"].values()]
+    value = test["macro"]["planted_share"]
+    each = [label["planted_share"] for label in test["labels"].values()]
     assert value == pytest.approx(sum(each) / len(each)) and 0 < value < 1
-    assert 0 < test["micro"]["specificity"] < 1 and 0 < test["examples"]["specificity"] < 1
-    assert f"macro specificity {value:.4f}" in metrics_line(test)
-    assert f"specificity {value:.3f}" in model_card._metrics(result)
+    assert 0 < test["micro"]["planted_share"] < 1 and 0 < test["examples"]["planted_share"] < 1
+    assert f"macro planted_share {value:.4f}" in metrics_line(test)
+    assert f"planted_share {value:.3f}" in model_card._metrics(result)
     result_tables.write(tmp_path, {"run": result})
-    assert pd.read_csv(tmp_path / "ablation.csv")["test_specificity"].tolist() == pytest.approx([value])
+    assert pd.read_csv(tmp_path / "ablation.csv")["test_planted_share"].tolist() == pytest.approx([value])
     good, _ = load([tmp_path / "run"])
     (comparison,) = compare(good)
     table = quality_table.quality(comparison)
-    assert table.rows[0].cells[table.head.index("Specificity")].key == pytest.approx(value)
+    assert table.rows[0].cells[table.head.index("Planted_share")].key == pytest.approx(value)
     (row,) = csv.DictReader(io.StringIO(run_table.runs_csv(good)))
-    assert float(row["test macro specificity"]) == pytest.approx(value)
-    group = test["subgroups"]["sex"]["groups"]["F"]["specificity"]
+    assert float(row["test macro planted_share"]) == pytest.approx(value)
+    group = test["subgroups"]["sex"]["groups"]["F"]["planted_share"]
     assert group["low"] < group["value"] < group["high"]
     (groups,) = subgroup_table.subgroups(comparison)
-    assert next(row.cells[groups.head.index("Specificity")].key for row in groups.rows) == pytest.approx(group["value"])
+    assert next(row.cells[groups.head.index("Planted_share")].key for row in groups.rows) == pytest.approx(
+        group["value"]
+    )
 
 
 def test_a_metric_of_texts_is_recorded_and_shown_everywhere(plugin, tmp_path):
     result = results.read(report_run(tmp_path / "run"))
     test = result.metrics["test"]
-    value = test["length_ratio"]
-    assert value > 0 and f"length_ratio {value:.4f}" in metrics_line(test)
-    assert f"length_ratio {value:.3f}" in model_card._metrics(result)
+    value = test["planted_ratio"]
+    assert value > 0 and f"planted_ratio {value:.4f}" in metrics_line(test)
+    assert f"planted_ratio {value:.3f}" in model_card._metrics(result)
     result_tables.write(tmp_path, {"run": result})
-    assert pd.read_csv(tmp_path / "ablation.csv")["test_length_ratio"].tolist() == pytest.approx([value])
+    assert pd.read_csv(tmp_path / "ablation.csv")["test_planted_ratio"].tolist() == pytest.approx([value])
     (comparison,) = compare(load([tmp_path / "run"])[0])
     table = quality_table.quality(comparison)
-    assert table.rows[0].cells[table.head.index("Length ratio")].key == pytest.approx(value)
-    assert report_metrics.brief(["a b"], ["a b a b"])["length_ratio"] == pytest.approx(7 / 3)
-    assert test["absent"] is None and "no-such-distribution" in test["undefined"]["absent"]
+    assert table.rows[0].cells[table.head.index("Planted ratio")].key == pytest.approx(value)
+    assert report_metrics.brief(["a b"], ["a b a b"])["planted_ratio"] == pytest.approx(7 / 3)
+    assert test["planted_absent"] is None and "no-such-distribution" in test["undefined"]["planted_absent"]
 
 
-def test_the_columns_keep_their_order():
-    table = {output: [known.heading for known in registry.shown_in("table", output)] for output in ("scores", "text")}
-    assert table["scores"] == ["Macro AUROC", "Accuracy", "F1", "Precision", "Recall"]
-    assert table["text"] == ["BLEU-4", "Clinical F1", "Label F1", "ROUGE-L", "Distinct"]
-    assert [known.name for known in registry.shown_in("card")] == [
-        *("auroc", "ap", "f1", "accuracy", "bleu_1", "bleu_4", "rouge_l", "label_f1")
-    ]
+@pytest.mark.parametrize(
+    ("place", "output", "ordered"),
+    [
+        ("table", "scores", ["Macro AUROC", "Accuracy", "F1", "Precision", "Recall"]),
+        ("table", "text", ["BLEU-4", "Clinical F1", "Label F1", "ROUGE-L", "Distinct"]),
+        ("card", None, ["auroc", "ap", "f1", "accuracy", "bleu_1", "bleu_4", "rouge_l", "label_f1"]),
+    ],
+)
+def test_the_columns_keep_their_order(place, output, ordered):
+    """A further metric takes the place that its own position says, and moves no other."""
+    shown = registry.shown_in(place, output)
+    names = [known.heading if place == "table" else known.name for known in shown]
+    assert [name for name in names if name in ordered] == ordered
+    assert not {"cider_d", "CIDEr-D"}.intersection(names), "it is shown among the baselines alone"
 
 
 def test_each_output_has_one_primary_metric_and_an_unknown_name_lists_the_known():
     assert (registry.primary("scores").name, registry.primary("text").name) == ("auroc", "bleu_4")
     assert sum(known.primary for known in registry.all_metrics("scores")) == 1
     assert sum(known.primary for known in registry.all_metrics("text")) == 1
-    with pytest.raises(UsageError, match=r"unknown metric 'specificity'.*auroc"):
-        registry.metric("specificity", "scores")
+    with pytest.raises(UsageError, match=r"unknown metric 'planted_share'.*auroc"):
+        registry.metric("planted_share", "scores")
     with pytest.raises(UsageError, match="unknown output"):
         registry.primary("boxes")
 

@@ -74,12 +74,12 @@ def _effects(finished: Finished) -> list[dict[str, object]]:
     return [effect._asdict() for effect in factor_effects.estimate(factors, [value for _, value in defined])]
 
 
-def _factors(result: results.Result) -> dict[str, object]:
+def _factors(result: results.Result) -> dict[str, factor_effects.Level]:
     """Return the levels of a run's factors: method, rank, and the modules, towers and blocks of its targets."""
-    parts = [targets.parts(item) for item in result.targets]
+    parts, rank = [targets.parts(item) for item in result.targets], result.tuning.get("rank")
     return {
         "method": result.method,
-        "rank": result.tuning.get("rank") or "none",
+        "rank": rank if isinstance(rank, int) and rank else "none",
         **{role: True for part in parts for role in part.roles},
         # A target without a tower means all towers; in a base with one tower the factor never varies and is dropped.
         **{tower: True for part in parts for tower in ((part.tower,) if part.tower else ("text", "vision"))},

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cxr_ft.data import manifest
 from cxr_ft.data.dataset.split_dataset import SplitDataset
+from cxr_ft.json_values import Json
 from cxr_ft.score.metrics import text_baselines
 
 #: Side, in pixels, of the thumbnails by which the nearest train image is found.
@@ -36,7 +37,7 @@ class EvaluationContext:
 
     def text_baselines(
         self, dataset: SplitDataset, labels: Sequence[str], multi_label: bool
-    ) -> dict[str, object] | None:
+    ) -> dict[str, dict[str, Json]] | None:
         """Return the metrics of the text baselines on `dataset`; None for a task that reads images."""
         context = dataset.side_inputs.context
         if not context or (len(dataset) and dataset.images[0].size):

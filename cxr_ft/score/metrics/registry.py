@@ -13,8 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Literal, cast
 
+import numpy as np
+
 from cxr_ft.errors import UsageError, unknown
-from cxr_ft.score.arrays import Floats, Mask
+from cxr_ft.score.arrays import Floats, Mask, Numbers
 
 Output = Literal["scores", "text"]
 Level = Literal["label", "row", "corpus", "recorded"]
@@ -32,7 +34,7 @@ RowFunction = Callable[[Mask, Floats, Mask, Mask], tuple[Floats, Mask]]
 #: Under resampling: truth [N, L] 1, 0 or NaN, score [N, L], predicted [N, L], weights [R, N] -> value [R] or NaN.
 WeightedFunction = Callable[[Floats, Floats, Mask, Floats], Floats]
 #: Of a whole split under row weights: truth [N, ...], predictions [N, ...], weights [..., N] -> values [...] or NaN.
-StatisticFunction = Callable[[Floats, Floats, Floats], Floats]
+StatisticFunction = Callable[[Floats, Floats, Numbers], Floats]
 #: Of N pairs: references, generated texts -> [N, K], what `StatisticFunction` takes as the predictions of texts.
 RowCountFunction = Callable[[Sequence[str], Sequence[str]], Floats]
 
@@ -95,7 +97,7 @@ class Metric:
         default = {"label": ("macro", self.name), "row": ("examples", self.name)}
         return self.paths or (default.get(self.level, (self.name,)),)
 
-    def over_rows(self, truth: Floats, predictions: Floats, weights: Floats | None = None) -> Floats:
+    def over_rows(self, truth: Floats, predictions: Floats, weights: Numbers | None = None) -> Floats:
         """Return `statistic` of truth and predictions [N, ...] under weights [..., N]; None: each row counts once.
 
         Raises:

@@ -174,7 +174,7 @@ def bleu(counts: Numbers, order: int = ORDER) -> Floats:
     return np.where((counts[..., 0] > 0) & (total > 0).all(axis=-1), value, 0.0)
 
 
-def _weighted_bleu(truth: Array, counts: Array, weights: Array, order: int) -> Array:
+def _weighted_bleu(truth: Floats, counts: Floats, weights: Numbers, order: int) -> Floats:
     """Return corpus BLEU [...] of the counts [N, 10] of each pair under weights [..., N]; they hold the truth, too."""
     return bleu(weights @ counts, order)
 

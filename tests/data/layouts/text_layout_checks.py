@@ -2,12 +2,14 @@
 
 import pandas as pd
 
-from cxr_ft.data.layouts import imdb, mnli, report_text, resumes, sst2, text_table, tweet_sentiment
+from cxr_ft import plugins
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 
-LAYOUTS = {m.__name__.rpartition(".")[2]: m for m in (imdb, mnli, report_text, resumes, sst2, text_table)}
-LAYOUTS["tweet_sentiment"] = tweet_sentiment
+ALL = {name: plugins.load(plugins.LAYOUTS, name) for name in plugins.choices(plugins.LAYOUTS)}
+LAYOUTS = {name: module for name, module in ALL.items() if module.CARD.unit == "text"}
+#: Layouts that take a table whose columns are `text`, `text_pair` and `label`.
+TABLES = ("imdb", "mnli", "resumes", "sst2", "text_table", "tweet_sentiment")
 
 
 def made(source, layout, out, **options):

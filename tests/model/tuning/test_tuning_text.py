@@ -23,7 +23,7 @@ CANNOT = {
     ("mistral", "bitfit"): "bitfit.*has none; use lora",
 }
 #: What no weight of the base can take up.
-UNMERGED = ("adapter", "prefix", "prompt")
+UNMERGED = [name for name in METHODS if methods.load(name).merge is None]
 #: Bert and Llama stand in the contract test of all bases; the others differ from these and from each other.
 FAST = ("distilbert", "gpt2")
 CELLS = [
