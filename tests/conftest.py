@@ -35,3 +35,35 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+def _verify_here(runs):
+    """Verify runs as the fresh process does, in this one."""
+    from cxr_ft.run.evaluation import verify
+    from cxr_ft.run.record import results
+
+    verify.main([str(run) for run in runs])
+    return [results.read(run) for run in runs]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _verified_here():
+    """Verify runs in this process: a fresh one loads torch again, ten seconds a run. `fresh_process` asks for one."""
+    from cxr_ft.run.ablation import ablate
+    from cxr_ft.run.training import train
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (ablate, train):
+            patch.setattr(module, "verify_all", _verify_here)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _verified_in_a_fresh_process(request, monkeypatch):
+    if request.node.get_closest_marker("fresh_process"):
+        from cxr_ft.run.ablation import ablate
+        from cxr_ft.run.evaluation.verify import verify_all
+        from cxr_ft.run.training import train
+
+        for module in (ablate, train):
+            monkeypatch.setattr(module, "verify_all", verify_all)

@@ -20,6 +20,7 @@ from cxr_ft.run.training import train
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.fresh_process,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda is not available"),
 ]
 

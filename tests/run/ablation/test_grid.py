@@ -10,7 +10,6 @@ from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run.ablation import ablate, grid, workers
-from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.record import results
 from cxr_ft.run.record.result_parts import RateSearch
 from cxr_ft.run.training import train
@@ -27,12 +26,6 @@ def raw(tmp_path_factory):
         "model": str(place / "tiny"),
         "train": {"epochs": 1, "batch_size": 8},
     }
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """Verified in this process, not in a fresh one: this is about something else."""
-    monkeypatch.setattr(ablate, "verify_all", lambda runs: [verify(run) for run in runs])
 
 
 def adapter(cell):
@@ -72,7 +65,7 @@ def test_rates_lie_half_a_decade_apart_around_the_first():
     assert ablate.rates_around(2e-4, 2) == [2e-4, 6.3e-4]
 
 
-def test_every_method_is_tried_alike_and_the_best_on_val_is_used(raw, tmp_path, here):
+def test_every_method_is_tried_alike_and_the_best_on_val_is_used(raw, tmp_path):
     cells = grid.cells(
         raw, {"method": ["zero_shot", "lora", "last_layers"], "targets": [["q"], ["v"]], "seeds": [0, 1]}
     )
@@ -108,7 +101,7 @@ def test_a_best_rate_at_the_end_is_noted():
     ]
 
 
-def test_the_continued_studys_tables(raw, tmp_path, here):
+def test_the_continued_studys_tables(raw, tmp_path):
     import pandas as pd
 
     cells = grid.cells(raw, {"method": ["lora", "full"], "targets": [["q"], ["q", "v"]]})
@@ -126,7 +119,7 @@ def test_the_continued_studys_tables(raw, tmp_path, here):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, here, jobs):
+def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, jobs):
     cells = grid.cells(raw, {"method": ["last_layers", "zero_shot"]})
     alone = ablate.run(cells, tmp_path / "alone")
     apart = ablate.run(cells, tmp_path / "apart", execute=workers.run_parallel(jobs))
@@ -134,7 +127,7 @@ def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, here, jobs)
     assert [r.config_hash for r in apart] == [r.config_hash for r in alone]
 
 
-def test_a_process_that_dies_is_a_failed_row(raw, tmp_path, here, monkeypatch):
+def test_a_process_that_dies_is_a_failed_row(raw, tmp_path, monkeypatch):
     cells = grid.cells(raw, {"method": ["zero_shot"]})
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")
     (result,) = ablate.run(cells, tmp_path, execute=workers.run_parallel(1))

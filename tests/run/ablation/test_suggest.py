@@ -10,8 +10,7 @@ from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run.ablation import ablate, suggest
-from cxr_ft.run.evaluation.verify import verify
+from cxr_ft.run.ablation import suggest
 from cxr_ft.run.record import results
 
 
@@ -37,7 +36,6 @@ def test_the_energy_of_a_product_of_two_vectors_is_all_in_its_first_value():
 
 
 def test_it_proposes_tries_and_says(tmp_path, monkeypatch):
-    monkeypatch.setattr(ablate, "verify_all", lambda runs: [verify(run) for run in runs])
     make_splits(folder.demo(tmp_path), "folder", SplitRequest(per_label=12), tmp_path / "splits")
     tiny = git.tiny()
     tiny.save(tmp_path / "tiny", tiny.lm)

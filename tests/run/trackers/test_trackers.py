@@ -15,7 +15,6 @@ from cxr_ft.errors import UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.run import trackers as track
 from cxr_ft.run.cost import machine_load
-from cxr_ft.run.evaluation.verify import verify
 from cxr_ft.run.record import results
 from cxr_ft.run.trackers import tensorboard
 from cxr_ft.run.training import train
@@ -49,7 +48,6 @@ def resolved(place):
 
 @pytest.fixture
 def tracked(resolved, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "verify_all", lambda runs: [verify(run) for run in runs])
     monkeypatch.setattr(machine_load, "EVERY", 0.05)
     for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)

@@ -153,6 +153,7 @@ def test_test_is_not_touched_before_the_reload(place, tmp_path, monkeypatch):
     assert seen == ["val", "test", "test_natural"]
 
 
+@pytest.mark.fresh_process
 def test_a_corrupted_saved_model_fails_the_run(place, tmp_path):
     train.fit(configured(place), tmp_path / "run", verify=False)
     path = tmp_path / "run" / "model" / "adapter_model.safetensors"
