@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.layouts import mimic_cxr
+from cxr_ft.data.pixels.image_decode import NOT_CHECKED
 from cxr_ft.data.records import Records
 from cxr_ft.data.splits.compiler import CompiledSplits, compile_splits
 from cxr_ft.data.splits.request import SplitRequest
@@ -52,7 +53,7 @@ def bench(folder: Path, request: SplitRequest) -> None:
     with measured("read the tables"):
         records = mimic_cxr.records(str(folder))
     with measured("compile and write the splits"):
-        compiled = compile_splits(records, request, lambda paths: {})
+        compiled = compile_splits(records, request, lambda paths: NOT_CHECKED)
         made = write_splits(folder / "splits", records, "mimic_cxr", request, compiled)
     shares = np.array([[row[side] for side in ("train", "val", "test")] for row in made["labels"].values()])
     goal = np.array(request.ratios) / 100
@@ -67,7 +68,7 @@ def stability(records: Records, whole: CompiledSplits, request: SplitRequest) ->
     subject = records.table["subject_id"]
     late = subject.drop_duplicates().sample(frac=0.01, random_state=0)
     early = records.table[~subject.isin(late)].reset_index(drop=True)
-    before = compile_splits(dataclasses.replace(records, table=early), request, lambda paths: {})
+    before = compile_splits(dataclasses.replace(records, table=early), request, lambda paths: NOT_CHECKED)
     images, subjects = ((sides(one, key) for one in (before, whole)) for key in ("dicom_id", "subject_id"))
     stay, moved = (pd.concat(pair, axis=1, keys=["before", "after"]) for pair in (images, subjects))
     chosen = stay.dropna(subset="before")

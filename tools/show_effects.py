@@ -24,6 +24,7 @@ from cxr_ft import config
 from cxr_ft.data import manifest
 from cxr_ft.data.dataset.split_dataset import SplitDataset
 from cxr_ft.data.layouts import mimic_cxr
+from cxr_ft.data.pixels.image_decode import NOT_CHECKED
 from cxr_ft.data.splits.compiler import compile_splits
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import write_splits
@@ -89,7 +90,7 @@ def splits_of(out: Path, *, exchanged: bool) -> manifest.Splits:
         kept = records.table[records.table["study_id"].isin(lateral)].reset_index(drop=True)
         records = dataclasses.replace(records, table=kept)
         request = SplitRequest(per_label=5000, ratios=(55.0, 10.0, 35.0), views="all", unit="study", text="all")
-        compiled = compile_splits(records, request, lambda _: {})
+        compiled = compile_splits(records, request, lambda _: NOT_CHECKED)
         for table in compiled.tables.values() if exchanged else ():
             for column in ("path", "dicom_id"):
                 films = [str(value).split("|") for value in table[column]]

@@ -152,6 +152,7 @@ def split(
     unit: str = "image",
     official: bool = False,
     text: str = "mini_report",
+    ids: str = "normal",
 ) -> Splits:
     """Turn an archive into balanced, patient-disjoint splits in the folder `out`, as `cxr-split` does.
 
@@ -162,7 +163,7 @@ def split(
         out: the folder to write.
         seed: decides which images are taken among equals.
         ratios: train, val and test in percent.
-        views, uncertain, blank, unit, official, text: as the flags of `cxr-split`.
+        views, uncertain, blank, unit, official, text, ids: as the flags of `cxr-split`.
 
     Raises:
         UsageError: for whatever is wrong with the source, the options or the folder; nothing is written then.
@@ -189,6 +190,7 @@ def split(
         unit=unit,
         official=official,
         text=text,
+        ids=ids,
     )
     place = texts.ensure(str(source)) if texts.is_spec(str(source)) else str(source)
     write.make_splits(place, layout, request, Path(out), draw_distribution)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Listed here, not imported: --help must not load numpy. A test holds them against their owners.
 VIEWS = ("frontal", "all", "PA", "AP", "LATERAL")
+IDS = ("normal", "exact")
 TEXTS = ("none", "mini_report", "findings", "impression", "all")
 
 
@@ -48,6 +49,11 @@ def parser() -> Parser:
     p.add_argument("--unit", default="image", help="unit of a row: image, study")
     p.add_argument("--official", action="store_true", help="keep the data set's official split; quotas for train only")
     p.add_argument("--text", default="mini_report", help=f"text columns: {', '.join(TEXTS)}")
+    p.add_argument(
+        "--ids",
+        default="normal",
+        help=f"one of {', '.join(IDS)}: which ids are one; normal: 7, 7.0, 00007 are one, and P1, p1",
+    )
     p.add_argument(
         "--audit",
         nargs="+",
@@ -90,7 +96,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if "audit" in args and "bigquery_endpoint" in args:
         raise UsageError("--bigquery-endpoint needs SOURCE; --audit reads files")
     if "audit" in args:
-        return _audit(args.audit, getattr(args, "root", None))
+        return _audit(args.audit, getattr(args, "root", None), args.ids)
     if "source" not in args or "out" not in args:
         raise UsageError("give SOURCE and --out DIR, or --audit CSV... (see cxr-split --help)")
     try:
@@ -106,7 +112,7 @@ def _main(argv: Sequence[str] | None) -> int:
     for flag, value, known in (("uncertain", args.uncertain, labels.UNCERTAIN), ("blank", args.blank, labels.BLANK)):
         if value not in known:
             raise UsageError(f"--{flag} {value}: choose from {', '.join(known)}")
-    names = ("per_label", "seed", "views", "uncertain", "blank", "unit", "official", "text")
+    names = ("per_label", "seed", "views", "uncertain", "blank", "unit", "official", "text", "ids")
     request = SplitRequest(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
     source = table_reader.with_image_root(args.source, args.root) if "root" in args else args.source
     with bigquery_client.use_endpoint(getattr(args, "bigquery_endpoint", None)):
@@ -141,10 +147,12 @@ def _print_summary(made: "Manifest", out: Path) -> None:
     console.print(f"in more than one split: {leaks}. Written: {out}", soft_wrap=True)
 
 
-def _audit(files: list[Path], root: str | None) -> int:
+def _audit(files: list[Path], root: str | None, ids: str) -> int:
     from cxr_ft.data.audit.leak_audit import audit
 
-    report = audit(files, root)
+    if ids not in IDS:
+        raise UsageError(f"--ids {ids}: choose from {', '.join(IDS)}")
+    report = audit(files, root, exact_ids=ids == "exact")
     print("splits: " + ", ".join(f"{name} ({rows} rows)" for name, rows in report.splits.items()))
     print(f"compared: {', '.join(report.compared)}")
     for leak in report.leaks:

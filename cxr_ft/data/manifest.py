@@ -42,6 +42,7 @@ class RequestOptions(TypedDict):
     unit: str
     official: bool
     text: str
+    ids: str
 
 
 class RowCounts(TypedDict):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.data import sameness
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.sources import address, locations
 from cxr_ft.errors import UsageError
@@ -31,6 +32,8 @@ REPORT_TEXTS = ("findings", "impression", "indication", "history")
 #: What is read where the unit is a text: `text`, and `text_pair` where it goes with a second one. path, view, report
 #: are empty then, and subject_id is what must not be split: a subject, or a group of texts that are nearly the same.
 GIVEN = ("text", "text_pair")
+#: A column that a layout of texts may give: the row's own subject, where subject_id is the name of a group of several.
+OWNER = "owner"
 FRONTAL = ("PA", "AP")
 LATERALS = {"LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL"}
 SPLITS = ("train", "val", "test")
@@ -75,6 +78,8 @@ class Records:
         for column in (*IDS, "text" if is_text else "path"):
             if missing := int((table[column].isna() | (table[column] == "")).sum()):
                 raise UsageError(f"{self.root}: {missing} rows have no {column}; fill it or take them out")
+        for column in IDS:
+            self._check_characters(column)
         for column, what in (("dicom_id", "text id"),) if is_text else (("dicom_id", "image id"), ("path", "file")):
             if (twice := table[column].duplicated()).any():
                 one = table.loc[twice, column].iloc[0]
@@ -86,8 +91,23 @@ class Records:
                 f"{self.root}: {one}: a path must not hold a |, which joins a study's images; rename the file"
             )
         owners = table.drop_duplicates(["study_id", "subject_id"])["study_id"]
-        if (shared := owners.duplicated()).any():
+        shared = owners.duplicated(keep=False)
+        # One subject in two spellings is one subject; the compiler writes it one way.
+        if shared.any() and sameness.several_subjects(table[table["study_id"].isin(owners[shared])]):
             raise UsageError(f"{self.root}: study {owners[shared].iloc[0]} belongs to two subjects; ids must be unique")
+
+    def _check_characters(self, column: str) -> None:
+        """Raise UsageError where an id has a control character, which no two tools read alike."""
+        values = self.table[column].tolist()
+        if "".join(values).isprintable():
+            return
+        wrong = [(row, found) for row, value in enumerate(values, 1) if (found := sameness.control_character(value))]
+        if wrong:
+            row, found = wrong[0]
+            raise UsageError(
+                f"{self.root}: row {row}: {column} has the control character {found} ({len(wrong)} rows have one); "
+                "take it out"
+            )
 
     def _check_labels(self) -> None:
         """Raise UsageError where a label has another value than 1, 0, -1 or NaN."""

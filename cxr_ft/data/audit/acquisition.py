@@ -1,15 +1,12 @@
 """Measure how an image was acquired and stored: a hash of its pixels, size, file, header, mean grey level."""
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cxr_ft.data.dicom import DicomError, read_xray
-from cxr_ft.data.pixels.image_decode import MANY, local_copy, spread
+from cxr_ft.data.pixels.image_decode import MANY, local_copy, pixel_hash, spread
 from cxr_ft.progress import track
 
 if TYPE_CHECKING:
@@ -38,12 +35,10 @@ def _measure(root: Path, path: str) -> dict[str, object]:
         pixels = read_xray(file)
     except DicomError:
         return {"pixels": ""}
-    digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16)
-    digest.update(str(pixels.shape).encode())
     height, width = pixels.shape
     size = file.stat().st_size
     return {
-        "pixels": digest.hexdigest(),
+        "pixels": pixel_hash(pixels),
         "size height": height,
         "size width": width,
         "size shape": width / height,

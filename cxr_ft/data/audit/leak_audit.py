@@ -5,14 +5,15 @@ image id, path and text that all tables have are compared, texts also for near-d
 available, so are their pixels. `confound_probe` then measures whether labels can be predicted without the image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_ft.data import sameness
 from cxr_ft.data.audit import acquisition, confound_probe
-from cxr_ft.data.audit.near_texts import normal, shared_texts
+from cxr_ft.data.audit.near_texts import shared_texts
 from cxr_ft.data.manifest import MANIFEST, recorded_root
 from cxr_ft.data.sources import table_reader
 from cxr_ft.errors import UsageError
@@ -31,9 +32,8 @@ KEYS = {
         *("sentence", "review", "tweet", "premise", "sentence1"),
     ),
 }
-#: Ids that may be numbers, and what a whole number may look like: 7, 007, 7.0.
-NUMBERED = ("subject", "study", "image")
-WHOLE = r"\s*(?:0*(\d+)(?:\.0*)?)?\s*"
+#: The kinds that are ids.
+ID_KINDS = ("subject", "study", "image")
 #: Of these a row may hold several, joined by |.
 SEVERAL = ("image", "path", "pixels")
 #: The column of pixel hashes that `audit` adds where images are at hand.
@@ -88,10 +88,11 @@ class Audit:
         return not self.leaks and not any(confound.above_chance for confound in self.confounds)
 
 
-def audit(files: Sequence[Path], root: str | None = None) -> Audit:
+def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = False) -> Audit:
     """Compare the splits in `files`, and measure how well labels are predicted without the image.
 
     Args:
+        exact_ids: ids are the same only where every character is; otherwise as `cxr_ft.data.sameness.id_key` says.
         root: the folder that paths are relative to; None: what a manifest beside the first file says, or its folder.
 
     Raises:
@@ -110,11 +111,13 @@ def audit(files: Sequence[Path], root: str | None = None) -> Audit:
     names = {key: _column(splits, known) for key, known in KEYS.items()}
     measured, notes = _measured(splits, names["path"], root, files[0].parent)
     if not measured.empty:
-        hashes = measured["pixels"].to_dict()
-        for name, table in splits.items():
-            joined = ["|".join(hashes.get(one, "") for one in row.split("|")) for row in table[str(names["path"])]]
-            splits[name] = table.assign(**{PIXELS: pd.array(joined, dtype="string")})
-    compared, leaks = compare(splits)
+        hashes = {str(path): str(digest) for path, digest in measured["pixels"].items()}
+        splits = with_pixels(splits, str(names["path"]), hashes)
+    folder = None if measured.empty else _root(root, files[0].parent)
+    compared, leaks = compare(splits, exact_ids=exact_ids, root=folder)
+    if names["subject"] and not exact_ids:  # the probe holds out whole subjects
+        key = names["subject"]
+        splits = {name: table.assign(**{key: sameness.id_keys(table[key])}) for name, table in splits.items()}
     whole = pd.concat([table for name, table in splits.items() if not name.endswith("_natural")], ignore_index=True)
     confounds, probe_notes = confound_probe.probe(
         whole, measured, path=names["path"], group=names["subject"] or names["image"]
@@ -128,8 +131,28 @@ def audit(files: Sequence[Path], root: str | None = None) -> Audit:
     )
 
 
-def compare(splits: dict[str, "pd.DataFrame"]) -> tuple[list[str], list[Leak]]:
-    """Return the kinds of values that all `splits` have, and the leaks between every two splits."""
+def with_pixels(
+    splits: Mapping[str, "pd.DataFrame"], path: str, hashes: Mapping[str, str]
+) -> dict[str, "pd.DataFrame"]:
+    """Return the splits with the column PIXELS: the hashes of the images that each row's column `path` lists."""
+    import pandas as pd
+
+    out = {}
+    for name, table in splits.items():
+        joined = ["|".join(hashes.get(one, "") for one in row.split("|")) for row in table[path]]
+        out[name] = table.assign(**{PIXELS: pd.array(joined, dtype="string")})
+    return out
+
+
+def compare(
+    splits: Mapping[str, "pd.DataFrame"], *, exact_ids: bool = False, root: Path | None = None
+) -> tuple[list[str], list[Leak]]:
+    """Return the kinds of values that all `splits` have, and the leaks between every two splits.
+
+    Args:
+        exact_ids: ids are the same only where every character is.
+        root: the local folder that paths are relative to; None: paths are compared as they are written.
+    """
     columns = {key: _column(splits, names) for key, names in {**KEYS, "pixels": (PIXELS,)}.items()}
     compared = {key: column for key, column in columns.items() if column}
     # The natural test set is a second view of the test subjects: it may share rows with test.
@@ -140,9 +163,11 @@ def compare(splits: dict[str, "pd.DataFrame"]) -> tuple[list[str], list[Leak]]:
     ]
     leaks = []
     for key, column in compared.items():
-        values = {name: _values(table[column], several=key in SEVERAL) for name, table in splits.items()}
+        key_of = _key_of(key, exact_ids, root)
+        values = {name: _values(table[column], key_of, several=key in SEVERAL) for name, table in splits.items()}
         if key == "text":
-            owners = {name: table[columns["subject"]] if columns["subject"] else None for name, table in splits.items()}
+            subject, owner_key = columns["subject"], _key_of("subject", exact_ids, root)
+            owners = {name: table[subject].map(owner_key) if subject else None for name, table in splits.items()}
             texts = shared_texts({name: (values[name], owners[name]) for name in splits}, pairs)
         for left, right in pairs:
             shared = texts[left, right] if key == "text" else {key: (set(values[left]) & set(values[right])) - {""}}
@@ -153,13 +178,25 @@ def compare(splits: dict[str, "pd.DataFrame"]) -> tuple[list[str], list[Leak]]:
     return list(compared), leaks
 
 
-def _values(column: "pd.Series[str]", *, several: bool) -> "pd.Series[str]":
-    """Return the values in the form of `normal`, indexed by row; a row of `several` joined by | has as many."""
+def _key_of(kind: str, exact_ids: bool, root: Path | None) -> Callable[[str], str]:
+    """Return what makes a value of that kind comparable (`cxr_ft.data.sameness`)."""
+    if kind in ID_KINDS:
+        return str if exact_ids else sameness.id_key
+    if kind == "path":
+        return lambda path: sameness.path_key(path, root)
+    return sameness.text_key if kind == "text" else str
+
+
+def _values(column: "pd.Series[str]", key_of: Callable[[str], str], *, several: bool) -> "pd.Series[str]":
+    """Return the keys of a column's values, indexed by row; a row of `several` joined by | has as many."""
     import pandas as pd
 
-    values = [normal(value) for value in column.astype("string").fillna("").tolist()]
-    clean = pd.Series(values, dtype=object)  # Python's own strings: sets of them are made many times faster
-    return clean.str.split("|").explode() if several and any("|" in value for value in values) else clean
+    # Python's own strings: sets of them are made many times faster.
+    values = pd.Series(column.astype("string").fillna("").tolist(), dtype=object)
+    if several and values.str.contains("|", regex=False).any():
+        values = values.str.split("|").explode()
+    keys = {value: key_of(value) for value in values.unique()}
+    return values.map(keys)
 
 
 def _measured(
@@ -225,7 +262,7 @@ def _table(file: Path) -> "pd.DataFrame":
 
 
 def _aligned(splits: dict[str, "pd.DataFrame"]) -> tuple[dict[str, "pd.DataFrame"], list[str]]:
-    """Return the splits with one column name a kind of value and whole numbers written alike, and notes."""
+    """Return the splits with one column name a kind of value, and notes."""
     splits, notes = dict(splits), []
     for kind, known in KEYS.items():
         own = {name: next((column for column in known if column in table), None) for name, table in splits.items()}
@@ -239,14 +276,9 @@ def _aligned(splits: dict[str, "pd.DataFrame"]) -> tuple[dict[str, "pd.DataFrame
             notes.append(
                 f"{kind} is compared by each file's own column: {', '.join(f'{k}: {v}' for k, v in own.items())}"
             )
-        # Spreadsheets write 7 as 7.0, and other tools as 007: where all values are whole numbers, they are one number.
-        if column and kind in NUMBERED and all(table[column].str.fullmatch(WHOLE).all() for table in splits.values()):
-            for name, table in splits.items():
-                plain = table[column].str.extract(WHOLE)[0].fillna("")
-                splits[name] = table.assign(**{column: plain})
     return splits, notes
 
 
-def _column(splits: dict[str, "pd.DataFrame"], names: tuple[str, ...]) -> str | None:
+def _column(splits: Mapping[str, "pd.DataFrame"], names: tuple[str, ...]) -> str | None:
     """Return the first of the names that is a column of all splits; None: there is none."""
     return next((name for name in names if all(name in table for table in splits.values())), None)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.data.sameness import text_key
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -44,11 +46,6 @@ SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile(r"\w+")
 
 
-def normal(text: str) -> str:
-    """Return a text in lower case with single spaces: the form in which texts are compared."""
-    return " ".join(text.split()).lower()
-
-
 def groups(texts: Sequence[str], owners: Sequence[str] | None = None, together: RowPairs = ()) -> Ints:
     """Return the group of each text [N]: texts that are the same or alike share one, and so do those alike to these.
 
@@ -63,7 +60,7 @@ def groups(texts: Sequence[str], owners: Sequence[str] | None = None, together: 
     """
     import pandas as pd
 
-    code, distinct = pd.factorize(np.array([normal(text) for text in texts], dtype=object))
+    code, distinct = pd.factorize(np.array([text_key(text) for text in texts], dtype=object))
     known = distinct.tolist()
     # First over distinct texts: the same text in many rows is one member.
     stock = stock_sentences((known[c] for c in code), owners) if owners is not None else set[str]()
@@ -91,7 +88,7 @@ def group_names(texts: Sequence[str], owners: Sequence[str] | None = None, toget
     """
     import pandas as pd
 
-    names = owners if owners is not None else [_hashed(normal(text)) for text in texts]
+    names = owners if owners is not None else [_hashed(text_key(text)) for text in texts]
     named = pd.DataFrame({"group": groups(texts, owners, together), "name": pd.array(names, dtype="string")})
     return [str(name) for name in named.groupby("group")["name"].transform("min")]
 
@@ -106,8 +103,8 @@ def shared_texts(
     """Return for pairs of splits the texts of the second that the first has too, the same or alike.
 
     Args:
-        splits: texts in the form of `normal`. Where the subjects of all splits are known, stock sentences are passed
-            over: a text that says nothing else is no leak.
+        splits: texts in the form of `sameness.text_key`. Where the subjects of all splits are known, stock sentences
+            are passed over: a text that says nothing else is no leak.
 
     Returns:
         By pair: "text" the same ones, "near-identical text" the others.

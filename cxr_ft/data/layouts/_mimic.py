@@ -14,7 +14,7 @@ PhysioNet's own data set in BigQuery, physionet-data.mimic_cxr, holds was taken 
 import re
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import phantom
+from cxr_ft.data import phantom, sameness
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.layouts import _patients
@@ -117,7 +117,13 @@ def _table(
     numbers = dict.fromkeys(CHEXPERT_14, "float64")
     needed = [renamed.get(column, column) for column in columns]
     table = table_reader.read_table(locations.join(root, file), needed, optional or (), numbers)
-    return table.rename(columns={own: ours for ours, own in renamed.items()})
+    table = table.rename(columns={own: ours for ours, own in renamed.items()})
+    # One table may hold 90000000.0 where the other holds 90000000, or spaces around it.
+    for column in {"subject_id", "study_id"}.intersection(table):
+        table[column] = sameness.id_keys(table[column])
+    if "dicom_id" in table:  # files are named after it: its case is kept
+        table["dicom_id"] = sameness.tidy_ids(table["dicom_id"])
+    return table
 
 
 def _with_reports(table: "pd.DataFrame", root: str, names: frozenset[str], card: DatasetCard) -> "pd.DataFrame":
@@ -126,6 +132,7 @@ def _with_reports(table: "pd.DataFrame", root: str, names: frozenset[str], card:
         return table
     where = locations.join(root, "reports")
     raw = table_reader.read_table(where, ["study_id"], TEXT)
+    raw = raw.assign(study_id=sameness.id_keys(raw["study_id"]))
     text = next((name for name in TEXT if name in raw), None)
     if text is None:
         raise UsageError(f"{where} has no column {' or '.join(TEXT)}, the text of a report")
@@ -165,8 +172,9 @@ def _official(table: "pd.DataFrame", root: str, names: frozenset[str]) -> "pd.Se
         return pd.Series("", index=table.index)
     split = _table(root, names, "split", ["dicom_id", "split"])
     # As above: one row a film, the same one whatever the order of rows.
+    split = split.assign(dicom_id=sameness.id_keys(split["dicom_id"]))
     by_film = split.sort_values(["dicom_id", "split"]).drop_duplicates("dicom_id").set_index("dicom_id")["split"]
-    return table["dicom_id"].map(by_film).map(SPLIT_NAMES).fillna("")
+    return sameness.id_keys(table["dicom_id"]).map(by_film).map(SPLIT_NAMES).fillna("")
 
 
 def _listed(table: "pd.DataFrame", root: str, names: frozenset[str], end: str) -> "pd.Series[str]":
@@ -176,6 +184,7 @@ def _listed(table: "pd.DataFrame", root: str, names: frozenset[str], end: str) -
     if _find(names, "cxr-record-list") is None:
         return pd.Series(None, index=table.index, dtype="string")
     listed = _table(root, names, "cxr-record-list", ["dicom_id", "path"])
+    listed = listed.assign(dicom_id=sameness.id_keys(listed["dicom_id"]))
     listed = listed.sort_values(["dicom_id", "path"]).drop_duplicates("dicom_id")
     paths = listed.set_index("dicom_id")["path"].str.removesuffix(".dcm") + end
-    return table["dicom_id"].map(paths)
+    return sameness.id_keys(table["dicom_id"]).map(paths)

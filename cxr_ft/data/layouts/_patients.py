@@ -7,6 +7,7 @@ columns subject_id and sex or gender, age or anchor_age; .csv, .tsv and .parquet
 
 from typing import TYPE_CHECKING
 
+from cxr_ft.data import sameness
 from cxr_ft.data.records import OPTIONAL, ages, sexes
 from cxr_ft.data.sources import locations, table_reader
 from cxr_ft.errors import UsageError
@@ -33,11 +34,12 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
     where = locations.join(folder, name)
     people = table_reader.read_table(where, ["subject_id"], optional=[*SEX, *AGE, YEAR])
     # Of rows that differ the same one is taken, in whatever order a database gives them.
+    people = people.assign(subject_id=sameness.id_keys(people["subject_id"]))
     people = people.sort_values(people.columns.tolist()).drop_duplicates("subject_id").set_index("subject_id")
     sex, age = (next((column for column in known if column in people), None) for known in (SEX, AGE))
     if sex is None and age is None:
         raise UsageError(f"{where} has no column {', '.join((*SEX, *AGE))}: it says neither sex nor age")
-    subjects = table["subject_id"]
+    subjects = sameness.id_keys(table["subject_id"])
     if sex:
         table = table.assign(sex=sexes(subjects.map(people[sex]).astype("string")))
     if age:

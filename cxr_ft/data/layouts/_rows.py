@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from cxr_ft.data import sameness
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _patients
 from cxr_ft.data.records import IDS, OPTIONAL, REPORT_TEXTS, Records, ages, sexes, views
@@ -74,7 +75,9 @@ def _identified(table: "pd.DataFrame") -> "pd.DataFrame":
 
     stem = table["path"].str.replace(r"\.[^./]+$", "", regex=True)
     unique = stem if not stem.duplicated().any() else table["path"]
-    ids = {name: whole(table[name]) if name in table else unique for name in IDS}
+    # An image keeps its id as it is: two files whose ids differ in spaces are two.
+    same = {"dicom_id": whole}
+    ids = {name: same.get(name, sameness.tidy_ids)(table[name]) if name in table else unique for name in IDS}
     return pd.DataFrame(ids, dtype="string")
 
 

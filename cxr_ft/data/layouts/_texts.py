@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _rows
-from cxr_ft.data.records import COLUMNS, GIVEN, IDS, OPTIONAL, REPORT_TEXTS, Records, ages, sexes
+from cxr_ft.data.records import COLUMNS, GIVEN, IDS, OPTIONAL, OWNER, REPORT_TEXTS, Records, ages, sexes
 from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError, unknown
 
@@ -165,8 +165,8 @@ def assemble(
         if name in table:
             table = table.assign(**{name: kind(table[name].astype("string"))})
     extra = [name for name in (*OPTIONAL, *REPORT_TEXTS, *GIVEN, *labels) if name in table]
-    out = out[[*COLUMNS]].assign(**{name: table[name] for name in extra})
-    strings = {name: "string" for name in (*COLUMNS, *GIVEN, *REPORT_TEXTS) if name in out}
+    out = out[[*COLUMNS, *({OWNER} & {*out.columns})]].assign(**{name: table[name] for name in extra})
+    strings = {name: "string" for name in (*COLUMNS, OWNER, *GIVEN, *REPORT_TEXTS) if name in out}
     return Records(table=out.astype(strings).reset_index(drop=True), card=card, root=root, notes=tuple(notes))
 
 
@@ -212,6 +212,8 @@ def _identified(
         tied += [pair for rows in rows_of for pair in pairwise(int(row) for row in rows)]
     groups = near_texts.group_names(texts, owners, tied)
     one = table.get("dicom_id", own)
+    if owners is not None:
+        table = table.assign(**{OWNER: table["subject_id"]})
     return table.assign(subject_id=groups, study_id=table.get("study_id", one), dicom_id=one)
 
 

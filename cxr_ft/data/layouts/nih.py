@@ -10,6 +10,7 @@ The own split has no val: its train_val_list.txt is taken for train.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_ft.data import sameness
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.records import Records, ages, sexes, views
 from cxr_ft.data.sources import locations, table_reader
@@ -103,7 +104,7 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
 
     stem = raw["Image Index"].str.replace(r"\.[^.]+$", "", regex=True)
     # Padded to eight digits as in the file names, which begin with the patient's number.
-    patient = raw["Patient ID"].str.zfill(8)
+    patient = sameness.id_keys(raw["Patient ID"]).str.zfill(8)
     table = pd.DataFrame({"subject_id": patient, "study_id": stem, "dicom_id": stem}, dtype="string")
     table["view"] = views(raw["View Position"]) if "View Position" in raw else ""
     found = raw["Finding Labels"].str.get_dummies("|")

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,18 @@ from cxr_ft.data.sources.locations import local_copy
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
 
-__all__ = ["Pixels", "centre_square", "decoder", "local_copy", "spread", "square", "unreadable"]
+__all__ = [
+    "NOT_CHECKED",
+    "CheckedImages",
+    "Pixels",
+    "centre_square",
+    "check",
+    "decoder",
+    "local_copy",
+    "pixel_hash",
+    "spread",
+    "square",
+]
 
 Pixels = NDArray[np.uint8]
 Job = TypeVar("Job")
@@ -39,12 +50,36 @@ LIBRARIES = (
 MANY = 64
 
 
-def unreadable(root: Path, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return the paths below `root` that cannot be decoded, with reason code and detail."""
+class CheckedImages(NamedTuple):
+    """The outcome of a look at some images.
+
+    Args:
+        unreadable: reason code and detail, by path.
+        pixels: `pixel_hash` of each of the others, by path.
+    """
+
+    unreadable: dict[str, tuple[str, str]]
+    pixels: dict[str, str]
+
+
+#: Of images that are not at hand nothing is known.
+NOT_CHECKED = CheckedImages({}, {})
+
+
+def check(root: Path, paths: Sequence[str]) -> CheckedImages:
+    """Decode the images of `paths` below `root`; return which cannot be, and a hash of the others' pixels."""
     workers = None if len(paths) >= MANY else 1
-    outcomes = spread(functools.partial(_refusal, root), paths, workers, batch=8)
-    tracked = track(outcomes, "checking images", len(paths))
-    return {path: refusal for path, refusal in zip(paths, tracked, strict=True) if refusal}
+    outcomes = spread(functools.partial(_checked, root), paths, workers, batch=8)
+    tracked = list(track(outcomes, "checking images", len(paths)))
+    unreadable = {path: why for path, why in zip(paths, tracked, strict=True) if not isinstance(why, str)}
+    return CheckedImages(unreadable, {path: h for path, h in zip(paths, tracked, strict=True) if isinstance(h, str)})
+
+
+def pixel_hash(pixels: Pixels) -> str:
+    """Return a hash of an image's values and shape, by which two files are known for one image."""
+    digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16)
+    digest.update(str(pixels.shape).encode())
+    return digest.hexdigest()
 
 
 def square(path: Path, size: int) -> Pixels:
@@ -109,9 +144,9 @@ def _on_one_thread(work: Callable[[Job], Done], job: Job) -> Done:
     return work(job)
 
 
-def _refusal(root: Path, path: str) -> tuple[str, str] | None:
+def _checked(root: Path, path: str) -> tuple[str, str] | str:
+    """Return why an image cannot be decoded, or the hash of its pixels."""
     try:
-        read_xray(local_copy(root, path))
+        return pixel_hash(read_xray(local_copy(root, path)))
     except DicomError as error:
         return error.reason.value, error.detail
-    return None

@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.data import sameness
 from cxr_ft.data.labels import distinct_rows
 from cxr_ft.data.manifest import Certificate, LabelCounts, WeightQuality
+from cxr_ft.data.pixels.image_decode import CheckedImages
 from cxr_ft.data.records import GIVEN, IDS, OPTIONAL, SPLITS, Records, order_key
 from cxr_ft.data.reports.text_columns import add_texts, columns, mini_reports
 from cxr_ft.data.splits import prevalence
 from cxr_ft.data.splits.balance import Selection, apportion, assign_splits, select_rows
+from cxr_ft.data.splits.grouping import GROUP, grouped, same_pixels
 from cxr_ft.data.splits.request import SplitRequest, eligible, for_texts, join_studies, positives, refuse_outside
 from cxr_ft.errors import UsageError
 
@@ -34,8 +37,8 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-#: Paths -> reason code and detail for each one that cannot be read.
-Check = Callable[[Sequence[str]], dict[str, tuple[str, str]]]
+#: Looks at the images of some paths.
+Check = Callable[[Sequence[str]], CheckedImages]
 #: Rows of the natural test set, at least, where there are so many.
 NATURAL = 1000
 NO_VAL = "the data's own split has no val: some of its train's subjects, at random, are taken for it"
@@ -53,6 +56,7 @@ class CompiledSplits:
         weights: for each weighted split what its weights leave over.
         counts: records, eligible and rejected rows.
         notes: one sentence each, for the manifest and the terminal.
+        pixels: a hash of the pixels of each image that was looked at, by path.
     """
 
     tables: dict[str, "pd.DataFrame"]
@@ -62,6 +66,7 @@ class CompiledSplits:
     weights: dict[str, WeightQuality]
     counts: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    pixels: dict[str, str] = field(default_factory=dict)
 
     @property
     def worst_overshoot(self) -> float:
@@ -73,7 +78,8 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
     """Compile balanced, subject-disjoint splits of `records`.
 
     Args:
-        check: says which of some paths cannot be read; called only for images about to be selected.
+        check: says which of some paths cannot be read, and hashes the pixels of the others; called only for images
+            about to be selected.
 
     Raises:
         UsageError: where nothing is left to split, or too few subjects.
@@ -82,7 +88,8 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
         records, request = for_texts(records, request)
     notes: list[str] = list(records.notes)
     refuse_outside(records)
-    table = eligible(records, request, notes)
+    table = grouped(records.table, records.root, request.ids, notes)
+    table = eligible(table, records, request, notes)
     table = table if is_text else add_texts(table, records, request.text, notes)
     if request.unit == "study":
         table = join_studies(table)
@@ -111,19 +118,25 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
         weights=problem.weight_quality,
         counts={"records": len(records.table), "eligible": readable, "rejected": len(refused)},
         notes=notes,
+        pixels=problem.pixels,
     )
 
 
 def _solve_with_readable(problem: "_Problem", check: Check) -> None:
-    """Solve, check the images of the solution, and solve again without those that cannot be read, until all can."""
+    """Solve, check the images of the solution, and solve again until all can be read and no two splits show the same.
+
+    An unreadable image goes; subjects of whom two images have the same pixels are joined.
+    """
     checked: set[str] = set()
     while True:
-        new = [path for path in problem.paths(problem.solve()) if path not in checked]
-        unreadable = check(new)
+        rows = problem.solve()
+        new = [path for path in problem.paths(rows) if path not in checked]
+        images = check(new)
         checked.update(new)
-        if not unreadable:
+        problem.pixels |= images.pixels
+        problem.drop(images.unreadable)
+        if not problem.join_same_pixels(rows) and not images.unreadable:
             return
-        problem.drop(unreadable)
 
 
 def overshoot_note(certificate: Certificate, rows: str) -> str:
@@ -168,26 +181,36 @@ class _Problem:
     """
 
     def __init__(self, table: "pd.DataFrame", records: Records, request: SplitRequest) -> None:
-        import pandas as pd
 
         self.table, self.card, self.root, self.request = table, records.card, records.root, request
         self.notes: list[str] = []
         self.has, self.names = positives(table, self.card, request)  # bool [N, Q]
         first, self.pattern = distinct_rows(self.has)  # the pattern of each row [N]
         self.patterns: Mask = self.has[first]  # [P, Q]
-        self.subject, subjects = pd.factorize(table["subject_id"].to_numpy(dtype=object), sort=True)
-        self.subjects = subjects
-        if len(subjects) < len(SPLITS):
-            raise UsageError(
-                f"{self.root}: {len(subjects)} eligible subjects; train, val and test need one each at least"
-            )
         # Every random choice is a hash of seed and id: it does not change with other rows or their order.
-        self.draw = _keys(request.seed, subjects) / 2.0**64  # [G]
-        self.rank = _keys(request.seed, table["dicom_id"].to_numpy(dtype=object))  # [N]
+        images = table["dicom_id"] if request.ids == "exact" else sameness.id_keys(table["dicom_id"])
+        self.rank = _keys(request.seed, images.to_numpy(dtype=object))  # [N]
+        self._name_subjects()
         draws = self.draw[self.subject]
         self.official = _official_splits(table, draws, request.ratios, self.notes) if request.official else None
         self.readable: Mask = np.ones(len(table), dtype=bool)
         self.refused: dict[str, tuple[str, str]] = {}
+        self.pixels: dict[str, str] = {}  # a hash of the pixels of each image looked at, by path
+
+    def _name_subjects(self) -> None:
+        """Number the groups that must stay in one split (a subject, as a rule), and draw a number in [0, 1) for each.
+
+        Raises:
+            UsageError: where there are fewer than splits.
+        """
+        import pandas as pd
+
+        self.subject, self.subjects = pd.factorize(self.table[GROUP].to_numpy(dtype=object), sort=True)
+        if len(self.subjects) < len(SPLITS):
+            raise UsageError(
+                f"{self.root}: {len(self.subjects)} eligible subjects; train, val and test need one each at least"
+            )
+        self.draw = _keys(self.request.seed, self.subjects) / 2.0**64  # [G]
 
     def solve(self) -> Mask:
         """Select rows, give every subject a split, and return which rows are in any table [N]."""
@@ -206,8 +229,23 @@ class _Problem:
         """Return the files of some rows."""
         return [path for row in self.table["path"][rows] for path in row.split("|") if path]
 
+    def join_same_pixels(self, rows: Mask) -> bool:
+        """Join the subjects of whom some `rows` [N] show the same pixels; return whether any were joined."""
+        shown = self.table[rows]
+        if self.official is not None or (joined := same_pixels(shown, self.pixels)) is None:
+            return False
+        groups, images = joined
+        new_name = dict(zip(shown[GROUP].tolist(), groups.tolist(), strict=True))
+        names = self.table[GROUP].map(lambda name: new_name.get(name, name)).astype("string")
+        self.table = self.table.assign(**{GROUP: names})
+        self.notes.append(f"{images} images of other subjects have the same pixels; these subjects stay in one split")
+        self._name_subjects()
+        return True
+
     def drop(self, unreadable: dict[str, tuple[str, str]]) -> None:
         """Take rows with an unreadable file out of the problem."""
+        if not unreadable:
+            return
         self.refused |= unreadable
         self.readable &= [unreadable.keys().isdisjoint(row.split("|")) for row in self.table["path"]]
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
-from cxr_ft.data.records import FRONTAL, REPORT_TEXTS, Records, is_phantom, raw_labels
+from cxr_ft.data.records import FRONTAL, OWNER, REPORT_TEXTS, Records, is_phantom, raw_labels
 from cxr_ft.data.reports.text_columns import TEXTS
 from cxr_ft.data.sources.address import is_url
+from cxr_ft.data.splits.grouping import COMPARISONS
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class SplitRequest:
         official: keep the data's own split; quotas hold for train only.
         text: the text columns, one of `cxr_ft.data.reports.text_columns.TEXTS`; where a row is a text about a report,
             the section that is read.
+        ids: which ids are one patient's: "normal", those equal by `cxr_ft.data.sameness.id_key`, or "exact".
 
     Raises:
         UsageError: for a value out of range or unknown.
@@ -54,6 +56,7 @@ class SplitRequest:
     unit: str = "image"
     official: bool = False
     text: str = "mini_report"
+    ids: str = "normal"
 
     def __post_init__(self) -> None:
         if self.per_label < 1:
@@ -68,6 +71,7 @@ class SplitRequest:
             ("--views", self.views, VIEWS),
             ("--unit", self.unit, UNITS),
             ("--text", self.text, TEXTS),
+            ("--ids", self.ids, COMPARISONS),
         ):
             if value not in known:
                 raise unknown(f"{option} value", value, known)
@@ -96,13 +100,18 @@ def _outside(root: Path | None, path: str) -> bool:
     return not Path(os.path.normpath(root / path)).is_relative_to(root)
 
 
-def eligible(records: Records, request: SplitRequest, notes: list[str]) -> "pd.DataFrame":
+def eligible(table: "pd.DataFrame", records: Records, request: SplitRequest, notes: list[str]) -> "pd.DataFrame":
     """Return the rows of the requested views; of data without any view, all rows, with a line in `notes`.
+
+    Args:
+        table: the rows of `records`.
+        records: the card and the root, for messages.
+        request: the views.
+        notes: gets a line on what is left out.
 
     Raises:
         UsageError: where no row has the requested view.
     """
-    table = records.table
     if request.views == "all" or records.card.unit == "text":
         return table
     if (table["view"] == "").all():
@@ -169,7 +178,8 @@ def _section(records: Records, name: str) -> Records:
         raise UsageError(f"--text {name}: no report of {records.root} has that section; leave it out")
     dropped = len(table) - len(kept)
     notes = [f"{dropped} of {len(table)} reports have no {name} and are left out"] if dropped else []
-    owners = kept["subject_id"].tolist() if records.card.group == "subject" else None
+    own = OWNER if OWNER in kept else "subject_id"
+    owners = kept[own].tolist() if records.card.group == "subject" else None
     kept = kept.assign(subject_id=near_texts.group_names(kept["text"].tolist(), owners))
     kept["subject_id"] = kept["subject_id"].astype("string")
     return dataclasses.replace(records, table=kept, notes=(*records.notes, *notes))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cxr_ft import plugins
-from cxr_ft.data.audit import leak_audit, near_texts
+from cxr_ft.data import sameness
+from cxr_ft.data.audit import leak_audit
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.manifest import FILES, MANIFEST, Manifest, RequestOptions, TextCounts
 from cxr_ft.data.pixels import image_decode
@@ -27,7 +28,7 @@ DrawChart = Callable[[Manifest, Path], None]
 CHART = "distribution.png"
 OFFICIAL_LEAKS = "the data's own split, kept because of --official, has subjects or images in more than one split"
 #: The kind of a LeakError, where it is not the audit's own word.
-KIND_OF = {"path": "image", "near-identical text": "text"}
+KIND_OF = {"path": "image", "pixels": "image", "near-identical text": "text"}
 #: The splits that a checkout tracks in data_splits/phantom.
 DEFAULT_SOURCE = "phantom:subjects=1000,seed=0,size=160"
 DEFAULT_REQUEST = SplitRequest(per_label=100, text="all")
@@ -46,13 +47,13 @@ def make_splits(source: str, layout: str, request: SplitRequest, out: Path, draw
     records = plugins.load(plugins.LAYOUTS, layout).records(source)
     if records.card.unit == "text":
         records, request = for_texts(dataclasses.replace(records, root=_resolved(records.root)), request)
-        compiled = compile_splits(records, request, lambda _: {})
+        compiled = compile_splits(records, request, lambda _: image_decode.NOT_CHECKED)
         return write_splits(out, records, layout, request, compiled, draw=draw)
     root = root_folder(records.root)
     at_hand = locations.has_images(root, list(records.table["path"].head(1000)))
 
-    def check(paths: Sequence[str]) -> dict[str, tuple[str, str]]:
-        return image_decode.unreadable(root, paths) if at_hand else {}
+    def check(paths: Sequence[str]) -> image_decode.CheckedImages:
+        return image_decode.check(root, paths) if at_hand else image_decode.NOT_CHECKED
 
     compiled = compile_splits(records, request, check)
     if not at_hand:
@@ -94,7 +95,7 @@ def write_splits(
     tables[f"sampled_{request.per_label}_per_label.csv"] = whole
     tables["rejected.csv"] = pd.DataFrame(compiled.rejected, columns=["path", "reason", "detail"])
     # The certificate comes before the first file: splits that leak are never on disk.
-    leaks = _certified_leaks(compiled, records.card, request, out)
+    leaks = _certified_leaks(compiled, records.card, records.root, request, out)
     manifest = _manifest(records, layout, request, compiled, leaks)
     if (position := _position(records.root, out)) is not None:
         manifest["root_from_splits"] = position
@@ -147,7 +148,9 @@ def _manifest(
     return manifest
 
 
-def _certified_leaks(compiled: CompiledSplits, card: DatasetCard, request: SplitRequest, out: Path) -> dict[str, int]:
+def _certified_leaks(
+    compiled: CompiledSplits, card: DatasetCard, root: str, request: SplitRequest, out: Path
+) -> dict[str, int]:
     """Return how many values of each kind two splits share, counted by the code of `cxr-split --audit`.
 
     The data's own split is taken as it is: its leaks are counted, not refused.
@@ -158,7 +161,16 @@ def _certified_leaks(compiled: CompiledSplits, card: DatasetCard, request: Split
     kinds = [[*IDS, "path"]] if card.unit != "text" else [list(IDS)]
     # By themselves: beside a column of subjects the audit would pass over what several of them have.
     kinds += [["text"]] if card.group == "near-duplicate" else []
-    parts = [leak_audit.compare({name: table[kind] for name, table in compiled.tables.items()}) for kind in kinds]
+    tables = compiled.tables
+    if compiled.pixels:
+        kinds[0].append(leak_audit.PIXELS)
+        tables = leak_audit.with_pixels(tables, "path", compiled.pixels)
+    local_root = Path(root) if compiled.pixels and _is_local(root) else None
+    exact = request.ids == "exact"
+    parts = [
+        leak_audit.compare({name: table[kind] for name, table in tables.items()}, exact_ids=exact, root=local_root)
+        for kind in kinds
+    ]
     compared, leaks = (list(chain.from_iterable(part)) for part in zip(*parts, strict=True))
     if leaks and not request.official:
         first = leaks[0]
@@ -172,12 +184,12 @@ def text_counts(records: Records, tables: "dict[str, pd.DataFrame]") -> TextCoun
 
     The last is not 0 where subjects are known: a stock report of one subject is no copy of another's.
     """
-    normal = {name: table["text"].map(near_texts.normal) for name, table in tables.items()}
+    normal = {name: table["text"].map(sameness.text_key) for name, table in tables.items()}
     train = set(normal.pop("train"))
     groups = records.table["subject_id"].value_counts()
     return {
         "rows": len(records.table),
-        "distinct": int(records.table["text"].map(near_texts.normal).nunique()),
+        "distinct": int(records.table["text"].map(sameness.text_key).nunique()),
         "groups": len(groups),
         "largest_group": int(groups.iloc[0]),
         "verbatim_in_train": {name: int(texts.isin(train).sum()) for name, texts in normal.items()},

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_ft.data.audit.leak_audit import audit, compare
-from cxr_ft.data.audit.near_texts import NEAR, Alike, group_names, groups, normal, pieces, shared_texts
+from cxr_ft.data.audit.near_texts import NEAR, Alike, group_names, groups, pieces, shared_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _texts
+from cxr_ft.data.pixels.image_decode import NOT_CHECKED
+from cxr_ft.data.sameness import text_key
 from cxr_ft.data.splits.compiler import compile_splits
 from cxr_ft.data.splits.request import SplitRequest
 
@@ -23,7 +25,7 @@ CARD = DatasetCard(name="toy", multi_label=False, sensitivity="synthetic")
 def plain_pieces(text):
     """The definition in `near_texts`, word by word."""
     found = set()
-    for sentence in re.split(r"(?<=[.!?])\s+", normal(text)):
+    for sentence in re.split(r"(?<=[.!?])\s+", text_key(text)):
         words = re.findall(r"\w+", sentence)
         found |= set(pairwise(words)) if len(words) > 1 else set(words)
     return found
@@ -62,7 +64,7 @@ def corpora(draw):
 def test_groups_are_the_components_of_all_pairs_looked_at_one_by_one(texts):
     label = list(range(len(texts)))
     for a, b in combinations(range(len(texts)), 2):
-        if normal(texts[a]) == normal(texts[b]) or jaccard(texts[a], texts[b]) >= NEAR:
+        if text_key(texts[a]) == text_key(texts[b]) or jaccard(texts[a], texts[b]) >= NEAR:
             label = [label[a] if one == label[b] else one for one in label]
     found = groups(texts)
     for a, b in combinations(range(len(texts)), 2):
@@ -81,7 +83,7 @@ def test_groups_and_their_names_do_not_depend_on_the_order(texts, random):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(sentence, max_size=12))
 def test_pieces_are_those_of_the_definition(texts):
-    found = pieces([normal(text) for text in texts])
+    found = pieces([text_key(text) for text in texts])
     assert found.sizes.tolist() == [len(plain_pieces(text)) for text in texts]
 
 
@@ -93,11 +95,11 @@ def test_a_planted_copy_never_crosses_our_splits_and_is_found_in_others(texts, s
     records = _texts.assemble(table, "toy", CARD, [])
     if records.table["subject_id"].nunique() < 12:
         return
-    out = compile_splits(records, SplitRequest(per_label=100, seed=seed), lambda _: {})
+    out = compile_splits(records, SplitRequest(per_label=100, seed=seed), lambda _: NOT_CHECKED)
     splits = {name: out.tables[name] for name in ("train", "val", "test")}
     assert compare({name: table[["text"]] for name, table in splits.items()}) == (["text"], [])
     for (_, left), (_, right) in combinations(splits.items(), 2):
-        assert not {normal(t) for t in left["text"]} & {normal(t) for t in right["text"]}
+        assert not {text_key(t) for t in left["text"]} & {text_key(t) for t in right["text"]}
         assert all(jaccard(a, b) < NEAR for a in left["text"] for b in right["text"])
     copy = edited(" ".join(WORDS[:20]), "word", 7)
     planted = {"a": pd.DataFrame({"text": [" ".join(WORDS[:20])]}), "b": pd.DataFrame({"text": ["other", copy]})}
@@ -177,7 +179,7 @@ def test_splits_are_compared_pair_by_pair():
 
 
 def test_alike_gives_the_pairs_themselves():
-    texts = [normal(t) for t in (" ".join(WORDS[:30]), " ".join(WORDS[:30]) + " end", "nothing of it")]
+    texts = [text_key(t) for t in (" ".join(WORDS[:30]), " ".join(WORDS[:30]) + " end", "nothing of it")]
     alike = Alike(texts)
     found = {tuple(sorted(p)) for a, b in alike.pairs(lambda a, b: a != b, lambda t: t) for p in zip(a, b, strict=True)}
     assert found == {(0, 1)}

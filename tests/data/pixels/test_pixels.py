@@ -46,7 +46,8 @@ def test_refusals_come_in_the_order_of_the_paths(tmp_path, count):
         (tmp_path / f"{i}.png").write_bytes(b"no picture")
     (tmp_path / "5.png").unlink()
     paths = [f"{i}.png" for i in range(count)][::-1]
-    bad = image_decode.unreadable(tmp_path, paths)
+    bad, pixels = image_decode.check(tmp_path, paths)
+    assert [*pixels] == [path for path in paths if path not in bad] and len({*pixels.values()}) == count - 3
     assert [(path, reason) for path, (reason, _) in bad.items()] == [
         ("7.png", "not_dicom"),
         ("5.png", "not_readable"),

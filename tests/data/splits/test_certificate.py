@@ -51,7 +51,13 @@ def write(tables, out, *, unit="image", official=False):
     selection = {"worst_overshoot": 0.0}
     row = dict.fromkeys(("requested", "available", "target", "achieved"), 9)
     compiled = CompiledSplits(
-        tables=tables, rejected=[], labels={"A": row}, selection=selection, weights={}, counts={}, notes=[]
+        tables=tables,
+        rejected=[],
+        labels={"A": row},
+        selection=selection,
+        weights={},
+        counts={"records": 9, "eligible": 9, "rejected": 0},
+        notes=[],
     )
     return write_splits(out, records, "toy", SplitRequest(per_label=9, official=official), compiled)
 

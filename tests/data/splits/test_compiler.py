@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.pixels.image_decode import NOT_CHECKED, CheckedImages
 from cxr_ft.data.records import Records
 from cxr_ft.data.splits.compiler import compile_splits, overshoot_note
 from cxr_ft.data.splits.request import NONE, SplitRequest
@@ -39,7 +40,11 @@ def toy(subjects=120, seed=0, card=CARD, **columns):
 
 
 def none_bad(paths):
-    return {}
+    return NOT_CHECKED
+
+
+def refused(paths):
+    return CheckedImages(dict.fromkeys(paths, ("truncated", "half a file")), {})
 
 
 def compiled(records, check=none_bad, **options):
@@ -176,7 +181,7 @@ def test_python_hash_seed_plays_no_part(tmp_path):
 def test_an_unreadable_image_is_replaced_and_listed():
     records = toy()
     bad = set(compiled(records).tables["train"]["path"].head(7))
-    out = compiled(records, check=lambda paths: {p: ("truncated", "half a file") for p in paths if p in bad})
+    out = compiled(records, check=lambda paths: refused(bad.intersection(paths)))
     assert {path for path, *_ in out.rejected} == bad
     assert not set(pd.concat(out.tables.values())["path"]) & bad
     assert all(row["achieved"] >= row["target"] for row in out.labels.values())
@@ -322,7 +327,7 @@ def test_images_of_which_none_can_be_read_are_counted():
     with pytest.raises(
         UsageError, match=r"no image with a positive label is left: \d+ images .*\(truncated \d+\).*half"
     ):
-        compiled(toy(), check=lambda paths: dict.fromkeys(paths, ("truncated", "half a file")))
+        compiled(toy(), check=refused)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd", "a/../../b.png"])

@@ -14,6 +14,7 @@ from cxr_ft.data.audit.near_texts import groups
 from cxr_ft.data.dataset.open_split import open_split
 from cxr_ft.data.dataset.train_view import order, soft_targets
 from cxr_ft.data.layouts import folder
+from cxr_ft.data.pixels.image_decode import CheckedImages
 from cxr_ft.data.records import Records, order_key, raw_labels
 from cxr_ft.data.splits import compiler
 from cxr_ft.data.splits.request import SplitRequest
@@ -120,7 +121,7 @@ def test_what_cannot_be_read_is_in_no_table(unit):
     bad = set(records.table["path"].iloc[::7])
 
     def check(paths):
-        return {path: ("truncated", "half a file") for path in paths if path in bad}
+        return CheckedImages({path: ("truncated", "half a file") for path in paths if path in bad}, {})
 
     out = compiled(records, check=check, unit=unit, views="all")
     shown = {path for table in out.tables.values() for row in table["path"] for path in row.split("|")}

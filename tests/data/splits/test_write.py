@@ -43,7 +43,7 @@ def test_made_again_it_is_the_same_to_the_byte(made, tmp_path):
 def test_the_certificate(made):
     _, out = made
     content = json.loads((out / "manifest.json").read_text())
-    assert content["leaks"] == {"subject": 0, "study": 0, "image": 0, "path": 0}
+    assert content["leaks"] == {"subject": 0, "study": 0, "image": 0, "path": 0, "pixels": 0}
     assert any("subjects unknown" in note for note in content["notes"])
     assert content["card"]["labels"] == ["clear", "opaque"] and content["card"]["group"] == "unknown"
     splits = manifest.read(out)
