@@ -106,7 +106,7 @@ def test_thresholds_are_those_of_val_and_of_no_other_side(trained):
         )
         return best_thresholds(truth.to_numpy(), score.to_numpy())
 
-    assert saved.thresholds == chosen("val")
+    assert list(saved.thresholds) == chosen("val")
     # Without this the test could not fail.
     assert chosen("test") != chosen("val")
 
