@@ -150,32 +150,6 @@ def views(raw: "pd.Series[str]") -> "pd.Series[str]":
     return named.map(lambda view: LATERALS.get(view, view)).astype("string")
 
 
-def sexes(raw: "pd.Series[str]") -> "pd.Series[str]":
-    """Return M, F, O, or missing, for any word that begins so."""
-    first = raw.str.strip().str.upper().str[:1]
-    return first.where(first.isin(["M", "F", "O"])).astype("string")
-
-
-def ages(raw: "pd.Series[str]") -> "pd.Series[str]":
-    """Return whole years for "58", "58.0", DICOM's "058Y" or "010M" (PS3.5 6.2); missing beyond 0 to 120."""
-    import pandas as pd
-
-    parts = raw.astype("string").str.extract(r"^\s*(\d+)(?:\.0*)?\s*([YMWDymwd]?)\s*$")
-    unit = parts[1].str.upper().map({"Y": 1.0, "": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25})
-    years = (pd.to_numeric(parts[0]).astype("Float64") * unit.astype("Float64")).floordiv(1)
-    return years.where(years.between(0, 120)).astype("Int64").astype("string")
-
-
-def bands(raw: "pd.Series[str]") -> "pd.Series[str]":
-    """Return ages as bands of ten years ("50-59"), the last of them "90+": an exact age may identify a person."""
-    import pandas as pd
-
-    # Ages above 89 identify a person (HIPAA's safe harbour), so the last band is open.
-    start = pd.to_numeric(ages(raw)).astype("Int64") // 10 * 10
-    band = start.astype("string") + "-" + (start + 9).astype("string")
-    return band.where((start < 90) | start.isna(), "90+")
-
-
 def raw_labels(table: "pd.DataFrame", card: DatasetCard) -> NDArray[np.float64]:
     """Return the raw label values [N, L]: 1, 0, -1, NaN; one-hot for single-label data."""
     if card.multi_label:

@@ -7,8 +7,9 @@ columns subject_id and sex or gender, age or anchor_age; .csv, .tsv and .parquet
 
 from typing import TYPE_CHECKING
 
-from cxr_ft.data import sameness
-from cxr_ft.data.records import OPTIONAL, ages, sexes
+from cxr_ft.data import demographics, sameness
+from cxr_ft.data.demographics import ages, sexes
+from cxr_ft.data.records import OPTIONAL
 from cxr_ft.data.sources import locations, table_reader
 from cxr_ft.errors import UsageError
 
@@ -41,9 +42,9 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
         raise UsageError(f"{where} has no column {', '.join((*SEX, *AGE))}: it says neither sex nor age")
     subjects = sameness.id_keys(table["subject_id"])
     if sex:
-        table = table.assign(sex=sexes(subjects.map(people[sex]).astype("string")))
+        table = table.assign(sex=sexes(subjects.map(people[sex]).astype("string"), notes))
     if age:
-        at = ages(subjects.map(people[age]).astype("string"))
+        at = ages(subjects.map(people[age]).astype("string"), notes)
         # MIMIC-IV gives the age in one anchor year; studies lie years before or after it.
         if age == "anchor_age" and years is not None and YEAR in people:
             at = _later(at, subjects.map(people[YEAR]), years)
@@ -58,4 +59,4 @@ def _later(age: "pd.Series[str]", anchor: "pd.Series[str]", year: "pd.Series[str
     import pandas as pd
 
     then, now, born = (pd.to_numeric(column, errors="coerce").astype("Int64") for column in (anchor, year, age))
-    return ages((born + now - then).astype("string"))
+    return demographics.years((born + now - then).astype("string"))

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.data import sameness
 from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.demographics import ages, sexes
 from cxr_ft.data.layouts import _patients
-from cxr_ft.data.records import IDS, OPTIONAL, REPORT_TEXTS, Records, ages, sexes, views
+from cxr_ft.data.records import IDS, OPTIONAL, REPORT_TEXTS, Records, views
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "valid": "val", "test": "test"}
 UNKNOWN = "subjects unknown: each file is taken for its own subject; two films of one patient may be in two splits"
-#: An age that is a band already.
-BAND = r"^\s*(?:\d+\s*-\s*\d+|\d+\+)\s*$"
 #: How tables write truth, in small letters.
 BOOLEANS = {"true": "1", "false": "0"}
 #: What a table may say of an image beside its labels.
@@ -55,9 +54,9 @@ def assemble(
         if name in table:
             out[name] = table[name].fillna("")
     if "sex" in table:
-        out["sex"] = sexes(table["sex"])
+        out["sex"] = sexes(table["sex"], notes)
     if "age" in table:
-        out["age"] = table["age"] if table["age"].str.contains(BAND, regex=True).any() else ages(table["age"])
+        out["age"] = ages(table["age"], notes)
     card = dataclasses.replace(card, group="subject" if known else "unknown", multi_label=bool(labels))
     if labels:
         out, card = _multi(out, table, card, labels, root)

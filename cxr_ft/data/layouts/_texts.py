@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.layouts import _releases, _rows
-from cxr_ft.data.records import COLUMNS, GIVEN, IDS, OPTIONAL, OWNER, REPORT_TEXTS, Records, ages, sexes
+from cxr_ft.data.demographics import ages, sexes
+from cxr_ft.data.layouts import _releases
+from cxr_ft.data.records import COLUMNS, GIVEN, IDS, OPTIONAL, OWNER, REPORT_TEXTS, Records
 from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError, unknown
 
@@ -161,9 +162,9 @@ def assemble(
             raise UsageError(f"{root}: all texts have one class ({', '.join(found)}); two or more are needed")
     card = dataclasses.replace(card, unit="text", group="subject" if "subject_id" in table else "near-duplicate")
     out = _identified(table, labels, together).assign(path="", view="", report="", official=_official(table, notes))
-    for name, kind in (("sex", sexes), ("age", _age)):
+    for name, kind in (("sex", sexes), ("age", ages)):
         if name in table:
-            table = table.assign(**{name: kind(table[name].astype("string"))})
+            table = table.assign(**{name: kind(table[name].astype("string"), notes)})
     extra = [name for name in (*OPTIONAL, *REPORT_TEXTS, *GIVEN, *labels) if name in table]
     out = out[[*COLUMNS, *({OWNER} & {*out.columns})]].assign(**{name: table[name] for name in extra})
     strings = {name: "string" for name in (*COLUMNS, OWNER, *GIVEN, *REPORT_TEXTS) if name in out}
@@ -173,10 +174,6 @@ def assemble(
 def shown(where: str) -> str:
     """Return a place for messages and the manifest: SQL may name a patient, so it is not repeated."""
     return address.parse(where).shown if address.is_database(where) else where
-
-
-def _age(raw: "pd.Series[str]") -> "pd.Series[str]":
-    return raw if raw.str.contains(_rows.BAND, regex=True).any() else ages(raw)
 
 
 def _clean(text: str) -> str:

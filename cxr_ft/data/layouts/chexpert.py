@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.demographics import ages, sexes
 from cxr_ft.data.labels import CHEXPERT_14
-from cxr_ft.data.records import Records, ages, sexes, views
+from cxr_ft.data.records import Records, views
 from cxr_ft.data.sources import locations, table_reader
 from cxr_ft.errors import UsageError
 
@@ -50,8 +51,9 @@ def records(source: str) -> Records:
         table_reader.read_table(file, ["Path", *CHEXPERT_14], ["Sex", "Age", "Frontal/Lateral", "AP/PA"], numbers)
         for file in files
     ]
-    table = _identified(pd.concat(tables, ignore_index=True), where)
-    return Records(table=table, card=CARD, root=_folder_of_images(root, table))
+    notes: list[str] = []
+    table = _identified(pd.concat(tables, ignore_index=True), where, notes)
+    return Records(table=table, card=CARD, root=_folder_of_images(root, table), notes=tuple(notes))
 
 
 def demo(folder: Path) -> str:
@@ -87,7 +89,7 @@ def _files(where: str) -> tuple[str, list[str]]:
     return table_reader.image_root(where), found
 
 
-def _identified(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
+def _identified(table: "pd.DataFrame", where: str, notes: list[str]) -> "pd.DataFrame":
     parts = table["Path"].str.extract(PATH)
     if (odd := parts["subject"].isna()).any():
         one = table.loc[odd, "Path"].iloc[0]
@@ -100,9 +102,9 @@ def _identified(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
     table["report"] = ""
     table["view"] = _views(table, parts["view"])
     if "Sex" in table:
-        table["sex"] = sexes(table["Sex"])
+        table["sex"] = sexes(table["Sex"], notes)
     if "Age" in table:
-        table["age"] = ages(table["Age"])
+        table["age"] = ages(table["Age"], notes)
     return table.drop(columns=["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA"], errors="ignore")
 
 

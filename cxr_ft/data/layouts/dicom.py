@@ -22,11 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_ft.data import sameness
 from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.demographics import bands, sexes
 from cxr_ft.data.dicom import header_scan
 from cxr_ft.data.layouts import _rows
 from cxr_ft.data.layouts import folder as _folder
-from cxr_ft.data.records import Records, bands
+from cxr_ft.data.records import Records
 from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cannot_write
@@ -127,7 +129,7 @@ def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     """Return the rows with the package's columns in place of the header's, no identifying value among them."""
     name = pseudonymizer()
     study = table["StudyInstanceUID"].replace("", None).fillna(table["SOPInstanceUID"])
-    patient = table["PatientID"].str.strip().replace("", None)
+    patient = sameness.id_keys(table["PatientID"]).replace("", None)
     # One film of a study may lack what the others say.
     patient = patient.fillna(patient.groupby(study).transform("first"))
     if unknown := int(patient.isna().sum()):
@@ -142,7 +144,7 @@ def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     in_header = table["ViewPosition"].replace("", None)
     out["view"] = in_header.fillna(table["view"]) if "view" in table else in_header
     if (table["PatientSex"].fillna("") != "").any():
-        out["sex"] = table["PatientSex"]
+        out["sex"] = sexes(table["PatientSex"], notes)
     if (table["PatientAge"].fillna("") != "").any():
         out["age"] = bands(table["PatientAge"])
     return out

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.data import sameness
 from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.records import Records, ages, sexes, views
+from cxr_ft.data.demographics import ages, sexes
+from cxr_ft.data.records import Records, views
 from cxr_ft.data.sources import locations, table_reader
 from cxr_ft.errors import UsageError, unknown
 
@@ -61,11 +62,12 @@ def records(source: str) -> Records:
     file = where if table_reader.is_table(where) else _table(where)
     root = table_reader.image_root(file)
     raw = table_reader.read_table(file, NEEDED, OPTIONAL)
-    table = _labelled(raw, file)
+    notes: list[str] = []
+    table = _labelled(raw, file, notes)
     table["path"] = _paths(raw["Image Index"], root)
     table["official"] = _official(raw["Image Index"], root)
     table["report"] = ""
-    return Records(table=table, card=CARD, root=root)
+    return Records(table=table, card=CARD, root=root, notes=tuple(notes))
 
 
 def demo(folder: Path) -> str:
@@ -99,7 +101,7 @@ def _table(folder: str) -> str:
     return locations.join(folder, found[-1])  # _v2020 before the first release
 
 
-def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
+def _labelled(raw: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame":
     import pandas as pd
 
     stem = raw["Image Index"].str.replace(r"\.[^.]+$", "", regex=True)
@@ -117,9 +119,9 @@ def _labelled(raw: "pd.DataFrame", file: str) -> "pd.DataFrame":
     table.loc[unlabelled, list(CARD.labels)] = float("nan")
     sex = next((name for name in ("Patient Sex", "Patient Gender") if name in raw), None)
     if sex:
-        table["sex"] = sexes(raw[sex])
+        table["sex"] = sexes(raw[sex], notes)
     if "Patient Age" in raw:
-        table["age"] = ages(raw["Patient Age"])
+        table["age"] = ages(raw["Patient Age"], notes)
     return table
 
 

@@ -1,13 +1,10 @@
 """What all layouts have in common: views, ages, the patients' table, and the check of labels."""
 
 import gzip
-import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from real_data import REAL
 
 from cxr_ft.data import records as rec
@@ -60,22 +57,6 @@ def test_a_patients_table_that_says_nothing(tmp_path):
     root = with_patients(tmp_path, lambda ids: "subject_id,dod\n" + "".join(f"{i},\n" for i in ids))
     with pytest.raises(UsageError, match="says neither sex nor age"):
         mimic_cxr.records(str(root))
-
-
-@settings(deadline=None)
-@given(st.integers(0, 120))
-def test_ages_in_every_spelling(age):
-    said = pd.Series([f"{age}", f"{age:03}Y", f"{age}.0", f" {age}y "], dtype="string")
-    assert set(rec.ages(said)) == {str(age)}
-    band = rec.bands(said).iloc[0]
-    low = int(re.match(r"\d+", band)[0])
-    assert low <= age <= low + 9 or (band == "90+" and age >= 90)
-
-
-def test_ages_that_are_none():
-    said = pd.Series(["411Y", "", "old", None, "-3", "010M", "003W", "1e2"], dtype="string")
-    assert rec.ages(said).fillna("").tolist() == ["", "", "", "", "", "0", "0", ""]
-    assert rec.bands(said).fillna("").tolist() == ["", "", "", "", "", "0-9", "0-9", ""]
 
 
 # --- what all have in common

@@ -103,4 +103,4 @@ def test_folder_of_a_gzipped_table_with_patients(tmp_path):
     (tmp_path / "patients.csv").write_text("subject_id,sex,age\nw,F,40\nx,M,50-59\ny,,\nz,O,200\n")
     found = folder.records(str(tmp_path))
     assert found.table["sex"].fillna("").tolist() == ["F", "M", "", "O"]
-    assert found.table["age"].fillna("").tolist() == ["40", "", "", ""]
+    assert found.table["age"].fillna("").tolist() == ["40", "50-59", "", ""]
