@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from cxr_ft.data.card import CardJson, DatasetCard
-from cxr_ft.data.records import IDS, SPLITS
+from cxr_ft.data.records import IDS, SPLITS, first_outside
 from cxr_ft.errors import UsageError
 from cxr_ft.files import sha256
 
@@ -218,6 +218,11 @@ def _read_table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], ca
         raise UsageError(f"{path} does not exist; run cxr-split again") from None
     except (ValueError, OSError) as error:
         raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if first_outside(table["path"].tolist()) is not None:
+        rows = [row for row, cell in enumerate(table["path"].tolist(), 2) if first_outside([cell]) is not None]
+        raise UsageError(
+            f"{path}: line {rows[0]}: the path leads out of the archive ({len(rows)} rows); run cxr-split again"
+        )
     return table
 
 

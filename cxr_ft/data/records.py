@@ -5,6 +5,8 @@ everything after the layout (splits, batches, pages) sees only this.
 """
 
 import hashlib
+import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,6 +143,21 @@ def root_folder(source: str) -> Path:
     if not path.exists():
         raise UsageError(f"{source} does not exist: give the archive's folder, a table, or phantom:subjects=200")
     return path
+
+
+def first_outside(paths: Sequence[str]) -> str | None:
+    """Return the first of the paths that is absolute or leads out of the folder it is relative to; None: none does.
+
+    A cell may join several paths by |. Links are followed by no one here: an archive may be made of links.
+    """
+    joined = "\n".join(paths)
+    # One look at all of them: nearly every archive's paths are plain.
+    if not ("\n/" in joined or "|/" in joined or joined.startswith("/") or ".." in joined):
+        return None
+    for path in (path for cell in paths for path in cell.split("|")):
+        if path.startswith("/") or posixpath.normpath(path).split("/")[0] == "..":
+            return path
+    return None
 
 
 def views(raw: "pd.Series[str]") -> "pd.Series[str]":

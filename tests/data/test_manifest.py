@@ -58,6 +58,16 @@ def test_a_folder_that_is_none_of_ours_is_refused(tmp_path, content):
         manifest.read(tmp_path)
 
 
+@pytest.mark.parametrize("path", ["/etc/passwd", "../b.png", "a/../../b.png", "a.png|/etc/passwd", "a/b/../../../c"])
+def test_a_path_that_leads_out_of_the_archive_is_refused(project, path):
+    folder = project / "data" / "splits"
+    table = pd.read_csv(folder / "val_split.csv", dtype=str)
+    table.loc[1, "path"] = path
+    table.to_csv(folder / "val_split.csv", index=False)
+    with pytest.raises(UsageError, match=r"val_split\.csv: line 3: the path leads out of the archive \(1 rows\)"):
+        manifest.read(folder)
+
+
 def test_the_tracked_splits_can_be_read():
     tracked = manifest.read(Path(__file__).parents[2] / "data_splits" / "phantom")
     assert tracked.root == write.DEFAULT_SOURCE

@@ -15,6 +15,7 @@ from cxr_ft.data import sameness
 from cxr_ft.data.audit import acquisition, confound_probe
 from cxr_ft.data.audit.near_texts import shared_texts
 from cxr_ft.data.manifest import MANIFEST, recorded_root
+from cxr_ft.data.records import first_outside
 from cxr_ft.data.sources import table_reader
 from cxr_ft.errors import UsageError
 
@@ -208,6 +209,20 @@ def _measured(
     nothing = pd.DataFrame(columns=["pixels"])
     rows = [row for table in splits.values() for row in table[path].unique()] if path else []
     paths = sorted({one for row in rows for one in row.split("|")} - {""})
+    # Others' tables name files of others' machines: nothing outside the folder is opened.
+    inside = [one for one in paths if first_outside([one]) is None]
+    if len(inside) < len(paths):
+        outside = [f"{len(paths) - len(inside)} of {len(paths)} paths lead out of the folder: these were not opened"]
+        measured, notes = _measured_inside(inside, root, beside) if inside else (nothing, [])
+        return measured, [*outside, *notes]
+    return _measured_inside(paths, root, beside)
+
+
+def _measured_inside(paths: list[str], root: str | None, beside: Path) -> tuple["pd.DataFrame", list[str]]:
+    """Return what `_measured` does, of paths that do not lead out of the folder."""
+    import pandas as pd
+
+    nothing = pd.DataFrame(columns=["pixels"])
     if not paths:
         return nothing, ["the tables name no files: pixels, sizes and headers were not compared"]
     folder = _root(root, beside)

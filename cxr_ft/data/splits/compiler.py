@@ -28,7 +28,7 @@ from cxr_ft.data.reports.text_columns import add_texts, columns, mini_reports
 from cxr_ft.data.splits import prevalence
 from cxr_ft.data.splits.balance import Selection, apportion, assign_splits, select_rows
 from cxr_ft.data.splits.grouping import GROUP, grouped, same_pixels
-from cxr_ft.data.splits.request import SplitRequest, eligible, for_texts, join_studies, positives, refuse_outside
+from cxr_ft.data.splits.request import SplitRequest, eligible, for_texts, join_studies, positives, relative_paths
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
     if is_text := records.card.unit == "text":
         records, request = for_texts(records, request)
     notes: list[str] = list(records.notes)
-    refuse_outside(records)
+    records = relative_paths(records)
     table = grouped(records.table, records.root, request.ids, notes)
     table = eligible(table, records, request, notes)
     table = table if is_text else add_texts(table, records, request.text, notes)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
-from cxr_ft.data.records import FRONTAL, OWNER, REPORT_TEXTS, Records, is_phantom, raw_labels
+from cxr_ft.data.records import FRONTAL, OWNER, REPORT_TEXTS, Records, first_outside, is_phantom, raw_labels
 from cxr_ft.data.reports.text_columns import TEXTS
 from cxr_ft.data.sources.address import is_url
 from cxr_ft.data.splits.grouping import COMPARISONS
@@ -77,27 +77,31 @@ class SplitRequest:
                 raise unknown(f"{option} value", value, known)
 
 
-def refuse_outside(records: Records) -> None:
-    """Refuse records of which the path of an image or report leads out of the root.
+def relative_paths(records: Records) -> Records:
+    """Return records of which every path of an image or report is relative to the root and below it.
 
     Raises:
-        UsageError: where one does.
+        UsageError: where one leads out of the root.
     """
     remote = is_url(records.root) or is_phantom(records.root)
     root = None if remote else Path(os.path.normpath(Path(records.root).absolute()))
     for column in ("path", "report"):
         paths = records.table[column].tolist()
-        # One look at all of them: nearly every archive's paths are plain.
-        plain = not {os.sep, "/"} & {path[:1] for path in paths} and ".." not in "\n".join(paths)
-        for path in () if plain else paths:
-            if (path.startswith(os.sep) or ".." in path) and _outside(root, path):
-                raise UsageError(f"{records.root}: {column} {path} leads out of it; give paths below that folder")
+        if first_outside(paths) is None:
+            continue
+        # An absolute path below the root is one of its files.
+        paths = [path if root is None else _below(root, path) for path in paths]
+        if (path := first_outside(paths)) is not None:
+            raise UsageError(f"{records.root}: {column} {path} leads out of it; give paths below that folder")
+        table = records.table.assign(**{column: paths}).astype({column: "string"})
+        records = dataclasses.replace(records, table=table)
+    return records
 
 
-def _outside(root: Path | None, path: str) -> bool:
-    if root is None:
-        return path.startswith("/") or ".." in path.split("/")
-    return not Path(os.path.normpath(root / path)).is_relative_to(root)
+def _below(root: Path, path: str) -> str:
+    """Return an absolute path below the root relative to it, and any other as it is."""
+    normal = Path(os.path.normpath(path))
+    return normal.relative_to(root).as_posix() if path.startswith("/") and normal.is_relative_to(root) else path
 
 
 def eligible(table: "pd.DataFrame", records: Records, request: SplitRequest, notes: list[str]) -> "pd.DataFrame":
