@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cxr_ft.child_processes import safe_path
 from cxr_ft.data.phantom import archive_tables, cases, dicom_file, label_noise, report_writer
 from cxr_ft.data.phantom.biases import BIASES
 from cxr_ft.data.phantom.random_streams import stream
@@ -116,7 +117,9 @@ def _subjects(folder: Path, plan: Plan, workers: int) -> Iterator[list[archive_t
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, plan.subjects), mp_context=context) as pool:
         chunk = max(1, min(16, plan.subjects // (4 * workers)))
-        yield from track(pool.map(job, numbers, chunksize=chunk), "phantom subjects", plan.subjects)
+        with safe_path():
+            films = pool.map(job, numbers, chunksize=chunk)
+        yield from track(films, "phantom subjects", plan.subjects)
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.child_processes import safe_path
 from cxr_ft.data.dicom import DicomError, read_xray
 from cxr_ft.data.sources.locations import local_copy
 from cxr_ft.errors import UsageError
@@ -122,7 +123,9 @@ def spread(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int | None
     # joblib's workers do not run the caller's main script again, so scripts, notebooks and pipes need no guard.
     parallel = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator", batch_size=batch)
     try:
-        yield from parallel(delayed(_on_one_thread)(work, job) for job in jobs)
+        with safe_path():
+            outcomes = parallel(delayed(_on_one_thread)(work, job) for job in jobs)
+        yield from outcomes
     except BrokenProcessPool:
         raise UsageError(
             f"one of {workers} worker processes was killed, for want of memory perhaps; what was finished is kept: "

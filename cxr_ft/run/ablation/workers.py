@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import TypedDict
 
 from cxr_ft import config
+from cxr_ft.child_processes import module_command
 from cxr_ft.config import RunConfig
 from cxr_ft.data import manifest
 from cxr_ft.data.pixels import ray_cluster
@@ -108,7 +109,7 @@ def _in_process(
     started: Callable[["subprocess.Popen[bytes]"], None],
 ) -> str:
     """Train in a new process; return the reason where it ended without a record, else an empty string."""
-    command = [sys.executable, "-m", "cxr_ft.run.ablation.workers", str(folder)]
+    command = module_command("cxr_ft.run.ablation.workers", str(folder))
     pipe = subprocess.PIPE
     # In a session of its own, so that Ctrl-C reaches this process alone, which then ends that one.
     with subprocess.Popen(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cxr_ft.child_processes import module_command
 from cxr_ft.data import manifest
 from cxr_ft.run.evaluation import gallery_files
 from cxr_ft.run.evaluation.compute_metrics import compute_metrics
@@ -90,7 +91,7 @@ def verify(run: Path, *, shared: bool = False) -> results.Result:
 def verify_all(runs: Sequence[Path]) -> list[results.Result]:
     """Verify each run in one fresh process and return their results; a run that fails there is recorded as failed."""
     if runs:
-        command = [sys.executable, "-m", "cxr_ft.run.evaluation.verify", *map(str, runs)]
+        command = module_command("cxr_ft.run.evaluation.verify", *map(str, runs))
         # In a session of its own: an interrupt reaches this process alone, which then ends the other.
         code = subprocess.run(command, check=False, start_new_session=True).returncode
         for run in runs:
