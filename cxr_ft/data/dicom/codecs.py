@@ -12,6 +12,7 @@ one more decoding of every file, and refuse a sound one with junk before its end
 
 import atexit
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
 from cxr_ft.data.dicom.jpeg_restarts import check_restarts
 
+#: Seconds, beside ten times its processor time, after which a worker that does not answer is ended.
+PATIENCE = 60.0
 #: The coding process that each syntax means, by its frame header's marker (ITU-T T.81 B.1.1.3, T.87 C.1.1).
 FRAMES = {
     uid.JPEGBaseline8Bit: (0xC0, 0xC1),
@@ -149,33 +152,63 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Image | None:
     return array
 
 
+class _NoAnswer(Exception):  # noqa: N818 - it never leaves this file
+    """The worker died, or gave a short, impossible or late answer."""
+
+
 def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Image | None:
-    """Decode in this process's worker; None if the stream cannot be decoded or exceeds the limits."""
+    """Decode in this process's worker; None if the stream cannot be decoded or takes more processor time than any does.
+
+    Raises:
+        DicomError: "decoder_failed", where a fresh worker failed too: nothing is known of the file then.
+    """
     pixels = layout.rows * layout.columns * layout.samples
     seconds = 1.0 + pixels * 5e-7  # twice what the slowest of sound streams took
     request = decoder_process.REQUEST.pack(codec, seconds, 2**27 + 12 * pixels, len(stream))
     # One request at a time: two threads' bytes must not mix in one pipe.
     with _lock:
-        process = _worker()
-        pipe_in, pipe_out = process.stdin, process.stdout
-        assert pipe_in is not None and pipe_out is not None
-        try:
-            pipe_in.write(request)
-            pipe_in.write(stream)
-            pipe_in.flush()
-            head = pipe_out.read(decoder_process.ANSWER.size)
-            # An end of file: the worker was stopped while it decoded.
-            if len(head) < decoder_process.ANSWER.size:
-                raise BrokenPipeError
-            dtype, rows, columns, samples, length = decoder_process.ANSWER.unpack(head)
-            data = pipe_out.read(length)
-        # The kernel ended the worker at its limit; a fresh one serves the next image.
-        except BrokenPipeError:
-            _stop()
-            return None
-    if not data:
+        for _ in range(2):
+            process = _worker()
+            # Processor time ends a worker that works too long; this clock ends one that does nothing.
+            watch = threading.Timer(PATIENCE + 10 * seconds, process.kill)
+            watch.start()
+            try:
+                return _answer(process, request + stream)
+            except (_NoAnswer, OSError):
+                # What was wrong with this worker must not reach the next file.
+                if _stop() == -signal.SIGPROF:
+                    return None
+            finally:
+                watch.cancel()
+    raise DicomError(Reason.DECODER_FAILED, "the decoding process failed twice; try the file again")
+
+
+def _answer(process: "subprocess.Popen[bytes]", request: bytes) -> Image | None:
+    """Return what the worker answers to a request; None if it could not decode the stream.
+
+    Raises:
+        _NoAnswer: where it ends before a whole answer, or the answer's length is not that of its shape and dtype.
+        OSError: where it takes no request any more.
+    """
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(request)
+    process.stdin.flush()
+    head = process.stdout.read(decoder_process.ANSWER.size)
+    if len(head) < decoder_process.ANSWER.size:
+        raise _NoAnswer
+    kind, rows, columns, samples, length = decoder_process.ANSWER.unpack(head)
+    if not length:
         return None
-    array = np.frombuffer(data, dtype.rstrip(b"\0").decode()).reshape(rows, columns, samples)
+    try:
+        dtype = np.dtype(kind.rstrip(b"\0").decode("ascii"))
+    except (TypeError, ValueError, UnicodeDecodeError):
+        raise _NoAnswer from None
+    if dtype.kind not in "iu" or length != rows * columns * samples * dtype.itemsize:
+        raise _NoAnswer
+    data = process.stdout.read(length)
+    if len(data) < length:
+        raise _NoAnswer
+    array = np.frombuffer(data, dtype).reshape(rows, columns, samples)
     return array[..., 0] if samples == 1 else array
 
 
@@ -200,8 +233,12 @@ def _worker() -> subprocess.Popen[bytes]:
 
 
 @atexit.register
-def _stop() -> None:
+def _stop() -> int | None:
+    """End this process's worker; return its exit code, None where there is none."""
     process = _workers.pop(os.getpid(), None)
-    if process is not None:
-        process.kill()
-        process.communicate()
+    if process is None:
+        return None
+    # One that ended by itself keeps its own exit code.
+    process.kill()
+    process.communicate()
+    return process.returncode

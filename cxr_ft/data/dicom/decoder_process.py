@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import imagecodecs
+import numpy
 import psutil
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def main() -> None:
         if array is None:
             answers.write(ANSWER.pack(b"", 0, 0, 0, 0))
         else:
+            # Colour planes that lie one after another come back as a view: its bytes are not in one piece.
+            array = numpy.ascontiguousarray(array)
             rows, columns, *samples = array.shape
             answers.write(ANSWER.pack(array.dtype.str.encode(), rows, columns, *(samples or [1]), array.nbytes))
             answers.write(array.data)

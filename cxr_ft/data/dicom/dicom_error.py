@@ -20,6 +20,8 @@ class Reason(enum.StrEnum):
     BAD_HEADER = "bad_header"
     BAD_PIXELS = "bad_pixels"
     UNSUPPORTED = "unsupported"
+    #: Not the file's fault as far as is known: the process that decodes died twice.
+    DECODER_FAILED = "decoder_failed"
 
 
 class DicomError(Exception):

@@ -1,9 +1,13 @@
 """Files that ask for gigabytes, for minutes, or for the life of the process."""
 
+import os
 import struct
+import subprocess
+import sys
 import time
 import types
 
+import jpeg_ls
 import numpy as np
 import pytest
 from dicom_checks import BITS_12, RAMP, assert_shows, minmax, refusal, shade
@@ -11,7 +15,7 @@ from dicom_files import compress, lut, write_dicom
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from cxr_ft.data.dicom import Reason, codecs, decoder_process
+from cxr_ft.data.dicom import Reason, codecs, decoder_process, read_xray
 from cxr_ft.data.dicom.bounded_file import BoundedFile
 
 
@@ -86,9 +90,80 @@ def test_a_decoder_that_dies_takes_nothing_with_it(file, monkeypatch, end):
     )
     if end == "crash":
         monkeypatch.setattr(codecs, "_worker", killed)
-    refusal(file, Reason.BAD_PIXELS)
+    refusal(file, Reason.DECODER_FAILED if end == "crash" else Reason.BAD_PIXELS)
     monkeypatch.undo()
     assert_shows(file, minmax(array))
+
+
+#: What a worker that lies may do, as the end of a script that has read a request.
+LIES = {
+    "dead": "sys.exit(1)",
+    "empty": "os.close(1); time.sleep(60)",
+    "short head": "out.write(b'<u2'); out.flush(); os.close(1); time.sleep(60)",
+    "short data": "out.write(answer(b'<u2', 9, 8, 1, 144) + bytes(100)); out.flush(); sys.exit()",
+    "other length": "out.write(answer(b'<u2', 9, 8, 1, 20) + bytes(20)); out.flush(); time.sleep(60)",
+    "no dtype": "out.write(answer(b'?!', 9, 8, 1, 144) + bytes(144)); out.flush(); time.sleep(60)",
+    "objects": "out.write(answer(b'|O', 9, 2, 1, 144) + bytes(144)); out.flush(); time.sleep(60)",
+    "late": "time.sleep(60)",
+}
+LIAR = """
+import os, struct, sys, time
+from pathlib import Path
+out = os.fdopen(1, "wb", closefd=False)
+answer = struct.Struct("<4sLLLQ").pack
+sys.stdin.buffer.read(4)
+with Path(sys.argv[1]).open("a") as asked:
+    asked.write("x")
+"""
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("lies", [1, 2])
+def test_a_worker_that_lies_is_asked_once_more_and_then_named(file, tmp_path, monkeypatch, lie, lies):
+    """The first lie is mended by a fresh worker, the second is an error of its own, and the next file reads."""
+    script, asked, honest = tmp_path / "liar.py", tmp_path / "asked", codecs._worker
+    script.write_text(LIAR + LIES[lie])
+    asked.write_text("")
+
+    def worker():
+        if len(asked.read_text()) >= lies:
+            return honest()
+        command = [sys.executable, str(script), str(asked)]
+        pipe = subprocess.PIPE
+        codecs._workers[os.getpid()] = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        return codecs._workers[os.getpid()]
+
+    array = shade(64, 48)
+    write_dicom(file, array, syntax=uid.JPEG2000Lossless, **BITS_12)
+    codecs._stop()
+    monkeypatch.setattr(codecs, "_worker", worker)
+    monkeypatch.setattr(codecs, "PATIENCE", -9.0 if lie == "late" else 20.0)
+    if lies == 2:
+        refusal(file, Reason.DECODER_FAILED)
+    assert_shows(file, minmax(array))
+    assert asked.read_text() == "x" * lies
+
+
+@pytest.mark.parametrize("interleave", [0, 1, 2])
+def test_a_colour_jpeg_ls_reads_and_spoils_no_other_file(file, tmp_path, interleave):
+    """Planes one after another, line by line, and pixel by pixel (ITU-T T.87, ILV)."""
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 255, (40, 36, 3), dtype=np.uint8)
+    planes = colour if interleave else np.ascontiguousarray(colour.transpose(2, 0, 1))
+    stream = bytes(jpeg_ls.encode_array(planes, interleave_mode=interleave))
+    write_dicom(
+        file,
+        colour,
+        syntax=uid.JPEGLSLossless,
+        PixelData=encapsulate([stream], has_bot=False),
+    )
+    other, array = tmp_path / "other.dcm", shade(64, 48)
+    write_dicom(other, array, syntax=uid.JPEG2000Lossless, **BITS_12)
+    codecs._stop()
+    shown = read_xray(file)
+    write_dicom(file, colour)
+    np.testing.assert_array_equal(shown, read_xray(file))
+    assert_shows(other, minmax(array))
 
 
 def test_a_header_of_a_million_elements(file):
