@@ -135,6 +135,8 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Image | None:
 
     check_restarts(stream)
     end = stream.rfind(END)
+    # Fill bytes may come before any marker (ITU-T T.81 B.1.1.2). Data never end in 0xFF: there it is followed by 0.
+    data = stream[:end].rstrip(b"\xff")
     colours: str | None = None
     shown: str | None = None
     if layout.samples == 3:
@@ -144,7 +146,7 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Image | None:
         colours = None if named else shown
     try:
         array: Image = imagecodecs.jpeg8_decode(stream[: end + 2], colorspace=colours, outcolorspace=shown)
-        again = imagecodecs.jpeg8_decode(stream[:end] + NONSENSE + END, colorspace=colours, outcolorspace=shown)
+        again = imagecodecs.jpeg8_decode(data + NONSENSE + END, colorspace=colours, outcolorspace=shown)
     except (RuntimeError, ValueError):
         return None
     if not np.array_equal(array, again):

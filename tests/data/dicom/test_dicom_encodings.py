@@ -271,3 +271,17 @@ def test_a_picture_too_large(file, side):
     parts = [struct.pack(">L", len(d)) + t + d + struct.pack(">L", zlib.crc32(t + d)) for t, d in chunks]
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     refusal(file, Reason.TOO_LARGE)
+
+
+@pytest.mark.parametrize("fill", [1, 2, 7])
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGLosslessSV1], ids=lambda syntax: syntax.keyword)
+def test_fill_bytes_before_the_end_change_nothing(file, syntax, fill):
+    """ITU-T T.81 B.1.1.2 allows any number of 0xFF before a marker."""
+    array = (shade(64, 48) // 17).astype(np.uint8)
+    write_dicom(file, array, syntax=syntax)
+    plain = read_xray(file)
+    stream = compress(array, 8, syntax)
+    end = stream.rfind(b"\xff\xd9")
+    filled = stream[:end] + b"\xff" * fill + stream[end:]
+    write_dicom(file, array, syntax=syntax, PixelData=encapsulate([filled], has_bot=False))
+    np.testing.assert_array_equal(read_xray(file), plain)
