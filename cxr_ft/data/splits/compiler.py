@@ -181,7 +181,6 @@ class _Problem:
     """
 
     def __init__(self, table: "pd.DataFrame", records: Records, request: SplitRequest) -> None:
-
         self.table, self.card, self.root, self.request = table, records.card, records.root, request
         self.notes: list[str] = []
         self.has, self.names = positives(table, self.card, request)  # bool [N, Q]

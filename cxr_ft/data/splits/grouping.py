@@ -83,12 +83,11 @@ def same_pixels(table: "pd.DataFrame", pixels: Mapping[str, str]) -> "tuple[pd.S
         return None
     names = named_groups([shared["group"], shared["pixels"]])
     joined = dict(zip(shared["group"].tolist(), names.tolist(), strict=True))
-    # A chain: a joined group's name is that of its first member, which may be joined on no later line.
     return table[GROUP].map(lambda group: joined.get(group, group)).astype("string"), len(shared)
 
 
 def _one_spelling(table: "pd.DataFrame", keys: "Mapping[str, pd.Series[str]]", notes: list[str]) -> "pd.DataFrame":
-    """Return the table with subjects and studies each written one way; the number of those that were not in `notes`.
+    """Return the table with subjects and studies each written one way; `notes` gets how many had several spellings.
 
     An image keeps its id as it is: two images whose ids are one in normal form are still two files.
     """
@@ -98,9 +97,9 @@ def _one_spelling(table: "pd.DataFrame", keys: "Mapping[str, pd.Series[str]]", n
             spelled, counts[name] = sameness.one_spelling(table[name])
             table = table.assign(**{name: spelled})
     counts["dicom_id"] = int(keys["dicom_id"].duplicated().sum())
-    if told := [f"{count} {WHAT[name]}" for name, count in counts.items() if count]:
+    if several := [f"{count} {WHAT[name]}" for name, count in counts.items() if count]:
         notes.append(
-            f"ids that differ only in case, spaces, zeros or a point (7, 7.0, 00007) are one: {', '.join(told)} are "
+            f"ids that differ only in case, spaces, zeros or a point (7, 7.0, 00007) are one: {', '.join(several)} are "
             "written in several ways; --ids exact keeps them apart"
         )
     return table

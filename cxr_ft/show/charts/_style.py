@@ -50,7 +50,7 @@ STYLE: Any = {
 
 
 class Look(TypedDict):
-    """How a variant is drawn: arguments of matplotlib's `plot`."""
+    """Hold the arguments of matplotlib's `plot` that draw one variant."""
 
     color: str
     marker: str
