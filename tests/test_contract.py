@@ -45,7 +45,7 @@ LAYOUTS = plugins.choices(plugins.LAYOUTS)
 
 
 def short(head):
-    """A head's section of a configuration; one that writes stops after 12 tokens: a model of chance writes to the end."""
+    """A head's section of a configuration; one that writes stops after 12 tokens: random weights never end a text."""
     options = {field.name for field in dataclasses.fields(plugins.load(plugins.HEADS, head).Config)}
     return {"name": head, **({"max_tokens": 12} if "max_tokens" in options else {})}
 

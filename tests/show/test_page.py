@@ -48,6 +48,12 @@ def no_pdf(monkeypatch):
     monkeypatch.setattr(page, "_pdf", lambda *_: [])
 
 
+@pytest.fixture
+def one_chart(monkeypatch):
+    """Charts cost seconds a page and have tests of their own; most pages here are about something else."""
+    monkeypatch.setattr(page, "all_charts", lambda: {"per_label": all_charts()["per_label"]})
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A page of two tasks, two seeds, a failed run and a hostile label; its folder."""
@@ -145,6 +151,7 @@ def test_the_pdf_says_what_the_page_says(folder):
     assert (folder / "comparison.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.usefixtures("one_chart")
 @pytest.mark.parametrize("missing", [ImportError, OSError])
 def test_without_weasyprint_one_line_says_so(missing, tmp_path, monkeypatch, capsys):
     class Broken:
@@ -159,7 +166,7 @@ def test_without_weasyprint_one_line_says_so(missing, tmp_path, monkeypatch, cap
     assert capsys.readouterr().err == page.NO_PDF + "\n"
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_images_and_texts_of_credentialed_data_stay_out_without_consent(tmp_path):
     run = report_run(tmp_path / "r", sensitivity="credentialed")
     secret = json.loads((run / "gallery" / "gallery.json").read_text())[0]["truth"]
@@ -173,7 +180,7 @@ def test_images_and_texts_of_credentialed_data_stay_out_without_consent(tmp_path
     assert page.HIDDEN not in Seen(read(tmp_path / "included")).text
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_a_gallery_cannot_reach_out_of_its_folder(tmp_path):
     run = classify_run(tmp_path / "r")
     path = run / "gallery" / "gallery.json"
@@ -188,7 +195,7 @@ def test_a_gallery_cannot_reach_out_of_its_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_all_runs_stand_beside_one_image(tmp_path):
     runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
     write_page(runs, tmp_path / "out")
@@ -197,7 +204,7 @@ def test_all_runs_stand_beside_one_image(tmp_path):
     assert len(re.findall(r"<dt>lora q,v r8</dt>", html)) == len(re.findall(r"<dt>full</dt>", html)) == 4
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_the_command(tmp_path, capsys):
     runs = tmp_path / "runs"
     failed_run(runs / "a")
@@ -231,7 +238,7 @@ def test_making_a_page_loads_no_torch():
     assert done.stdout == "False\n"
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_what_others_published_stands_apart_escaped_and_unranked(tmp_path):
     table = tmp_path / "others.csv"
     head = "source,method,targets,base,data,metric,value,n,protocol,url"
@@ -289,7 +296,7 @@ def test_the_splits_are_shown_with_their_leaks(tmp_path):
     assert [cell.text for cell in train.cells[1:3]] == ["560", "279"]
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_where_the_model_looked_stands_beside_its_answer(tmp_path):
     runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
     write_page(runs, tmp_path / "out")
@@ -303,7 +310,7 @@ def test_where_the_model_looked_stands_beside_its_answer(tmp_path):
             write_page(runs, tmp_path / "broken")
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_a_row_of_text_has_no_image_and_shows_its_text(tmp_path):
     run = classify_run(tmp_path / "r")
     entry = {

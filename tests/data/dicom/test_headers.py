@@ -201,7 +201,7 @@ def test_the_last_of_a_tag_given_twice_and_one_out_of_order(tmp_path):
     assert same(path) and header_scan.read(path, ("ViewPosition",)) == ("AP",)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_broken_and_cut_files(tmp_path, data):
     """Any byte changed, any end cut off: pydicom's values wherever it has any."""
@@ -220,7 +220,7 @@ _TEXT = st.text(st.characters(codec="latin-1"), max_size=12).map(lambda text: te
 _VRS = st.sampled_from([b"CS", b"LO", b"SH", b"UI", b"IS", b"DS", b"US", b"AS", b"PN", b"AE", b"UN", b"UT", b"XX"])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(TAGS), _VRS, _TEXT | st.sampled_from([b"12", b"1.5", b"PA", b"A\\B"]))))
 def test_any_value_in_any_representation(tmp_path, elements):
     raw = b""

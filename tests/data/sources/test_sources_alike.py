@@ -98,7 +98,7 @@ TRUTH = (*WHOLE, "bool", "true")
 KINDS = ("csv", "parquet", "duckdb", "bigquery")
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mapped_table_whatever_its_types(tmp_path_factory, server, data):
     """Its records, in the order of their ids, which is what splits are made of; the CSVs are compared below."""

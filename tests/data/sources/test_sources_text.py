@@ -62,7 +62,7 @@ def test_a_whole_number_is_the_same_in_every_type(number):
 CELLS = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(st.tuples(st.integers(0, 10**9), CELLS, CELLS), min_size=1, max_size=6))
 def test_text_comes_through_every_source_to_the_letter(tmp_path_factory, rows):
     """Quotes, commas, line ends and odd letters, written by DuckDB and read by us."""
@@ -115,7 +115,7 @@ WANTED = {
 }
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(st.data())
 def test_a_filter_means_the_same_everywhere(everywhere, data):
     """Against the same filter on the text of all rows."""

@@ -118,7 +118,7 @@ def test_the_continued_studys_tables(raw, tmp_path):
     assert "q" not in effects.index and effects.loc["v", "runs"] == 2
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, jobs):
     cells = grid.cells(raw, {"method": ["last_layers", "zero_shot"]})
     alone = ablate.run(cells, tmp_path / "alone")

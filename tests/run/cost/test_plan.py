@@ -149,7 +149,12 @@ def test_what_a_run_counts_is_what_its_plan_said(place, tmp_path, method, micro)
 
 
 @pytest.mark.parametrize(
-    ("targets", "count"), [("text.q,text.v", "147,456"), ("vision.q,vision.v", "294,912"), ("q,v", "442,368")]
+    ("targets", "count"),
+    [
+        ("text.q,text.v", "147,456"),
+        pytest.param("vision.q,vision.v", "294,912", marks=pytest.mark.slow),
+        pytest.param("q,v", "442,368", marks=pytest.mark.slow),  # cli/test_commands.py has these, without the rest
+    ],
 )
 def test_the_plan_of_git_base_needs_no_network_and_says_what_it_takes(capsys, targets, count):
     assert (

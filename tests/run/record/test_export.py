@@ -73,9 +73,9 @@ def alone(where, place, model):
 @pytest.mark.parametrize(
     ("method", "way", "model", "task"),
     [
-        ("lora", "merged", "git", "classify"),
         ("lora", "adapter", "git", "classify"),
         ("full", "merged", "vit", "classify"),
+        pytest.param("lora", "merged", "git", "classify", marks=pytest.mark.slow),
         pytest.param("lora_scratch", "adapter", "git", "report", marks=pytest.mark.slow),
         pytest.param("hybrid", "merged", "git", "report", marks=pytest.mark.slow),
         pytest.param("prompt", "adapter", "git", "classify", marks=pytest.mark.slow),

@@ -60,6 +60,7 @@ def test_all_are_named_and_found():
         evaluate_modules.path("bleu")
 
 
+@pytest.mark.slow
 def test_they_load_in_a_process_without_a_network(tmp_path):
     code = (
         "import socket\ndef refuse(*a): raise SystemExit(f'opened a socket: {a}')\nsocket.socket.connect = refuse\n"
