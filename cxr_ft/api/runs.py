@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft import config as configuration
+from cxr_ft import csv_cells
 from cxr_ft.api.datasets import Splits, StrPath, load_splits
 from cxr_ft.api.options import nested, resolved
 from cxr_ft.errors import UsageError
@@ -187,7 +188,7 @@ class Ablation:
         """Return ablation.csv: one row a run, what was varied, metrics, cost, and why a run failed."""
         import pandas as pd
 
-        return pd.read_csv(self.folder / "ablation.csv")
+        return csv_cells.unescape_table(pd.read_csv(self.folder / "ablation.csv"))
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html()

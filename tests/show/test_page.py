@@ -196,6 +196,15 @@ def test_a_gallery_cannot_reach_out_of_its_folder(tmp_path):
 
 
 @pytest.mark.usefixtures("no_pdf", "one_chart")
+def test_no_cell_of_the_csvs_is_a_formula(tmp_path):
+    runs = [classify_run(tmp_path / "a"), failed_run(tmp_path / "b", error="=HYPERLINK(1)")]
+    write_page(runs, tmp_path / "out")
+    for row in csv.DictReader((tmp_path / "out" / "comparison.csv").open(newline="")):
+        assert row["error"] in ("", "'=HYPERLINK(1)")
+        assert row["status"] == "success" or row["error"]
+
+
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_all_runs_stand_beside_one_image(tmp_path):
     runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
     write_page(runs, tmp_path / "out")

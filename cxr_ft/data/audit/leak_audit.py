@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_ft import csv_cells
 from cxr_ft.data import sameness
 from cxr_ft.data.audit import acquisition, confound_probe
 from cxr_ft.data.audit.near_texts import shared_texts
@@ -262,7 +263,7 @@ def _splits(files: Sequence[Path]) -> dict[str, "pd.DataFrame"]:
 
 def _table(file: Path) -> "pd.DataFrame":
     """Read a table as text, "" where a cell is empty."""
-    table = table_reader.read_table(str(file))
+    table = csv_cells.unescape_table(table_reader.read_table(str(file)))
     if any(table.index.names):  # a Parquet file may hold a column as the rows' names
         table = table.reset_index().astype("string")
     table = table.fillna("")

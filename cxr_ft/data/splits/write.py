@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cxr_ft import plugins
+from cxr_ft import csv_cells, plugins
 from cxr_ft.data import sameness
 from cxr_ft.data.audit import leak_audit
 from cxr_ft.data.card import DatasetCard
@@ -101,7 +101,9 @@ def write_splits(
         manifest["root_from_splits"] = position
     with staged(out, last=MANIFEST) as folder:
         for name, table in tables.items():
-            _whole_numbers(table, records.card).to_csv(folder / name, index=False, lineterminator="\n")
+            csv_cells.escape_table(_whole_numbers(table, records.card)).to_csv(
+                folder / name, index=False, lineterminator="\n"
+            )
         manifest["files"] = {name: sha256(folder / name) for name in sorted(tables)}
         if draw is not None:
             draw(manifest, folder / CHART)

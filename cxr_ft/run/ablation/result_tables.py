@@ -11,6 +11,7 @@ fftTest_target_modules_ablation_results.csv    full fine-tuning: test
 from collections.abc import Mapping
 from pathlib import Path
 
+from cxr_ft import csv_cells
 from cxr_ft.files import atomic
 from cxr_ft.model import methods, targets
 from cxr_ft.run.record import results
@@ -92,4 +93,4 @@ def _csv(path: Path, rows: list[dict[str, object]], columns: tuple[str, ...] | N
 
     table = pd.DataFrame(rows) if columns is None else pd.DataFrame(rows, columns=list(columns))
     with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        csv_cells.escape_table(table).to_csv(temporary, index=False, lineterminator="\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from cxr_ft import csv_cells
 from cxr_ft.errors import UsageError
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, PALETTE, STYLE, blank
@@ -50,7 +51,7 @@ def effects(folders: Sequence[Path]) -> list[dict[str, str]]:
         reader = csv.DictReader(lines)
         if missing := sorted(set(_COLUMNS) - set(reader.fieldnames or ())):
             raise UsageError(f"{file} is not what cxr-ablate writes: it lacks {', '.join(missing)}; move it away")
-        return [dict(row) for row in reader]
+        return [{key: csv_cells.unescape(cell) for key, cell in row.items()} for row in reader]
 
 
 def _number(text: str) -> float | None:

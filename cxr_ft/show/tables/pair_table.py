@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from cxr_ft import csv_cells
 from cxr_ft.show import number_format, phrasing
 from cxr_ft.show.tables.cells import Cell, Table, TableRow
 from cxr_ft.show.verdicts import Comparison, PairRow
@@ -36,7 +37,7 @@ def pairs_csv(comparisons: Sequence[Comparison]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for comparison in comparisons:
-        writer.writerows(_csv_row(comparison, pair) for pair in comparison.pairs)
+        writer.writerows(csv_cells.escape_row(_csv_row(comparison, pair)) for pair in comparison.pairs)
     return text.getvalue()
 
 

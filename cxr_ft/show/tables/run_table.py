@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
+from cxr_ft import csv_cells
 from cxr_ft.score import published
 from cxr_ft.score.fairness import flatten
 from cxr_ft.show import number_format
@@ -35,9 +36,9 @@ def runs_csv(runs: Sequence[Run]) -> str:
     lines = [_csv_row(run, name) for run, name in zip(runs, names([run.result for run in runs]), strict=True)]
     columns = list(dict.fromkeys(key for line in lines for key in line))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(csv_cells.escape_row(columns))
+    writer.writerows(csv_cells.escape_row(line.get(name, "") for name in columns) for line in lines)
     return text.getvalue()
 
 
