@@ -1,7 +1,8 @@
 """Read one X-ray file as an 8-bit image, air dark and bone bright, or reject it with a reason code.
 
-The first bytes of a file decide what it is, not its name. DICOM goes through `header` (parse, refuse), `pixel_data`
-(decode) and `greyscale` (what a screen would show); PNG and JPEG are decoded by Pillow. `resampling` changes the size.
+The first bytes of a file decide what it is. DICOM goes through `header` (parse, refuse), `pixel_data` (decode) and
+`greyscale` (what a screen would show); PNG and JPEG, which may not be named as DICOM is, are decoded by Pillow.
+`resampling` changes the size.
 """
 
 import io
@@ -30,6 +31,8 @@ __all__ = ["DicomError", "Reason", "read_xray"]
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, the Y of YBR_FULL
 #: Colours whose first sample is the luminance; those of JPEG 2000 (YBR_RCT, YBR_ICT) are RGB once decoded.
 YBR = ("YBR_FULL", "YBR_FULL_422")
+#: Names of DICOM files; one without a suffix may be anything.
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
@@ -51,7 +54,7 @@ def read_xray(path: Path | str, size: int | None = None) -> npt.NDArray[np.uint8
     try:
         # pydicom's warnings about invalid values quote them, and in a broken header that may be the patient's name.
         with BoundedFile.open(path) as file, disable_value_validation():
-            image, shown, spacing = _read(file)
+            image, shown, spacing = _read(file, path.suffix)
         target = _target(image.shape, spacing, size)
     except DicomError as error:
         raise error.at(path) from None
@@ -60,10 +63,13 @@ def read_xray(path: Path | str, size: int | None = None) -> npt.NDArray[np.uint8
     return resample(image, shown, *target)
 
 
-def _read(file: BoundedFile) -> tuple[Image, Levels, tuple[float, float]]:
+def _read(file: BoundedFile, suffix: str) -> tuple[Image, Levels, tuple[float, float]]:
     """Return words [H, W] or colours [H, W, 3], their grey levels, and the (vertical, horizontal) pixel spacing."""
     start = peek(file)
     if not is_dicom(start) and start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        # The file that should bear this name had other grey levels, and a header that could refuse it.
+        if suffix.lower() in DICOM_SUFFIXES:
+            raise DicomError(Reason.NOT_DICOM, f"a PNG or JPEG picture named {suffix.lower()}")
         picture = _read_picture(file)
         return picture, (_as_they_are if picture.dtype == np.uint8 else stretch(picture)), (1.0, 1.0)
     header, layout, image = read_dicom(file)

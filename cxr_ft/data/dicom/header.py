@@ -46,6 +46,10 @@ WANTED = (
 )
 
 
+#: A data set with none of these describes no image (C.7.6.3.1).
+IMAGE_TAGS = ("SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """The Image Pixel module (C.7.6.3): how the pixel data is to be read."""
@@ -87,7 +91,7 @@ def read_header(file: BoundedFile) -> Dataset:
         raise DicomError(reason, f"the header cannot be parsed ({type(error).__name__})") from None
     if bare and not ("Rows" in header and "Columns" in header):
         raise DicomError(Reason.NOT_DICOM, "no DICOM preamble, and no image without one")
-    if not elements or file.tell() > file.length or not all(map(_is_whole, elements)):
+    if file.tell() > file.length or not all(map(_is_whole, elements)):
         raise DicomError(Reason.TRUNCATED, "the file ends within its header")
     if any(isinstance(element, RawDataElement) and element.length > MAX_VALUE for element in elements):
         raise DicomError(Reason.BAD_HEADER, f"a value of more than {MAX_VALUE} bytes")
@@ -101,7 +105,10 @@ def _is_whole(element: object) -> bool:
 def check_kind(header: Dataset) -> None:
     """Refuse what is not one radiograph of a chest made for the eye; what the header leaves out is let through."""
     # A missing tag refuses nothing, since de-identification may have removed it.
-    kind = uid.UID(text(header, "SOPClassUID") or text(header.file_meta, "MediaStorageSOPClassUID")).keyword
+    sop_class = _sop_class(header)
+    kind = sop_class.keyword
+    if kind == "MediaStorageDirectoryStorage":
+        raise DicomError(Reason.NO_IMAGE, "a directory of DICOM files (DICOMDIR)")
     modality = text(header, "Modality")
     if modality in DOCUMENTS or (kind and "ImageStorage" not in kind):
         raise DicomError(Reason.NOT_AN_IMAGE, f"a document, not an image ({kind or modality})")
@@ -111,12 +118,26 @@ def check_kind(header: Dataset) -> None:
         raise DicomError(Reason.WRONG_MODALITY, f"{kind} where {EXPECTED} is expected")
     if kind.endswith("ForProcessing") or text(header, "PresentationIntentType") == "FOR PROCESSING":
         raise DicomError(Reason.FOR_PROCESSING, "raw detector data, meant for processing and not for the eye")
-    if (frames := numbers(header, "NumberOfFrames")) and frames[0] > 1:
+    if not any(tag in header for tag in IMAGE_TAGS):
+        # A file of an image's class was one before it was cut, whatever the element it was cut after; one that says
+        # nothing at all was cut too, since every file declares its class (PS3.10 7.1).
+        if "ImageStorage" in kind or not (sop_class or len(header)):
+            raise DicomError(Reason.TRUNCATED, "the file ends within its header")
+        raise DicomError(Reason.NO_IMAGE, "none of the tags that describe an image")
+    frames = numbers(header, "NumberOfFrames")
+    if frames and not frames[0] >= 1:  # so put, it is also true of NaN
+        raise DicomError(Reason.BAD_HEADER, f"{frames[0]:g} frames")
+    if frames and frames[0] > 1:
         raise DicomError(Reason.MULTI_FRAME, f"{frames[0]:.0f} frames where one is expected")
     part = text(header, "BodyPartExamined")
     other = re.search(OTHER_PARTS, part)
     if other and not re.search(CHEST, part):
         raise DicomError(Reason.NOT_CHEST, f"the body part examined is not the chest ({other[0]})")
+
+
+def _sop_class(header: Dataset) -> uid.UID:
+    """Return the class that the data set, or else the file's meta information, declares; "" for none."""
+    return uid.UID(text(header, "SOPClassUID") or text(header.file_meta, "MediaStorageSOPClassUID"))
 
 
 def _modality(value: str) -> str:
