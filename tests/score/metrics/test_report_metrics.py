@@ -60,7 +60,7 @@ def test_a_label_that_no_reference_states_is_none_and_its_false_alarms_count_in_
 def test_nothing_to_judge_is_none_with_its_reason():
     for judged in (clinical.evaluate([], []), clinical.evaluate([" "], ["Edema."])):
         assert judged["14_positive"]["macro"]["f1"] is None and len(judged["undefined"]) == 4
-    assert laterality.evaluate([], [])["undefined"] == {"accuracy": "no reference gives a side"}
+    assert laterality.evaluate([], [])["undefined"] == {"accuracy": "no reference states a side"}
     assert "both texts" in laterality.evaluate(["Left effusion."], ["Edema."])["undefined"]["accuracy"]
 
 

@@ -39,9 +39,9 @@ def test_what_no_number_would_settle_has_a_reason():
     assert people.subjects > 100
     assert needed(pair(0.0, VarianceComponents(1, (0, 0), (1, 1), (2, 2))))[:4] == (
         None,
-        "no gap was seen",
+        "no gap was observed",
         None,
-        "no gap was seen",
+        "no gap was observed",
     )
     assert needed(pair(None, None)._replace(reason="so"))[:4] == (None, "so", None, "so")
 
