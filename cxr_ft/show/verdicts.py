@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     @property
     def reversed(self) -> "Outcome":
         """Return the outcome of the second against the first."""
+        # All other outcomes are the same from both sides.
         return {Outcome.LOWER: Outcome.HIGHER, Outcome.HIGHER: Outcome.LOWER}.get(self, self)
 
 
@@ -89,6 +90,7 @@ class PairRow:
             first=self.second,
             second=self.first,
             gap=None if self.gap is None else -self.gap,
+            # The ends change places with the sign.
             interval=None if self.interval is None else (-self.interval[1], -self.interval[0]),
             outcome=self.outcome.reversed,
         )
@@ -143,7 +145,7 @@ class VariantCost:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantRow:
-    """All that the page says of one variant, the runs that differ in seed alone.
+    """All that the page shows of one variant, the runs that differ in seed alone.
 
     Args:
         name: its name on the page.
@@ -155,7 +157,7 @@ class VariantRow:
         metrics: means over seeds in the order of `metric_columns.columns`.
         cost: means over seeds.
         is_best: it has the highest value, by point estimate.
-        is_reference: it is full fine-tuning, which the others are held against.
+        is_reference: it is full fine-tuning, which the others are compared with.
         trains_nothing: another seed could change nothing.
         enough_seeds: it has two seeds or trains nothing.
         groups: letters of its significance groups; "" where it was not tested or is not comparable with the best.

@@ -25,6 +25,7 @@ def distribution(manifest: Mapping[str, object]) -> Figure:
         chosen = [sum(row[split] for split in ("train", "val", "test")) for row in labels.values()]
         # Rows available outnumber those chosen by far: cut off, they leave the chosen ones readable.
         limit = 1.25 * max(*chosen, target or 0, 1)
+        # Chosen rows are drawn inside the available ones, since they are a part of them.
         for at, row in enumerate(labels.values()):
             axis.barh(at, min(row["available"], limit), height=0.8, color=INK, alpha=0.2)
             start = 0
