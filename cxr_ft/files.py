@@ -21,7 +21,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, since a rename is atomic within one file system alone. The suffix stays, since some writers
+        # In the same folder, since a rename is atomic within one file system alone. With the suffix, since some writers
         # choose their format by it.
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
@@ -92,7 +92,7 @@ def check_writable(folder: Path) -> None:
     """Say before long work, and without making anything, that `folder` could not be made or written to."""
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     try:
-        # Tried, not asked for by its mode: a read-only mount or a quota shows only when something is written.
+        # By writing, not by the folder's mode, which tells nothing of a read-only mount or a quota.
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:

@@ -125,18 +125,15 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
 
     # The first row is the data as they are; the others are resamples, the same for all labels and groups.
     weights = np.concatenate([np.ones((1, len(owners))), cluster_bootstrap(owners, REPLICATES, seed or SEED)])
-    metric_values: list[Value] = []
+    computed: list[Value] = []
     for column, name in enumerate(names):
         one = slice(column, column + 1)
-        metric_values += [
+        computed += [
             _auroc(name, table[:, one], values[:, one], owners),
             _average_precision(name, table[:, one], values[:, one], weights),
         ]
     if len(names) > 1:
-        metric_values += [
-            _auroc("macro", table, values, owners),
-            _average_precision("macro", table, values, weights),
-        ]
+        computed += [_auroc("macro", table, values, owners), _average_precision("macro", table, values, weights)]
     gaps: list[Gap] = []
     mirrors: list[int] = []
     for variable, members in _grouped(groups or {}, len(owners)).items():
@@ -148,7 +145,7 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
             _gap(f"{variable}={group}", (table, values, owners), members == group, members != "", weights)
             for group in present
         ]
-    return Evaluation(tuple(metric_values), _frame(_adjusted(gaps, mirrors), Gap), len(owners), len(np.unique(owners)))
+    return Evaluation(tuple(computed), _frame(_adjusted(gaps, mirrors), Gap), len(owners), len(np.unique(owners)))
 
 
 def _checked(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLike) -> tuple[Floats, Floats, Codes]:

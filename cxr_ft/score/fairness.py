@@ -100,9 +100,9 @@ def _test_split(record: Record) -> object:
 def _rows_at_a_time(record: Record) -> object:
     """Return the rows each process held at once: measured, else configured, else its share of the batch."""
     # The measured number comes first: configured as 0, a run takes as many rows as fit into its memory.
-    held = _first("cost.micro_batch")(record)
-    if held != NOT_RECORDED and held:
-        return held
+    measured = _first("cost.micro_batch")(record)
+    if measured != NOT_RECORDED and measured:
+        return measured
     configured, batch = at(record, "config.train.micro_batch"), at(record, "config.train.batch_size")
     processes = at(record, "environment.processes")
     if isinstance(configured, int) and configured > 0:

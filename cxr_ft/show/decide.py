@@ -145,7 +145,7 @@ class _Decider:
         return Outcome.LOWER if (adjusted.pair.gap or 0) < 0 else Outcome.HIGHER
 
     def pair_row(self, first: str, second: str) -> PairRow:
-        """Return all that is said of a tested pair."""
+        """Return all that the page shows of a tested pair."""
         adjusted = self.tested[first, second]
         pair = adjusted.pair
         # What would make a gap significant is no question where it is.

@@ -122,7 +122,7 @@ class MarginVerdict:
         interval: of the variant minus the reference; None where it is not known.
         level: one-sided confidence of either end of the interval.
         covers: see `PairRow`.
-        reason: why nothing can be said; "" where it can.
+        reason: why there is no verdict; "" where there is one.
     """
 
     outcome: MarginOutcome
@@ -163,7 +163,7 @@ class VariantRow:
         groups: letters of its significance groups; "" where it was not tested or is not comparable with the best.
         against_best: verdict against the best variant.
         against_reference: verdict of the margin; None for the reference's own method, and where the two are not paired.
-        memory_sentence: what it saves of the reference's memory, or why that cannot be said; "" where nothing is.
+        memory_sentence: what it saves of the reference's memory, or why the two cannot be compared; "" for other variants.
         mismatches: what differs between its runs and those of the best besides the method.
     """
 
