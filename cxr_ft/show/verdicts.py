@@ -163,7 +163,7 @@ class VariantRow:
         groups: letters of its significance groups; "" where it was not tested or is not comparable with the best.
         against_best: verdict against the best variant.
         against_reference: verdict of the margin; None for the reference's own method, and where the two are not paired.
-        memory_sentence: what it saves of the reference's memory, or why the two cannot be compared; "" for other variants.
+        memory_sentence: what it saves of the reference's memory, or why that is not comparable; "" where none is shown.
         mismatches: what differs between its runs and those of the best besides the method.
     """
 

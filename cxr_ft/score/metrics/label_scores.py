@@ -59,7 +59,7 @@ def _both_classes(truth: Mask) -> bool:
 
 
 def _auroc_by_row(truth: Mask, score: Floats, predicted: Mask, known: Mask) -> tuple[Floats, Mask]:
-    """Mann-Whitney U / (positives x negatives) of each row, from ranks."""
+    """Return Mann-Whitney U / (positives x negatives) of each row, from ranks."""
     from scipy.stats import rankdata
 
     # Cells that do not count rank below all others, where they change no rank from the top.
@@ -116,7 +116,7 @@ def _weighted_auroc(truth: Floats, score: Floats, predicted: Mask, weights: Floa
 
 
 def _pooled_recall(truth: Floats, score: Floats, predicted: Mask, weights: Floats) -> Floats:
-    """Recall of all labels together: 1 minus the rate of underdiagnosis (Seyyed-Kalantari et al. 2021)."""
+    """Return the recall of all labels together: 1 minus the rate of underdiagnosis (Seyyed-Kalantari et al. 2021)."""
     true = truth == 1
     # A resample without a positive has no recall: 0 / 0 is NaN, and the interval leaves it out.
     with np.errstate(invalid="ignore"):

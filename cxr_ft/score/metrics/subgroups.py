@@ -139,7 +139,7 @@ def _with_interval(row: Floats) -> Values | None:
 
 
 def _on_shared(metric: registry.Metric) -> bool:
-    """A mean over labels is comparable only over labels that have both classes in every group."""
+    """Return whether a metric is a mean over labels, comparable only on labels with both classes in every group."""
     return metric.needs_both_classes or metric.weighted is None
 
 
