@@ -92,7 +92,7 @@ def check_writable(folder: Path) -> None:
     """Say before long work, and without making anything, that `folder` could not be made or written to."""
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     try:
-        # By writing, not by the folder's mode, which tells nothing of a read-only mount or a quota.
+        # By writing, not by the folder's mode, which does not show a read-only mount or a quota.
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:

@@ -35,6 +35,7 @@ def distribution(manifest: Mapping[str, object]) -> Figure:
             note = f" {number_format.count(row['available'])}"
             axis.annotate(note, (1, at), xycoords=("axes fraction", "data"), va="center", fontsize=9)
         axis.set_yticks(range(len(labels)), list(labels))
+        # From above to below, so that the first label is at the top, as in the tables.
         axis.set(xlabel="Rows; at the right: available", ylim=(len(labels) - 0.4, -0.6), xlim=(0, limit))
         axis.grid(visible=False, axis="y")
         if target:
