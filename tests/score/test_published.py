@@ -53,7 +53,7 @@ def test_comparable_numbers_are_neighbours_and_values_decide_no_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (GOOD.replace("94.80", "94.8 %"), "line 2: value '94.8 %' is no number"),
         (GOOD.replace("94.80", "nan"), "is no number"),
@@ -80,7 +80,7 @@ def test_a_bad_row_is_refused_with_its_line(tmp_path, line, message):
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "message"),
     [
         (HEAD.replace(",url", ""), "lacks the column 'url'"),
         (HEAD + ",rank", "unknown column 'rank'"),
