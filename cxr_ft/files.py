@@ -1,4 +1,4 @@
-"""Writing files so that no half-written one is ever seen, and hashing them."""
+"""Write files so that no half-written one is ever seen, and hash them."""
 
 import contextlib
 import hashlib
@@ -15,11 +15,14 @@ from cxr_ft.errors import UsageError
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success fsync it and rename it to `path`, else remove it.
 
-    Raises UsageError where the folder cannot be written or the disk is full.
+    Raises:
+        UsageError: where the folder cannot be written or the disk is full.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, since a rename is atomic within one file system alone. With the suffix, since some writers
+        # choose their format by it.
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
@@ -27,8 +30,10 @@ def atomic(path: Path | str) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        # Before the rename: after a power cut the new name could otherwise hold an empty file.
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        # mkstemp makes files for their owner alone, which a shared folder of runs must not have.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -41,12 +46,14 @@ def atomic(path: Path | str) -> Iterator[Path]:
 def staged(folder: Path, last: str) -> Iterator[Path]:
     """Yield a temporary folder; on success its files move to `folder`, `last` at the end, else none of them does.
 
-    Raises UsageError where the folder cannot be written or the disk is full.
+    Raises:
+        UsageError: where the folder cannot be written or the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
             yield Path(name)
+            # The file that says the folder is complete comes last, so that whoever sees it sees the others, too.
             for path in sorted(Path(name).iterdir(), key=lambda path: path.name == last):
                 path.replace(folder / path.name)
     except OSError as error:
@@ -68,7 +75,7 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def sha256(path: Path | str) -> str:
-    """The file's SHA-256 in hexadecimal."""
+    """Return the file's SHA-256 in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -83,9 +90,10 @@ def make_folder(path: Path) -> None:
 
 def check_writable(folder: Path) -> None:
     """Say before long work, and without making anything, that `folder` could not be made or written to."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        # By writing, not by the folder's mode, which does not show a read-only mount or a quota.
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise cannot_write(folder, error) from error
@@ -99,11 +107,12 @@ def cache_folder() -> Path:
 
 
 def cannot_write(path: Path, error: OSError) -> UsageError:
-    """The one line for a failed write."""
+    """Return the one-line UsageError for a failed write."""
     return UsageError(f"cannot write {path}: {error.strerror or error}; choose another place or free some space")
 
 
 def _umask() -> int:
+    # The mask can only be read by setting it.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -9,7 +9,7 @@ from cxr_ft.cli._flags import ray
 
 
 def parser() -> Parser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     p = Parser(
         "cxr-cache",
         "Decode the images of splits into the pixel cache. Training does so itself where images are missing; this "

@@ -125,7 +125,7 @@ def test_the_csv_has_one_row_a_run_with_the_recorded_numbers(folder):
     assert float(rows[0]["parameters trainable"]) == 222_338
 
 
-def test_charts_stand_beside_the_page_for_each_task(folder):
+def test_charts_are_written_next_to_the_page_for_each_task(folder):
     names = {path.name.split("-", 1)[0] for path in (folder / "charts").iterdir()}
     assert names == {"classify", "report"}
     drawn = [{path.stem for path in (folder / "charts").glob(f"*.{kind}")} for kind in ("svg", "png")]
@@ -185,9 +185,9 @@ def test_a_gallery_cannot_reach_out_of_its_folder(tmp_path):
     run = classify_run(tmp_path / "r")
     path = run / "gallery" / "gallery.json"
     entries = json.loads(path.read_text())
-    for bad, told in (("../result.json", "only files beside it"), ("gallery.json", "neither PNG nor JPEG")):
+    for bad, message in (("../result.json", "only files beside it"), ("gallery.json", "neither PNG nor JPEG")):
         path.write_text(json.dumps([{**entries[0], "file": bad}]))
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             write_page([run], tmp_path / "out")
     path.write_text("{}x")
     with pytest.raises(UsageError, match=r"gallery\.json is no gallery"):
@@ -205,7 +205,7 @@ def test_no_cell_of_the_csvs_is_a_formula(tmp_path):
 
 
 @pytest.mark.usefixtures("no_pdf", "one_chart")
-def test_all_runs_stand_beside_one_image(tmp_path):
+def test_all_runs_are_shown_with_one_image(tmp_path):
     runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
     write_page(runs, tmp_path / "out")
     html = read(tmp_path / "out")
@@ -248,7 +248,7 @@ def test_making_a_page_loads_no_torch():
 
 
 @pytest.mark.usefixtures("no_pdf", "one_chart")
-def test_what_others_published_stands_apart_escaped_and_unranked(tmp_path):
+def test_published_numbers_have_a_table_of_their_own_escaped_and_unranked(tmp_path):
     table = tmp_path / "others.csv"
     head = "source,method,targets,base,data,metric,value,n,protocol,url"
     row = f"{HOSTILE},lora,q,GIT,MIMIC,AUROC,0.999,,one seed,https://example.org/?a=1&b=2"
@@ -274,7 +274,7 @@ def test_a_margin_or_a_table_that_cannot_be_is_refused_before_anything_is_writte
     assert not (tmp_path / "out").exists()
 
 
-def test_tables_sort_by_numbers_and_stand_without_a_script(folder):
+def test_tables_sort_by_numbers_and_are_readable_without_a_script(folder):
     html = read(folder)
     assert 'class="sortable"' in html
     keys = re.findall(r'data-key="([^"]*)"', html)
@@ -289,7 +289,7 @@ def test_the_splits_are_shown_with_their_leaks(tmp_path):
     run = classify_run(tmp_path / "a")
     record = results.read(run)
     results.write(run, record.replace(data={**record.data, "splits": str(splits), "subjects": {"train": 279}}))
-    told = {}
+    message = {}
     for name, files, leaks in (
         ("clean", record.data["sha256"], {"subject": 0, "study": 0}),
         ("leaky", record.data["sha256"], {"subject": 3, "study": 0}),
@@ -297,16 +297,16 @@ def test_the_splits_are_shown_with_their_leaks(tmp_path):
     ):
         (splits / "manifest.json").write_text(json.dumps({"files": files, "leaks": leaks}))
         (comparison,) = compare(load([run])[0])
-        table, told[name] = split_table.splits(comparison)
-    assert told["clean"].startswith("No subject or study is in two splits")
-    assert "3 of subject" in told["leaky"]
-    assert told["other"] == split_table.ABSENT
+        table, message[name] = split_table.splits(comparison)
+    assert message["clean"].startswith("No subject or study is in two splits")
+    assert "3 of subject" in message["leaky"]
+    assert message["other"] == split_table.ABSENT
     (train,) = [row for row in table.rows if row.cells[0].text == "train"]
     assert [cell.text for cell in train.cells[1:3]] == ["560", "279"]
 
 
 @pytest.mark.usefixtures("no_pdf", "one_chart")
-def test_where_the_model_looked_stands_beside_its_answer(tmp_path):
+def test_occlusion_maps_are_shown_with_the_predictions(tmp_path):
     runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
     write_page(runs, tmp_path / "out")
     assert read(tmp_path / "out").count("data:image/jpeg") == 8
@@ -341,9 +341,9 @@ def test_charts_of_cost_say_what_makes_runs_not_comparable(tmp_path):
     lora = classify_run(tmp_path / "l", "lora", batch_size=16, train={"gradient_checkpointing": False})
     write_page([full, lora], tmp_path / "out")
     notes = re.findall(r'aria-label="([^"]*)">.*?</svg>\s*</div>(.*?)</figure>', read(tmp_path / "out"), re.DOTALL)
-    told = {name: note for name, note in notes if "Not comparable" in note}
-    assert set(told) == {"quality vs time", "quality vs memory", "memory by kind"}
-    assert "the runs differ in rows at a time and gradient checkpointing." in told["memory by kind"]
+    message = {name: note for name, note in notes if "Not comparable" in note}
+    assert set(message) == {"quality vs time", "quality vs memory", "memory by kind"}
+    assert "the runs differ in rows at a time and gradient checkpointing." in message["memory by kind"]
     write_page([full], tmp_path / "alone")
     assert "Not comparable" not in read(tmp_path / "alone")
 
