@@ -10,7 +10,7 @@ import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from cxr_ft.json_values import JsonObject
 from cxr_ft.model.protocols import Batch, trainable
 from cxr_ft.run.record.result_parts import CudaMemory, ParameterCount
 
@@ -29,9 +30,25 @@ KINDS = ("weights", "gradients", "optimizer", "activations", "workspace")
 Operation = Any
 #: Its arguments: tensors, numbers, nested tuples of both.
 Arguments = tuple[Any, ...]
-Options = dict[str, Any]
-#: `cost` of a training's state: written here by key, and kept as plain numbers so that a checkpoint can hold it.
-StepCost = dict[str, Any]
+#: Its keyword arguments; they are passed on and not read.
+KeywordArguments = dict[str, object]
+
+
+class StepCost(TypedDict, total=False):
+    """The costs that grow while a run is trained, as `result_parts.Cost` explains them; unmeasured ones are missing.
+
+    Plain numbers and dicts, since a checkpoint holds them and is read without pickle.
+    """
+
+    train_seconds: float
+    eval_seconds: float
+    feature_seconds: float
+    samples_per_second: float
+    memory: Required[dict[str, int]]
+    memory_largest: dict[str, int]
+    memory_batches: dict[str, int]
+    flops_per_sample: int
+    energy: JsonObject
 
 
 class _Storage:
@@ -69,7 +86,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.before = set(self.pieces)
 
     def __torch_dispatch__(
-        self, func: Operation, types: object, args: Arguments = (), kwargs: Options | None = None
+        self, func: Operation, types: object, args: Arguments = (), kwargs: KeywordArguments | None = None
     ) -> object:
         """Run one operation and count the tensors that it read and wrote."""
         kwargs = kwargs or {}
@@ -85,12 +102,17 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.work(func, args, kwargs, out, (read, written))
         return out
 
-    def run(self, func: Operation, args: Arguments, kwargs: Options) -> object:
+    def run(self, func: Operation, args: Arguments, kwargs: KeywordArguments) -> object:
         """Run the operation itself."""
         return func(*args, **kwargs)
 
     def work(
-        self, func: Operation, args: Arguments, kwargs: Options, out: object, tensors: tuple[list[Tensor], list[Tensor]]
+        self,
+        func: Operation,
+        args: Arguments,
+        kwargs: KeywordArguments,
+        out: object,
+        tensors: tuple[list[Tensor], list[Tensor]],
     ) -> None:
         """Add the operation's work; `tensors` are those that it read and wrote."""
         formula = flop_registry.get(func._overloadpacket)

@@ -113,7 +113,7 @@ def forecast_step(
 class _FakeCount(memory.Count):  # type: ignore[no-untyped-call]
     """A count on fake and real tensors: an operation on real tensors alone is computed."""
 
-    def run(self, func: memory.Operation, args: memory.Arguments, kwargs: memory.Options) -> object:
+    def run(self, func: memory.Operation, args: memory.Arguments, kwargs: memory.KeywordArguments) -> object:
         """Run the operation, with numbers where all its inputs are real."""
         read = memory.tensors((args, kwargs))
         if read and not any(isinstance(x, FakeTensor) for x in read):

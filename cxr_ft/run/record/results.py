@@ -23,6 +23,7 @@ from cxr_ft.run.record.result_parts import (
     EpochRecord,
     RateSearch,
     ResultPart,
+    SplitMetrics,
     TrainingPlan,
 )
 from cxr_ft.score.metrics import registry
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 #: Load of the machine while a run was trained.
 SYSTEM = "system.jsonl"
-
-#: Metrics by split, and those of one split: nested by the `evaluate` functions of `score.metrics`, at any depth.
-SplitMetrics = dict[str, Any]
 
 Status = Literal["running", "trained", "success", "failed", "cancelled"]
 
@@ -62,7 +60,7 @@ class Result:
     plan: TrainingPlan = field(default_factory=TrainingPlan)
     cost: Cost = field(default_factory=Cost)
     history: list[EpochRecord] = field(default_factory=list)
-    metrics: SplitMetrics = field(default_factory=dict)
+    metrics: Mapping[str, SplitMetrics] = field(default_factory=dict)
     search: RateSearch = field(default_factory=RateSearch)
     error: str | None = None
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from cxr_ft.run.cost.memory import StepCost
 
 if TYPE_CHECKING:
     from accelerate.optimizer import AcceleratedOptimizer
+    from torch.distributed.checkpoint.state_dict import OptimizerStateType
     from torch.optim.lr_scheduler import LambdaLR
 
 FILE = "checkpoint.pt"
@@ -31,10 +32,9 @@ INTERVAL = 600.0
 FORMAT = 3
 #: What a run writes under a temporary name first.
 _ATOMIC_FILES = (FILE, "result.json", "config.yaml", "history.jsonl", "predictions.parquet", "model")
-
-
-#: The state dict of an optimizer, a schedule or a scaler: its keys are torch's own.
-OptimizerState = dict[str, Any]
+#: The state dict of a schedule or a scaler. Its keys are torch's own and change with its versions: it is stored and
+#: handed back whole, and nothing here reads it.
+OpaqueState = dict[str, object]
 
 
 class HistoryRow(TypedDict):
@@ -86,9 +86,9 @@ class StateDict(TypedDict):
     """The state dicts of what training changes, on CPU and whole, also where the model is sharded."""
 
     weights: dict[str, torch.Tensor]
-    optimizer: OptimizerState
-    schedule: OptimizerState
-    scaler: OptimizerState | None
+    optimizer: "OptimizerStateType"
+    schedule: OpaqueState
+    scaler: OpaqueState | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class TrainState:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-            optimizer: OptimizerState = get_optimizer_state_dict(
+            optimizer: OptimizerStateType = get_optimizer_state_dict(
                 self.model_with_loss, self.optimizer.optimizer, options=options
             )
         else:

@@ -35,7 +35,7 @@ from cxr_ft.run.evaluation.verify import verify_all
 from cxr_ft.run.features.feature_store import FeatureStore
 from cxr_ft.run.record import export, model_card, results, saved_model
 from cxr_ft.run.record.environment import environment
-from cxr_ft.run.record.result_parts import DataSummary, TrainingPlan
+from cxr_ft.run.record.result_parts import Cost, DataSummary, TrainingPlan
 from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.run.training import checkpoint, lock, processes
 from cxr_ft.run.training.checkpoint import LoopState
@@ -300,8 +300,8 @@ class Finish:
             ),
         )
 
-    def _cost(self, state: LoopState, saved_bytes: int) -> memory.StepCost:
-        return {
+    def _cost(self, state: LoopState, saved_bytes: int) -> Cost:
+        raw: dict[str, object] = {
             **state.cost,
             "micro_batch": state.micro_batch,
             "parameters": self.start.plan["parameters"],
@@ -309,6 +309,7 @@ class Finish:
             "cuda_memory": memory.cuda_memory(),
             "wall_seconds": round(time.perf_counter() - self.began, 3),
         }
+        return Cost.from_json(raw)
 
 
 def _verify(out: Path) -> results.Result:
