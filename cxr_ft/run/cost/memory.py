@@ -83,6 +83,8 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.call(tensor, kind)
         for value in batch.values():
             self.seen(value)
+        # What exists by now is the model's or the batch's, however long it lives: neither an activation nor a copy of a
+        # weight.
         self.before = set(self.pieces)
 
     def __torch_dispatch__(
@@ -126,10 +128,12 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def seen(self, tensor: Tensor) -> int:
         """Count the tensor's storage if it is new; return its key."""
+        # By storage, not by tensor: views share one, and must count once.
         storage = tensor.untyped_storage()
         key = int(storage._cdata)
         if key not in self.pieces:
             self.now += 1
+            # torch has no other sign that memory is freed: a storage goes with the last tensor on it.
             ref = weakref.ref(storage, partial(self._gone, key))
             self.pieces[key] = _Storage("workspace", storage.nbytes(), self.now, ref)
             self._add("workspace", storage.nbytes())
@@ -149,6 +153,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Count as weights the tensors that outlive the step: copies of frozen weights in a lower precision."""
         for key, piece in self.pieces.items():
             if piece.kind in ("activations", "workspace") and key not in self.before and piece.born <= self.peaked:
+                # `split` was written at the peak, and counts the piece under the kind that it had then.
                 then = piece.kind if piece.changed <= self.peaked else "workspace"
                 self.split[then] -= piece.nbytes
                 self.split["weights"] += piece.nbytes
@@ -169,6 +174,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.peak, self.peaked, self.split = self.total, self.now, dict(self.alive)
 
     def _gone(self, key: int, _: object) -> None:
+        # None once `finish` has emptied the table: tensors that outlive the step are freed later.
         piece = self.pieces.pop(key, None)
         if piece is not None:
             self.alive[piece.kind] -= piece.nbytes
@@ -202,12 +208,14 @@ def counting(count: Count, model: nn.Module) -> Iterator[Count]:
     """Apply `count` to the forward and backward pass inside the block; call `forward_done` between them."""
 
     def packed(tensor: Tensor) -> Tensor:
+        # The backward pass also saves weights and inputs, which keep their kind: they need no further memory.
         if count.pieces[count.seen(tensor)].kind == "workspace":
             count.call(tensor, "activations")
         return tensor
 
     def accumulated(p: Tensor) -> None:
         if p.grad is not None:
+            # autograd makes the gradient inside the backward pass, where it looks like any other temporary tensor.
             count.call(p.grad, "gradients")
 
     hooks = [
@@ -226,6 +234,7 @@ def counting(count: Count, model: nn.Module) -> Iterator[Count]:
 def held(model: nn.Module, optimizer: "torch.optim.Optimizer | None") -> dict[str, list[Tensor]]:
     """Return the tensors that exist before a step, by kind; `optimizer` may be None."""
     state = {} if optimizer is None else optimizer.state
+    # The state dict as well: layers of bitsandbytes keep the scales of their weights there, and not as buffers.
     weights = [*model.parameters(), *model.buffers(), *model.state_dict(keep_vars=True).values()]
     return {
         "weights": [value for value in weights if isinstance(value, Tensor)],
@@ -246,6 +255,7 @@ def tensors(nested: object) -> list[Tensor]:
 
 def size(held: Iterable[Tensor]) -> int:
     """Return the bytes of the tensors' storages, each counted once."""
+    # One entry for each storage: tied weights and views share theirs.
     return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}.values())
 
 
@@ -272,6 +282,8 @@ class Meter:
         with counting(Count(held(self.model, self.optimizer), batch), self.model) as count:
             yield count
         counted[position] = numbers
+        # The split belongs to one moment: kinds at their own peaks, which come at different times, would add up to more
+        # than ever was needed.
         if count.peak > sum(cost["memory"].values()):
             cost["memory"] = count.split
         largest = cost.setdefault("memory_largest", dict.fromkeys(KINDS, 0))
@@ -282,6 +294,7 @@ class Meter:
     def stepped(self, cost: StepCost) -> None:
         """Add the states that the optimizer made in its first step: they are in memory at every later peak."""
         states = size(held(self.model, self.optimizer)["optimizer"])
+        # The first step was counted before AdamW had made them.
         missing = states - cost["memory"]["optimizer"]
         cost["memory"]["optimizer"] += missing
         cost["memory_largest"]["optimizer"] = states

@@ -122,6 +122,7 @@ def _train_prevalences(train: SplitDataset, multi_label: bool) -> tuple[float | 
     view = train.train_targets
     targets = train.targets if view is None else view.targets
     weights = np.ones_like(targets) if view is None or view.weights is None else view.weights
+    # A masked target has no part in training, whatever its weight.
     weights = np.where(np.isnan(targets), 0.0, weights)
     positive = (weights * np.nan_to_num(targets)).sum(axis=0)
     # Independent labels are each compared with their own known rows, classes with all rows together.
@@ -147,6 +148,7 @@ def _calibration_metrics(
     else:
         shift_of = calibration.prior_shift if multi_label else calibration.class_shift
         natural = context.natural_prevalences(labels)
+        # From the prevalences that training saw, weights included, to those of the archive.
         shift = [shift_of(a, b) for a, b in zip(fitted.prevalence, natural, strict=True)]
         why["prior"] = "the manifest does not say the natural prevalences, or a label is on all rows or none"
     return calibration.evaluate(

@@ -39,6 +39,7 @@ def evaluate_on(run: Path, folder: Path, out: Path, root: str | None = None) -> 
     missing: list[str] = []
     if parts.head.scored:
         splits, missing = _align_labels(splits, saved, run)
+    # The run's own options of the data stay, as its texts and views: only the place changes.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, splits=str(folder), root=root))
     parts.model.to("cuda" if torch.cuda.is_available() else "cpu")
     datasets = build_datasets(config, splits, parts.base.image_size)
@@ -76,6 +77,7 @@ def _align_labels(splits: manifest.Splits, saved: SavedLabels, run: Path) -> tup
             f"{splits.folder} has classes that {run} does not know: "
             f"{', '.join(sorted(set(splits.card.labels) - set(shared)))}"
         )
+    # The model has an output for each of its labels, so that the data need a column for each, be it empty.
     missing = [name for name in saved.labels if name not in shared]
     tables = {split: table.assign(**dict.fromkeys(missing, np.nan)) for split, table in splits.tables.items()}
     card = dataclasses.replace(splits.card, labels=saved.labels)

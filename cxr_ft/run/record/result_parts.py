@@ -58,6 +58,7 @@ class ResultPart(Mapping[str, Any]):
                 continue
             if kind is not None and isinstance(value, Mapping) and not isinstance(value, kind):
                 value = kind.from_json(value)
+            # JSON has lists alone; the parts are frozen and hold tuples.
             values[f.name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)
 
@@ -68,6 +69,7 @@ class ResultPart(Mapping[str, Any]):
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            # A part of defaults alone was never recorded: {} and not zeros, so that "not measured" is not read as 0.
             recorded = recorded or value != default
             if isinstance(value, (ResultPart, DatasetCard)):
                 value = value.to_json() or None

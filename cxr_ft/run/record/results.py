@@ -80,6 +80,7 @@ class Result:
         Raises:
             TypeError, KeyError, AttributeError: where it is not one of ours.
         """
+        # Other programs write a result.json, too: those keys tell ours apart.
         if missing := {"head", "tuning", "train"} - raw["config"].keys():
             raise TypeError(f"its config has no {', '.join(sorted(missing))}")
         # Other versions may write further keys: their results stay readable.

@@ -119,11 +119,14 @@ class TrainState:
         if self.sharded:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
+            # Whole, so that the first process can write one file; on CPU, since a GPU need not have room for more than
+            # its share.
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
             optimizer: OptimizerStateType = get_optimizer_state_dict(
                 self.model_with_loss, self.optimizer.optimizer, options=options
             )
         else:
+            # Its tensors are the live ones: whoever calls this writes them before the next step changes them.
             optimizer = self.optimizer.state_dict()
         return {
             "weights": self.weights(),
@@ -136,6 +139,7 @@ class TrainState:
         """Resume from what `state_dict` returned. If sharded, all processes must call it together."""
         with torch.no_grad():
             for name, tensor in changing(self.model).items():
+                # In place: the optimizer and PEFT's wrappers hold these very tensors.
                 tensor.copy_(_shard_like(states["weights"][name], tensor))
         if self.sharded:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
@@ -162,6 +166,7 @@ class Checkpoint:
 
 def changing(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return by name the tensors that training changes: trained parameters, and buffers such as running means."""
+    # Frozen parameters are left out: the base holds them, and they would make each checkpoint as large as the model.
     return {**trainable(model), **dict(model.named_buffers())}
 
 
@@ -169,6 +174,7 @@ def save(folder: Path, fingerprint: str, loop: LoopState, train: StateDict) -> N
     """Write the checkpoint of the run with this `fingerprint` into its folder, whole or not at all."""
     loop.checkpoint_step = loop.step  # before it is written, so that the resumed run knows it too
     with atomic(folder / FILE) as temporary:
+        # `vars`, not the object: `read` refuses whatever needs a class to be unpickled.
         torch.save({"format": FORMAT, "fingerprint": fingerprint, "state": vars(loop), **train}, temporary)
 
 
@@ -185,6 +191,7 @@ def read(folder: Path, fingerprint: str) -> Checkpoint | None:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if content.get("format") != FORMAT:
         raise UsageError(f"{path} was written by another version of cxr_ft; remove it to train from the start")
+    # Another configuration or other splits: its weights may even fit, and the run would then be neither of the two.
     if content["fingerprint"] != fingerprint:
         raise UsageError(f"{path} belongs to another run; choose another --out, or remove it")
     states: StateDict = {
@@ -249,6 +256,7 @@ def _whole_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     from torch.distributed.tensor import DTensor
 
     full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    # A copy on CPU, too, where `to` would return the tensor itself, which the next step changes.
     return full.detach().to("cpu", copy=True)
 
 
@@ -258,4 +266,5 @@ def _shard_like(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
     if not isinstance(tensor, DTensor):
         return value
+    # Every process has read the whole value from the file, and keeps its share of it.
     return distribute_tensor(value.to(tensor.device), tensor.device_mesh, tensor.placements)
