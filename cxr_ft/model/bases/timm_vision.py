@@ -75,6 +75,7 @@ class TimmVision:
     def __init__(self, model: "TimmWrapperModel", name: str) -> None:
         self.lm, self.name = model, name
         _keep_statistics(model)
+        # A folder that we saved has it in its config.json; a model fresh from timm has its own.
         pretrained = getattr(model.config, "pretrained_cfg", None) or model.timm_model.pretrained_cfg
         self.mean, self.std = pretrained["mean"], pretrained["std"]
         self._size = int((model.config.model_args or {}).get("img_size") or pretrained["input_size"][-1])
@@ -321,6 +322,7 @@ def _later_blocks(model: "nn.Module", states: "Tensor") -> tuple["Tensor", "Tens
     timm = wrapper.timm_model
     for block in timm.blocks[_frozen_blocks(timm) :]:
         states = block(states)
+    # timm's own order after the blocks: the last norm, then the pooling.
     last = timm.norm(states)
     return last, timm.forward_head(last)
 

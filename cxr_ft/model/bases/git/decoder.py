@@ -79,6 +79,7 @@ def embedded(embeddings: upstream.GitEmbeddings, input_ids: Tensor, positions: T
 def text_bias(input_ids: Tensor, attention_mask: Tensor | None, n: int, dtype: torch.dtype) -> Tensor:
     """Return the bias of the text's scores on `n` image tokens and text: [1 or B, 1, T, n + T], 0 or the minimum."""
     t = input_ids.shape[1]
+    # The image's columns stay 0: each token of the text sees the whole image, and earlier text.
     seen = torch.ones(t, t, dtype=torch.bool, device=input_ids.device).tril()[None]
     if attention_mask is not None:
         seen = seen & attention_mask.bool()[:, None]

@@ -39,10 +39,12 @@ class TextCache:
         pair = self._pairs[layer]
         if pair is None:
             shape = (*k.shape[:3], self.room, k.shape[-1])
+            # All the room at once: a cache that grows would copy all earlier tokens in each step.
             pair = self._pairs[layer] = k.new_empty(shape), v.new_empty(shape)
         end = self.length + k.shape[3]
         for kept, new in zip(pair, (k, v), strict=True):
             kept[..., self.length : end, :] = new
+        # All layers of one step write at the same place: it moves on after the last one.
         if layer == len(self._pairs) - 1:
             self.length = end
         return pair[0][..., :end, :], pair[1][..., :end, :]
@@ -74,6 +76,7 @@ def read(git: GitModel, tokens: Tensor, input_ids: Tensor, attention_mask: Tenso
     pairs: KeysAndValues = []
     last = torch.arange(t, device=input_ids.device).expand(b, t) == t - 1
     state = text_states(git, tokens, input_ids, mask, at=last, positions=positions, keep=pairs)
+    # Once, since each step of the generation reads them, and a product would copy them each time.
     whole = [(k.contiguous(), v.contiguous()) for k, v in pairs]
     bias = None
     if not bool(mask.all()):
@@ -124,4 +127,5 @@ def _attend(
     # One softmax over both parts, since they are one sequence.
     probabilities = torch.cat((shared.view(*own_scores.shape[:4], -1), own_scores), dim=-1).softmax(-1)
     p, o = torch.split(probabilities, [shared.shape[-1], own_scores.shape[-1]], dim=-1)
+    # The weighted sum over the whole sequence is the sum of the two parts' sums.
     return (p.flatten(2, 3) @ prefix[1]).view(q.shape) + o @ own[1]

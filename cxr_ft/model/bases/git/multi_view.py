@@ -64,6 +64,7 @@ def read_several(lm: GitForCausalLM, views: int, pretrained: Tensor | None) -> N
     if pretrained is not None:
         values[: len(pretrained)] = pretrained[:views]
     setattr(lm.git, NAME, ViewEmbedding(values))
+    # In the configuration, too: transformers makes as many embeddings when it reads the saved model.
     lm.config.num_image_with_embedding = views
     count_tokens(lm.git, views * tokens_per_image(lm))
 
@@ -141,6 +142,7 @@ def _counted(git: GitModel, views: int, count: int) -> Iterator[None]:
     if not hasattr(git, "encoder"):  # a pool that reads the vision tower alone
         yield
         return
+    # transformers puts this many columns for the image before the mask of a text.
     whole = git.encoder.layer[0].attention.self.image_patch_tokens
     count_tokens(git, whole // views * count)
     try:
