@@ -94,6 +94,7 @@ class Scorer:
         writer = writer_of(self.base, "zero_shot compares sentences")
         if self.continues:
             return _continued(writer, model, batch, sentences)
+        # The difference, not the one likelihood: how probable a label's words are in any report cancels.
         present, absent = writer.likelihood(model, batch, sentences).chunk(2, dim=1)
         return present - absent
 

@@ -71,6 +71,7 @@ class Both:
         counts = batch["labels"] != IGNORE
         if not self.trained:
             return self.base.logits(model, batch, counts), self.scorer.zero_shot_logits(model, batch, self.sentences)
+        # From one pass: image and prompt are read once for both tasks.
         tokens, state = self.base.logits_and_pooled(model, batch, counts)
         return tokens, label_logits(model, state)
 

@@ -52,6 +52,7 @@ def replace(model: "nn.Module", name: str, make: "Callable[..., nn.Module]") -> 
     """Replace the module `name` by what `make` returns for it."""
     parent, _, child = name.rpartition(".")
     owner = model.get_submodule(parent)
+    # Under the same name, so that the names in saved files and the patterns of targets still hold.
     setattr(owner, child, make(getattr(owner, child)))
 
 
@@ -63,6 +64,7 @@ def adapted(model: "nn.Module", config: "PeftConfig", names: Sequence[str]) -> "
     if hasattr(config, "fan_in_fan_out"):  # not every PEFT method has it
         config.fan_in_fan_out = all(is_transposed(model.get_submodule(name)) for name in names)
     peft_model: PeftModel = get_peft_model(model, config)
+    # PEFT passes over a name that it does not find: what it adapted is compared with what was meant.
     targeted = sorted(peft_model.base_model.targeted_module_names)
     # PEFT matches names by suffix: a full name matches itself alone, unless it is the end of another one.
     if targeted != sorted(names):
