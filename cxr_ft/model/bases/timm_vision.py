@@ -265,7 +265,7 @@ def _in_evaluation(module: "nn.Module", _: object) -> None:
 def _image_model() -> "type[TimmWrapperModel]":
     """Return a `TimmWrapperModel` whose state is loaded as it was saved.
 
-    transformers' own puts `timm_model.` before every name that lacks it, even a head's beside the model. The class is
+    transformers' own puts `timm_model.` before every name that lacks it, even a head's next to the model. The class is
     made on first use, since transformers is slow to import.
     """
     from torch import Tensor, nn

@@ -56,7 +56,7 @@ class Config(LowRankOptions):
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """Return `model` with products beside exactly the linear layers that the targets mean.
+    """Return `model` with products added to exactly the linear layers that the targets mean.
 
     Raises:
         UsageError: for a target that is unknown, hits nothing, or is no linear layer.

@@ -24,7 +24,7 @@ class Config(_options.LowRankOptions):
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """Return `model` with a product beside each linear layer that the targets mean.
+    """Return `model` with a product added to each linear layer that the targets mean.
 
     Raises:
         UsageError: for a target that is unknown, hits nothing, or is no linear layer.

@@ -1,6 +1,6 @@
 """QLoRA (Dettmers et al., arXiv 2305.14314): LoRA by PEFT on a base whose blocks are quantised to four or eight bits.
 
-By bitsandbytes, on CUDA, and slowly on CPU. Beside PEFT's files a run saves `quantization_config.json`, by which
+By bitsandbytes, on CUDA, and slowly on CPU. With PEFT's files a run saves `quantization_config.json`, by which
 transformers quantises the same layers of the base in the same way.
 """
 
@@ -69,8 +69,7 @@ def save(model: "PeftModel", folder: Path, config: Config, new: tuple[str, ...])
 
     model.save_pretrained(folder, safe_serialization=True)
     inner = unwrapped(model)
-    # transformers quantises every linear layer that it is not told to skip: these were left as they are, or are the
-    # head's.
+    # transformers quantises every linear layer but the listed ones: these were left as they are, or are the head's.
     plain = [n for n, m in inner.named_modules() if is_matrix(m) and not _quantised.is_quantised(m)]
     outside = [n.removesuffix(".base_layer") for n in plain if ".lora_" not in n and not n.startswith(new)]
     four = config.quantise == "nf4"

@@ -120,17 +120,17 @@ def propose(modules: Sequence[Candidate], budget: int) -> Proposal:
             if rank * module.width <= left:
                 taken.append(module)
                 left -= rank * module.width
-        kept = sum(float(module.energy[:rank].sum()) for module in taken)
-        if taken and (best is None or kept > best[0]):
-            best = kept, rank, taken
+        covered = sum(float(module.energy[:rank].sum()) for module in taken)
+        if taken and (best is None or covered > best[0]):
+            best = covered, rank, taken
     if best is None:
         smallest = min(module.width for module in modules)
         raise UsageError(f"--budget {budget}: the smallest module takes {smallest:,} parameters at rank 1")
-    kept, rank, taken = best
+    covered, rank, taken = best
     total = sum(float(module.energy.sum()) for module in modules)
     names = {module.name for module in taken}
     items = tuple(module.item for module in modules if module.name in names)  # in the model's order
-    return Proposal(items, rank, rank * sum(module.width for module in taken), kept / total if total else 0.0)
+    return Proposal(items, rank, rank * sum(module.width for module in taken), covered / total if total else 0.0)
 
 
 def candidates(probe: Path) -> list[Candidate]:

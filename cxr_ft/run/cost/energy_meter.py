@@ -100,7 +100,7 @@ def metered(choose: Callable[[], EnergyReader | str] = reader) -> Iterator[Energ
 
 def _watch(meter: EnergyReader, used: EnergyUse, done: threading.Event) -> None:
     while True:
-        # A counter wraps around to zero: a reader that is asked often enough sees each time that it did.
+        # A counter wraps around to zero: a reader that is read often enough sees each time that it did.
         meter.joules()
         if (busy := meter.busy()) is not None:
             used._readings.append(busy)

@@ -1,4 +1,4 @@
-"""Stand in for bitsandbytes layers on fake tensors, which it cannot pack: the same bytes and the same operations."""
+"""Replace bitsandbytes layers on fake tensors, which it cannot pack: the same bytes and the same operations."""
 
 from typing import Any
 

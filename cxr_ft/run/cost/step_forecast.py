@@ -1,7 +1,7 @@
 """Forecast a training step from the configuration alone: run the step itself on fake tensors.
 
 Model and step are the real ones, and so is every shape, dtype and saved tensor; torch's `FakeTensorMode` leaves out the
-numbers. Masks and token ids keep theirs, because the code decides by them how many positions it reads.
+numbers. Masks and token ids keep their numbers, because the code decides by them how many positions it reads.
 """
 
 import math
@@ -159,7 +159,7 @@ def _count(parts: assembly.ModelParts, batch: Batch, states: list[Tensor], dtype
 @contextmanager
 def _fake_tensors() -> Iterator[None]:
     with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
-        # By its address `fused_linear` tells whether a kept copy is of this weight: any will do.
+        # By its address `fused_linear` tells whether a cached copy is of this weight: any will do.
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         yield
 

@@ -97,7 +97,7 @@ class LastFittedBaselines:
         return self._fitted
 
 
-#: Module state, for the reason given in its class; it holds no more than one entry.
+#: Module state, for the reason in its class's docstring; it holds no more than one entry.
 _last_fitted = LastFittedBaselines()
 
 

@@ -115,7 +115,7 @@ class FeatureStore:
         parts: the model, on its device. Its frozen part must not change: its hash is computed once.
         enabled: False: nothing is stored or read from files.
         shared: other runs follow that may read what is stored now, so one reading is enough to store.
-        verbose: print what was stored or found, and why nothing is stored; of several processes one prints.
+        verbose: print what was stored or read, and why nothing is stored; of several processes one prints.
         whole: each process has the whole model. Under FSDP it has a share, which computes nothing by itself.
     """
 

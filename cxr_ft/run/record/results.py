@@ -39,7 +39,7 @@ Status = Literal["running", "trained", "success", "failed", "cancelled"]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One run's record. Everything a chart shows comes from here and from the predictions beside it.
+    """One run's record. Everything a chart shows comes from here and from the predictions in the same folder.
 
     Args:
         status: "running" while training, "trained" once saved, "success" once verified and tested, else how it ended.

@@ -67,7 +67,7 @@ def labels(run: Path) -> SavedLabels:
 
 
 def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, SavedLabels]:
-    """The saved model of a run, built anew from disk, in evaluation mode."""
+    """Return the saved model of a run, built anew from disk, in evaluation mode."""
     config = configuration.resolve(results.read(run).config, where=str(run))
     saved = labels(run)
     folder = run / FOLDER

@@ -106,12 +106,12 @@ def summarise(out: Path, tracking: Tracking, files: Sequence[Path] = ()) -> None
         return
     result = results.read(out)
     follower = _Follower(out, tracking, plain(result.config, result.data.sha256))
-    kept = [*files]
+    attachments = [*files]
     if tracking.include_data:
-        kept += [
+        attachments += [
             path for path in (out / "predictions.parquet", *sorted((out / "gallery").glob("*.png"))) if path.exists()
         ]
-    follower.end(summary(result), kept)
+    follower.end(summary(result), attachments)
 
 
 def log_page(out: Path, tracking: Tracking) -> None:

@@ -119,7 +119,7 @@ class TrainingLoop:
             checkpoint.shard(model_with_loss, [inner.get_submodule(name) for name in self.parts.base.blocks(inner)])
         # After sharding, which replaces the parameters: an optimizer made before would step on the old ones.
         optimizer = torch.optim.AdamW([dict(group) for group in self._parameter_groups()], fused=True)
-        # Not prepared by accelerate, whose schedules move on once for each process and stand still where fp16 skips a
+        # Not prepared by accelerate, whose schedules move on once for each process and not at all where fp16 skips a
         # step: the rate must depend on the step's number alone.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, self.config.train.warmup))
         return TrainState(

@@ -174,16 +174,16 @@ class _FusedLowRank(torch.autograd.Function):
 
 
 def _copy(layer: nn.Linear, dtype: torch.dtype, rank: int) -> _CastWeight:
-    """Return the kept cast weight of `layer`, cast again if the weight has changed since."""
+    """Return the cached cast weight of `layer`, cast again if the weight has changed since."""
     weight = layer.weight
     flat = weight.detach().view(-1)
     # Merging an adapter writes through `.data`, which `_version` does not count: compare seven numbers as well.
     sample = tuple(flat[:: max(1, len(flat) // 7)].tolist())
     of = (dtype, rank, weight.data_ptr(), weight._version, sample)
-    kept = _copies.get(layer)
-    if kept is None or kept.of != of:
-        kept = _copies[layer] = _cast(layer, dtype, rank, of)
-    return kept
+    cached = _copies.get(layer)
+    if cached is None or cached.of != of:
+        cached = _copies[layer] = _cast(layer, dtype, rank, of)
+    return cached
 
 
 def _cast(layer: nn.Linear, dtype: torch.dtype, rank: int, of: tuple[object, ...]) -> _CastWeight:

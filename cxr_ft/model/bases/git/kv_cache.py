@@ -42,8 +42,8 @@ class TextCache:
             # All the room at once: a cache that grows would copy all earlier tokens in each step.
             pair = self._pairs[layer] = k.new_empty(shape), v.new_empty(shape)
         end = self.length + k.shape[3]
-        for kept, new in zip(pair, (k, v), strict=True):
-            kept[..., self.length : end, :] = new
+        for buffer, new in zip(pair, (k, v), strict=True):
+            buffer[..., self.length : end, :] = new
         # All layers of one step write at the same place: it moves on after the last one.
         if layer == len(self._pairs) - 1:
             self.length = end
@@ -56,8 +56,8 @@ class TextCache:
         if bool((parents == torch.arange(k, device=parents.device)).all()):
             return
         for pair in self._pairs:
-            for kept in pair or ():
-                past = kept.flatten(0, 2)[:, : self.length]  # [B H K, t, d]
+            for buffer in pair or ():
+                past = buffer.flatten(0, 2)[:, : self.length]  # [B H K, t, d]
                 firsts = torch.arange(0, len(past), k, device=past.device).view(b, -1, 1)
                 # index_select copies first, so that no beam is overwritten before it is read.
                 past.copy_(past.index_select(0, (parents[:, None] + firsts).flatten()))

@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 class ViewEmbedding(nn.Module):
     """Embeddings of V views as one table [V, Dv], indexed as transformers indexes its list of parameters.
 
-    PEFT can train and save an embedding table beside an adapter, but not a list of parameters.
+    PEFT can train and save an embedding table along with an adapter, but not a list of parameters.
     """
 
     def __init__(self, values: Tensor) -> None:
