@@ -158,6 +158,7 @@ def assemble(
     if config.data.views > 1 and method.trains:
         # Trained and saved with the head: no adapter of a method covers them.
         head.new_modules = (*head.new_modules, *_multi_view(base).new_modules(head.model))
+    # The method last: it decides for each module that exists by now whether it is trained.
     model = apply(head.model, base, config.tuning.options, head.new_modules)
     return ModelParts(base=base, head=head, model=model, tuning=config.tuning)
 

@@ -329,6 +329,7 @@ def _later_blocks(model: "nn.Module", states: "Tensor") -> tuple["Tensor", "Tens
 
 def _frozen_blocks(timm: "VisionTransformer") -> int:
     trained = [i for i, block in enumerate(timm.blocks) if any(p.requires_grad for p in block.parameters())]
+    # A frozen block above a trained one has no constant output: its input changes.
     return trained[0] if trained else len(timm.blocks)
 
 

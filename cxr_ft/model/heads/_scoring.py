@@ -141,6 +141,7 @@ def _continued(writer: Writer, model: "nn.Module", batch: Batch, answers: list[l
     # At most all but the last token are shared, so that each answer keeps a token of its own.
     same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(answer[:-1] for answer in answers), strict=False))
     shared = [tokens[0] for tokens in same]
+    # The shared beginning as a further sentence: its likelihood is subtracted from that of each answer.
     likelihoods = writer.likelihood(model, batch, [*answers, shared])  # [B, L + 1]
     lengths = torch.tensor([len(answer) - len(shared) for answer in answers], device=likelihoods.device)
     return (likelihoods[:, :-1] - likelihoods[:, -1:]) / lengths

@@ -45,6 +45,7 @@ def matrices_of(model: "nn.Module", base: Base, targets: Sequence[str], method: 
 def widths(layer: "Linear") -> tuple[int, int]:
     """Return the numbers of inputs and outputs of a linear layer, torch's or GPT-2's."""
     rows, columns = layer.weight.shape
+    # By the weight's shape, since GPT-2's Conv1D has no `in_features`.
     return (rows, columns) if is_transposed(layer) else (columns, rows)
 
 

@@ -123,6 +123,7 @@ class Allocation:
         if step < self.end:
             self._weigh(allocator, layers)
         budget, due = allocator.budget_schedule(step)
+        # Also at the last step of the schedule, which need not be a multiple of PEFT's interval.
         if step <= self.end and (due or step == self.end) and budget < allocator.init_bgt:
             _fill(allocator, layers)
             pattern = allocator.mask_to_budget(self.tuner.model, budget)

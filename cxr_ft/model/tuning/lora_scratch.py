@@ -69,6 +69,7 @@ def merge(model: "nn.Module") -> "nn.Module":
     from cxr_ft.model.tuning._low_rank import LowRankLinear
 
     model.eval()
+    # A list first, since replacing modules changes what is iterated.
     for name, module in list(model.named_modules()):
         if isinstance(module, LowRankLinear):
             replace(model, name, LowRankLinear.merged)

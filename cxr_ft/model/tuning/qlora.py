@@ -73,6 +73,7 @@ def save(model: "PeftModel", folder: Path, config: Config, new: tuple[str, ...])
     plain = [n for n, m in inner.named_modules() if is_matrix(m) and not _quantised.is_quantised(m)]
     outside = [n.removesuffix(".base_layer") for n in plain if ".lora_" not in n and not n.startswith(new)]
     four = config.quantise == "nf4"
+    # As in training: the quantised layers compute in float32 unless autocast says otherwise.
     BitsAndBytesConfig(
         load_in_4bit=four,
         load_in_8bit=not four,

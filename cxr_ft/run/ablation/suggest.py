@@ -223,6 +223,7 @@ def _test(run: Path) -> tuple[NDArray[np.object_], NDArray[np.float64], NDArray[
     """Return subjects [N], truth [N, L], scores [N, L] on test, rows in the same order for all runs on the splits."""
     table = results.read_predictions(run)
     table = table[(table["split"] == "test") & table["label"].notna()]
+    # `unstack` sorts by the ids, so that all runs have their rows in one order.
     wide = table.set_index(["subject_id", "study_id", "dicom_id", "label"])[["truth", "score"]].unstack("label")
     subjects = wide.index.get_level_values("subject_id").to_numpy()
     return subjects, wide["truth"].to_numpy(float), wide["score"].to_numpy(float)

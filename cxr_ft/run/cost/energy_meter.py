@@ -117,6 +117,7 @@ class _Rapl:
         self.packages = packages
         self.ranges = [int((p / "max_energy_range_uj").read_text()) for p in packages]
         self.last = self._counters()
+        # The watching thread reads the counter as well as the one that trains.
         self.total, self.lock = 0, threading.Lock()
 
     def joules(self) -> float:

@@ -161,6 +161,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _call(self, piece: _Storage, kind: str) -> None:
         self.now += 1
+        # Taken out before it is added under its new kind: counted twice for a moment, it could make a false peak.
         self.alive[piece.kind] -= piece.nbytes
         self.total -= piece.nbytes
         piece.kind, piece.changed = kind, self.now

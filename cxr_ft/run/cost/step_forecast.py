@@ -118,6 +118,7 @@ class _FakeCount(memory.Count):  # type: ignore[no-untyped-call]
     def run(self, func: memory.Operation, args: memory.Arguments, kwargs: memory.KeywordArguments) -> object:
         """Run the operation, with numbers where all its inputs are real."""
         read = memory.tensors((args, kwargs))
+        # Masks and ids are real, and so is what follows from these alone: shapes depend on it.
         if read and not any(isinstance(x, FakeTensor) for x in read):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)

@@ -45,6 +45,7 @@ def check(config: RunConfig, way: Way) -> None:
     Raises:
         UsageError: with the reason and what would work.
     """
+    # One label will do: whether a run can be exported does not depend on its labels.
     parts = assembly.build(config, ("label",), True, weights=False)
     if reason := _obstacle(parts, config, way):
         raise UsageError(f"--export {way}: {config.tuning.name}: {reason}")

@@ -152,6 +152,7 @@ class TrainState:
         else:
             self.optimizer.load_state_dict(states["optimizer"])
         self.schedule.load_state_dict(states["schedule"])
+        # fp16's scale goes on where it was: a new one would skip steps until it had come down.
         if self.scaler is not None and states["scaler"] is not None:
             self.scaler.load_state_dict(states["scaler"])
 

@@ -109,6 +109,7 @@ def fit(
         return done
     # Before the data are decoded and the model is trained, which may take hours.
     check_writable(out)
+    # Before any process group, lock or file: bad input leaves nothing behind.
     planned = plan(config, splits.card.labels, splits.card.multi_label)
     if done is None:
         announce(planned)
@@ -258,6 +259,7 @@ class Finish:
 
     def __call__(self, parts: ModelParts, state: LoopState, store: FeatureStore) -> results.Result:
         """Take the best epoch's weights, evaluate train and val, save the model, and record the run as trained."""
+        # Trained parameters are leaves of autograd, which must not be written to in place otherwise.
         with torch.no_grad():
             for name, tensor in checkpoint.changing(parts.model).items():
                 # A method that trains nothing has none, and keeps the base's.

@@ -42,6 +42,7 @@ def draw(x: Tensor, p: float) -> Drop:
     The rate is exact to 2^-33 in float32 and to 2^-17 in bfloat16, and `scale` belongs to that rate. The random numbers
     come from a generator seeded by torch's, so that `torch.manual_seed` and gradient checkpointing reproduce them.
     """
+    # A dtype without an entry, as float16, takes torch's own random numbers below.
     bits, infinity = _BITS.get(x.dtype, (0, 0))
     count = round(p * 2**bits)
     if p == 0 or (bits and count == 0):

@@ -97,6 +97,7 @@ def _next(logits: Tensor, search: Search) -> Tensor:
         return logits.argmax(-1)
     logits = logits / search.temperature
     if search.top_k:
+        # Tokens as likely as the k-th one stay, too, as in transformers.
         least = logits.topk(min(search.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if search.top_p < 1:

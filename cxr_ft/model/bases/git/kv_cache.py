@@ -92,6 +92,7 @@ def extend(git: GitModel, prefix: PrefixCache, text: TextCache, input_ids: Tenso
     place = torch.arange(text.length, text.length + t, device=input_ids.device)
     positions = (prefix.position[:, None, None] + place).expand(b, k, t)
     hidden = embedded(git.embeddings, input_ids.flatten(0, 1), positions.flatten(0, 1))  # [B K, T, D]
+    # A single new token sees all earlier ones, and needs no mask.
     ahead = torch.arange(text.length + t, device=input_ids.device) > place[:, None] if t > 1 else None
     for i, layer in enumerate(git.encoder.layer):
         attention = layer.attention.self
@@ -118,6 +119,7 @@ def _attend(
 ) -> Tensor:
     """Return attention of q [B, H, K, T, d] on the prefix, shared by all K, and on the own text of each beam."""
     q = q / math.sqrt(q.shape[-1])
+    # All beams' queries are rows of one product, since they share the keys of image and prompt.
     shared = q.flatten(2, 3) @ prefix[0].transpose(-1, -2)  # [B, H, K T, P]
     if bias is not None:
         shared = shared + bias

@@ -158,6 +158,7 @@ def in_batch_order(results: list[tuple[Tensor, Tensor]], lengths: Tensor | None 
     owners = [rows if lengths is None else rows.repeat_interleave(lengths[rows]) for rows, _ in results]
     # Cut off the result of the substitute row of `run_by_count`; it stays part of the graph, with a zero gradient.
     values = [value[: len(owner)] for owner, (_, value) in zip(owners, results, strict=True)]
+    # Stable, so that the result rows of one batch row keep their order.
     return torch.cat(values)[torch.cat(owners).argsort(stable=True)]
 
 

@@ -20,6 +20,7 @@ def image_states(git: upstream.GitModel, pixel_values: Tensor) -> Tensor:
 def tower_states(git: upstream.GitModel, pixel_values: Tensor) -> Tensor:
     """Return states of each image: pixels [B, 3, S, S] or [B, F, 3, S, S] -> [B, I, Dv] or [B, F, I, Dv]."""
     tower = git.image_encoder.vision_model
+    # All images of all rows at once: the tower sees each image by itself.
     states: Tensor = tower.pre_layrnorm(tower.embeddings(pixel_values.flatten(0, -4)))  # [B F, I, Dv]
     for layer in tower.encoder.layers:
         states = checkpointed(layer, _block, layer, states)
