@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cxr_ft.run.evaluation.predictor import ImageInput, Prediction, Predictor
+    from cxr_ft.run.record.result_parts import SplitMetrics
     from cxr_ft.run.record.results import Result
 
 SplitsLike = Splits | StrPath
@@ -37,7 +38,7 @@ class Run:
     result: "Result"
 
     @property
-    def metrics(self) -> JsonObject:
+    def metrics(self) -> "Mapping[str, SplitMetrics]":
         """Return the metrics by split: train, val, test, test_natural."""
         return self.result.metrics
 

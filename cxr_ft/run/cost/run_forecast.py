@@ -70,8 +70,10 @@ def forecast(
     step = step_forecast.forecast_step(config, parts, len(labels), shape)
     full, parameters_full = None, None
     if parameters.trainable and config.tuning.name != "full":
+        # With the default options of full fine-tuning: the run's own options belong to another method.
         tuning = PluginConfig("full", plugins.load(plugins.TUNING, "full").Config())
         other = dataclasses.replace(config, tuning=tuning)
+        # Built anew: the forecast of a step leaves a model that is of no further use.
         parts = assembly.build(other, labels, multi_label, weights=False)
         parameters_full = memory.parameters(parts.model, parts.head.new_modules)
         full = step_forecast.forecast_step(other, parts, len(labels), shape)
@@ -104,10 +106,12 @@ def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) ->
     """
     head, location, table = config.head.options, assembly.location(config.model), _table(splits, config)
     writes, reads = head.writes, is_text_reader(base)
+    # A forecast fetches nothing from the network.
     if location is None or not (writes or reads):
         return None
     from transformers import AutoTokenizer
 
+    # Never code from a model's folder.
     tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
 
     def tokens(columns: Sequence[str], most: int) -> list[int]:
@@ -122,11 +126,14 @@ def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) ->
             [min(len(ids), most) for ids in tokenizer(some.tolist(), add_special_tokens=False).input_ids]
             for some in (by_length.iloc[:_TOKENISED], spread)
         )
+        # One row of the longest text: a batch is padded to its longest row, and the largest batch of a training needs
+        # the memory.
         return [max(longest)] + [round(sum(others) / len(others))] * (rows - 1)
 
     prompt = len(tokenizer(head.prompt, add_special_tokens=False).input_ids) if writes else 0
     context = [0] * rows if reads else tokens(config.data.context, head.max_context)
     column = (open_split.text_column(splits, head.text),) if writes else ()
+    # Start and end tokens are added to each text that is read, within the base's limit.
     special = tokenizer.num_special_tokens_to_add(pair=False)
     return step_forecast.TextLengths(
         before=[1 + prompt + n for n in context],

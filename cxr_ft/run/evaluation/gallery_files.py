@@ -45,6 +45,7 @@ def write_gallery(
     folder, entries = run / "gallery", list[Entry]()
     count = min(COUNT, len(dataset))
     for number in range(count):
+        # By position alone, never by score: nobody can choose the images that flatter a run.
         row = number * len(dataset) // count
         name = None
         if dataset.images[row].size:

@@ -38,9 +38,11 @@ class WandB:
 
 def begin(place: Path, name: str, group: str, config: Mapping[str, object], run_id: str | None) -> WandB:
     """Return a run of the project `cxr_ft` (or WANDB_PROJECT): a new one, or that of `run_id`."""
+    # Before the import, which reads it.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
+    # Without these W&B records machine, user or code along with the numbers.
     settings = wandb.Settings(
         console="off",
         disable_code=True,

@@ -45,7 +45,7 @@ def draw(runs: Sequence[Run]) -> Figure:
 
 
 def _bins(run: Result) -> list[Bin]:
-    value = run.metrics.get("test")
+    value: object = run.metrics.get("test")
     for key in ("calibration", "raw", "reliability"):
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, list) else []

@@ -122,9 +122,9 @@ def test_the_continued_studys_tables(raw, tmp_path):
 def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, jobs):
     cells = grid.cells(raw, {"method": ["last_layers", "zero_shot"]})
     alone = ablate.run(cells, tmp_path / "alone")
-    apart = ablate.run(cells, tmp_path / "apart", execute=workers.run_parallel(jobs))
-    assert [r.metrics for r in apart] == [r.metrics for r in alone]
-    assert [r.config_hash for r in apart] == [r.config_hash for r in alone]
+    separate = ablate.run(cells, tmp_path / "separate", execute=workers.run_parallel(jobs))
+    assert [r.metrics for r in separate] == [r.metrics for r in alone]
+    assert [r.config_hash for r in separate] == [r.config_hash for r in alone]
 
 
 def test_a_process_that_dies_is_a_failed_row(raw, tmp_path, monkeypatch):
