@@ -11,7 +11,6 @@ So the result does not depend on the order of rows, on workers or on PYTHONHASHS
 rows are added. Images that cannot be read are found when they are selected, dropped, and the program is solved again.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -28,6 +27,7 @@ from cxr_ft.data.reports.text_columns import add_texts, columns, mini_reports
 from cxr_ft.data.splits import prevalence
 from cxr_ft.data.splits.balance import Selection, apportion, assign_splits, select_rows
 from cxr_ft.data.splits.grouping import GROUP, grouped, same_pixels
+from cxr_ft.data.splits.notes import overshoot_note, unreadable_summary, weights_note
 from cxr_ft.data.splits.request import SplitRequest, eligible, for_texts, join_studies, positives, relative_paths
 from cxr_ft.errors import UsageError
 
@@ -108,7 +108,7 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
         )
     certificate = problem.certificate()
     rows = "texts" if is_text else "studies" if request.unit == "study" else "images"
-    notes += [*problem.notes, overshoot_note(certificate, rows), _weights_note(problem.weight_quality)]
+    notes += [*problem.notes, overshoot_note(certificate, rows), weights_note(problem.weight_quality)]
     readable, refused = int(problem.readable.sum()), problem.refused
     return CompiledSplits(
         tables=tables,
@@ -137,41 +137,6 @@ def _solve_with_readable(problem: "_Problem", check: Check) -> None:
         problem.drop(images.unreadable)
         if not problem.join_same_pixels(rows) and not images.unreadable:
             return
-
-
-def overshoot_note(certificate: Certificate, rows: str) -> str:
-    """Return the certificate as one sentence, for the manifest and the terminal.
-
-    Args:
-        rows: what a row is, in the plural ("images").
-    """
-    worst, least, gap = (
-        100 * share for share in (certificate["worst_overshoot"], certificate["least_possible"], certificate["gap"])
-    )
-    total = "" if gap == 0 else f"; the total over all labels is within {_percent(gap)} of the least possible"
-    if not certificate["at_worst"]:
-        return f"no label has more {rows} than requested{total}"
-    names = " and ".join(certificate["at_worst"])
-    verb = "has" if len(certificate["at_worst"]) == 1 else "each have"
-    proof = "no selection can do better (proven)"
-    if worst != least:
-        proof = f"no selection can do better than {_percent(least)}, and whether one can reach that is not known"
-    return f"{names} {verb} {_percent(worst)} more {rows} than requested; {proof}{total}"
-
-
-def _percent(value: float) -> str:
-    return f"{round(value, 2):g} %"
-
-
-def _weights_note(quality: dict[str, WeightQuality]) -> str:
-    """Return what the weights restore as one sentence."""
-    without = max(split["rows_without"] for split in quality.values())
-    error = max(split["prevalence_error"] for split in quality.values())
-    return (
-        f"the weights restore each split's natural prevalences to within {100 * error:.2f} points; for up to "
-        f"{100 * without:.1f} % of a split's rows no image with the same label set was selected, so weights cannot "
-        "represent them"
-    )
 
 
 class _Problem:
@@ -389,14 +354,6 @@ def _official_splits(
     elif missing:
         raise UsageError(f"--official: the data's own split has no eligible row for {', '.join(missing)}")
     return split
-
-
-def unreadable_summary(refused: dict[str, tuple[str, str]]) -> str:
-    """Return how many images could not be read, why, and one of them, as one clause."""
-    reasons = Counter(reason for reason, _ in refused.values())
-    counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    path, (reason, detail) = min(refused.items())
-    return f"{len(refused)} images could not be read ({counts}), for example {path}: {reason}, {detail}"
 
 
 def _keys(seed: int, names: Iterable[str]) -> NDArray[np.uint64]:

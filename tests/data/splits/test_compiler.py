@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.pixels.image_decode import NOT_CHECKED, CheckedImages
 from cxr_ft.data.records import Records
-from cxr_ft.data.splits.compiler import compile_splits, overshoot_note
+from cxr_ft.data.splits.compiler import compile_splits
+from cxr_ft.data.splits.notes import overshoot_note
 from cxr_ft.data.splits.request import NONE, SplitRequest
 from cxr_ft.errors import UsageError
 
