@@ -27,6 +27,7 @@ def check_restarts(stream: bytes) -> None:
 
     Raises DicomError: TRUNCATED, or BAD_PIXELS where the frame or scan headers make no sense.
     """
+    # Nearly every file: a search for four bytes, and no walk over the segments.
     if SETS_INTERVAL not in stream:
         return
     interval, kind, frame = 0, 0, b""
@@ -36,6 +37,7 @@ def check_restarts(stream: bytes) -> None:
                 interval = int(struct.unpack(">H", body)[0])
             elif marker in FRAMES:
                 kind, frame = marker, body
+            # A DRI of 0 switches restarts off again, and then there is nothing to count.
             elif marker == SCAN and interval:
                 needed = -(-_units(frame, body, 1 if kind in LOSSLESS_FRAMES else 8) // interval) - 1
                 if _restarts(stream, end) < needed:
@@ -60,6 +62,7 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 def _restarts(stream: bytes, at: int) -> int:
     """Count the restart markers in the coded data that begin at `at`."""
+    # Restart markers are no end of the coded data; any other marker is.
     end = found.start() if (found := _MARKER.search(stream, at)) else len(stream)
     return sum(stream.count(marker, at, end) for marker in RESTARTS)
 

@@ -84,6 +84,7 @@ def relative_paths(records: Records) -> Records:
         UsageError: where one leads out of the root.
     """
     remote = is_url(records.root) or is_phantom(records.root)
+    # Not resolved: an archive's folder may itself be a link, and its tables name it as the user does.
     root = None if remote else Path(os.path.normpath(Path(records.root).absolute()))
     for column in ("path", "report"):
         paths = records.table[column].tolist()
@@ -135,6 +136,7 @@ def eligible(table: "pd.DataFrame", records: Records, request: SplitRequest, not
 
 def join_studies(table: "pd.DataFrame") -> "pd.DataFrame":
     """Return one row a study: dicom_id, path and view joined by `|`, PA, AP, LATERAL first in this order."""
+    # Models that read one view take the first, so the frontal ones come first; the id decides among equals.
     order = {"PA": 0, "AP": 1, "LATERAL": 2}
     table = table.assign(_order=table["view"].map(order).fillna(3)).sort_values(["study_id", "_order", "dicom_id"])
     joined = table.groupby("study_id", sort=True)[["dicom_id", "path", "view"]].agg("|".join)
@@ -152,6 +154,7 @@ def positives(
     """
     values = targets(raw_labels(table, card), request.uncertain, request.blank) == 1
     if card.multi_label and card.normal is None:
+        # Without a quota of their own, images without any label would never be selected: they serve no other quota.
         return np.column_stack([values, ~values.any(axis=1)]), (*card.labels, NONE)
     return values, card.labels
 
@@ -184,6 +187,8 @@ def _section(records: Records, name: str) -> Records:
     notes = [f"{dropped} of {len(table)} reports have no {name} and are left out"] if dropped else []
     own = OWNER if OWNER in kept else "subject_id"
     owners = kept[own].tolist() if records.card.group == "subject" else None
+    # A section is another text than the report: what was nearly the same as a whole may differ in it, and the other way
+    # round.
     kept = kept.assign(subject_id=near_texts.group_names(kept["text"].tolist(), owners))
     kept["subject_id"] = kept["subject_id"].astype("string")
     return dataclasses.replace(records, table=kept, notes=(*records.notes, *notes))
