@@ -207,6 +207,8 @@ def _read_table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], ca
 
     try:
         with path.open(newline="", encoding="utf-8") as file:
+            # The header first, with a real CSV reader: types are set by column, and a missing column is reported before
+            # a type is.
             header = next(csv.reader(file), [])
         if missing := [column for column in needed if column not in header]:
             raise UsageError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header[:20])}")
@@ -272,6 +274,7 @@ def locate(recorded: str | Path, run: Path, hashes: Mapping[str, str]) -> Path:
     for folder in dict.fromkeys(_places(Path(recorded), run)):
         if not _is(Path.is_file, folder / MANIFEST):
             continue
+        # By content and not by name: data_splits/ of another experiment has the same file names.
         other = _first_difference(folder, hashes)
         if other is None:
             return folder
@@ -303,5 +306,6 @@ def _first_difference(folder: Path, hashes: Mapping[str, str]) -> str | None:
     """Return the first file of `folder` that is missing or has another hash; None: all are as recorded."""
     for name, digest in hashes.items():
         if not _is(Path.is_file, folder / name) or sha256(folder / name) != digest:
+            # Missing files and other content are the same to the caller: these are not the recorded splits.
             return name
     return None if hashes else MANIFEST

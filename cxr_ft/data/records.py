@@ -61,6 +61,7 @@ class Records:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        # A layout that lacks a column is a programming error, hence ValueError; what the user can mend is UsageError.
         wanted = [*COLUMNS, *(self.card.labels if self.card.multi_label else ("label",))]
         if self.card.unit == "text":
             wanted.append("text")
@@ -92,6 +93,7 @@ class Records:
             raise UsageError(
                 f"{self.root}: {one}: a path must not hold a |, which joins a study's images; rename the file"
             )
+        # Most archives end here: the look at spellings is made only for studies that seem to have two subjects.
         owners = table.drop_duplicates(["study_id", "subject_id"])["study_id"]
         shared = owners.duplicated(keep=False)
         # One subject in two spellings is one subject; the compiler writes it one way.
@@ -101,6 +103,7 @@ class Records:
     def _check_characters(self, column: str) -> None:
         """Raise UsageError where an id has a control character, which no two tools read alike."""
         values = self.table[column].tolist()
+        # One look at all ids together, since nearly every archive's are printable.
         if "".join(values).isprintable():
             return
         wrong = [(row, found) for row, value in enumerate(values, 1) if (found := sameness.control_character(value))]

@@ -59,8 +59,10 @@ def cached(root: Path, paths: Sequence[str], size: int, among: Sequence[str] | N
     Raises:
         UsageError: where a file is gone or cannot be read any more.
     """
+    # Each image once, in its first place: the plan and so the key must not depend on repetitions.
     stored = list(dict.fromkeys(paths if among is None else among))
     shards = plan(root, stored, size)
+    # Only the structure is checked here, which needs no pixels; reading all of them would cost each training a pass.
     if missing := [shard for shard in shards if not intact(shard)]:
         carry_out(missing, lambda order: spread(make, order, None))
     _tidy(shards)
@@ -93,6 +95,7 @@ def build(
         raise UsageError(f"{workers} workers; give at least 1")
     shards = planned(splits, size, root)
     work = functools.partial(make, thorough=True)
+    # Every n-th shard: the parts differ by one shard at most.
     counts = carry_out(shards[part - 1 :: parts], lambda order: spread(work, order, workers))
     return report(shards, counts)
 
@@ -145,6 +148,7 @@ def _mixed(paths: list[str], views: list[str]) -> list[str]:
     if len(views) != len(paths):  # some other tool's table
         return paths
     lateral = [view == "LATERAL" for view in views]
+    # How many of the same kind came before: the first frontal and lateral have turn 0, the second ones 1, and so on.
     turn = [lateral[:i].count(kind) for i, kind in enumerate(lateral)]
     return [paths[i] for i in sorted(range(len(paths)), key=lambda i: (turn[i], i))]
 
@@ -213,6 +217,7 @@ def _key(root: Path, paths: Sequence[str], size: int) -> str:
     of its content (mtime) back, and two films of one detector have the same size. A remote file is taken never to
     change, and is fetched by the process that decodes it.
     """
+    # The resolved root: two links to one archive share a cache.
     digest = hashlib.sha256(f"{FORMAT}|{PER_SHARD}|{size}|{decoder()}|{root.resolve()}".encode())
     remote = locations.mirrored_url(root) is not None
     for path in paths:
@@ -236,6 +241,7 @@ def _check_space(missing: Sequence[Shard]) -> None:
         return
     folder = missing[0].file.parent
     make_folder(folder)
+    # Pixels are stored uncompressed, so their size is known beforehand.
     needed, free = sum(len(shard.paths) * shard.size**2 for shard in missing), shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
@@ -248,4 +254,5 @@ def _tidy(shards: Sequence[Shard]) -> None:
     """Remove what killed processes left of shards that are finished by now."""
     for folder in {shard.file.parent for shard in shards}:
         for leftover in folder.glob(".*.arrow"):
+            # Another process may tidy the same folder at this moment.
             leftover.unlink(missing_ok=True)

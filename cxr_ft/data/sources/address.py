@@ -67,7 +67,9 @@ class Address:
         """Return the URL in normal form."""
         options, where = dict(self.options), self.bare
         if self.scheme == "bigquery" and "/" in self.at and "table" in options:
+            # BigQuery's own form of a table; only a database without a data set needs the option.
             where += f".{options.pop('table')}"
+        # SQL may hold & and =, which must come back from `parse` unchanged.
         query = "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items())
         return f"{where}?{query}" if query else where
 
@@ -144,6 +146,7 @@ def _options(scheme: str, query: str) -> dict[str, str]:
         if name not in OPTIONS[scheme]:
             hint = " (write & in SQL as %26)" if "sql" in out else ""
             raise unknown(f"option{hint}", name, OPTIONS[scheme], FORMS[scheme])
+        # Of a repeated option one would be dropped silently.
         if name in out or not (equals and value):
             raise UsageError(f"{FORMS[scheme]}: option {name} needs one value, once")
         out[name] = _decoded(value)

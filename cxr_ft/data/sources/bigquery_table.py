@@ -116,6 +116,7 @@ class BigQueryTable:
             if odd := next((column.name for column in rows.schema if column.field_type == "INTERVAL"), None):
                 raise UsageError(f"{self.address.shown}: column {odd} is an INTERVAL, for which there is no type here")
             result = rows.to_arrow(create_bqstorage_client=_has_storage())
+        # A page that is lost on the way would otherwise be a smaller data set.
         if rows.total_rows is not None and result.num_rows != rows.total_rows:
             raise UsageError(
                 f"{self.address.shown}: the server sent {result.num_rows} of {rows.total_rows} rows; try again"
@@ -141,6 +142,7 @@ def quoted(name: str) -> str:
     Raises:
         UsageError: for a name that BigQuery cannot hold.
     """
+    # Quoting cannot be undone from inside a name: these characters would end it, and the rest would be SQL.
     if set(name) & set("`\\\n"):
         raise UsageError(f"{name!r} is no name in BigQuery")
     return f"`{name}`"

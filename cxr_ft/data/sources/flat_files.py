@@ -57,6 +57,7 @@ class CsvTable:
         """
         import pyarrow as pa
 
+        # At least one column, since Arrow counts rows by the columns it converts.
         needed = list(dict.fromkeys([*columns, *filters])) or self.header[:1]
         if twice := next((name for name in needed if self.header.count(name) > 1), None):
             raise UsageError(f"{self.source} has two columns {twice}; rename one")
@@ -66,6 +67,7 @@ class CsvTable:
 
     def _header(self, start: bytes) -> list[str]:
         text = getincrementaldecoder("utf-8-sig")().decode(start, final=len(start) < _HEAD)
+        # A header's cell may hold a line feed in quotes, so its end is not simply the first line's.
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=self.separator)
         if not (header := next(filter(None, rows), [])):
             raise UsageError(f"{self.source} cannot be read: No columns, it is empty")
@@ -76,6 +78,7 @@ class CsvTable:
         import pyarrow as pa
         from pyarrow import csv as arrow
 
+        # Arrow takes an unclosed quote for a cell that ends with the file, without an error.
         end = "\n" + self.separator.join([_MARK] * len(self.header)) + "\n"
         options = {
             "read_options": arrow.ReadOptions(block_size=_BLOCK, use_threads=False),
@@ -93,6 +96,7 @@ class CsvTable:
                 for following in reader:
                     if not following.num_rows:
                         continue
+                    # One batch behind, so that the sentinel row can be taken off the last one.
                     if batch is not None:
                         yield batch
                     batch = following
@@ -117,6 +121,7 @@ class ParquetTable:
         else:
             system, path = remote_files.file_system(source)
             self.data = dataset.dataset(path, format="parquet", filesystem=system)
+        # The index may be a column that is wanted (a study's number), and pandas stores only its start, stop and step.
         if counted := _counted(self.data.schema):
             table = self.data.to_table()
             for name, rows in counted.items():
@@ -133,6 +138,7 @@ class ParquetTable:
 
         passing = None
         for name, among in filters.items():
+            # An expression and not a mask: Arrow then skips row groups whose statistics rule it out.
             here = _passes(pc.field(name), among)
             passing = here if passing is None else passing & here
         return self.data.to_table(columns=list(columns), filter=passing)
@@ -186,6 +192,7 @@ def _passes(column: "Column", among: Among) -> "Column":
     import pyarrow.compute as pc
 
     dictionary = pa.types.is_dictionary(among.kind)
+    # is_in does not take dictionaries, so both sides are compared by their values.
     kind = among.kind.value_type if dictionary else among.kind
     values = [*among.values, *([""] if among.missing and is_text(kind) else [])]
     inside = pc.is_in(column.cast(kind) if dictionary else column, pa.array(values, kind))

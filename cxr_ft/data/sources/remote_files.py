@@ -60,6 +60,7 @@ def _options(where: str) -> dict[str, bool | str]:
     scheme = where.partition("://")[0].lower()
     if not payer or scheme not in {"gs", "gcs", "s3"}:
         return {}
+    # s3fs wants a flag, since AWS bills the caller's own account; gcsfs wants the project to bill.
     return {"requester_pays": True if scheme == "s3" else payer}
 
 
@@ -108,4 +109,5 @@ def usage_errors(where: str) -> Iterator[None]:
     except _failures() as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         payer = "; for a requester-pays bucket set CXR_FT_REQUESTER_PAYS" if "requester" in why.lower() else ""
+        # The first line alone: cloud libraries add pages of XML.
         raise UsageError(f"{where} cannot be read: {why}{payer}") from error
