@@ -106,11 +106,13 @@ class Records:
         # One look at all ids together, since nearly every archive's are printable.
         if "".join(values).isprintable():
             return
-        wrong = [(row, found) for row, value in enumerate(values, 1) if (found := sameness.control_character(value))]
+        wrong = [
+            (row, character) for row, value in enumerate(values, 1) if (character := sameness.control_character(value))
+        ]
         if wrong:
-            row, found = wrong[0]
+            row, character = wrong[0]
             raise UsageError(
-                f"{self.root}: row {row}: {column} has the control character {found} ({len(wrong)} rows have one); "
+                f"{self.root}: row {row}: {column} has the control character {character} ({len(wrong)} rows have one); "
                 "take it out"
             )
 

@@ -117,9 +117,9 @@ def _read_picture(file: BoundedFile) -> Image:
 def _spacing(header: Dataset) -> tuple[float, float]:
     """Return the (vertical, horizontal) pixel spacing, in the first unit that the header has (PS3.3 C.7.6.3.1.7)."""
     for keyword in SPACINGS:
-        found = numbers(header, keyword)
-        if len(found) == 2 and min(found) > 0 and np.isfinite(found).all():
-            return found[0], found[1]
+        spacing = numbers(header, keyword)
+        if len(spacing) == 2 and min(spacing) > 0 and np.isfinite(spacing).all():
+            return spacing[0], spacing[1]
     return 1.0, 1.0
 
 

@@ -92,12 +92,12 @@ def decode_rle(stream: bytes, layout: Layout) -> Image:
     planes = np.empty((count, size), dtype=np.uint8)
     for plane, start, end in zip(planes, offsets, [*offsets[1:count], len(stream)], strict=False):
         try:
-            found = len(imagecodecs.packbits_decode(stream[start:end], out=plane.data))
+            length = len(imagecodecs.packbits_decode(stream[start:end], out=plane.data))
         except (RuntimeError, ValueError):
             raise DicomError(Reason.BAD_PIXELS, "an RLE segment is broken or of another size") from None
         # imagecodecs fills less than the buffer without an error; the rest would be whatever the memory held.
-        if found != size:
-            raise DicomError(Reason.BAD_PIXELS, f"an RLE segment of {found} bytes where {size} are needed")
+        if length != size:
+            raise DicomError(Reason.BAD_PIXELS, f"an RLE segment of {length} bytes where {size} are needed")
     # Segments hold the most significant byte first, while words here are little endian: hence the turn by bytes.
     words = planes.reshape(layout.samples, depth, size)[:, ::-1].transpose(2, 0, 1)
     array = np.ascontiguousarray(words).view(f"<u{depth}").reshape(layout.rows, layout.columns, layout.samples)
@@ -108,12 +108,12 @@ def check_stream(stream: bytes, layout: Layout, syntax: uid.UID) -> None:
     """Refuse a JPEG of any kind that is cut short, or whose size is not the header's, before anything is allocated."""
     jpeg_2000 = syntax in JPEG_2000
     try:
-        found, precision = size_in_jpeg_2000(stream) if jpeg_2000 else _size_in_jpeg(stream, FRAMES[syntax])
+        coded, precision = size_in_jpeg_2000(stream) if jpeg_2000 else _size_in_jpeg(stream, FRAMES[syntax])
     except (struct.error, IndexError):
         raise DicomError(Reason.BAD_PIXELS, "the compressed image has no frame header") from None
     expected = (layout.rows, layout.columns, layout.samples)
-    if found != expected or precision > layout.allocated:
-        difference = f"header {expected} of {layout.allocated} bits, compressed image {found} of {precision}"
+    if coded != expected or precision > layout.allocated:
+        difference = f"header {expected} of {layout.allocated} bits, compressed image {coded} of {precision}"
         raise DicomError(Reason.BAD_PIXELS, f"(rows, columns, samples) disagree: {difference}")
     # The end must follow the last scan (JPEG, JPEG-LS) or tile-part (JPEG 2000): a thumbnail has an end of its own
     # before.

@@ -53,8 +53,8 @@ def parse_tags(path: Path | str, numbers: tuple[int, ...], wanted: frozenset[int
             # The second try reads from the start again: the first one has moved the file's position.
             data = os.read(file, size) if size == READ[0] else os.pread(file, size, 0)
             with contextlib.suppress(MoreError):
-                found = _walk(data, wanted, whole=len(data) < size)
-                return tuple([_value(found[n]) if n in found else None for n in numbers])
+                elements = _walk(data, wanted, whole=len(data) < size)
+                return tuple([_value(elements[n]) if n in elements else None for n in numbers])
     finally:
         os.close(file)
     raise UnknownError
@@ -67,7 +67,7 @@ def _walk(data: bytes, wanted: frozenset[int], *, whole: bool) -> dict[int, tupl
     """
     if data[128:132] != b"DICM":
         raise UnknownError
-    found: dict[int, tuple[bytes, bytes]] = {}
+    elements: dict[int, tuple[bytes, bytes]] = {}
     at, last, size = 132, 0x00020000 - 1, len(data)
     while at != size or not whole:
         # 12 bytes, so that a four-byte length can be read without another check; a shorter last element is pydicom's.
@@ -99,20 +99,20 @@ def _walk(data: bytes, wanted: frozenset[int], *, whole: bool) -> dict[int, tupl
         if at > size:
             raise UnknownError if whole else MoreError
         if tag in wanted:
-            found[tag] = vr, data[start:at]
-    _check_encoding(found)
-    return found
+            elements[tag] = vr, data[start:at]
+    _check_encoding(elements)
+    return elements
 
 
-def _check_encoding(found: dict[int, tuple[bytes, bytes]]) -> None:
+def _check_encoding(elements: dict[int, tuple[bytes, bytes]]) -> None:
     """Give up on a transfer syntax or a character set in which the bytes would not mean what the walk took them for."""
-    syntax = found.get(SYNTAX, (b"", b""))[1].rstrip(b"\0 ")
+    syntax = elements.get(SYNTAX, (b"", b""))[1].rstrip(b"\0 ")
     # The other encodings of PS3.5 Annex A: big endian and deflated. Implicit VR lacks the last dot.
     other = (b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99")
     if not syntax.startswith(b"1.2.840.10008.1.2.") or syntax in other:
         raise UnknownError
     # Several character sets, or one where a byte below 128 is no ASCII, change what every text of the header means.
-    if found.get(CHARSET, (b"", b""))[1].rstrip(b"\0 ") not in _LATIN:
+    if elements.get(CHARSET, (b"", b""))[1].rstrip(b"\0 ") not in _LATIN:
         raise UnknownError
 
 
@@ -158,9 +158,9 @@ def _after_elements(data: bytes, at: int, end: int | None, *, whole: bool) -> in
     return at
 
 
-def _value(found: tuple[bytes, bytes]) -> Value:
+def _value(element: tuple[bytes, bytes]) -> Value:
     """Return a raw value as pydicom would (its `values` module); anything unusual is left to it."""
-    vr, raw = found
+    vr, raw = element
     # Several numbers in one value are rare: pydicom returns them as a list, which is left to it.
     if vr == b"US" and len(raw) == 2:
         return raw[0] | raw[1] << 8

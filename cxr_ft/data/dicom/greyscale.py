@@ -169,8 +169,8 @@ def read_padding(header: Dataset, bits: Bits) -> tuple[float, float] | None:
 
 def read_modality(header: Dataset, *, signed: bool) -> Stage:
     """Return the map of stored values to the modality's own: LUT, else slope and intercept, or none (C.11.1)."""
-    if found := read_lut(header, "ModalityLUTSequence", signed=signed):
-        return found.look_up
+    if lut := read_lut(header, "ModalityLUTSequence", signed=signed):
+        return lut.look_up
     slope, intercept = numbers(header, "RescaleSlope") or [1.0], numbers(header, "RescaleIntercept") or [0.0]
     # A slope of 0 would make every image one grey.
     if not finite([slope[0], intercept[0]]) or slope[0] == 0:
@@ -181,12 +181,12 @@ def read_modality(header: Dataset, *, signed: bool) -> Stage:
 
 def read_voi_lut(header: Dataset, *, signed: bool) -> Stage | None:
     """Return the first VOI LUT (C.11.2.1.1), its whole output range 0..2^bits - 1 as 0..255; None without one."""
-    found = read_lut(header, "VOILUTSequence", signed=signed)
-    if found is None:
+    lut = read_lut(header, "VOILUTSequence", signed=signed)
+    if lut is None:
         return None
-    largest = 2**found.bits - 1
+    largest = 2**lut.bits - 1
     # Entries may have bits beyond those that the descriptor declares; unbounded they would be brighter than white.
-    return lambda values: np.minimum(found.look_up(values), largest) * (255.0 / largest)
+    return lambda values: np.minimum(lut.look_up(values), largest) * (255.0 / largest)
 
 
 def read_window(header: Dataset) -> Stage | None:
@@ -245,8 +245,8 @@ class Lut:
         """Map values to entries; those beyond either end take the entry at that end."""
         # The modality stage may give fractions, while a table's inputs are whole.
         place = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.int64)
-        found: Values = self.entries[place].astype(np.float64)
-        return found
+        outputs: Values = self.entries[place].astype(np.float64)
+        return outputs
 
 
 def read_lut(header: Dataset, sequence: str, *, signed: bool) -> Lut | None:

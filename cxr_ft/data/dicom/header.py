@@ -173,13 +173,13 @@ def _term(photometric: str) -> str:
 
 
 def _photometric(header: Dataset) -> str:
-    found = text(header, "PhotometricInterpretation")
-    if not found:
+    photometric = text(header, "PhotometricInterpretation")
+    if not photometric:
         raise DicomError(Reason.BAD_HEADER, "PhotometricInterpretation is missing")
     # Read all the same, since its meaning is clear, but with a warning: PS3.3 allows one code in capitals.
-    if str(header.PhotometricInterpretation).strip() != found:
+    if str(header.PhotometricInterpretation).strip() != photometric:
         warnings.warn("a DICOM file's PhotometricInterpretation is not one value in capitals", stacklevel=2)
-    return found
+    return photometric
 
 
 def _bits(header: Dataset, allocated: int, *, whole_words: bool) -> Bits:
@@ -194,9 +194,9 @@ def _bits(header: Dataset, allocated: int, *, whole_words: bool) -> Bits:
 
 
 def _whole(header: Dataset, keyword: str, default: int | None = None) -> int:
-    found = numbers(header, keyword)
-    if not found and default is not None:
+    values = numbers(header, keyword)
+    if not values and default is not None:
         return default
-    if len(found) != 1 or not found[0].is_integer():
-        raise DicomError(Reason.BAD_HEADER, f"{keyword} is {'not one whole number' if found else 'missing'}")
-    return int(found[0])
+    if len(values) != 1 or not values[0].is_integer():
+        raise DicomError(Reason.BAD_HEADER, f"{keyword} is {'not one whole number' if values else 'missing'}")
+    return int(values[0])

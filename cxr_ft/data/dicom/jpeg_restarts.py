@@ -50,10 +50,10 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
     """Yield marker, body and end offset of each segment of the first image."""
     at = 2
     for _ in range(MAX_SEGMENTS):
-        found = _MARKER.search(stream, at)
-        if found is None or found[1][0] == END:
+        match = _MARKER.search(stream, at)
+        if match is None or match[1][0] == END:
             return
-        marker, at = found[1][0], found.end()
+        marker, at = match[1][0], match.end()
         length = int(struct.unpack_from(">H", stream, at)[0])
         yield marker, stream[at + 2 : at + length], at + length
         at += length
@@ -63,7 +63,7 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
 def _restarts(stream: bytes, at: int) -> int:
     """Count the restart markers in the coded data that begin at `at`."""
     # Restart markers are no end of the coded data; any other marker is.
-    end = found.start() if (found := _MARKER.search(stream, at)) else len(stream)
+    end = match.start() if (match := _MARKER.search(stream, at)) else len(stream)
     return sum(stream.count(marker, at, end) for marker in RESTARTS)
 
 

@@ -139,12 +139,17 @@ def _with_reports(table: "pd.DataFrame", root: str, names: frozenset[str], card:
     # Sorted before duplicates go: a database returns rows in any order, and the same report must win each time.
     texts = raw.dropna().sort_values(["study_id", text]).drop_duplicates("study_id").set_index("study_id")[text]
     mimic = card.name.startswith("MIMIC-CXR")
-    found = {}
+    sections_of_study = {}
     studies = [study for study in table["study_id"].unique() if study in texts.index]
     for study in track(studies, "reading reports", len(studies)):
         report = texts[study]
-        found[study] = {**(mimic_sections(study, report) if mimic else sections(report)), **contexts(report)}
-    columns = {name: [found.get(study, {}).get(name) or "" for study in table["study_id"]] for name in REPORT_TEXTS}
+        sections_of_study[study] = {
+            **(mimic_sections(study, report) if mimic else sections(report)),
+            **contexts(report),
+        }
+    columns = {
+        name: [sections_of_study.get(study, {}).get(name) or "" for study in table["study_id"]] for name in REPORT_TEXTS
+    }
     return table.assign(**{name: texts for name, texts in columns.items() if any(texts)})
 
 

@@ -48,11 +48,11 @@ def read(where: str, names: Names, release: "Callable[[str], pd.DataFrame | None
     Raises:
         UsageError: where nothing can be read, or text or label is missing.
     """
-    found = (
+    own_format = (
         release(where) if release and not (where.startswith(_releases.HUB) or table_reader.is_table(where)) else None
     )
-    if found is not None:
-        return found
+    if own_format is not None:
+        return own_format
     return _renamed(anything(where, [name for known in names.values() for name in known]), names, where)
 
 
@@ -156,10 +156,10 @@ def assemble(
     if table.empty:
         raise UsageError(f"{root}: no row has both a text and a label")
     if not card.multi_label:
-        found = set(table["label"].tolist())
-        card = dataclasses.replace(card, labels=tuple(n for n in card.labels if n in found) or tuple(sorted(found)))
-        if len(found) < 2:
-            raise UsageError(f"{root}: all texts have one class ({', '.join(found)}); two or more are needed")
+        classes = set(table["label"].tolist())
+        card = dataclasses.replace(card, labels=tuple(n for n in card.labels if n in classes) or tuple(sorted(classes)))
+        if len(classes) < 2:
+            raise UsageError(f"{root}: all texts have one class ({', '.join(classes)}); two or more are needed")
     card = dataclasses.replace(card, unit="text", group="subject" if "subject_id" in table else "near-duplicate")
     out = _identified(table, labels, together).assign(path="", view="", report="", official=_official(table, notes))
     for name, kind in (("sex", sexes), ("age", ages)):

@@ -84,9 +84,9 @@ def _files(where: str) -> tuple[str, list[str]]:
         return table_reader.image_root(where), [where]
     present = set(table_reader.list_tables(where))
     known = [f"{name}{end}" for name in TABLES for end in (".csv", ".csv.gz", "")]
-    if not (found := [locations.join(where, name) for name in known if name in present]):
+    if not (tables := [locations.join(where, name) for name in known if name in present]):
         raise UsageError(f"{where} has no train.csv or valid.csv: give the folder CheXpert-v1.0-small, or a table")
-    return table_reader.image_root(where), found
+    return table_reader.image_root(where), tables
 
 
 def _identified(table: "pd.DataFrame", where: str, notes: list[str]) -> "pd.DataFrame":

@@ -52,12 +52,14 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where the map or the table cannot be read, or the map names what is not there.
     """
-    found = mapped(*_files(locations.normalized(source)))
-    if len(nowhere := found.rows["path"][found.rows["path"].isna()]):
-        raise UsageError(f"{found.file}: {len(nowhere)} of {len(found.rows)} rows have a path missing; fill it")
-    root = found.root or table_reader.image_root(found.file)
-    beside = locations.split(found.file)[0] if address.is_database(found.file) else root
-    return _rows.assemble(found.rows, root, found.card, found.labels, [], beside=beside)
+    mapped_table = mapped(*_files(locations.normalized(source)))
+    if len(nowhere := mapped_table.rows["path"][mapped_table.rows["path"].isna()]):
+        raise UsageError(
+            f"{mapped_table.file}: {len(nowhere)} of {len(mapped_table.rows)} rows have a path missing; fill it"
+        )
+    root = mapped_table.root or table_reader.image_root(mapped_table.file)
+    beside = locations.split(mapped_table.file)[0] if address.is_database(mapped_table.file) else root
+    return _rows.assemble(mapped_table.rows, root, mapped_table.card, mapped_table.labels, [], beside=beside)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +158,10 @@ def _files(where: str) -> tuple[str, str]:
     folder, name = locations.split(where)
     end = next(end for end in sorted(table_reader.TABLES, key=len, reverse=True) if name.lower().endswith(end))
     wanted = (f"{name[: -len(end)]}.yaml", "table.yaml")
-    found = next((locations.join(folder, n) for n in wanted if locations.exists(locations.join(folder, n))), None)
-    if found is None:
+    map_file = next((locations.join(folder, n) for n in wanted if locations.exists(locations.join(folder, n))), None)
+    if map_file is None:
         raise UsageError(f"{where} has no {' or '.join(wanted)} beside it, which maps its columns")
-    return found, where
+    return map_file, where
 
 
 def _beside(folder: str, name: str) -> str:

@@ -53,7 +53,7 @@ def write_archive(out: Path, plan: Plan, workers: int) -> None:
     out = out.resolve()
     try:
         with _beside(out) as folder:
-            films = [film for found in _subjects(folder, plan, workers) for film in found]
+            films = [film for of_subject in _subjects(folder, plan, workers) for film in of_subject]
             archive_tables.write(folder, films, plan.seed, plan.biases)
             (folder / "README.txt").write_text(_readme(plan), encoding="utf-8", newline="\n")
             (folder / PARAMETERS).write_text(plan.text() + "\n", encoding="utf-8", newline="\n")

@@ -146,12 +146,14 @@ def labels(sign: Sign) -> list[str]:
 
 def severities(signs: Iterable[Sign]) -> dict[str, float]:
     """Return the severity of each of the 14 labels, 0..1, parents and "No Finding" (0 or 1) included."""
-    found = dict.fromkeys(CHEXPERT_14, 0.0)
+    severity_of_label = dict.fromkeys(CHEXPERT_14, 0.0)
     for sign in signs:
         for name in labels(sign):
-            found[name] = max(found[name], sign.severity)
-    found["No Finding"] = float(not any(value for name, value in found.items() if name != "Support Devices"))
-    return found
+            severity_of_label[name] = max(severity_of_label[name], sign.severity)
+    severity_of_label["No Finding"] = float(
+        not any(value for name, value in severity_of_label.items() if name != "Support Devices")
+    )
+    return severity_of_label
 
 
 def _pictures(
@@ -243,10 +245,10 @@ def _new_devices(rng: np.random.Generator, signs: Sequence[Sign]) -> list[Sign]:
     leak = next((sign.side for sign in signs if sign.label == "Pneumothorax"), "")
     if leak and rng.random() < 0.4:
         kinds.add("chest tube")
-    found = []
+    added = []
     for kind in sorted(kinds):
         side = "right" if rng.random() < devices.RIGHT[kind] else "left"
         if kind == "chest tube" and leak:
             side = leak
-        found.append(Sign(label="Support Devices", severity=1.0, side=side, kind=kind, seed=int(rng.integers(1 << 31))))
-    return found
+        added.append(Sign(label="Support Devices", severity=1.0, side=side, kind=kind, seed=int(rng.integers(1 << 31))))
+    return added

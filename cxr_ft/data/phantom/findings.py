@@ -66,8 +66,8 @@ def _lung(chest: Chest, side: str) -> Image:
 
 
 def _boxes(chest: Chest, mask: Image, threshold: float = 0.3) -> list[Box]:
-    found = box(chest.canvas.take(mask), threshold)
-    return [found] if found else []
+    around = box(chest.canvas.take(mask), threshold)
+    return [around] if around else []
 
 
 def _around(chest: Chest, points: Points, margin: float = 0.02) -> list[Box]:

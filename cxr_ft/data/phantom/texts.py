@@ -117,8 +117,8 @@ def _tweet(label: str, rng: np.random.Generator) -> Row:
 
 
 def _pairs(count: int, rng: np.random.Generator) -> list[Row]:
-    found = [row for _ in range(-(-count // 3)) for row in _three(rng)]
-    return [found[int(i)] for i in rng.permutation(len(found))[:count]]
+    pairs = [row for _ in range(-(-count // 3)) for row in _three(rng)]
+    return [pairs[int(i)] for i in rng.permutation(len(pairs))[:count]]
 
 
 def _three(rng: np.random.Generator) -> list[Row]:

@@ -36,12 +36,12 @@ FORMAT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """Result of `build`: shards of the whole cache, and how many of this machine's part were found, made or mended."""
+    """Result of `build`: shards of the whole cache, and how many of this machine's part were whole, made or mended."""
 
     folder: Path
     images: int
     shards: int
-    found: int
+    whole: int
     made: int
     mended: int
     missing: int
@@ -203,7 +203,7 @@ def report(shards: Sequence[Shard], counts: "Counter[str]") -> Built:
         folder=shards[0].file.parent,
         images=sum(len(shard.paths) for shard in shards),
         shards=len(shards),
-        found=counts["found"],
+        whole=counts["whole"],
         made=counts["made"],
         mended=counts["mended"],
         missing=missing,

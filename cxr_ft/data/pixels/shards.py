@@ -111,7 +111,7 @@ class Images:
 
 
 def make(shard: Shard, *, thorough: bool = False) -> str:
-    """Make one shard unless it is there: "found", "made", or "mended" where a damaged file stood in its place.
+    """Make one shard unless it is there: "whole", "made", or "mended" where a damaged file stood in its place.
 
     Any number of processes may do this at once: they write the same bytes under names of their own, and the last rename
     wins. So there is no lock, which a killed process would leave behind and a network's file system may not honour.
@@ -129,7 +129,7 @@ def make(shard: Shard, *, thorough: bool = False) -> str:
             "pixels could differ; install the same on all"
         )
     if intact(shard, thorough=thorough):
-        return "found"
+        return "whole"
     # Before the work, since another process may put the shard there meanwhile.
     outcome = "mended" if shard.file.exists() else "made"
     # Decoded straight into the shard's own array: no second copy of its images is held.

@@ -97,12 +97,12 @@ def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[
     mimic = records.card.name.startswith("MIMIC-CXR")
     # A report is read once, however many images its study has.
     files = table[["report", "study_id"]].drop_duplicates("report")
-    found = {
+    texts_of_file = {
         file: _sections_of(locations.local_copy(root, file), study if mimic else "")
         for file, study in track(zip(*(files[c].tolist() for c in files), strict=True), "reading reports", len(files))
         if file
     }
-    return {name: [found.get(file, {}).get(name) or "" for file in table["report"].tolist()] for name in parts}
+    return {name: [texts_of_file.get(file, {}).get(name) or "" for file in table["report"].tolist()] for name in parts}
 
 
 def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
@@ -117,11 +117,11 @@ def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
 
 def contexts(report: str) -> dict[str, str]:
     """Return a report's text for each of CONTEXTS, white space collapsed; the last of a name wins, "" if none."""
-    found = dict.fromkeys(CONTEXTS, "")
+    texts = dict.fromkeys(CONTEXTS, "")
     for section in parse(report):
-        if section.name in found and not section.aside:
-            found[section.name] = clean(report[section.body : section.end]) or found[section.name]
-    return found
+        if section.name in texts and not section.aside:
+            texts[section.name] = clean(report[section.body : section.end]) or texts[section.name]
+    return texts
 
 
 def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:

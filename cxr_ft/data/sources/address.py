@@ -169,10 +169,10 @@ def _file(path: str, where: str) -> str:
 
 def _project(path: str, where: str) -> tuple[str, str]:
     """Project or project/dataset, and the table behind them or ""."""
-    found = re.fullmatch(rf"({PROJECT})(?:/({NAME})(?:\.({NAME}))?)?", path)
-    if found is None:
+    match = re.fullmatch(rf"({PROJECT})(?:/({NAME})(?:\.({NAME}))?)?", path)
+    if match is None:
         raise UsageError(f"{where} is no project, data set and table: write {FORMS['bigquery']}")
-    project, dataset, table = found.groups()
+    project, dataset, table = match.groups()
     return (f"{project}/{dataset}" if dataset else project), table or ""
 
 

@@ -75,9 +75,9 @@ class BigQueryTable:
             with usage_errors(self.address):
                 dry_run = self._dry_run(client, sql, named)
                 key = _cache_key(client, dry_run, sql, named)
-            if key and (found := _cached(key)) is not None:
+            if key and (cached := _cached(key)) is not None:
                 _say(f"{self.address.shown}: read from the cache, as no table has changed")
-                return found
+                return cached
             # Before the run: a query that reads too much must cost nothing.
             self._check(dry_run.total_bytes_processed)
             result = self._run(client, sql, named)

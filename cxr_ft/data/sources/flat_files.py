@@ -208,8 +208,8 @@ def _passes(column: "Column", among: Among) -> "Column":
 def _without_cells(error: str) -> str:
     """Return the parser's message without the row that it quotes."""
     first = error.partition("\n")[0]
-    found = re.match(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", first)
-    if found is None:
+    match = re.match(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", first)
+    if match is None:
         return first if ": " not in first or "CSV parse error" not in first else "it is no CSV"
-    row = f"row {found[1]}" if found[1] else "a row"
-    return f"{row} has {found[3]} cells, its header {found[2]}"
+    row = f"row {match[1]}" if match[1] else "a row"
+    return f"{row} has {match[3]} cells, its header {match[2]}"

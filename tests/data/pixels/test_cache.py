@@ -203,8 +203,8 @@ def test_build_again_mends_what_was_damaged(splits, tmp_path, monkeypatch):
     file = built.folder / "00000.arrow"
     file.write_bytes(file.read_bytes()[:-200])
     again = cache.build(splits, SIZE, workers=1)
-    assert (again.mended, again.made, again.found) == (1, 0, built.shards - 1)
-    assert dataclasses.replace(again, mended=0, found=0) == dataclasses.replace(built, made=0)
+    assert (again.mended, again.made, again.whole) == (1, 0, built.shards - 1)
+    assert dataclasses.replace(again, mended=0, whole=0) == dataclasses.replace(built, made=0)
     assert everything(place) == good
 
 
