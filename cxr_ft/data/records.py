@@ -31,9 +31,10 @@ COLUMNS = (*IDS, "path", "view", "official", "report")
 OPTIONAL = ("sex", "age")
 #: Text columns a layout may give where its reports are not files: used in place of `report`, "" where there is none.
 REPORT_TEXTS = ("findings", "impression", "indication", "history")
-#: What is read where the unit is a text: `text`, and `text_pair` where it goes with a second one. path, view, report
-#: are empty then, and subject_id is what must not be split: a subject, or a group of texts that are nearly the same.
-GIVEN = ("text", "text_pair")
+#: The columns that a model reads where the unit is a text: `text`, and `text_pair` where a second text goes with it.
+#: path, view and report are empty then, and subject_id is what must not be split: a subject, or a group of texts that
+#: are nearly the same.
+INPUT_TEXTS = ("text", "text_pair")
 #: A column that a layout of texts may give: the row's own subject, where subject_id is the name of a group of several.
 OWNER = "owner"
 FRONTAL = ("PA", "AP")
@@ -48,8 +49,8 @@ class Records:
     """The rows of an archive, as a layout returns them.
 
     Args:
-        table: COLUMNS, some of OPTIONAL and REPORT_TEXTS, for texts GIVEN, then the labels: float columns under the
-            card's names (1, 0, -1, NaN) for multi-label data, one string column `label` else.
+        table: COLUMNS, some of OPTIONAL and REPORT_TEXTS, for texts INPUT_TEXTS, then the labels: float columns under
+            the card's names (1, 0, -1, NaN) for multi-label data, one string column `label` else.
         card: the layout's card, with the label vocabulary filled in.
         root: the folder or URL that paths are relative to, or a phantom's specification ("phantom:subjects=200").
         notes: one sentence each, for the user.
@@ -67,7 +68,7 @@ class Records:
             wanted.append("text")
         if missing := [column for column in wanted if column not in self.table]:
             raise ValueError(f"layout {self.card.name} gave no column {', '.join(missing)}")
-        taken = {*COLUMNS, *OPTIONAL, *REPORT_TEXTS, *GIVEN, "split", "weight", "label", "mini_report"}
+        taken = {*COLUMNS, *OPTIONAL, *REPORT_TEXTS, *INPUT_TEXTS, "split", "weight", "label", "mini_report"}
         if clash := sorted(taken.intersection(self.card.labels)) if self.card.multi_label else []:
             raise UsageError(f"{self.root}: label {clash[0]!r} has the name of a column of the split files; rename it")
         self._check_ids()

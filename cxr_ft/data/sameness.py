@@ -166,10 +166,10 @@ def groups(columns: "Iterable[Sequence[str] | pd.Series[str]]") -> NDArray[np.in
         # Missing values have the code -1 already; an empty one must join nothing either.
         codes = np.where(np.asarray(column, dtype=object) == "", -1, codes)
         length = len(codes)
-        kept = np.flatnonzero(codes >= 0)
-        rows.append(kept)
+        with_value = np.flatnonzero(codes >= 0)
+        rows.append(with_value)
         # Each column's values get numbers of their own: a study 7 is not a subject 7.
-        values.append(codes[kept] + total)
+        values.append(codes[with_value] + total)
         total += len(distinct)
     left, right = np.concatenate(rows), np.concatenate(values) + length
     # Rows joined by way of a value: joining rows with each other would need a pair for every two films of a subject.

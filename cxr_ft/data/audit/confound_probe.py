@@ -258,8 +258,12 @@ def _columns(values: "pd.Series[str]") -> Floats:
     counts = words.value_counts()
     common = sorted(counts[counts >= COMMON].index[:VALUES])
     # A feature of one value alone says nothing.
-    kept = common if counts.size > 1 else []
-    return np.column_stack([(words == value).to_numpy(dtype=np.float64) for value in kept]) if kept else _none(words)
+    columns_for = common if counts.size > 1 else []
+    return (
+        np.column_stack([(words == value).to_numpy(dtype=np.float64) for value in columns_for])
+        if columns_for
+        else _none(words)
+    )
 
 
 def _none(values: "pd.Series[str]") -> Floats:

@@ -207,7 +207,7 @@ def _values(column: "pd.Series[str]", key_of: Callable[[str], str], *, several: 
 
 
 def _measured(
-    splits: dict[str, "pd.DataFrame"], path: str | None, root: str | None, beside: Path
+    splits: dict[str, "pd.DataFrame"], path: str | None, root: str | None, tables_folder: Path
 ) -> tuple["pd.DataFrame", list[str]]:
     """Return `acquisition.measure` of each image, by path, where images are available; and notes."""
     import pandas as pd
@@ -219,19 +219,19 @@ def _measured(
     inside = [one for one in paths if first_outside([one]) is None]
     if len(inside) < len(paths):
         outside = [f"{len(paths) - len(inside)} of {len(paths)} paths lead out of the folder: these were not opened"]
-        measured, notes = _measured_inside(inside, root, beside) if inside else (nothing, [])
+        measured, notes = _measured_inside(inside, root, tables_folder) if inside else (nothing, [])
         return measured, [*outside, *notes]
-    return _measured_inside(paths, root, beside)
+    return _measured_inside(paths, root, tables_folder)
 
 
-def _measured_inside(paths: list[str], root: str | None, beside: Path) -> tuple["pd.DataFrame", list[str]]:
+def _measured_inside(paths: list[str], root: str | None, tables_folder: Path) -> tuple["pd.DataFrame", list[str]]:
     """Return what `_measured` does, of paths that do not lead out of the folder."""
     import pandas as pd
 
     nothing = pd.DataFrame(columns=["pixels"])
     if not paths:
         return nothing, ["the tables name no files: pixels, sizes and headers were not compared"]
-    folder = _root(root, beside)
+    folder = _root(root, tables_folder)
     # Some of the paths decide: looking for each of 100,000 files on a network's file system takes minutes.
     if not any((folder / one).is_file() for one in paths[:1000]):
         if root is not None:
@@ -242,14 +242,14 @@ def _measured_inside(paths: list[str], root: str | None, beside: Path) -> tuple[
     return measured, [f"{failed} of {len(paths)} images could not be read"] if failed else []
 
 
-def _root(root: str | None, beside: Path) -> Path:
-    """Return the folder that paths are relative to: `root`, else what a manifest in `beside` says, else `beside`."""
+def _root(root: str | None, tables_folder: Path) -> Path:
+    """Return the folder that paths are relative to: `root`, else that of the manifest in `tables_folder`, else it."""
     if root is not None:
         return Path(root).expanduser()
-    if not (beside / MANIFEST).is_file():
-        return beside
+    if not (tables_folder / MANIFEST).is_file():
+        return tables_folder
     try:
-        return Path(recorded_root(beside) or beside)
+        return Path(recorded_root(tables_folder) or tables_folder)
     except UsageError as error:
         raise UsageError(f"{error}; give --root DIR") from None
 

@@ -318,18 +318,18 @@ def _candidates(parts: Pieces, some: Ints, settled: Callable[[Ints], Ints]) -> I
         order = np.argsort(key, kind="stable")
         key, near = key[order], some[order]
         start, end = (np.searchsorted(key, key, side=side) for side in ("left", "right"))
-        at, apart = np.flatnonzero(end - start > 1), 1
-        while (at := at[at + apart < end[at]]).size:
+        at, distance = np.flatnonzero(end - start > 1), 1
+        while (at := at[at + distance < end[at]]).size:
             # At distances 1, 2, 4, ...: neighbours settle most of a bucket of very many texts, so that not all of its
             # pairs are compared.
-            if apart & (apart - 1) == 0:
+            if distance & (distance - 1) == 0:
                 number = settled(near)
                 mixed = np.zeros(len(near), dtype=bool)
                 # A bucket whose texts are all in one set, or of no interest, needs no more comparisons.
                 mixed[start[number != number[start]]] = True
                 at = at[mixed[start[at]]]
-            yield near[at], near[at + apart]
-            apart += 1
+            yield near[at], near[at + distance]
+            distance += 1
 
 
 def _signatures(parts: Pieces, some: Ints) -> NDArray[np.uint32]:

@@ -17,7 +17,7 @@ from cxr_ft.data.labels import targets
 from cxr_ft.data.manifest import Splits
 from cxr_ft.data.pixels import cache
 from cxr_ft.data.pixels.shards import Images
-from cxr_ft.data.records import GIVEN, raw_labels
+from cxr_ft.data.records import INPUT_TEXTS, raw_labels
 from cxr_ft.data.reports.text_columns import CONTEXTS, TEXTS
 from cxr_ft.errors import UsageError, unknown
 
@@ -118,7 +118,7 @@ def _joined(table: "pd.DataFrame", columns: Sequence[str]) -> list[str]:
 
 def _texts_alone(table: "pd.DataFrame") -> tuple[NoImages, SideInputs]:
     """Return the inputs of rows that are texts."""
-    first, second = (table[name].tolist() if name in table else [] for name in GIVEN)
+    first, second = (table[name].tolist() if name in table else [] for name in INPUT_TEXTS)
     return NoImages(list(zip_longest(first, second, fillvalue=""))), SideInputs(context=first, pairs=second)
 
 

@@ -87,8 +87,8 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     if _is_phantom(table):
         card = PHANTOM_CARD
     table = _with_reports(table, root, names, card)
-    kept = source if phantom.is_spec(source) else images
-    return Records(table=table, card=card, root=kept, notes=tuple(notes))
+    image_root = source if phantom.is_spec(source) else images
+    return Records(table=table, card=card, root=image_root, notes=tuple(notes))
 
 
 def _is_phantom(table: "pd.DataFrame") -> bool:

@@ -28,7 +28,7 @@ def assemble(
     labels: tuple[str, ...],
     notes: list[str],
     *,
-    beside: str | None = None,
+    patients_folder: str | None = None,
 ) -> Records:
     """Return the records of a table with `path`, any of KNOWN, and either the columns `labels` or one column `label`.
 
@@ -38,7 +38,7 @@ def assemble(
 
     Args:
         root: what paths are relative to.
-        beside: the folder or database that may hold a patients' table; by default the root.
+        patients_folder: the folder or database that may hold a patients' table; by default the root.
 
     Raises:
         UsageError: for labels that are no labels, and for what `Records` refuses.
@@ -64,7 +64,7 @@ def assemble(
         out, card = _single(out, table["label"], card, root, notes)
     if card.normal and card.normal not in card.labels:
         raise unknown("normal label", card.normal, card.labels, root)
-    out = _patients.add(out.reset_index(drop=True), root if beside is None else beside, notes)
+    out = _patients.add(out.reset_index(drop=True), root if patients_folder is None else patients_folder, notes)
     return Records(table=out, card=card, root=root, notes=tuple(notes))
 
 

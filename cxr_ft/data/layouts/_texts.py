@@ -15,7 +15,7 @@ from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.demographics import ages, sexes
 from cxr_ft.data.layouts import _releases
-from cxr_ft.data.records import COLUMNS, GIVEN, IDS, OPTIONAL, OWNER, REPORT_TEXTS, Records
+from cxr_ft.data.records import COLUMNS, IDS, INPUT_TEXTS, OPTIONAL, OWNER, REPORT_TEXTS, Records
 from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError, unknown
 
@@ -149,10 +149,12 @@ def assemble(
     for name in (name for name in IDS if name in table):
         if missing := int((table[name].isna() | (table[name] == "")).sum()):
             raise UsageError(f"{root}: {missing} of {len(table)} rows have no {name}; fill it or take them out")
-    table = table.assign(**{name: table[name].fillna("").map(_clean) for name in GIVEN if name in table})
+    table = table.assign(**{name: table[name].fillna("").map(_clean) for name in INPUT_TEXTS if name in table})
     labels = list(card.labels) if card.multi_label else ["label"]
-    table = _kept(table, table["text"].str.strip() != "", "have no text", notes)
-    table = _kept(table, table[labels].notna().any(axis=1), "have no label, as in test sets that keep theirs", notes)
+    table = _rows_with(table, table["text"].str.strip() != "", "have no text", notes)
+    table = _rows_with(
+        table, table[labels].notna().any(axis=1), "have no label, as in test sets that keep theirs", notes
+    )
     if table.empty:
         raise UsageError(f"{root}: no row has both a text and a label")
     if not card.multi_label:
@@ -165,9 +167,9 @@ def assemble(
     for name, kind in (("sex", sexes), ("age", ages)):
         if name in table:
             table = table.assign(**{name: kind(table[name].astype("string"), notes)})
-    extra = [name for name in (*OPTIONAL, *REPORT_TEXTS, *GIVEN, *labels) if name in table]
+    extra = [name for name in (*OPTIONAL, *REPORT_TEXTS, *INPUT_TEXTS, *labels) if name in table]
     out = out[[*COLUMNS, *({OWNER} & {*out.columns})]].assign(**{name: table[name] for name in extra})
-    strings = {name: "string" for name in (*COLUMNS, OWNER, *GIVEN, *REPORT_TEXTS) if name in out}
+    strings = {name: "string" for name in (*COLUMNS, OWNER, *INPUT_TEXTS, *REPORT_TEXTS) if name in out}
     return Records(table=out.astype(strings).reset_index(drop=True), card=card, root=root, notes=tuple(notes))
 
 
@@ -183,7 +185,7 @@ def _clean(text: str) -> str:
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
-def _kept(table: "pd.DataFrame", keep: "pd.Series[bool]", why: str, notes: list[str]) -> "pd.DataFrame":
+def _rows_with(table: "pd.DataFrame", keep: "pd.Series[bool]", why: str, notes: list[str]) -> "pd.DataFrame":
     if dropped := int((~keep).sum()):
         notes.append(f"{dropped} of {len(table)} rows {why}; they are left out")
     return table[keep].reset_index(drop=True)
@@ -193,7 +195,7 @@ def _identified(
     table: "pd.DataFrame", labels: list[str], together: Callable[[list[str]], near_texts.RowPairs]
 ) -> "pd.DataFrame":
     """Return the table with its ids: those it lacks are hashes of a row's content, numbered where rows are equal."""
-    content = [name for name in (*GIVEN, *labels, "split") if name in table]
+    content = [name for name in (*INPUT_TEXTS, *labels, "split") if name in table]
     rows = zip(*(table[name].astype("string").fillna("").tolist() for name in content), strict=True)
     digests = (blake2b("\0".join(row).encode(), digest_size=8).hexdigest() for row in rows)
     # Ids from content and not from row numbers: the same texts in another order get the same splits.

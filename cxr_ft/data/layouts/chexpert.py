@@ -71,9 +71,11 @@ def demo(folder: Path) -> str:
                 path = f"{root.name}/{name}/patient{patient:05}/study1/view1_{view}.jpg"
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(rng.integers(0, 256, (40, 36), dtype=np.uint8)).save(folder / path)
-                side = "Frontal,AP" if view == "frontal" else "Lateral,"
+                view_cells = "Frontal,AP" if view == "frontal" else "Lateral,"
                 values = rng.choice(["1.0", "0.0", "-1.0", ""], len(CHEXPERT_14), p=[0.3, 0.2, 0.1, 0.4])
-                lines.append(f"{path},{'Male' if patient % 2 else 'Female'},{patient % 91},{side},{','.join(values)}")
+                lines.append(
+                    f"{path},{'Male' if patient % 2 else 'Female'},{patient % 91},{view_cells},{','.join(values)}"
+                )
         (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
     return str(root)
 

@@ -113,7 +113,7 @@ def _from_table(where: str) -> Records:
     )
     subject = next((name for name in SUBJECT_NAMES if name in table), "subject_id")
     table = table.rename(columns={subject: "subject_id"})
-    return _rows.assemble(table, root, CARD, labels, notes, beside=locations.split(where)[0])
+    return _rows.assemble(table, root, CARD, labels, notes, patients_folder=locations.split(where)[0])
 
 
 def label_columns(table: "pd.DataFrame") -> tuple[str, ...]:

@@ -53,13 +53,15 @@ def records(source: str) -> Records:
         UsageError: where the map or the table cannot be read, or the map names what is not there.
     """
     mapped_table = mapped(*_files(locations.normalized(source)))
-    if len(nowhere := mapped_table.rows["path"][mapped_table.rows["path"].isna()]):
+    if len(without_path := mapped_table.rows["path"][mapped_table.rows["path"].isna()]):
         raise UsageError(
-            f"{mapped_table.file}: {len(nowhere)} of {len(mapped_table.rows)} rows have a path missing; fill it"
+            f"{mapped_table.file}: {len(without_path)} of {len(mapped_table.rows)} rows have a path missing; fill it"
         )
     root = mapped_table.root or table_reader.image_root(mapped_table.file)
-    beside = locations.split(mapped_table.file)[0] if address.is_database(mapped_table.file) else root
-    return _rows.assemble(mapped_table.rows, root, mapped_table.card, mapped_table.labels, [], beside=beside)
+    patients_folder = locations.split(mapped_table.file)[0] if address.is_database(mapped_table.file) else root
+    return _rows.assemble(
+        mapped_table.rows, root, mapped_table.card, mapped_table.labels, [], patients_folder=patients_folder
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ def mapped(
     columns = _read_map(map_file, needed, known)
     folder = locations.split(map_file)[0]
     # A table that the user names wins over the one that the map names.
-    file = file or _beside(folder, columns.table)
+    file = file or _from_map(folder, columns.table)
     if not file:
         raise UsageError(f"{map_file} names no table: give it `table: labels.csv`")
     patterns = columns.columns.values()
@@ -120,7 +122,9 @@ def mapped(
     rows = raw[[]].assign(**{ours: _column(raw, pattern) for ours, pattern in columns.columns.items()})
     for label, column in columns.labels.items():
         rows[label] = raw[column].str.strip().replace(columns.values)
-    return Mapped(rows, tuple(columns.labels), _card(columns.card, map_file, card), file, _beside(folder, columns.root))
+    return Mapped(
+        rows, tuple(columns.labels), _card(columns.card, map_file, card), file, _from_map(folder, columns.root)
+    )
 
 
 def demo(folder: Path) -> str:
@@ -164,7 +168,7 @@ def _files(where: str) -> tuple[str, str]:
     return map_file, where
 
 
-def _beside(folder: str, name: str) -> str:
+def _from_map(folder: str, name: str) -> str:
     """Return a place that a map names: a URL, an absolute path, or one beside the map."""
     if not name or address.is_url(name):
         return name

@@ -52,7 +52,7 @@ def write_archive(out: Path, plan: Plan, workers: int) -> None:
         return
     out = out.resolve()
     try:
-        with _beside(out) as folder:
+        with _temporary_folder(out) as folder:
             films = [film for of_subject in _subjects(folder, plan, workers) for film in of_subject]
             archive_tables.write(folder, films, plan.seed, plan.biases)
             (folder / "README.txt").write_text(_readme(plan), encoding="utf-8", newline="\n")
@@ -81,7 +81,7 @@ def _is_complete(out: Path, plan: Plan) -> bool:
 
 
 @contextmanager
-def _beside(out: Path) -> Iterator[Path]:
+def _temporary_folder(out: Path) -> Iterator[Path]:
     # The archive is renamed as a whole, so its files are written plainly: `files.atomic` for each would only cost time.
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

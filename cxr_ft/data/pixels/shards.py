@@ -152,9 +152,9 @@ def intact(shard: Shard, *, thorough: bool = False) -> bool:
     try:
         batch = read(shard.file)
         images = _image_column(batch)
-        sides = [shard.size] * len(shard.paths)
+        lengths = [shard.size] * len(shard.paths)
         # Everything but the pixels is compared, which costs no page of them; `thorough` reads those too.
-        expected = {"height": sides, "width": sides, "path": list(shard.paths)}
+        expected = {"height": lengths, "width": lengths, "path": list(shard.paths)}
         if images.shape[1] != shard.size or batch.select(list(expected)).to_pydict() != expected:
             return False
     except (pa.ArrowException, OSError, ValueError, KeyError):

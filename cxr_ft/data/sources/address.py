@@ -163,8 +163,8 @@ def _file(path: str, where: str) -> str:
         raise UsageError(f"{where} names no file: write {FORMS['duckdb']}")
     file = Path("/", path.lstrip("/")) if path.startswith("/") else Path(path).expanduser()
     # duckdb:///file.db is, to some tools, beside the working folder and, to others, from the root: whichever is there.
-    beside = Path(path.lstrip("/"))
-    return str((beside if not file.exists() and beside.exists() else file).absolute())
+    in_working_folder = Path(path.lstrip("/"))
+    return str((in_working_folder if not file.exists() and in_working_folder.exists() else file).absolute())
 
 
 def _project(path: str, where: str) -> tuple[str, str]:

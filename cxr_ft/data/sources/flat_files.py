@@ -62,7 +62,9 @@ class CsvTable:
         if twice := next((name for name in needed if self.header.count(name) > 1), None):
             raise UsageError(f"{self.source} has two columns {twice}; rename one")
         with _opened(self.source) as stream:
-            batches = [pa.table(_kept(batch, filters)).select(columns) for batch in self._batches(stream, needed)]
+            batches = [
+                pa.table(_passing_rows(batch, filters)).select(columns) for batch in self._batches(stream, needed)
+            ]
         return pa.concat_tables(batches)
 
     def _header(self, start: bytes) -> list[str]:
@@ -172,11 +174,11 @@ def _opened(source: str) -> Iterator[BinaryIO]:
 def _counted(schema: "pa.Schema") -> dict[str, range]:
     """Columns that pandas did not write because they only count: the rows' names, which the file's head describes."""
     metadata = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    kept = [column for column in metadata.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
-    return {str(column["name"]): range(column["start"], column["stop"], column["step"]) for column in kept}
+    named = [column for column in metadata.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
+    return {str(column["name"]): range(column["start"], column["stop"], column["step"]) for column in named}
 
 
-def _kept(batch: "pa.RecordBatch", filters: Filters) -> "dict[str, pa.ChunkedArray]":
+def _passing_rows(batch: "pa.RecordBatch", filters: Filters) -> "dict[str, pa.ChunkedArray]":
     """Return the columns of a batch, without the rows that a filter stops."""
     import pyarrow as pa
 

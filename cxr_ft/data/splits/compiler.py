@@ -22,7 +22,7 @@ from cxr_ft.data import sameness
 from cxr_ft.data.labels import distinct_rows
 from cxr_ft.data.manifest import Certificate, LabelCounts, WeightQuality
 from cxr_ft.data.pixels.image_decode import CheckedImages
-from cxr_ft.data.records import GIVEN, IDS, OPTIONAL, SPLITS, Records, order_key
+from cxr_ft.data.records import IDS, INPUT_TEXTS, OPTIONAL, SPLITS, Records, order_key
 from cxr_ft.data.reports.text_columns import add_texts, columns, mini_reports
 from cxr_ft.data.splits import prevalence
 from cxr_ft.data.splits.balance import Selection, apportion, assign_splits, select_rows
@@ -236,7 +236,9 @@ class _Problem:
             # The natural test set has the archive's own prevalences: weights would correct what is not off.
             weight = 1.0 if name == "test_natural" else self._weights(name, mask)[self.pattern[mask]]
             rows = self.table[mask].assign(split=name, weight=weight)
-            texts = [n for n in GIVEN if n in rows] if self.card.unit == "text" else columns(self.request.text, rows)
+            texts = (
+                [n for n in INPUT_TEXTS if n in rows] if self.card.unit == "text" else columns(self.request.text, rows)
+            )
             if "mini_report" in texts:
                 rows["mini_report"] = mini_reports(rows, self.card)
             first = [*IDS, "path", "view", "split", "weight", *(column for column in OPTIONAL if column in rows)]

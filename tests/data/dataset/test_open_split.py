@@ -40,11 +40,11 @@ def test_weights_and_changed_images_are_for_training_alone(splits):
         np.testing.assert_array_equal(example.image, data[name].images[0])
 
 
-def test_without_options_training_is_shown_what_is_judged(splits):
+def test_without_options_training_sees_what_metrics_see(splits):
     train = build_datasets(configured(), splits, 32)["train"]
-    shown, judged = train[TrainIndex(1, 3)], train[1]
-    np.testing.assert_array_equal(shown.image, judged.image)
-    np.testing.assert_array_equal(shown.targets, judged.targets)
+    shown, for_metrics = train[TrainIndex(1, 3)], train[1]
+    np.testing.assert_array_equal(shown.image, for_metrics.image)
+    np.testing.assert_array_equal(shown.targets, for_metrics.targets)
     assert shown.weights is None
 
 

@@ -264,8 +264,8 @@ def test_two_processes_make_one_cache(films, tmp_path, monkeypatch):
     clean = elsewhere(monkeypatch, tmp_path, "clean")
     cache.cached(root, paths, SIZE)
     both = [start(root, paths, tmp_path / "both") for _ in range(2)]
-    said = [process.communicate()[1].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    errors = [process.communicate()[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
     assert everything(tmp_path / "both") == everything(clean)
 
 
