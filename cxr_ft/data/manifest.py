@@ -151,7 +151,7 @@ class Splits:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each CSV, of the files as they are now."""
+        """Return the SHA-256 of each CSV, of the files as they are now."""
         return {FILES[name]: sha256(self.folder / FILES[name]) for name in self.tables}
 
 

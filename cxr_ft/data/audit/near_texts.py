@@ -305,7 +305,7 @@ class Alike:
 
 
 def _candidates(parts: Pieces, some: Ints, settled: Callable[[Ints], Ints]) -> Iterator[tuple[Ints, Ints]]:
-    """Yield pairs of `some` texts that agree in a band: first neighbours in each bucket, then those further apart."""
+    """Yield pairs of `some` texts that agree in a band: first neighbours in each bucket, then more distant ones."""
     # From the pieces outside stock: short reports agree in stock sentences, and buckets would hold thousands of them.
     signatures = _signatures(parts, some)
     for band in range(0, BANDS * ROWS, ROWS):

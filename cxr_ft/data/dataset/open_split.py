@@ -48,7 +48,7 @@ def open_split(
             counts twice, and rows without text are left out.
         view: how training sees the rows; None: as metrics do.
         views: how many images of a row are input, of those it lists.
-        context: text columns that are input beside the images; empty: none.
+        context: text columns that are input besides the images; empty: none.
 
     Raises:
         UsageError: where the text column or the images are missing, or the options do not fit the splits.
@@ -146,7 +146,7 @@ def _refuse_image_options(splits: Splits, view: TrainView | None, views: int, co
 
 
 def column_of(splits: Splits, name: str, written: str | None) -> str:
-    """Return `name`, a column that can be read beside the images.
+    """Return `name`, a column that can be read besides the images.
 
     Args:
         written: the column of the text to learn to write; None: there is none.

@@ -45,7 +45,7 @@ class BoundedFile(io.BufferedReader):
 
     @property
     def name(self) -> str:
-        """Empty: pydicom asks for it, and a header does not need to know where it comes from."""
+        """Return "": pydicom needs the attribute, and a header need not know where it comes from."""
         return ""
 
     @property

@@ -29,7 +29,7 @@ from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
 from cxr_ft.data.dicom.jpeg_restarts import check_restarts
 
-#: Seconds, beside ten times its processor time, after which a worker that does not answer is ended.
+#: Seconds, in addition to ten times its processor time, after which a worker that does not answer is ended.
 PATIENCE = 60.0
 #: The coding process that each syntax means, by its frame header's marker (ITU-T T.81 B.1.1.3, T.87 C.1.1).
 FRAMES = {
@@ -246,7 +246,7 @@ def _worker() -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # One thread each: workers run beside each other, one for each process of a pool.
+            # One thread each: several workers run at a time, one for each process of a pool.
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
     return _workers[here]

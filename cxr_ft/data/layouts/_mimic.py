@@ -66,6 +66,7 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
         UsageError: where a table is missing, lacks a column, or the tables do not belong together.
     """
     root = str(root_folder(source)) if phantom.is_spec(source) else locations.normalized(source)
+    # One table is not enough: ids and labels are in two at least.
     if table_reader.is_table(root) or not (address.is_url(root) or root_folder(root).is_dir()):
         raise UsageError(f"{source} is one file or table: give the folder, or the database, that holds all tables")
     names = frozenset(locations.list_names(root))

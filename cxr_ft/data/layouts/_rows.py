@@ -73,6 +73,7 @@ def _identified(table: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     stem = table["path"].str.replace(r"\.[^./]+$", "", regex=True)
+    # a.png and a.dcm have one stem; then the whole path is the id.
     unique = stem if not stem.duplicated().any() else table["path"]
     # An image keeps its id as it is: two files whose ids differ in spaces are two.
     same = {"dicom_id": whole}
@@ -105,6 +106,7 @@ def classes(column: "pd.Series[str]") -> "pd.Series[str]":
 def _multi(
     out: "pd.DataFrame", table: "pd.DataFrame", card: DatasetCard, labels: tuple[str, ...], root: str
 ) -> "tuple[pd.DataFrame, DatasetCard]":
+    # A label of that name would overwrite the column, or be overwritten, in the split's CSV.
     if clash := sorted({*out.columns, "label", "split", "weight"}.intersection(labels)):
         raise UsageError(f"{root}: label {clash[0]!r} has the name of a column of the split files; rename it")
     for name in labels:

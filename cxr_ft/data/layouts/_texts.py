@@ -96,6 +96,7 @@ def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
 def _split_of(name: str) -> str:
     """Return the split that a table's name begins with, or ""."""
     stem = name.rpartition("/")[2].lower()
+    # MNLI has two validation sets, matched and mismatched, which mean two splits here.
     words = re.match(r"[a-z]+(_(mis)?matched)?", stem)
     return words[0] if words and words[0] in SPLIT_NAMES else ""
 
@@ -121,6 +122,7 @@ def named(raw: "pd.Series[str]", names: Mapping[str, str], where: str) -> "pd.Se
     Raises:
         UsageError: for a label that is none of them.
     """
+    # A data frame with one missing label turns 0 and 1 into 0.0 and 1.0.
     plain = raw.fillna("").str.strip().str.lower().str.removesuffix(".0")
     known = {**names, **{name.lower(): name for name in names.values()}}
     if len(other := plain[~plain.isin([*known, *NO_LABEL])]):
@@ -140,7 +142,7 @@ def assemble(
     Args:
         table: `text`, `label` or the card's labels, and any of text_pair, split, IDS, OPTIONAL, REPORT_TEXTS.
         root: where it was read, for messages and the manifest.
-        together: the rows of some texts that must stay together beside those that are alike.
+        together: the rows of some texts that must stay together besides those that are alike.
 
     Raises:
         UsageError: where no row has text and label, or all have one class.
@@ -182,6 +184,7 @@ def _clean(text: str) -> str:
     """Return a text as every CSV can hold it: a line feed ends its lines, and it has no NUL and no half character."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Half a surrogate pair cannot be written as UTF-8; it becomes a question mark.
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
@@ -197,6 +200,7 @@ def _identified(
     """Return the table with its ids: those it lacks are hashes of a row's content, numbered where rows are equal."""
     content = [name for name in (*INPUT_TEXTS, *labels, "split") if name in table]
     rows = zip(*(table[name].astype("string").fillna("").tolist() for name in content), strict=True)
+    # A NUL between the cells, which no text has after `_clean`: cells cannot run into each other.
     digests = (blake2b("\0".join(row).encode(), digest_size=8).hexdigest() for row in rows)
     # Ids from content and not from row numbers: the same texts in another order get the same splits.
     hashed = table[[]].assign(id=[f"t{digest}" for digest in digests])

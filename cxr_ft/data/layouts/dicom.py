@@ -92,6 +92,7 @@ def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
     """Return the headers of all files below `root` that are DICOM, one row an image."""
     files = [name for name in locations.list_files(root) if not table_reader.is_table(name)]
     rows = header_scan.scan((Path(root, name) for name in track(files, "reading headers", len(files))), TAGS)
+    # Relative paths in place of the scanned ones: the table must not name this machine's folders.
     rows["path"] = files
     headers = rows[rows["problem"].isna() & rows["SOPInstanceUID"].notna()].drop(columns="problem")
     if len(headers) < len(rows):
@@ -128,12 +129,14 @@ def _joined(table: "pd.DataFrame", headers: "pd.DataFrame", file: str, notes: li
 def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     """Return the rows with the package's columns in place of the header's, no identifying value among them."""
     name = pseudonymizer()
+    # Without a study UID each film is its own study, which joins nothing by mistake.
     study = table["StudyInstanceUID"].replace("", None).fillna(table["SOPInstanceUID"])
     patient = sameness.id_keys(table["PatientID"]).replace("", None)
     # One film of a study may lack what the others say.
     patient = patient.fillna(patient.groupby(study).transform("first"))
     if unknown := int(patient.isna().sum()):
         notes.append(f"{unknown} files name no patient: each of their studies is taken for its own subject")
+    # The letters keep a patient's id and a study's UID of the same digits from being one subject.
     patient = ("P" + patient).fillna("S" + study)
     if (two := patient.groupby(study).transform("nunique") > 1).any():
         raise UsageError(f"{table.loc[two, 'path'].iloc[0]}: its study has films of two patients; which is it?")
@@ -191,6 +194,7 @@ def _make_key(file: Path) -> None:
     try:
         with os.fdopen(handle, "w") as stream:
             stream.write(secrets.token_hex(32))
+            # Flushed and synced before it gets its name: after a power cut the key is whole or absent, and never empty.
             stream.flush()
             os.fsync(handle)
         with contextlib.suppress(FileExistsError):

@@ -69,7 +69,7 @@ def demo(folder: Path) -> str:
 
 
 def _phrases(texts: list[str]) -> list[tuple[int, int]]:
-    """The rows of phrases, each with the row of the longest text that holds it; none is tied to two texts, since a
+    """Return rows of phrases, each with the row of the longest text that holds it; none is tied to two texts, since a
     common phrase would tie all texts that hold it."""
     words = [text.lower().split() for text in texts]
     first: dict[str, int] = {}

@@ -103,7 +103,7 @@ def mapped(
     """Return the table that a map is of.
 
     Args:
-        file: the table where it was given itself.
+        file: the table where the source is the table itself.
         needed: the column that the map must name, of those `known`.
         card: what the map's card changes.
 
@@ -152,7 +152,7 @@ def demo(folder: Path) -> str:
 
 
 def _files(where: str) -> tuple[str, str]:
-    """Return the map, and the table where it was given itself."""
+    """Return the map, and the table where the source is the table itself."""
     if where.lower().endswith((".yaml", ".yml")):
         return where, ""
     if address.is_database(where):
@@ -160,6 +160,7 @@ def _files(where: str) -> tuple[str, str]:
     if not table_reader.is_table(where):
         raise UsageError(f"{where} is neither a map (.yaml) nor a table ({', '.join(table_reader.TABLES)})")
     folder, name = locations.split(where)
+    # The longest ending first: labels.csv.gz has the map labels.yaml, not labels.csv.yaml.
     end = next(end for end in sorted(table_reader.TABLES, key=len, reverse=True) if name.lower().endswith(end))
     wanted = (f"{name[: -len(end)]}.yaml", "table.yaml")
     map_file = next((locations.join(folder, n) for n in wanted if locations.exists(locations.join(folder, n))), None)

@@ -91,7 +91,7 @@ def _sentiment140(where: str) -> "pd.DataFrame":
 
 
 def _polar(name: str, content: bytes) -> "pd.DataFrame":
-    """Sentiment140's rows: polarity, id, date, query, user, text; without a header, in Latin-1."""
+    """Return Sentiment140's rows: polarity, id, date, query, user, text; without a header, in Latin-1."""
     import pandas as pd
 
     # keepends: a line break inside a quoted cell belongs to the tweet.

@@ -100,6 +100,7 @@ def _truth(film: Film, biases: Iterable[str]) -> dict[str, object]:
     }
     severity_of_label = severities(film.study.signs)
     boxes: dict[str, list[Box]] = {}
+    # A parent label (Lung Opacity) is drawn by its children, so it has their boxes.
     for bearer, label in sorted({(sign.label, label) for sign in film.study.signs for label in labels(sign)}):
         if drawn := film.boxes.get(bearer):
             boxes.setdefault(label, []).extend(drawn)

@@ -115,6 +115,7 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
         study_id = FIRST_ID + 10 * index + number
         pictures = _pictures(rng, (seed, index, number), study_id, inpatient)
         before = studies[-1].signs if studies else ()
+        # The films come first: bedside patients have more devices.
         signs = _signs(rng, before, number > 0, pictures[0].view == "AP")
         # A stream of its own, so that an archive with a bias has the same patients as the one without.
         chance = stream("biases", seed, index, number)
@@ -124,6 +125,7 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
         if "site" in biases:
             site = _at_site(chance, signs, biases["site"])
             pictures = tuple(replace(picture, site=site) for picture in pictures)
+        # After the device bias: the report states the signs as they then are.
         reported = _reported(rng, signs)
         stated = label_noise.statements(rng, severities(reported), OPACITIES)
         faint = 1 - biases.get("subgroup", 0) * (body.sex == "F")

@@ -245,6 +245,7 @@ def _fracture(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
         at = float(rng.uniform(0.5, 0.8))
         line = chest.thorax.ribs(sign_.side)[0][number - 1]
         step = (0.020 + 0.034 * sign_.severity) * (1 if rng.random() < 0.6 else -1)
+        # Recorded only: the ribs are drawn after all signs (`frontal.add_bones`), already broken.
         chest.breaks[sign_.side, number] = (at, step)
         x, y = line[round(at * len(line))]
         callus = 0.08 + 0.30 * sign_.severity

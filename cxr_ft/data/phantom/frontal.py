@@ -65,6 +65,7 @@ def healthy(canvas: Canvas, thorax: Thorax, rng: np.random.Generator, portable: 
         lung=_lungs(canvas, coarse, thorax),
         open=np.ones(canvas.shape, np.float32),
         vessels=zeros,
+        # Layers that are added to in place need arrays of their own.
         bone=zeros.copy(),
         dense=zeros.copy(),
         portable=portable,
@@ -125,8 +126,10 @@ def vessel_layer(canvas: Canvas, thorax: Thorax, seed: int, gain: float = 1.0) -
         x, y = thorax.hilum(side)
         spots = rng.normal(0, 1, (6, 4))
         blobs += [ellipse(x + 0.028 * a, y + 0.055 * b, 0.026 + 0.006 * c, 0.034 + 0.008 * d) for a, b, c, d in spots]
+    # The larger of both and not their sum: a vessel within a hilum is not denser than the hilum.
     np.maximum(layer, canvas.fill(*blobs, soft=0.012, value=0.8), out=layer)
     coarse = canvas.coarse()
+    # Vessels below a pixel's width are seen as a fine mesh, not one by one.
     mesh: Image = np.abs(coarse.noise(rng, 0.03)) + np.abs(coarse.noise(rng, 0.06))
     layer += canvas.take(np.float32(0.07) * mesh)
     return layer

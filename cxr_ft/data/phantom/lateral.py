@@ -22,8 +22,9 @@ _GREAT_VESSELS = smooth(
 
 
 def draw(canvas: Canvas, body: Body, signs: Sequence[Sign]) -> tuple[Image, Image, dict[str, list[Box]]]:
-    """Attenuation [H, W], how deep the lungs are [H, W] (0..1), and boxes of the signs that can be seen, in pixels."""
+    """Return attenuation [H, W], how deep the lungs are [H, W] (0..1), and boxes of the visible signs, in pixels."""
     rng = stream("lateral", body.seed)
+    # The body's size is put into the map, so that every shape below is of one standard body.
     canvas = Canvas(canvas.shape, canvas.matrix * [body.width, body.length, 1])
     coarse = canvas.coarse()
     lung = _lung(canvas, coarse)

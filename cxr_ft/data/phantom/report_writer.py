@@ -34,6 +34,7 @@ def write(body: Body, study: Study, prior: Study | None, rng: np.random.Generato
 
 
 def _section(name: str, sentences: Sequence[str]) -> str:
+    # MIMIC-CXR's impressions are numbered lists where they have several points.
     numbered = name == "IMPRESSION" and len(sentences) > 1
     lines = [f"{index}. {text}" for index, text in enumerate(sentences, 1)] if numbered else [" ".join(sentences)]
     body = [line for text in lines for line in textwrap.wrap(text, 76)]

@@ -52,7 +52,7 @@ def cached(root: Path, paths: Sequence[str], size: int, among: Sequence[str] | N
 
     Args:
         root: what paths are relative to.
-        paths: the images wanted, in this order; one may stand twice.
+        paths: the images wanted, in this order; one may occur twice.
         size: side in pixels.
         among: the images that the cache holds (default: `paths`), so that several lists share one cache.
 
@@ -101,7 +101,7 @@ def build(
 
 
 def part_of(text: str) -> tuple[int, int]:
-    """ "2/8" as (2, 8), for `build`.
+    """Return "2/8" as (2, 8), for `build`.
 
     Raises:
         UsageError: where it is not written so.
@@ -136,7 +136,7 @@ def first(table: "pd.DataFrame") -> list[str]:
 
 
 def several(table: "pd.DataFrame", views: int) -> list[list[str]]:
-    """The images that each row shows, `views` at most: a frontal and a lateral one first, then further ones of either.
+    """Return the images of each row, `views` at most: a frontal and a lateral one first, then further ones of either.
 
     So of PA, AP and LATERAL two are PA and LATERAL. The first is that of `first`.
     """
@@ -154,7 +154,7 @@ def _mixed(paths: list[str], views: list[str]) -> list[str]:
 
 
 def shown(splits: manifest.Splits) -> list[str]:
-    """Every image that a row of `splits` lists, once: what their cache holds, however many are trained on."""
+    """Return every image that a row of `splits` lists, once: what their cache holds, however many are trained on."""
     return list(
         dict.fromkeys(p for table in splits.tables.values() for row in table["path"] for p in str(row).split("|"))
     )

@@ -32,7 +32,7 @@ __all__ = [
 Pixels = NDArray[np.uint8]
 Job = TypeVar("Job")
 Done = TypeVar("Done")
-#: More processes than this are started only when asked for: each holds a full-size film or two in memory.
+#: More processes than this are started only on request: each holds a full-size film or two in memory.
 MOST_WORKERS = 16
 #: What decides which pixels a picture gives: files here (a test holds them against what `dicom` imports), and packages.
 DECODER = ("dicom/*.py", "pixels/image_decode.py")
@@ -86,7 +86,7 @@ def pixel_hash(pixels: Pixels) -> str:
 
 
 def square(path: Path, size: int) -> Pixels:
-    """One image as uint8 [size, size]: the short side resized to `size`, then the middle.
+    """Return one image as uint8 [size, size]: the short side resized to `size`, then the middle.
 
     This is what GIT's processor does to an image (shortest edge, then centre crop), from the raw values.
     """

@@ -48,7 +48,7 @@ def build_on_ray(splits: Path, size: int, address: str | None = None, root: str 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[ModuleType]:
-    """Ray, connected to `address` as `build_on_ray` takes it, or as it is connected already.
+    """Yield Ray, connected to `address` as `build_on_ray` takes it, or as it is connected already.
 
     Raises:
         UsageError: where Ray is not installed, or no cluster is reached.

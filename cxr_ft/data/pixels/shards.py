@@ -48,7 +48,7 @@ class Shard:
 
 
 class Images:
-    """Images uint8 [N, S, S] that lie in shards, indexed like an array; nothing is read before it is asked for.
+    """Images uint8 [N, S, S] that lie in shards, indexed like an array; nothing is read before it is indexed.
 
     An integer gives a read-only view of the mapped file, [S, S]; a slice, a mask or integers [M] give a copy [M, S, S].
 
@@ -75,7 +75,7 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(N, S, S)."""
+        """Return (N, S, S)."""
         return len(self._places), self._size, self._size
 
     @property
@@ -99,7 +99,7 @@ class Images:
         return out
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> NDArray[np.generic]:
-        """All images as one array in memory: `np.asarray(images)`."""
+        """Return all images as one array in memory: `np.asarray(images)`."""
         if copy is False:
             raise ValueError("images in shards cannot become one array without a copy")
         whole = self[:]

@@ -121,6 +121,7 @@ def parse(report: str) -> list[Section]:
     Any text is taken: one without headers is one section, "preamble".
     """
     parts = [Section(name="preamble", start=0, body=0, end=0)]
+    # In a report all in capitals, capitals mark no header.
     loud = not any(letter.islower() for letter in report)
     for name, start, body in _headers(report, loud=loud):
         before = parts[-1]
@@ -144,6 +145,7 @@ def sections(report: str) -> dict[str, str | None]:
     film = None
     for section in parse(report):
         text = clean(report[section.body : section.end])
+        # An empty section does not take the place of a filled one of the same name before it.
         if section.aside or not text:
             continue
         if section.name == "film":
@@ -210,6 +212,7 @@ def _before_colon(before: str, *, at_line_start: bool, loud: bool) -> tuple[str,
 
 def _within_line(text: str, *, loud: bool) -> tuple[str, int] | None:
     """Return the longest known header that ends `text`: in capitals, after a sentence, or one of the two wanted."""
+    # From the longest possible header to shorter ones: "clinical history" must win over "history".
     for match in _WORD_START.finditer(text, max(len(text) - LONGEST, 0)):
         words = text[match.start() :]
         name = canonical(words, near=words.isupper())
@@ -260,7 +263,7 @@ def _asides(parts: list[Section]) -> list[Section]:
 
 @cache
 def exceptions() -> dict[str, tuple[str, int, int]]:
-    """MIMIC-CXR's reports whose findings are under another header (its name, 0, 0), or at given offsets ("", a, b).
+    """Return the MIMIC-CXR reports with findings under another header (its name, 0, 0), or at fixed offsets ("", a, b).
 
     By study id without its "s", for the reports of version 2.0.0; at offsets 0, 0 there are none. Source:
     custom_mimic_cxr_rules in txt/section_parser.py of MIT-LCP/mimic-cxr (also in MIT-LCP/mimic-code, commit 58b2987).

@@ -168,7 +168,7 @@ def _file(path: str, where: str) -> str:
 
 
 def _project(path: str, where: str) -> tuple[str, str]:
-    """Project or project/dataset, and the table behind them or ""."""
+    """Return project or project/dataset, and the table behind them or ""."""
     match = re.fullmatch(rf"({PROJECT})(?:/({NAME})(?:\.({NAME}))?)?", path)
     if match is None:
         raise UsageError(f"{where} is no project, data set and table: write {FORMS['bigquery']}")

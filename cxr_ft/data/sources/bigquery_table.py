@@ -149,7 +149,7 @@ def quoted(name: str) -> str:
 
 
 def _path(address: Address) -> str:
-    """project.dataset.table."""
+    """Return project.dataset.table."""
     if "/" not in address.at:
         raise UsageError(f"{address.bare} names no data set: write {FORMS['bigquery']}")
     return f"{_dotted(address.at)}.{address.options['table']}"

@@ -172,7 +172,7 @@ def _opened(source: str) -> Iterator[BinaryIO]:
 
 
 def _counted(schema: "pa.Schema") -> dict[str, range]:
-    """Columns that pandas did not write because they only count: the rows' names, which the file's head describes."""
+    """Return columns that pandas did not write since they only count: rows' names, which the file's head describes."""
     metadata = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
     named = [column for column in metadata.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
     return {str(column["name"]): range(column["start"], column["stop"], column["step"]) for column in named}

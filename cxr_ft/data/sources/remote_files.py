@@ -24,7 +24,7 @@ from cxr_ft.errors import UsageError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-#: What fsspec needs for a protocol, beside itself.
+#: The package that fsspec needs for a protocol.
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp", "abfs": "adlfs"}
 #: Errors of the packages behind fsspec that are no OSError: looked up only where the package is loaded.
 _ERRORS = (
@@ -73,7 +73,7 @@ def file_system(where: str) -> "tuple[AbstractFileSystem, str]":
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return the exception types that remote reading may raise, beside ImportError."""
+    """Return the exception types that remote reading may raise, besides ImportError."""
     # Naming the classes would import packages of seconds' weight for a user who reads local files.
     loaded = [getattr(sys.modules[module], name) for module, name in _ERRORS if module in sys.modules]
     return (OSError, ValueError, EOFError, NotImplementedError, zlib.error, *loaded)

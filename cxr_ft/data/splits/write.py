@@ -164,7 +164,7 @@ def _certified_leaks(
         LeakError: where two compiled splits share anything; `out` is the folder that its message names.
     """
     kinds = [[*IDS, "path"]] if card.unit != "text" else [list(IDS)]
-    # By themselves: beside a column of subjects the audit would pass over what several of them have.
+    # By themselves: together with a column of subjects the audit would pass over what several of them have.
     kinds += [["text"]] if card.group == "near-duplicate" else []
     tables = compiled.tables
     # Pixels are compared only where images were decoded; an empty column would be reported as compared.

@@ -16,7 +16,7 @@ MILD = Augmentation(mild=True, flip=False, seed=3)
 
 
 def film(seed=0, side=64):
-    """Smooth, bright on the left: a flip is told at once."""
+    """Smooth, bright on the left: a flip is seen at once."""
     rng = np.random.default_rng(seed)
     shade = np.linspace(230, 20, side)[None] + np.linspace(0, 15, side)[:, None] + rng.integers(0, 5, (side, side))
     return shade.astype(np.uint8)

@@ -74,7 +74,7 @@ def test_what_changes_the_numbers_changes_the_fingerprint():
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """Studies of the phantom, with all that stands beside their films."""
+    """Studies of the phantom, with all their texts."""
     place = tmp_path_factory.mktemp("studies")
     request = SplitRequest(per_label=4, views="all", unit="study", text="all")
     make_splits("phantom:subjects=24,seed=1,size=32", "mimic_cxr", request, place / "splits")
@@ -116,7 +116,7 @@ def test_every_image_of_a_study_is_changed_in_training_each_in_its_own_way(studi
     assert sum(not np.array_equal(shown[i].further[0], train[i].further[0]) for i in pairs) > len(pairs) // 3
     again = train[TrainIndex(pairs[0], 0)]
     np.testing.assert_array_equal(again.further[0], shown[pairs[0]].further[0])
-    # Where both were the same film, they would still be changed apart.
+    # Where both were the same film, they would still be changed independently.
     train.side_inputs = type(train.side_inputs)(images=train.images, starts=np.arange(len(train) + 1))
     twice = [train[TrainIndex(i, 0)] for i in range(len(train))]
     assert any(not np.array_equal(one.image, one.further[0]) for one in twice)

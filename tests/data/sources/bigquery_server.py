@@ -113,7 +113,7 @@ class Server:
         self.requests.append((method, path, body))
         if self.fail:
             code, reason = self.fail.pop(0)
-            raise RefusedError(code, reason, "the server was told to fail")
+            raise RefusedError(code, reason, "the server was made to fail")
         routes = [
             ("POST", r"projects/([^/]+)/jobs", lambda _: self.insert(body)),
             ("GET", r"projects/[^/]+/jobs/([^/]+)", lambda m: self.job(m[1]).resource),

@@ -63,8 +63,8 @@ def everywhere(folder, server, name, typed):
     typed["csv"].to_pandas().to_csv(folder / f"{name}.csv", index=False)
     pq.write_table(shuffled(typed["parquet"], 1), folder / f"{name}.parquet")
     with duckdb.connect(str(folder / "all.db")) as connection:
-        connection.register("given", shuffled(typed["duckdb"], 2))
-        connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM given")
+        connection.register("arrow_rows", shuffled(typed["duckdb"], 2))
+        connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM arrow_rows")
     server.load_arrow(f"hospital.{name}", shuffled(typed["bigquery"], 3))
     return {
         "csv": folder / f"{name}.csv",
@@ -118,7 +118,7 @@ def test_a_mapped_table_whatever_its_types(tmp_path_factory, server, data):
                 "Edema flag": label(edema, data.draw(st.sampled_from(TRUTH))),
                 "nodule": label(nodule, data.draw(st.sampled_from(WHOLE))),
                 "age": pa.array([40 + i % 30 for i in range(count)]),
-                "said": pa.array(texts, pa.string()),
+                "note": pa.array(texts, pa.string()),
                 "site": pa.array(["AB"[i % 2] for i in range(count)]),
             }
         )
@@ -127,7 +127,7 @@ def test_a_mapped_table_whatever_its_types(tmp_path_factory, server, data):
     for kind, where in everywhere(folder, server, "films", typed).items():
         (folder / f"{kind}.yaml").write_text(
             f"table: {where!s}\nroot: {folder}\nwhere: {{site: A}}\n"
-            'columns: {path: "{File}.png", subject_id: Patient, age: age, findings: said}\n'
+            'columns: {path: "{File}.png", subject_id: Patient, age: age, findings: note}\n'
             "labels: {Edema: Edema flag, Nodule: nodule}\n"
         )
         with bigquery_client.use_endpoint(server.url):
@@ -212,8 +212,8 @@ def mimic(tmp_path_factory, server):
                 f"CREATE TABLE {name} AS SELECT * FROM read_csv('{tree / file}.csv.gz') ORDER BY random()"
             )
         connection.execute(f"CREATE TABLE patients AS SELECT * FROM read_csv('{tree / 'patients.csv'}')")
-        connection.register("given", pd.DataFrame(reports, columns=["study_id", "text"]))
-        connection.execute("CREATE TABLE reports AS SELECT * FROM given ORDER BY random()")
+        connection.register("arrow_rows", pd.DataFrame(reports, columns=["study_id", "text"]))
+        connection.execute("CREATE TABLE reports AS SELECT * FROM arrow_rows ORDER BY random()")
         for name in (*names, "patients", "reports"):
             arrow = connection.sql(f"SELECT * FROM {name} ORDER BY random()").to_arrow_table()
             plain = [column.replace(" ", "_") for column in arrow.column_names]

@@ -168,7 +168,7 @@ def test_the_server_holds_the_limit_too(server, monkeypatch):
         table_reader.read_arrow(f"{MANY}?maximum_bytes_billed=500")
 
 
-# --- what is kept
+# --- what is cached
 
 
 def test_an_answer_is_kept_until_its_table_changes(server, capsys):
@@ -289,7 +289,7 @@ def test_no_server_at_all_is_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-# --- who is asked, and who asks
+# --- which server, and which credentials
 
 
 def test_credentials_are_shown_to_google_alone(server, monkeypatch, tmp_path):

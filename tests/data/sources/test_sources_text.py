@@ -70,8 +70,8 @@ def test_text_comes_through_every_source_to_the_letter(tmp_path_factory, rows):
     ids, first, second = (list(column) for column in zip(*rows, strict=True))
     arrow = pa.table({"id": ids, "a b": pa.array(first, pa.string()), "c": pa.array(second, pa.string())})
     with duckdb.connect(str(folder / "t.db")) as connection:
-        connection.register("given", arrow)
-        connection.execute("CREATE TABLE t AS SELECT * FROM given")
+        connection.register("arrow_rows", arrow)
+        connection.execute("CREATE TABLE t AS SELECT * FROM arrow_rows")
         connection.execute(f"COPY t TO '{folder / 't.csv'}' (HEADER, FORCE_QUOTE *)")
     pq.write_table(arrow, folder / "t.parquet")
     wanted = pd.DataFrame({"id": [str(i) for i in ids], "a b": first, "c": second}, dtype="string")
@@ -99,8 +99,8 @@ def everywhere(tmp_path_factory):
     csv_text.as_text(arrow, "t").to_pandas().to_csv(folder / "t.csv", index=False)
     csv_text.as_text(arrow, "t").to_pandas().to_csv(folder / "t.tsv.gz", index=False, sep="\t")
     with duckdb.connect(str(folder / "t.db")) as connection:
-        connection.register("given", arrow)
-        connection.execute("CREATE TABLE t AS SELECT * FROM given")
+        connection.register("arrow_rows", arrow)
+        connection.execute("CREATE TABLE t AS SELECT * FROM arrow_rows")
     urls = [str(folder / name) for name in ("t.parquet", "t.csv", "t.tsv.gz")]
     return [*urls, f"duckdb://{folder / 't.db'}?table=t", f"duckdb://{folder / 't.db'}?sql=SELECT * FROM t;"]
 

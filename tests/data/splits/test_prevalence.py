@@ -70,7 +70,7 @@ def test_a_common_combination_is_taken():
 
 
 def test_no_program_no_other_choice(monkeypatch):
-    """Where the program finds nothing, the first choice stands and the gap is not known."""
+    """Where the program finds nothing, the first choice is used and the gap is not known."""
     no_solution = type("Found", (), {"x": None})()
     monkeypatch.setattr(prevalence, "solve_milp", lambda *args, **kwargs: no_solution)
     take = np.array([3, 4])
