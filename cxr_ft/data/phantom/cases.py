@@ -178,7 +178,7 @@ def _dicom_id(seed: int, study_id: int, number: int) -> str:
 
 def _signs(rng: np.random.Generator, before: tuple[Sign, ...], later: bool, portable: bool) -> tuple[Sign, ...]:
     # A chronic sign persists through a subject's studies, as the reports' comparisons with a prior study need.
-    signs = [kept for sign in before if (kept := _later(rng, sign)) is not None]
+    signs = [persisting for sign in before if (persisting := _later(rng, sign)) is not None]
     have = {sign.label for sign in signs}
     if rng.random() < (0.38 if later else _SICK):
         for label, (chance, laterality) in _CHANCES.items():

@@ -96,7 +96,7 @@ def test_a_studys_images_come_in_their_order_frontal_and_lateral_first():
     assert [row[0] for row in cache.several(table, 1)] == cache.first(table)
 
 
-def test_a_row_shows_as_many_images_as_asked_and_as_it_has(studies):
+def test_a_row_shows_as_many_images_as_requested_and_as_it_has(studies):
     one, two = (build_datasets(configured(views=views), studies, 32)["train"] for views in (1, 2))
     listed = [str(path).split("|") for path in two.table["path"]]
     assert {len(paths) for paths in listed} == {1, 2}

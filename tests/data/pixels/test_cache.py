@@ -72,7 +72,7 @@ def elsewhere(monkeypatch, tmp_path, name):
     return tmp_path / name
 
 
-def test_the_pixels_are_those_of_the_files_in_the_order_asked(films):
+def test_the_pixels_are_those_of_the_files_in_the_requested_order(films):
     root, paths = films
     wanted = [*paths[250:], *paths[:10], paths[3]]
     np.testing.assert_array_equal(cache.cached(root, wanted, SIZE)[:], expected(root, wanted))

@@ -182,7 +182,7 @@ def test_an_answer_is_kept_until_its_table_changes(server, capsys):
     assert len(jobs(server)) == 4
 
 
-def test_what_is_kept_is_its_users_alone_and_may_be_spoilt(server):
+def test_the_cache_is_its_users_alone_and_may_be_damaged(server):
     first = table_reader.read_arrow(MANY)
     (file,) = (cache_folder() / "bigquery").iterdir()
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
@@ -224,7 +224,7 @@ def test_two_servers_do_not_share_a_cache(server):
 # --- errors
 
 
-def test_a_busy_server_is_asked_again(server):
+def test_a_request_to_a_busy_server_is_repeated(server):
     server.fail = [(503, "backendError"), (429, "rateLimitExceeded")]
     assert table_reader.read_arrow(MANY).num_rows == 40
 
