@@ -44,7 +44,7 @@ def _run(argv: Sequence[str] | None) -> int:
     else:
         built = cache.build(args.splits, args.size, part, args.workers, args.root)
     print(
-        f"{built.folder}: {built.images} images in {built.shards} shards; {built.made} made, {built.found} existed, "
+        f"{built.folder}: {built.images} images in {built.shards} shards; {built.made} made, {built.whole} existed, "
         f"{built.mended} repaired, {built.missing} still missing"
     )
     return DONE

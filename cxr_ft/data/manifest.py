@@ -152,7 +152,7 @@ class Splits:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each CSV, of the files as they are now."""
+        """Return the SHA-256 of each CSV, of the files as they are now."""
         return {FILES[name]: sha256(self.folder / FILES[name]) for name in self.tables}
 
 
@@ -208,6 +208,8 @@ def _read_table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], ca
 
     try:
         with path.open(newline="", encoding="utf-8") as file:
+            # The header first, with a real CSV reader: types are set by column, and a missing column is reported before
+            # a type is.
             names = {cell: csv_cells.unescape(cell) for cell in next(csv.reader(file), [])}
         if missing := [column for column in needed if column not in names.values()]:
             raise UsageError(f"{path} has no column {', '.join(missing)}; it has {', '.join([*names.values()][:20])}")
@@ -276,6 +278,7 @@ def locate(recorded: str | Path, run: Path, hashes: Mapping[str, str]) -> Path:
     for folder in dict.fromkeys(_places(Path(recorded), run)):
         if not _is(Path.is_file, folder / MANIFEST):
             continue
+        # By content and not by name: data_splits/ of another experiment has the same file names.
         other = _first_difference(folder, hashes)
         if other is None:
             return folder
@@ -307,5 +310,6 @@ def _first_difference(folder: Path, hashes: Mapping[str, str]) -> str | None:
     """Return the first file of `folder` that is missing or has another hash; None: all are as recorded."""
     for name, digest in hashes.items():
         if not _is(Path.is_file, folder / name) or sha256(folder / name) != digest:
+            # Missing files and other content are the same to the caller: these are not the recorded splits.
             return name
     return None if hashes else MANIFEST

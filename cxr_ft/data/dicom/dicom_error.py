@@ -43,4 +43,5 @@ class DicomError(Exception):
 
     def at(self, path: Path) -> "DicomError":
         """Return the same error with the path of its file."""
+        # A new error with the path among its arguments: pickling between processes passes the arguments alone.
         return DicomError(self.reason, self.detail, path)

@@ -9,7 +9,7 @@ from cxr_ft import plugins
 from cxr_ft.config import PluginConfig, RunConfig
 from cxr_ft.data import manifest
 from cxr_ft.data.dataset import open_split
-from cxr_ft.data.records import GIVEN
+from cxr_ft.data.records import INPUT_TEXTS
 from cxr_ft.model import assembly
 from cxr_ft.model.protocols import Base, is_text_reader
 from cxr_ft.run.cost import machine_speed, memory, step_forecast
@@ -138,5 +138,5 @@ def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) ->
     return step_forecast.TextLengths(
         before=[1 + prompt + n for n in context],
         written=[n + 1 for n in tokens(column, head.max_tokens - 1)] if writes else [0] * rows,
-        read=[n + special for n in tokens(GIVEN, base.limit - special)] if is_text_reader(base) else [0] * rows,
+        read=[n + special for n in tokens(INPUT_TEXTS, base.limit - special)] if is_text_reader(base) else [0] * rows,
     )

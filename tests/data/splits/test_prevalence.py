@@ -70,9 +70,9 @@ def test_a_common_combination_is_taken():
 
 
 def test_no_program_no_other_choice(monkeypatch):
-    """Where the program finds nothing, the first choice stands and the gap is not known."""
-    found = type("Found", (), {"x": None})()
-    monkeypatch.setattr(prevalence, "solve_milp", lambda *args, **kwargs: found)
+    """Where the program finds nothing, the first choice is used and the gap is not known."""
+    no_solution = type("Found", (), {"x": None})()
+    monkeypatch.setattr(prevalence, "solve_milp", lambda *args, **kwargs: no_solution)
     take = np.array([3, 4])
     near = prevalence.nearest_to_natural_mix(np.eye(2, dtype=bool), np.array([9, 9]), take)
     assert near.gap is None and near.take.tolist() == [3, 4]
