@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 from cxr_ft.data import sameness
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.demographics import ages, sexes
-from cxr_ft.data.layouts import _patients
+from cxr_ft.data.layouts import _label_lists, _patients
 from cxr_ft.data.records import IDS, OPTIONAL, REPORT_TEXTS, Records, views
+from cxr_ft.data.sameness import label_key
 from cxr_ft.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -98,7 +99,12 @@ def numbers(column: "pd.Series[str]") -> "pd.Series[float]":
 
 
 def classes(column: "pd.Series[str]") -> "pd.Series[str]":
-    """Return a column of classes: `whole` numbers; 1 and 0 where all are true or false."""
+    """Return a column of classes, without spaces at their ends.
+
+    Whole numbers lose their point; where all are true or false they are 1 and 0.
+    """
+    keys = {value: label_key(value) or None for value in column.dropna().unique()}
+    column = column.map(keys).astype("string")
     present = column.dropna().str.lower()
     return column.str.lower().map(BOOLEANS).astype("string") if present.isin(BOOLEANS).all() else whole(column)
 
@@ -107,6 +113,11 @@ def _multi(
     out: "pd.DataFrame", table: "pd.DataFrame", card: DatasetCard, labels: tuple[str, ...], root: str
 ) -> "tuple[pd.DataFrame, DatasetCard]":
     # A label of that name would overwrite the column, or be overwritten, in the split's CSV.
+    plain = [label_key(name) for name in labels]
+    if twice := sorted({name for name in plain if plain.count(name) > 1}):
+        raise UsageError(f"{root}: two columns are the label {twice[0]!r}, but for spaces; rename one")
+    table = table.rename(columns=dict(zip(labels, plain, strict=True)))
+    labels = tuple(plain)
     if clash := sorted({*out.columns, "label", "split", "weight"}.intersection(labels)):
         raise UsageError(f"{root}: label {clash[0]!r} has the name of a column of the split files; rename it")
     for name in labels:
@@ -121,9 +132,12 @@ def _multi(
 def _single(
     out: "pd.DataFrame", label: "pd.Series[str]", card: DatasetCard, root: str, notes: list[str]
 ) -> "tuple[pd.DataFrame, DatasetCard]":
+    label = classes(label)
     if blank := int(label.isna().sum()):
         notes.append(f"{blank} images without a label are left out")
-    out = out[label.notna()].assign(label=classes(label))
+    if hint := _label_lists.hint(label):
+        notes.append(hint)
+    out = out[label.notna()].assign(label=label)
     card = dataclasses.replace(card, labels=tuple(sorted(set(out["label"]))))
     if len(card.labels) < 2:
         raise UsageError(f"{root}: all images have one class ({', '.join(card.labels)}); two or more are needed")

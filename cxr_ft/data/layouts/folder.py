@@ -91,9 +91,12 @@ def _from_folders(root: str) -> Records:
 
 def _from_table(where: str) -> Records:
     root = table_reader.image_root(where)
-    table = table_reader.read_table(where)
+    names = table_reader.column_names(where)
+    # One class an image wins; the rest of such a table may hold anything, and is not read.
+    known = {*_rows.KNOWN, *SUBJECT_NAMES, "label"}
+    table = table_reader.read_table(where, [name for name in names if name in known] if "label" in names else None)
     if "path" not in table:
-        raise UsageError(f"{where} has no column path; it has {', '.join(table.columns[:20])}")
+        raise UsageError(f"{where} has no column path; it has {', '.join(names[:20])}")
     labels = () if "label" in table else label_columns(table)
     if "label" not in table and not labels:
         raise UsageError(f"{where} has no column label, and no column of only 1, 0, -1 or nothing to take for a label")
@@ -106,8 +109,7 @@ def _from_table(where: str) -> Records:
         raise UsageError(
             f"{where}: none of its {len(table)} paths is a file below {root}, for example {table['path'].iloc[0]}"
         )
-    known = {*_rows.KNOWN, *SUBJECT_NAMES, "label", *labels}
-    unused = [name for name in table.columns if name not in known] if labels else []
+    unused = [name for name in table.columns if name not in {*known, *labels}] if labels else []
     # A column with one stray value drops out of the labels; the note lets the user see it.
     notes = (
         [f"columns taken for no label, since they hold more than 1, 0, -1: {', '.join(unused[:20])}"] if unused else []

@@ -11,11 +11,13 @@ SOURCE is the map, or the table with its map beside it: `labels.yaml` or `table.
       view: Projection           # also: study_id, dicom_id, split, sex, age, report, findings, impression
       label: Diagnosis           # one class an image; or leave it out and list
     labels: [Edema, Nodule]      # columns of 1, 0, -1 or nothing; {Nodule: nodule_flag} names them anew
+    separator: ";"               # where a cell of label holds several: "a;b"; or list for ['a', 'b']. Each is a label
     values: {"present": 1, "absent": 0, "unsure": -1}   # where they hold words
     card: {name: my hospital, sensitivity: public}      # also: normal, source, terms, citation
 """
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.layouts import _rows
+from cxr_ft.data.layouts import _label_lists, _rows
 from cxr_ft.data.records import Records
 from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError, unknown
@@ -40,7 +42,7 @@ CARD = DatasetCard(
     source="the user's own table",
     terms="unknown, so treated as credentialed: images and texts stay out of pages and trackers unless asked",
 )
-KEYS = ("table", "root", "where", "columns", "labels", "values", "card")
+KEYS = ("table", "root", "where", "columns", "labels", "separator", "values", "card")
 COLUMNS = (*_rows.KNOWN, "label")
 OF_CARD = ("name", "normal", "sensitivity", "source", "terms", "citation")
 SENSITIVITIES = ("synthetic", "public", "credentialed")
@@ -74,6 +76,7 @@ class ColumnMap:
         where: the rows to read: for a column its value, or a list of values.
         columns: by our column name the table's column, or a pattern of columns ("{Exam}/{File}.png").
         labels: by label the column of its values; empty where each row has one class.
+        separator: what separates the labels in a cell of `label`, or "list"; "" where a row has one class.
         values: by word in a label column the number it stands for, as text.
         card: changes of the data set card.
     """
@@ -83,6 +86,7 @@ class ColumnMap:
     where: Mapping[str, object]
     columns: Mapping[str, str]
     labels: Mapping[str, str]
+    separator: str
     values: dict[str, str]
     card: Mapping[str, str]
 
@@ -122,9 +126,13 @@ def mapped(
     rows = raw[[]].assign(**{ours: _column(raw, pattern) for ours, pattern in columns.columns.items()})
     for label, column in columns.labels.items():
         rows[label] = raw[column].str.strip().replace(columns.values)
-    return Mapped(
-        rows, tuple(columns.labels), _card(columns.card, map_file, card), file, _from_map(folder, columns.root)
-    )
+    labels = tuple(columns.labels)
+    if columns.separator:
+        listed = _label_lists.columns_of(rows.pop("label"), columns.separator, file)
+        if clash := sorted({*rows.columns}.intersection(listed.columns)):
+            raise UsageError(f"{file}: label {clash[0]!r} has the name of a column of ours; rename it")
+        rows, labels = rows.assign(**listed.map(_flag).astype("string")), tuple(listed.columns)
+    return Mapped(rows, labels, _card(columns.card, map_file, card), file, _from_map(folder, columns.root))
 
 
 def demo(folder: Path) -> str:
@@ -216,6 +224,7 @@ def _read_map(where: str, needed: str, known_columns: Sequence[str]) -> ColumnMa
         where={str(column): values for column, values in rows.items()},
         columns={str(ours): str(pattern) for ours, pattern in columns.items()},
         labels=_labels(raw.get("labels", {}), where, has_class_column="label" in columns),
+        separator=_separator(raw.get("separator", ""), where, has_class_column="label" in columns),
         values={str(word): str(number) for word, number in words.items()},
         card={str(key): str(value) for key, value in card.items() if value is not None},
     )
@@ -249,6 +258,15 @@ def _labels(labels: object, where: str, *, has_class_column: bool) -> dict[str, 
     return {str(label): str(column) for label, column in pairs}
 
 
+def _separator(value: object, where: str, *, has_class_column: bool) -> str:
+    """Return what separates the labels in a cell; UsageError where it is no text, or there is no such column."""
+    if not isinstance(value, str):
+        raise UsageError(f'{where}: write separator as ";" or list, not {value!r}')
+    if value and not has_class_column:
+        raise UsageError(f"{where}: separator goes with columns: {{label: ...}}, whose cells hold several labels")
+    return value
+
+
 # In Python True is an int, and YAML writes it for a bare yes: it is no column's name.
 def _is_name(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool) and str(value) != ""
@@ -271,6 +289,11 @@ def _column(raw: "pd.DataFrame", pattern: str) -> "pd.Series[str]":
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         out = out + raw[name] + text
     return out
+
+
+def _flag(value: float) -> str | None:
+    # As text, like every other column of a table.
+    return None if math.isnan(value) else str(int(value))
 
 
 def _card(changes: Mapping[str, str], where: str, card: DatasetCard) -> DatasetCard:

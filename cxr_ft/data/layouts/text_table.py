@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft.data.card import DatasetCard
-from cxr_ft.data.layouts import _rows, _texts, table
+from cxr_ft.data.layouts import _label_lists, _rows, _texts, table
 from cxr_ft.data.layouts.folder import SUBJECT_NAMES, label_columns
 from cxr_ft.data.records import IDS, OPTIONAL, Records
 from cxr_ft.data.sources import locations
@@ -63,12 +63,13 @@ def records(source: str) -> Records:
         rows, labels, card, where, _ = table.mapped(where, "", "text", MAPPED, CARD)
     else:
         rows, labels, card = (*_known(_texts.anything(where), where), CARD)
+    notes = [hint] if "label" in rows and (hint := _label_lists.hint(rows["label"])) else []
     for name in (name for name in (*IDS, "label") if name in rows):
         rows[name] = _rows.classes(rows[name].replace("", None)) if name == "label" else _rows.whole(rows[name])
     if labels:
         card = dataclasses.replace(card, multi_label=True, labels=labels)
         rows = rows.assign(**{name: _numbers(rows[name], name, where) for name in labels})
-    return _texts.assemble(rows, where, card, [])
+    return _texts.assemble(rows, where, card, notes)
 
 
 def demo(folder: Path) -> str:

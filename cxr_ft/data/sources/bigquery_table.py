@@ -53,7 +53,7 @@ class BigQueryTable:
         self.source = f"(\n{self.sql}\n)" if self.sql else quoted(_path(address))
 
     def fields(self) -> "Mapping[str, pa.DataType]":
-        """Return the columns and their types; pyarrow's null for those that no filter can use."""
+        """Return the columns and their types; pyarrow's null for a type that is text once it is read."""
         with connected(self.address) as client:
             with usage_errors(self.address):
                 if not self.sql:
@@ -168,8 +168,13 @@ def _kind(column: "bigquery.SchemaField") -> "pa.DataType":
         **dict.fromkeys(("FLOAT", "FLOAT64"), pa.float64()),
         **dict.fromkeys(("BOOLEAN", "BOOL"), pa.bool_()),
         "DATE": pa.date32(),
+        **dict.fromkeys(("RECORD", "STRUCT", "RANGE"), pa.struct([])),
+        "BYTES": pa.binary(),
+        "INTERVAL": pa.month_day_nano_interval(),
     }
-    return pa.null() if column.mode == "REPEATED" else kinds.get(column.field_type.upper(), pa.null())
+    if column.mode == "REPEATED":
+        return pa.list_(pa.null())
+    return kinds.get(column.field_type.upper(), pa.null())
 
 
 def _parameters(named: Mapping[str, Among]) -> "list[bigquery.ArrayQueryParameter]":

@@ -42,6 +42,17 @@ def column(values: "pa.ChunkedArray", what: str) -> "pa.ChunkedArray":
     return pc.if_else(pc.equal(text, ""), None, text)
 
 
+def holds(kind: "pa.DataType") -> bool:
+    """Return whether a CSV can hold a column of this type: not lists, records, bytes or intervals."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    numbers = (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal)
+    return any(is_kind(kind) for is_kind in (*texts, *numbers, types.is_date, types.is_timestamp, types.is_time))
+
+
 def cell(value: object) -> str | None:
     """Return one Python value as text, by the same rules."""
     import pyarrow as pa

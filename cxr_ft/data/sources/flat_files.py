@@ -68,11 +68,13 @@ class CsvTable:
         return pa.concat_tables(batches)
 
     def _header(self, start: bytes) -> list[str]:
-        text = getincrementaldecoder("utf-8-sig")().decode(start, final=len(start) < _HEAD)
+        # Bytes that are no text may lie in a column that nobody asks for; those of the header alone are refused.
+        text = getincrementaldecoder("utf-8-sig")("surrogateescape").decode(start, final=len(start) < _HEAD)
         # A header's cell may hold a line feed in quotes, so its end is not simply the first line's.
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=self.separator)
         if not (header := next(filter(None, rows), [])):
             raise UsageError(f"{self.source} cannot be read: No columns, it is empty")
+        "".join(header).encode()
         return header
 
     def _batches(self, stream: BinaryIO, needed: list[str]) -> "Iterator[pa.RecordBatch]":

@@ -8,7 +8,8 @@ A database without a table is treated as a folder of tables; `root=DIR` after it
 images. Only the wanted columns are read and only the wanted rows are sent, in Arrow all the way.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -75,14 +76,21 @@ def read_arrow(
     """Read a table, each column in the type that its source has.
 
     Args:
-        columns: the required columns; None reads all. A name also matches as databases write it ("No Finding" as
-            no_finding), and is returned as requested. The table's own order is kept.
+        columns: the required columns; None reads all that a CSV can hold. A name also matches as databases write
+            it ("No Finding" as no_finding), and is returned as requested. The table's own order is kept.
         where: the wanted rows, by column: one value, or several of which a row must have one; None is a missing value.
         optional: columns to read if the table has them.
 
     Raises:
         UsageError: if the table cannot be read, or lacks a column.
     """
+    with _named_errors(source) as shown:
+        return _read_arrow(source, shown, columns, where, optional)
+
+
+@contextlib.contextmanager
+def _named_errors(source: str) -> Iterator[str]:
+    """Yield how messages name a table; what its driver raises becomes a UsageError, as does a source that is none."""
     if not is_table(source):
         raise UsageError(
             f"{source} is no table: its name must end with {', '.join(TABLES)}, or be like "
@@ -90,17 +98,19 @@ def read_arrow(
         )
     shown = address.parse(source).shown if is_database(source) else source
     with usage_errors(shown):
-        return _read_arrow(source, shown, columns, where, optional)
+        yield shown
 
 
 def _read_arrow(
     source: str, shown: str, columns: Sequence[str] | None, where: Mapping[str, object], optional: Sequence[str]
 ) -> "pa.Table":
-    from cxr_ft.data.sources import table_query
+    from cxr_ft.data.sources import csv_text, table_query
 
     backend = open_table(source)
     fields = backend.fields()
-    requested = list(fields) if columns is None else [*columns, *optional]
+    # Who asks for all asks for what can be shown: a column of lists is of no use to a reader that does not name it.
+    known = [name for name, kind in fields.items() if csv_text.holds(kind)]
+    requested = known if columns is None else [*columns, *optional]
     # The requested name by the table's own; of two requests that match one column the last wins.
     renamed: dict[str, str] = {}
     for name in requested:
@@ -112,6 +122,18 @@ def _read_arrow(
     wanted = [name for name in fields if name in renamed]
     table = backend.read(wanted, table_query.filters(where, fields, shown))
     return table.rename_columns([renamed[name] for name in wanted])
+
+
+def column_names(source: str) -> list[str]:
+    """Return the names of the columns that `read_table` reads without a list of columns, in the table's order.
+
+    Raises:
+        UsageError: as `read_arrow`.
+    """
+    from cxr_ft.data.sources import csv_text
+
+    with _named_errors(source):
+        return [name for name, kind in open_table(source).fields().items() if csv_text.holds(kind)]
 
 
 def read_table(

@@ -27,7 +27,7 @@ from cxr_ft.data.reports.text_columns import add_texts, columns, mini_reports
 from cxr_ft.data.splits import prevalence
 from cxr_ft.data.splits.balance import Selection, apportion, assign_splits, select_rows
 from cxr_ft.data.splits.grouping import GROUP, grouped, same_pixels
-from cxr_ft.data.splits.notes import overshoot_note, unreadable_summary, weights_note
+from cxr_ft.data.splits.notes import overshoot_note, similar_labels_note, unreadable_summary, weights_note
 from cxr_ft.data.splits.request import SplitRequest, eligible, for_texts, join_studies, positives, relative_paths
 from cxr_ft.errors import UsageError
 
@@ -87,6 +87,8 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
     if is_text := records.card.unit == "text":
         records, request = for_texts(records, request)
     notes: list[str] = list(records.notes)
+    if similar := similar_labels_note(records.card.labels):
+        notes.append(similar)
     records = relative_paths(records)
     # Groups are formed before any filter: two images of one patient stay together even if a third, left out, joins
     # them.

@@ -1,7 +1,9 @@
 """Word what the compiler proves, weights and rejects as sentences for the manifest and the terminal."""
 
 from collections import Counter
+from collections.abc import Sequence
 
+from cxr_ft.data import sameness
 from cxr_ft.data.manifest import Certificate, WeightQuality
 
 
@@ -23,6 +25,15 @@ def overshoot_note(certificate: Certificate, rows: str) -> str:
     if worst != least:
         proof = f"no selection can do better than {_percent(least)}, and whether one can reach that is not known"
     return f"{names} {verb} {_percent(worst)} more {rows} than requested; {proof}{total}"
+
+
+def similar_labels_note(labels: Sequence[str]) -> str:
+    """Return which labels differ only in case or spacing, as one sentence; "" where none do."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(sameness.text_key(label), []).append(label)
+    similar = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
+    return f"labels that differ only in case or spacing stay two: {'; '.join(similar)}" if similar else ""
 
 
 def _percent(value: float) -> str:
