@@ -47,11 +47,9 @@ def columns_of(cells: "pd.Series[str]", separator: str, where: str) -> "pd.DataF
         raise UsageError(f"{where}: no row has a label")
     places = {name: place for place, name in enumerate(names)}
     out = np.zeros((len(cells), len(names)))
-    for row, cell in enumerate(cells):
-        if isinstance(cell, str):
-            out[row, [places[name] for name in lists[cell]]] = 1
-        else:
-            out[row] = np.nan
+    out[cells.isna().to_numpy()] = np.nan
+    for row, cell in enumerate(cells.fillna("")):
+        out[row, [places[name] for name in lists.get(cell, ())]] = 1
     return pd.DataFrame(out, index=cells.index, columns=names)
 
 

@@ -16,7 +16,7 @@ from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.model.bases import git
-from cxr_ft.run.evaluation import verify
+from cxr_ft.run.evaluation import evaluate_split, verify
 from cxr_ft.run.record import results, saved_model
 from cxr_ft.run.training import checkpoint, loop, train
 
@@ -142,7 +142,7 @@ def test_test_is_not_touched_before_the_reload(place, tmp_path, monkeypatch):
         seen.append(dataset.table["split"].iloc[0])
         return run_inference(parts, dataset, *arguments, **more)
 
-    for module in (train, loop, verify):
+    for module in (train, loop, verify, evaluate_split):
         monkeypatch.setattr(module, "run_inference", noted)
     result = train.fit(configured(place), tmp_path / "run", verify=False)
     assert set(seen) == {"train", "val"} and result.status == "trained"
