@@ -89,6 +89,20 @@ def test_what_is_there_is_not_decoded_again(few, monkeypatch):
     np.testing.assert_array_equal(cache.cached(root, paths[::-1], SIZE, among=paths)[:], first[::-1])
 
 
+def test_a_file_under_several_paths_is_decoded_once(few):
+    root, _ = few
+    (root / "link.png").symlink_to("0.png")
+    (root / "deep").mkdir()
+    (root / "inside").symlink_to("deep")
+    shutil.copy(root / "1.png", root / "deep" / "1.png")
+    spellings = ["0.png", "./0.png", ".//0.png", "deep/../0.png", "link.png", "inside/1.png", "deep/1.png", "1.png"]
+    np.testing.assert_array_equal(cache.cached(root, spellings, SIZE)[:], expected(root, spellings))
+    (shard,) = cache.plan(root, spellings, SIZE)
+    # The copy in the other folder is a file of its own.
+    assert shard.paths == ("0.png", "inside/1.png", "1.png")
+    assert cache.plan(root, ["./0.png"], SIZE)[0].file == cache.plan(root, ["0.png"], SIZE)[0].file
+
+
 def swap(root):
     """Two films change places, and nothing of them: same sizes, same times."""
     (root / "0.png").rename(root / "x")
