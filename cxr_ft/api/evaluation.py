@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from cxr_ft.data import sameness
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
     Args:
         truth: [N] or [N, L], 1 or 0; NaN leaves a cell out.
         scores: like `truth`; any real numbers, higher for positive.
-        subjects: [N], the subject of each row.
+        subjects: [N], the subject of each row; ids are compared as in the splits (7, 7.0 and 00007 are one).
         groups: by variable ("sex", "scanner", ...) the group of each row [N]; missing values are in no group.
         labels: the L names; None: "0", "1", ...
         seed: of the bootstrap's draws; None: 0. Equal seed, equal numbers.
@@ -151,7 +152,9 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
 def _checked(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLike) -> tuple[Floats, Floats, Codes]:
     table, values = np.asarray(truth, float), np.asarray(scores, float)
     # As text: ids of one patient may come as numbers in some rows and as words in others.
-    owners = np.unique(np.asarray(subjects).astype(str), return_inverse=True)[1]
+    names, codes = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
+    # The rule of the splits: 7, 7.0 and 00007 are one patient, and two halves of one would count as independent.
+    owners = np.unique([sameness.id_key(name) for name in names], return_inverse=True)[1][codes]
     if table.shape != values.shape or table.ndim not in (1, 2) or len(table) != len(owners):
         raise UsageError(
             f"truth {table.shape}, scores {values.shape} and {len(owners)} subjects do not fit; give [rows] or "

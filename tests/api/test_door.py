@@ -77,6 +77,18 @@ def test_values_are_scikit_learns_and_intervals_are_of_subjects():
         )
 
 
+def test_subjects_are_the_same_by_the_rule_of_the_splits():
+    rng = np.random.default_rng(2)
+    truth, scores = rng.integers(0, 2, 60), rng.random(60)
+    spelled = [["7", "7.0", "00007", " 7"][i % 4] if i < 12 else f"p{i}" for i in range(60)]
+    plain = ["7" if i < 12 else f"P{i}" for i in range(60)]
+    pair = [cxr_ft.evaluate(truth, scores, subjects) for subjects in (spelled, plain)]
+    assert pair[0].subjects == pair[1].subjects == 49
+    # The order of the subjects decides only the draws of the bootstrap.
+    low = [evaluation.to_frame().set_index("metric").loc["auroc", "low"] for evaluation in pair]
+    assert low[0] == pytest.approx(low[1], abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("truth", "scores", "subjects", "words"),
     [
