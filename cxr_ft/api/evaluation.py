@@ -105,9 +105,9 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
         seed: of the bootstrap's draws; None: 0. Equal seed, equal numbers.
 
     Returns:
-        An `Evaluation`: `to_frame()` gives AUROC and average precision of each label and their mean ("macro"), `gaps`
-        the gap of each group to everybody else. AUROC has DeLong's interval on the logit scale, rows clustered by
-        subject (Obuchowski 1997); average precision that of the percentile bootstrap over subjects.
+        An `Evaluation`: `to_frame()` gives AUROC (interval: DeLong on the logit scale, clustered by subject; Obuchowski
+        1997) and average precision (percentile bootstrap over subjects) of each label and their mean ("macro"), `gaps`
+        the gap of each group to everybody else.
 
     Raises:
         UsageError: where the shapes do not fit, or a score is no number.
