@@ -40,7 +40,7 @@ def sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             state = _state(file)
-            digest = _known.get(state) or _read().get(state)
+            digest, lasting = _known.get(state) or _read().get(state), True
             if digest is None:
                 lasting = _settled(file)
                 digest = _hashed(file, path.name)
@@ -50,7 +50,8 @@ def sha256(path: Path) -> str:
                     _write(state, digest)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-    _known.setdefault(state, digest)
+    if lasting:
+        _known[state] = digest
     return digest
 
 

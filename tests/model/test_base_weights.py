@@ -6,8 +6,10 @@ import os
 import shutil
 import stat
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cache_folder
@@ -76,11 +78,32 @@ def test_a_replaced_file_of_the_same_size_and_mtime_is_another_base(copy, hashed
     assert before.difference(before) == ""
 
 
-def test_a_change_right_after_hashing_is_seen(copy):
-    """Within one step of the kernel's clock two changes have one ctime: no hash may be kept for such a file."""
-    for byte in range(20):
-        replace(copy / "model.safetensors", bytes([byte]))
-        assert base_weights.of(str(copy)).digest == digest(copy / "model.safetensors")
+@pytest.mark.parametrize(
+    ("changed", "age_ms", "remembered", "waits"),
+    [
+        (5_000_000_001, 1, True, True),
+        (5_000_000_001, 30, True, False),
+        (5_000_000_000, 30, False, False),  # a file system of whole seconds
+        (5_000_000_000, 2_001, True, False),
+        (5_000_000_001, -500, False, False),  # the clock of a server that is ahead
+    ],
+)
+def test_no_hash_is_kept_that_a_change_might_not_show(copy, hashed, monkeypatch, changed, age_ms, remembered, waits):
+    """Within one step of the clock of file times two changes have one ctime."""
+    slept, real = [], os.fstat
+    clock = SimpleNamespace(time_ns=lambda: changed + age_ms * 1_000_000, sleep=slept.append, monotonic=time.monotonic)
+    monkeypatch.setattr(weight_hashes, "time", clock)
+
+    def fstat(handle):
+        found = real(handle)
+        names = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_uid", "st_mode")
+        return SimpleNamespace(st_ctime_ns=changed, **{name: getattr(found, name) for name in names})
+
+    monkeypatch.setattr(weight_hashes, "os", SimpleNamespace(fstat=fstat, geteuid=os.geteuid, fdopen=os.fdopen))
+    for _ in range(2):
+        base_weights.of(str(copy))
+    assert len(hashed) == (1 if remembered else 2)
+    assert any(0.015 < seconds < 0.02 for seconds in slept) == waits
 
 
 def test_a_file_is_read_once_a_process_and_once_a_machine(copy, hashed, monkeypatch):
@@ -181,6 +204,21 @@ def test_random_weights_are_their_seed_and_shape(tmp_path):
     assert tuned.difference(drawn) == "model.safetensors now, random weights (seed 0) recorded"
     names = [f"{shape}-random" for shape in ("densenet121", "convnext_tiny")]
     assert len({base_weights.of(name).digest for name in names} | {drawn.digest, None}) == 4
+
+
+@pytest.mark.parametrize("family", ["git", "text_encoder"])
+def test_weights_in_shards_count_more_than_a_seed(tmp_path, family):
+    """A saved random model keeps its seed in config.json; drawing its weights again would discard what it learnt."""
+    folder = saved(tmp_path / "base", family)
+    lm = FAMILIES[family].tiny().lm
+    for parameter in lm.parameters():
+        parameter.data.mul_(2)
+    (folder / "model.safetensors").unlink()
+    lm.save_pretrained(folder, max_shard_size="40KB")
+    assert assembly.SEED_KEY in (folder / "config.json").read_text()
+    loaded = dict(FAMILIES[family].load(str(folder)).lm.named_parameters())
+    name, expected = next((name, p) for name, p in lm.named_parameters() if "query.weight" in name)
+    assert torch.equal(loaded[name], expected)
 
 
 def test_a_shipped_base_has_its_file(hashed):
