@@ -171,13 +171,19 @@ class RunConfig:
         plain: JsonObject = json.loads(json.dumps(raw))
         return plain
 
-    def fingerprint(self, hashes: Mapping[str, str]) -> str:
-        """Return the SHA-256 of what decides the numbers: the configuration without paths, the splits' `hashes`."""
+    def fingerprint(self, hashes: Mapping[str, str], base: str | None = None) -> str:
+        """Return the SHA-256 of what decides the numbers: the configuration without paths, splits, weights of the base.
+
+        Args:
+            hashes: of the splits' files.
+            base: hash of the base's weights, which stands in place of the base's name; None: the name alone.
+        """
         whole = self.to_json()
         data, train = mapping(whole, "data"), mapping(whole, "train")
         raw = {
             **whole,
             # Where the files lie decides no number, what is in them does: their hashes take the place of the paths.
+            "model": base or self.model,
             "data": {**hashes, **{key: data[key] for key in data.keys() - {"splits", "root"}}},
             "train": {key: train[key] for key in train.keys() - {"store_features"}},  # it changes time alone
         }

@@ -1,9 +1,9 @@
 """Train runs and grids of runs, and use a finished run, from Python."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,10 +32,14 @@ class Run:
     Args:
         folder: where cxr-train or `cxr_ft.train` wrote it.
         result: what its result.json says.
+        other_base: put the saved model on its base even if the base's weights are not those that it was trained on.
     """
 
     folder: Path
     result: "Result"
+    other_base: bool = False
+    #: By whether other weights of the base were allowed, each loaded once.
+    _predictors: "dict[bool, Predictor]" = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def metrics(self) -> "Mapping[str, SplitMetrics]":
@@ -56,46 +60,55 @@ class Run:
 
         return results.read_predictions(self.folder)
 
-    @cached_property
-    def _predictor(self) -> "Predictor":
+    def _predictor(self, other_base: bool | None) -> "Predictor":
         from cxr_ft.run.evaluation.predictor import Predictor
 
-        return Predictor(self.folder)
+        allowed = self.other_base if other_base is None else other_base
+        if allowed not in self._predictors:
+            self._predictors[allowed] = Predictor(self.folder, other_base=allowed)
+        return self._predictors[allowed]
 
-    def predict(self, image: "ImageInput | Sequence[ImageInput]") -> "Prediction | list[Prediction]":
+    def predict(
+        self, image: "ImageInput | Sequence[ImageInput]", *, other_base: bool | None = None
+    ) -> "Prediction | list[Prediction]":
         """Predict one image, or a list of them.
 
         Args:
             image: a path to a DICOM, PNG or JPEG file, an array [H, W] or [H, W, 3] of 8 or 16 bits, or a PIL image; or
                 a list of such.
+            other_base: allow a base with other weights than those of training, as `--other-base` does; None: as
+                in `load_run`.
 
         Returns:
             A `Prediction` (`scores` by label, `positive` labels, `report`), or a list of them.
 
         Raises:
-            UsageError: for what is no image.
+            UsageError: for what is no image, and where the base has other weights than those of training.
         """
         if isinstance(image, list | tuple):
-            return [self._predictor.predict(one) for one in image]
+            return [self._predictor(other_base).predict(one) for one in image]
         if isinstance(image, Sequence) and not isinstance(image, str):
             raise UsageError(f"{type(image).__name__} is no image; give a list of images, or one image")
-        return self._predictor.predict(image)
+        return self._predictor(other_base).predict(image)
 
-    def evaluate(self, splits: SplitsLike, out: StrPath | None = None) -> JsonObject:
+    def evaluate(self, splits: SplitsLike, out: StrPath | None = None, *, other_base: bool | None = None) -> JsonObject:
         """Evaluate the run on the test splits of other splits; return the metrics by split.
 
         Args:
             splits: labels are matched by name.
             out: the folder for metrics.json and predictions.parquet; None: `external/<splits>` in the run's folder.
+            other_base: allow a base with other weights than those of training, as `--other-base` does; None: as
+                in `load_run`.
 
         Raises:
-            UsageError: where the splits share no label with the run.
+            UsageError: where the splits share no label with the run, or its base has other weights.
         """
         from cxr_ft.run.evaluation import external_validation
 
         folder = _folder(splits)
         place = Path(out) if out is not None else self.folder / "external" / folder.name
-        metrics, _ = external_validation.evaluate_on(self.folder, folder, place)
+        allowed = self.other_base if other_base is None else other_base
+        metrics, _ = external_validation.evaluate_on(self.folder, folder, place, other_base=allowed)
         return metrics
 
     def _repr_html_(self) -> str:
@@ -106,8 +119,12 @@ class Run:
         return f"<p><b>{self.result.variant}</b>, seed {self.result.seed}: {self.result.status}</p>{table}"
 
 
-def load_run(folder: StrPath) -> Run:
+def load_run(folder: StrPath, *, other_base: bool = False) -> Run:
     """Read a run's folder.
+
+    Args:
+        folder: of the run.
+        other_base: allow `predict` and `evaluate` on a base whose weights are not those that the run was trained on.
 
     Raises:
         UsageError: where it holds no result.json.
@@ -125,7 +142,7 @@ def load_run(folder: StrPath) -> Run:
     from cxr_ft.run.record import results
 
     path = Path(folder)
-    return Run(path, results.read(path))
+    return Run(path, results.read(path), other_base)
 
 
 def train(
@@ -138,6 +155,7 @@ def train(
     out: StrPath | None = None,
     config: Mapping[str, object] | StrPath | None = None,
     track: str = "",
+    other_base: bool = False,
     **options: object,
 ) -> Run:
     """Train one run: learn on train, choose on val, save, reload in a fresh process, test once, as `cxr-train` does.
@@ -150,6 +168,8 @@ def train(
         out: the run's folder; None: `runs/...`. A finished identical run there is returned, an unfinished one goes on.
         config: nested options, a YAML file, or a result.json to repeat.
         track: the tracker to follow the run in, as `--track` of `cxr-train` lists them; none where it is empty.
+        other_base: allow a base whose weights are not those recorded in the folder's result.json, or in the one to
+            repeat, as `--other-base` does.
         **options: options by their own name: targets="q,v", rank=8, epochs=3, image_size=128.
 
     Raises:
@@ -164,6 +184,7 @@ def train(
         'success'
     """
     from cxr_ft.data.splits import write
+    from cxr_ft.run.record import base_record
     from cxr_ft.run.trackers import Tracking
     from cxr_ft.run.training import train as training
 
@@ -174,8 +195,10 @@ def train(
         data = dataclasses.replace(run.data, splits=str(write.default_splits()))
         run = dataclasses.replace(run, data=data)
     folder = Path(out) if out is not None else training.default_out(run)
-    training.fit(run, folder, tracking=Tracking(name=track))
-    return load_run(folder)
+    file = Path(config) if isinstance(config, str | PathLike) else None
+    repeats = base_record.of_configuration(file, run.model)
+    training.fit(run, folder, tracking=Tracking(name=track), other_base=other_base, repeats=repeats)
+    return load_run(folder, other_base=other_base)
 
 
 @dataclass(frozen=True)
@@ -207,6 +230,7 @@ def ablate(
     jobs: int = 1,
     model: str | None = None,
     task: str | None = None,
+    other_base: bool = False,
     **options: object,
 ) -> Ablation:
     """Train a grid of runs into `out`: finished runs are skipped, failed ones recorded, as `cxr-ablate` does.
@@ -218,7 +242,7 @@ def ablate(
         tiny: take the recipe's tiny form: embedded data, offline, about a minute.
         tries: learning rates tried for each method, on val.
         jobs: runs at a time, each in a process of its own where more than 1.
-        model, task, **options: as for `train`, for all runs.
+        model, task, other_base, **options: as for `train`, for all runs.
 
     Raises:
         UsageError: for a run that cannot be put together, before any is trained.
@@ -248,11 +272,15 @@ def ablate(
     raw = nested(raw, model=model, task=task, splits=chosen, options=options)
     if not configuration.mapping(raw, "data").get("splits"):
         raw = configuration.merge(raw, {"data": {"splits": str(write.default_splits())}})
-    execute: workers.Execute = workers.run_parallel(jobs) if jobs > 1 else workers.run_sequential
+    execute: workers.Execute = (
+        workers.run_parallel(jobs, other_base=other_base)
+        if jobs > 1
+        else functools.partial(workers.run_sequential, other_base=other_base)
+    )
     cells = grids.cells(raw, varied)
     ablation.run(cells, Path(out), tries=known_tries, execute=execute)
     folder = Path(out)
-    runs = tuple(load_run(folder / name) for name in cells)
+    runs = tuple(load_run(folder / name, other_base=other_base) for name in cells)
     return Ablation(folder, runs, load_splits(str(configuration.mapping(raw, "data")["splits"])))
 
 

@@ -47,6 +47,15 @@ def trackers(p: argparse.ArgumentParser) -> None:
     p.add_argument("--include-data", action="store_true", help="send predictions, texts and images to the tracker, too")
 
 
+def other_base(p: argparse.ArgumentParser) -> None:
+    """Add --other-base."""
+    p.add_argument(
+        "--other-base",
+        action="store_true",
+        help="allow a base whose weights are not those recorded in result.json; it is noted",
+    )
+
+
 def tracking(args: argparse.Namespace) -> "Tracking":
     """Return the values of the flags of `trackers`."""
     from cxr_ft.run.trackers import Tracking
@@ -76,6 +85,7 @@ def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
     p.add_argument("--seed", type=int, metavar="S", help="seed of the run (default: 0)")
     p.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/...)")
     trackers(p)
+    other_base(p)
     p.add_argument("--plan", action="store_true", help="print what would be trained and stop, without data and weights")
     group = p.add_argument_group(f"options of method {method}")
     for field in dataclasses.fields(plugins.load(plugins.TUNING, str(method)).Config):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft import config
 from cxr_ft.cli._command import DONE, FAILED, Parser, guarded, numbers, words
-from cxr_ft.cli._flags import common, raw_config, ray, trackers, tracking
+from cxr_ft.cli._flags import common, other_base, raw_config, ray, trackers, tracking
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def parser() -> Parser:
     )
     p.add_argument("--budget", metavar="500k", help="with --suggest: largest number of parameters of the adapter")
     trackers(p)
+    other_base(p)
     common(p)
     return p
 
@@ -110,7 +111,7 @@ def _executor(args: argparse.Namespace, tracker: "Tracking") -> "Execute":
     if "ray" in args:
         if args.jobs is not None:
             raise UsageError("--jobs is for this machine; a Ray cluster decides itself how many runs train at a time")
-        return workers.on_ray(args.ray or None, tracker)
+        return workers.on_ray(args.ray or None, tracker, args.other_base)
     import torch
 
     devices = torch.cuda.device_count()
@@ -119,8 +120,8 @@ def _executor(args: argparse.Namespace, tracker: "Tracking") -> "Execute":
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: give 1 or more")
     if jobs == 1:
-        return functools.partial(workers.run_sequential, tracking=tracker)
-    return workers.run_parallel(jobs, devices, tracker)
+        return functools.partial(workers.run_sequential, tracking=tracker, other_base=args.other_base)
+    return workers.run_parallel(jobs, devices, tracker, args.other_base)
 
 
 def _suggest(args: argparse.Namespace, raw: dict[str, object], varied: dict[str, object], tracker: "Tracking") -> int:

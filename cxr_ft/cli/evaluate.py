@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxr_ft.cli._command import DONE, Parser, guarded
+from cxr_ft.cli._flags import other_base
 
 
 def parser() -> Parser:
@@ -18,6 +19,7 @@ def parser() -> Parser:
         metavar="DIR",
         help="where metrics.json and predictions.parquet go (default: RUN/evaluated/NAME)",
     )
+    other_base(p)
     return p
 
 
@@ -32,7 +34,7 @@ def _main(argv: Sequence[str] | None) -> int:
     from cxr_ft.run.evaluation.external_validation import evaluate_on
 
     out = args.out or args.run / "evaluated" / args.splits.resolve().name
-    metrics, notes = evaluate_on(args.run, args.splits, out, args.root)
+    metrics, notes = evaluate_on(args.run, args.splits, out, args.root, other_base=args.other_base)
     for note in notes:
         print(f"note: {note}")
     for split, values in metrics.items():

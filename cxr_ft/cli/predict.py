@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft.cli._command import DONE, FAILED, Parser, guarded
+from cxr_ft.cli._flags import other_base
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def parser() -> Parser:
     p.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     p.add_argument("files", type=Path, nargs="+", metavar="FILE", help="images")
     p.add_argument("--json", action="store_true", help="one JSON object a line")
+    other_base(p)
     return p
 
 
@@ -39,7 +41,7 @@ def _main(argv: Sequence[str] | None) -> int:
     from cxr_ft.run.evaluation.predictor import Predictor
 
     refused = 0
-    predictor = Predictor(args.run)
+    predictor = Predictor(args.run, other_base=args.other_base)
     for file in args.files:
         try:
             answer = predictor.predict(file).to_json()

@@ -42,6 +42,7 @@ def _main(argv: Sequence[str]) -> int:
         splits = default_splits()
         print(f"no --splits: using the phantom's, {splits}")
         resolved = dataclasses.replace(resolved, data=dataclasses.replace(resolved.data, splits=str(splits)))
+    from cxr_ft.run.record import base_record
     from cxr_ft.run.training import train
 
     out = args.out or train.default_out(resolved)
@@ -58,7 +59,14 @@ def _main(argv: Sequence[str]) -> int:
         _print_plan(planned)
 
     try:
-        result = train.fit(resolved, out, announce=announce, tracking=tracker)
+        result = train.fit(
+            resolved,
+            out,
+            announce=announce,
+            tracking=tracker,
+            other_base=args.other_base,
+            repeats=base_record.of_configuration(args.config, resolved.model),
+        )
     except TrainingError as error:
         print(f"cxr-train: failed: {error}", file=sys.stderr)
         return FAILED
@@ -67,7 +75,7 @@ def _main(argv: Sequence[str]) -> int:
         print("the same run is already finished: nothing was trained")
     _print_result(result, out)
     if args.export:
-        _print_export(*export.export(out, args.export))
+        _print_export(*export.export(out, args.export, other_base=args.other_base))
     return DONE
 
 

@@ -96,6 +96,8 @@ class Base(Protocol):
     load(name, weights=True) -> Base: `weights=False` builds it on the meta device, without weights and tokenizer.
     restore(folder, name) -> Base: what `save` wrote.
     tiny() -> Base: the real architecture, tiny, random, offline; for tests.
+    drawn_weights(name) -> str | None: optional, for a family with names that have random weights and no files: how they
+        are drawn. Without it, weights are those of the files that transformers loads (`cxr_ft.model.base_weights`).
 
     The flags below say which of the wider protocols it fulfils. They are plain attributes, so that reading them
     runs no code of the base; `is_writer` and its like tell a type checker.

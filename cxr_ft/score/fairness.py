@@ -32,6 +32,7 @@ class Condition(NamedTuple):
         read: its value in a record; NOT_RECORDED; None where it does not apply to that run.
         paths: of the record's settings that it stands for.
         required: listed even where no run records it, since a comparison rests on it.
+        read_all: its values in all records together, in place of `read`, where one record alone does not say it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Condition(NamedTuple):
     read: Callable[[Record], object]
     paths: tuple[str, ...] = ()
     required: bool = False
+    read_all: Callable[[Sequence[Record]], Sequence[object]] | None = None
 
 
 def at(record: Record, path: str) -> object:
@@ -127,6 +129,49 @@ def _checkpointing(record: Record) -> object:
     return any(settings) if settings else NOT_RECORDED
 
 
+def bases(records: Sequence[Record]) -> list[str]:
+    """Return what identifies the base of each record: equal where the bases are equal, wherever they are.
+
+    It is the hash of the weights. A record without one (of an older version) counts as the one base of its name that
+    the others recorded; where they recorded none or several, its base is known by name alone.
+    """
+    names, digests = [str(at(record, "config.model")) for record in records], list(map(_weights, records))
+    known: dict[str, set[str]] = {}
+    for name, digest in zip(names, digests, strict=True):
+        known.setdefault(name, set()).update([digest] if digest else [])
+    return [
+        digest or (next(iter(known[name])) if len(known[name]) == 1 else name)
+        for name, digest in zip(names, digests, strict=True)
+    ]
+
+
+def base_labels(records: Sequence[Record]) -> list[str]:
+    """Return a text for the base of each record: its name, or its weights where others of that name have other ones."""
+    identities = bases(records)
+    names: dict[str, str] = {}
+    for identity, record in zip(identities, records, strict=True):
+        names.setdefault(identity, str(at(record, "config.model")))
+    several = {name for name in names.values() if list(names.values()).count(name) > 1}
+
+    def label(identity: str) -> str:
+        name = names[identity]
+        return (
+            name if name not in several else "weights not recorded" if identity == name else f"weights {identity[:12]}"
+        )
+
+    return [label(identity) for identity in identities]
+
+
+def _weights(record: Record) -> str | None:
+    """Return the hash of the base's weights; None where it was not recorded."""
+    digest = at(record, "base.digest")
+    return None if digest in (NOT_RECORDED, None) else str(digest)
+
+
+def _weights_recorded(record: Record) -> object:
+    return NOT_RECORDED if _weights(record) is None else "recorded"
+
+
 #: In the order in which they are listed: what bars most comes first.
 CONDITIONS = (
     Condition("task", (EVERYTHING,), _first("config.head.name"), ("config.head.name",)),
@@ -134,7 +179,8 @@ CONDITIONS = (
     Condition("natural test split", (QUALITY,), _split("test_natural")),
     Condition("train split", (QUALITY,), _split("train")),
     Condition("val split", (QUALITY,), _split("val")),
-    Condition("base", CLAIMS, _first("config.model"), ("config.model",)),
+    Condition("base", CLAIMS, _first("config.model"), ("config.model",), read_all=base_labels),
+    Condition("weights of the base", (), _weights_recorded),
     # Not of quality: the gradients of a batch add up to the same step, however many rows are held at once.
     Condition("rows at a time", (TIME, MEMORY), _of_training(_rows_at_a_time), ("config.train.micro_batch",)),
     # Not of quality either: the same activations are computed a second time.
@@ -228,7 +274,7 @@ def mismatches(runs: Sequence[Record], names: Sequence[str] | None = None) -> li
     differing = []
     for condition in CONDITIONS:
         # None means that the condition does not apply, as a batch size where nothing was trained: it bars nothing.
-        values = tuple(condition.read(run) for run in runs)
+        values = tuple(map(condition.read, runs) if condition.read_all is None else condition.read_all(runs))
         applies = [value for value in values if value is not None]
         if any(value != applies[0] for value in applies):
             differing.append(Mismatch(condition.name, values, condition.concerns, _by_value(values, run_names)))

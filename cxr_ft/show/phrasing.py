@@ -29,7 +29,7 @@ def lead(comparison: Comparison) -> str:
 def answer(comparison: Comparison) -> str:
     """Return what follows the lead: baselines, verdicts against the best, the margin, what cannot be stated."""
     parts = [*_baseline(comparison), *_against_best(comparison), *_margins(comparison), *_not_comparable(comparison)]
-    return " ".join([*parts, _limits(comparison), _subject(comparison)])
+    return " ".join([*parts, _limits(comparison), _subject(comparison), *_other_bases(comparison)])
 
 
 def outcome(verdict: Outcome, differing: Sequence[str] = ()) -> str:
@@ -148,6 +148,20 @@ def _limits(comparison: Comparison) -> str:
     single = [row.name for row in comparison.rows if not row.enough_seeds]
     start = "One seed" if all(len(row.runs) == 1 for row in comparison.rows) else f"One seed of {listed(single)}"
     return f"{start}: intervals cover the sampling of test subjects only, so the variants are not ranked."
+
+
+def _other_bases(comparison: Comparison) -> list[str]:
+    """Name the runs in which --other-base replaced the weights of the base."""
+    sentences = []
+    for row in comparison.rows:
+        for run in row.runs:
+            if earlier := run.result.base.instead_of:
+                weights = listed([digest[:8] for digest in earlier])
+                sentences.append(
+                    f"{row.name}, seed {run.result.seed}: by --other-base, its base has other weights "
+                    f"({(run.result.base.digest or DASH)[:8]}) than those recorded before ({weights})."
+                )
+    return sentences
 
 
 def _subject(comparison: Comparison) -> str:

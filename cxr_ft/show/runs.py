@@ -15,7 +15,7 @@ from pathlib import Path
 from cxr_ft.config import mapping
 from cxr_ft.run.record import results
 from cxr_ft.run.record.results import Result
-from cxr_ft.score.fairness import differences
+from cxr_ft.score import fairness
 
 #: The kinds of memory that make up the peak; a record may hold an allocator's counters besides.
 MEMORY = ("weights", "gradients", "optimizer", "activations", "workspace")
@@ -87,8 +87,9 @@ def names(all_results: Sequence[Result]) -> list[str]:
 
     Variants of one task and test split whose method and options are equal get the settings that differ added.
     """
+    bases = fairness.bases([record(result) for result in all_results])
     # The key is of the whole configuration: two runs with one short name may still be different variants.
-    keys = [_without_seed(result) for result in all_results]
+    keys = [_without_seed(result, base) for result, base in zip(all_results, bases, strict=True)]
     sharing: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     for key, result in zip(keys, all_results, strict=True):
         sharing[result.variant, result.task, test_split(result)].setdefault(key, result)
@@ -108,24 +109,25 @@ def test_split(result: Result) -> str:
     return digest(sorted(hashes.items()))
 
 
-def _without_seed(result: Result) -> str:
-    config = _config(result)
+def _without_seed(result: Result, base: str) -> str:
+    config = _config(result, base)
     return digest({**config, "train": {key: value for key, value in mapping(config, "train").items() if key != "seed"}})
 
 
-def _config(result: Result) -> dict[str, object]:
-    """Return the configuration with hashes of the data in place of its location."""
+def _config(result: Result, base: str) -> dict[str, object]:
+    """Return the configuration with hashes of the data in place of its location, and `base` in place of its name."""
     options = {key: value for key, value in mapping(result.config, "data").items() if key not in _LOCATIONS}
     # The same files in another folder are the same data, and other files in the same folder are not.
-    return {**result.config, "data": {**options, **result.data.get("sha256", {})}}
+    return {**result.config, "model": base, "data": {**options, **result.data.get("sha256", {})}}
 
 
 def _distinct_names(name: str, group: Mapping[str, Result]) -> dict[str, str]:
     """Return a name for each key: `name`, with the first few settings that differ where there are several."""
     if len(group) == 1:
         return dict.fromkeys(group, name)
-    configs = [_config(result) for result in group.values()]
-    differing = differences(configs, intended=("train.seed",))
+    labels = fairness.base_labels([record(result) for result in group.values()])
+    configs = [_config(result, label) for result, label in zip(group.values(), labels, strict=True)]
+    differing = fairness.differences(configs, intended=("train.seed",))
     settings = [", ".join(f"{path} {short(values[i])}" for path, values in differing[:3]) for i in range(len(configs))]
     times = Counter(settings)
     # Where even these are equal, the beginning of the key is what differs for sure.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.errors import UsageError
 from cxr_ft.json_values import JsonObject
-from cxr_ft.model.assembly import SEED_KEY
+from cxr_ft.model.base_weights import random_seed
 from cxr_ft.model.protocols import Example, Roles
 
 if TYPE_CHECKING:
@@ -165,10 +165,8 @@ def load(
             # On the meta device a model of any size takes no memory.
             with torch.device("meta"):
                 return make(config), None
-        # The config.json of a fine-tuned model still has the seed; its weights file then counts, not the seed.
-        seed = getattr(config, SEED_KEY, None)
-        if seed is not None and not (folder is not None and (folder / "model.safetensors").exists()):
-            return random_model(make, config, int(seed)), tokenizer_of(where)
+        if (seed := random_seed(name)) is not None:
+            return random_model(make, config, seed), tokenizer_of(where)
         return _pretrained(kind, where, name), tokenizer_of(where)
     # transformers raises OSError for a missing file, and ValueError for a configuration that it cannot read.
     except (OSError, ValueError) as error:

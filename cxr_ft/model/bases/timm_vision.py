@@ -217,6 +217,13 @@ def load(name: str, weights: bool = True) -> TimmVision:
         raise UsageError(f"{folder} is no complete folder of a timm model: {str(error).splitlines()[0]}") from error
 
 
+def drawn_weights(name: str) -> str | None:
+    """Return how the random weights of `name` are drawn; None for a name whose weights are read from files."""
+    if name in PUBLISHED and name.endswith(RANDOM):
+        return f"{PUBLISHED[name]['architecture']}, seed 0"
+    return None
+
+
 def restore(folder: Path, name: str) -> TimmVision:
     """Return the architecture that `save` wrote; the caller loads the weights."""
     from transformers import TimmWrapperConfig

@@ -68,7 +68,7 @@ def run(
             trackers.summarise(out / name, tracking)
     # Of all cells, also those that an earlier attempt has finished: the tables show the whole grid.
     result_tables.write(out, finished)
-    for note in search_notes(searches):
+    for note in [*search_notes(searches), *base_notes(finished)]:
         print(f"note: {note}")
     return list(finished.values())
 
@@ -145,6 +145,19 @@ def search_notes(searches: Mapping[str, RateSearch]) -> list[str]:
                 f"{name}: the best learning rate, {search.chosen:g}, is the {end} tried; a better one may lie beyond"
             )
     return out
+
+
+def base_notes(finished: result_tables.Finished) -> list[str]:
+    """Return a sentence for each base whose runs were trained on different weights, as --other-base allows."""
+    weights: dict[str, set[str]] = {}
+    for result in finished.values():
+        digests = [digest for digest in (result.base.digest, *result.base.instead_of) if digest]
+        weights.setdefault(str(result.config["model"]), set()).update(digests)
+    return [
+        f"runs on {model} were trained on different weights of it (base_weights in ablation.csv): not comparable"
+        for model, digests in weights.items()
+        if len(digests) > 1
+    ]
 
 
 def best_on_val(result: results.Result) -> float | None:

@@ -59,7 +59,7 @@ def _row(name: str, result: results.Result) -> dict[str, object]:
     row |= {f"{key}_parameters": value for key, value in result.cost.parameters.items()}
     row["memory_bytes"] = result.memory_bytes
     row |= {key: getattr(result.cost, key) for key in ("train_seconds", "samples_per_second", "saved_model_bytes")}
-    return {**row, "error": result.error}
+    return {**row, "base_weights": result.base.digest, "error": result.error}
 
 
 def _study_row(row: Mapping[str, object], columns: tuple[str, ...]) -> dict[str, object]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from cxr_ft import config
 from cxr_ft.child_processes import module_command
@@ -26,6 +26,7 @@ from cxr_ft.data import manifest
 from cxr_ft.data.pixels import ray_cluster
 from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.json_values import JsonObject
+from cxr_ft.model import base_weights
 from cxr_ft.progress import bar
 from cxr_ft.run.record import results
 from cxr_ft.run.trackers import NOBODY, Tracking, TrackingJson
@@ -38,24 +39,30 @@ _BAD_INPUT = 2
 
 
 class Order(TypedDict):
-    """The JSON that a worker process reads: a resolved configuration, and the fields of a `Tracking`."""
+    """The JSON that a worker process reads.
+
+    A resolved configuration, the fields of a `Tracking`, and whether other weights of the base are allowed.
+    """
 
     config: JsonObject
     tracking: TrackingJson
+    other_base: NotRequired[bool]
 
 
-def run_sequential(cells: Mapping[str, RunConfig], out: Path, tracking: Tracking = NOBODY) -> None:
+def run_sequential(
+    cells: Mapping[str, RunConfig], out: Path, tracking: Tracking = NOBODY, other_base: bool = False
+) -> None:
     """Train one cell after the other, in this process."""
     with bar("runs", len(cells)) as progress:
         for name, cell in cells.items():
             try:
-                train.fit(cell, out / name, verify=False, tracking=tracking)
+                train.fit(cell, out / name, verify=False, tracking=tracking, other_base=other_base)
             except TrainingError as error:
                 print(f"failed, continuing with the next run: {error}")
             progress.advance(note=name)
 
 
-def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Execute:
+def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY, other_base: bool = False) -> Execute:
     """Return an `Execute` that trains `jobs` cells at a time, each in a process of its own.
 
     The CUDA devices are shared out among them.
@@ -68,6 +75,7 @@ def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Ex
         free: SimpleQueue[int] = SimpleQueue()
         for slot in range(jobs):
             free.put(slot)
+        _hash_bases(cells)
         running: dict[str, subprocess.Popen[bytes]] = {}
         ended = threading.Event()
 
@@ -79,7 +87,7 @@ def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Ex
             slot = free.get()
             visible = {"CUDA_VISIBLE_DEVICES": str(slot % devices)} if devices else {}
             try:
-                order = Order(config=cell.to_json(), tracking=tracking.to_json())
+                order = Order(config=cell.to_json(), tracking=tracking.to_json(), other_base=other_base)
                 # A process of its own: an out-of-memory kill ends one run and not the grid.
                 error = _in_process(out / name, order, visible, lambda process: running.__setitem__(name, process))
                 if error:
@@ -103,6 +111,13 @@ def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Ex
                     process.send_signal(signal.SIGTERM)
 
     return execute
+
+
+def _hash_bases(cells: Mapping[str, RunConfig]) -> None:
+    """Hash the weights of each base once, so that the worker processes find the hashes in the cache."""
+    for model in {cell.model for cell in cells.values()}:
+        with contextlib.suppress(UsageError):  # the worker that needs the base reports it
+            base_weights.of(model)
 
 
 def _in_process(
@@ -150,7 +165,7 @@ def mark_failed(folder: Path, cell: RunConfig, reason: str) -> None:
     results.write(folder, result.replace(status="failed", error=reason))
 
 
-def on_ray(address: str | None, tracking: Tracking = NOBODY) -> Execute:
+def on_ray(address: str | None, tracking: Tracking = NOBODY, other_base: bool = False) -> Execute:
     """Return an `Execute` that trains cells as tasks of a Ray cluster.
 
     Its nodes must see this package, the splits, the archive and the folder under the same paths. Ray restarts the task
@@ -168,7 +183,10 @@ def on_ray(address: str | None, tracking: Tracking = NOBODY) -> Execute:
             # Tasks run in working folders of Ray's own.
             folder = out.absolute()
             followed = tracking.to_json()
-            waiting = {task.remote(cell.to_json(), str(folder / name), followed): name for name, cell in cells.items()}
+            waiting = {
+                task.remote(cell.to_json(), str(folder / name), followed, other_base): name
+                for name, cell in cells.items()
+            }
             while waiting:
                 (done,), _ = ray.wait(list(waiting), num_returns=1)
                 name = waiting.pop(done)
@@ -193,10 +211,11 @@ def on_ray(address: str | None, tracking: Tracking = NOBODY) -> Execute:
     return execute
 
 
-def _train(raw: JsonObject, folder: str, tracking: TrackingJson) -> None:
+def _train(raw: JsonObject, folder: str, tracking: TrackingJson, other_base: bool = False) -> None:
     """Train one cell; the reason of a failure is in its record."""
     try:
-        train.fit(config.resolve(raw), Path(folder), verify=False, tracking=Tracking(**tracking))
+        run = config.resolve(raw)
+        train.fit(run, Path(folder), verify=False, tracking=Tracking(**tracking), other_base=other_base)
     except TrainingError as error:
         print(f"failed: {error}", file=sys.stderr)
 
@@ -209,7 +228,7 @@ def main(folder: str) -> int:
     # SIGTERM as an interrupt: the training then records that it was cancelled, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _train(order["config"], folder, order["tracking"])
+        _train(order["config"], folder, order["tracking"], order.get("other_base", False))
     except UsageError as error:
         print(error, file=sys.stderr)
         return _BAD_INPUT

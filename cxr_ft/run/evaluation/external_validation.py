@@ -17,7 +17,9 @@ from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.score.arrays import Metrics
 
 
-def evaluate_on(run: Path, folder: Path, out: Path, root: str | None = None) -> tuple[dict[str, Metrics], list[str]]:
+def evaluate_on(
+    run: Path, folder: Path, out: Path, root: str | None = None, *, other_base: bool = False
+) -> tuple[dict[str, Metrics], list[str]]:
     """Evaluate the saved run on both test splits in `folder`; labels are matched by name.
 
     Args:
@@ -25,16 +27,19 @@ def evaluate_on(run: Path, folder: Path, out: Path, root: str | None = None) -> 
         folder: splits that cxr-split wrote.
         out: where metrics.json and predictions.parquet are written.
         root: where the images are now; None: where the manifest says.
+        other_base: allow a base with other weights than those that the run was trained on; a note then says so.
 
     Returns:
-        Metrics by split, and notes on the labels that could not be evaluated.
+        Metrics by split, and notes on the base's weights and on the labels that could not be evaluated.
 
     Raises:
-        UsageError: where the splits share no label with the run, or have classes that it does not know.
+        UsageError: where the splits share no label with the run, or have classes that it does not know; also where
+            the base has other weights and they are not allowed.
     """
     import pandas as pd
 
-    parts, config, saved = saved_model.load(run)
+    base_note = saved_model.compare_base(run, other_base=other_base)
+    parts, config, saved = saved_model.rebuild(run)
     splits = manifest.read(folder)
     missing: list[str] = []
     if parts.head.scored:
@@ -43,7 +48,8 @@ def evaluate_on(run: Path, folder: Path, out: Path, root: str | None = None) -> 
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, splits=str(folder), root=root))
     parts.model.to("cuda" if torch.cuda.is_available() else "cpu")
     datasets = build_datasets(config, splits, parts.base.image_size)
-    notes = [f"the splits do not have {', '.join(missing)}: not evaluated"] if missing else []
+    notes = [base_note] if base_note else []
+    notes += [f"the splits do not have {', '.join(missing)}: not evaluated"] if missing else []
     context = EvaluationContext(datasets["train"], datasets["val"], splits)
     evaluator = SplitEvaluator(
         parts=parts, config=config, saved=saved, context=context, batch_size=config.train.batch_size

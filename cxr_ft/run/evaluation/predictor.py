@@ -1,5 +1,6 @@
 """Predict single images with a saved run that is loaded once (cxr-predict)."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypedDict
@@ -63,13 +64,15 @@ class Predictor:
 
     Args:
         run: a run's folder.
+        other_base: allow a base with other weights than those that the run was trained on.
 
     Raises:
-        UsageError: where the run has no saved model, or its model reads text.
+        UsageError: where the run has no saved model, its model reads text, or its base has other weights.
     """
 
-    def __init__(self, run: str | Path) -> None:
-        self._parts, _, self._saved = saved_model.load(Path(run))
+    def __init__(self, run: str | Path, *, other_base: bool = False) -> None:
+        load = functools.partial(saved_model.load, other_base=True) if other_base else saved_model.load
+        self._parts, _, self._saved = load(Path(run))
         if not self._parts.base.image_size:
             raise UsageError(f"{run} reads text, not images; evaluate it with cxr-evaluate {run} --splits DIR")
         self._parts.model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -5,6 +5,7 @@ adapter/    PEFT's files, processor, labels.json, README.md
 """
 
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,16 +52,25 @@ def check(config: RunConfig, way: Way) -> None:
         raise UsageError(f"--export {way}: {config.tuning.name}: {reason}")
 
 
-def export(run: Path, way: Way) -> tuple[Path, Drift | None]:
+def export(run: Path, way: Way, *, other_base: bool = False) -> tuple[Path, Drift | None]:
     """Write `run/export/<way>`, whole or not at all; return it and, for a merged model, the drift of its logits on val.
 
+    Args:
+        run: a run's folder.
+        way: "merged" or "adapter".
+        other_base: allow a base with other weights than those that the run was trained on; the card then says so.
+
     Raises:
-        UsageError: where the run is not finished, its method cannot be exported that way, or its data is missing.
+        UsageError: where the run is not finished, its method cannot be exported that way, its data is missing, or its
+            base has other weights.
     """
     result = results.read(run)
     if result.status not in ("trained", "success"):
         raise UsageError(f"{run} is {result.status}: only a finished run can be exported; run cxr-train again")
-    parts, config, saved = saved_model.load(run)
+    note = saved_model.compare_base(run, other_base=other_base)
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    parts, config, saved = saved_model.rebuild(run)
     if reason := _obstacle(parts, config, way):
         raise UsageError(f"--export {way}: {config.tuning.name}: {reason}")
     make_folder(run / FOLDER)
@@ -72,7 +82,7 @@ def export(run: Path, way: Way) -> tuple[Path, Drift | None]:
         else:  # the saved model is an ordinary adapter already
             shutil.copytree(run / saved_model.FOLDER, temporary)
         write_json(temporary / "labels.json", saved.to_json())
-        write_text(temporary / "README.md", model_card.text(result, parts, saved, way, drift))
+        write_text(temporary / "README.md", model_card.text(result, parts, saved, way, drift, base_note=note))
         # Written aside and renamed: an interrupted export leaves no half of a model.
         target = run / FOLDER / way
         shutil.rmtree(target, ignore_errors=True)

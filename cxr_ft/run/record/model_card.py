@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from cxr_ft.run.record.export import Drift
 
 
-def text(result: Result, parts: ModelParts, saved: SavedLabels, way: str, drift: "Drift | None" = None) -> str:
+def text(
+    result: Result,
+    parts: ModelParts,
+    saved: SavedLabels,
+    way: str,
+    drift: "Drift | None" = None,
+    *,
+    base_note: str = "",
+) -> str:
     """Return the card, in Markdown.
 
     Args:
@@ -23,10 +31,12 @@ def text(result: Result, parts: ModelParts, saved: SavedLabels, way: str, drift:
         saved: the content of labels.json.
         way: "merged": all weights are in the folder; "adapter": PEFT's files for the base; "own": only cxr_ft reads it.
         drift: of a merged model, `cxr_ft.run.record.export.Drift`.
+        base_note: a line on weights of the base that are not those of training; "" where they are.
     """
     sections = [
         _head(result, way),
         _training(result),
+        *_base(result, base_note),
         _data(result),
         _labels(saved),
         _metrics(result),
@@ -64,6 +74,22 @@ def _training(result: Result) -> str:
         f"Trained with {options['name']} ({chosen or 'no options'}), seed {result.seed}: {count.trainable:,} of "
         f"{count.total:,} parameters, {count.head:,} of them in the head."
     )
+
+
+def _base(result: Result, note: str) -> list[str]:
+    """Name the base's weights by hash, as far as they were recorded."""
+    base = result.base
+    lines = [f"\n- {name}: SHA-256 {digest}" for name, digest in base.files.items()]
+    lines += [f"\n- revision on the hub: {base.revision}"] if base.revision else []
+    lines += [f"\n- random weights: {base.drawn}"] if base.drawn else []
+    name = base_name(str(result.config["model"]))
+    text = f"## Base\n\nTrained on these weights of {name}.\n{''.join(lines)}" if lines else ""
+    # Not the note itself: it has the run's path, which stays on its machine.
+    if note and base.digest is not None:
+        text += "\n\nMade with other weights of the base than these (--other-base)."
+    if base.instead_of:
+        text += f"\n\nTraining began on other weights (--other-base): {', '.join(base.instead_of)}."
+    return [text] if text else []
 
 
 def _data(result: Result) -> str:

@@ -1,4 +1,4 @@
-"""Type the parts of a run's `result.json`: environment, data, plan, cost, history rows, search of a learning rate.
+"""Type the parts of a run's `result.json`: environment, base, data, plan, cost, history, search of a rate.
 
 Each part is a frozen dataclass. `from_json` ignores keys of other versions and fills what is missing; `to_json` leaves
 out what was not recorded, so that a reader can tell "not recorded" from 0.
@@ -113,6 +113,29 @@ class Environment(ResultPart):
     threads: int | None = None
     processes: int | None = None
     precision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BaseRecord(ResultPart):
+    """The weights of a run's base, as `cxr_ft.model.base_weights.BaseWeights` explains them.
+
+    Args:
+        digest: one hash of all; None in results of older versions, and for a base whose files are not known.
+        files: SHA-256 of each file that decides the weights, by name.
+        revision: the commit on the hub.
+        drawn: how random weights are drawn.
+        instead_of: digests of other weights that --other-base replaced in this run, in order.
+    """
+
+    digest: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    drawn: str | None = None
+    instead_of: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.files, Mapping):
+            raise TypeError(f"base.files is {type(self.files).__name__}, no mapping")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,6 +17,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.files import atomic, write_json
 from cxr_ft.json_values import JsonObject
 from cxr_ft.run.record.result_parts import (
+    BaseRecord,
     Cost,
     DataSummary,
     Environment,
@@ -44,8 +45,8 @@ class Result:
     Args:
         status: "running" while training, "trained" once saved, "success" once verified and tested, else how it ended.
         config: the resolved configuration; `cxr-train --config result.json` runs it again.
-        config_hash: SHA-256 of configuration and split hashes: equal hash, equal run.
-        environment, data, plan, cost: see `result_parts`.
+        config_hash: SHA-256 of configuration, split hashes and weights of the base: equal hash, equal run.
+        environment, base, data, plan, cost: see `result_parts`.
         history: the epochs in order.
         metrics: by split: "train", "val", "test", "test_natural".
         search: of the learning rate; empty where none was tried.
@@ -56,6 +57,7 @@ class Result:
     config: JsonObject
     config_hash: str
     environment: Environment = field(default_factory=Environment)
+    base: BaseRecord = field(default_factory=BaseRecord)
     data: DataSummary = field(default_factory=DataSummary)
     plan: TrainingPlan = field(default_factory=TrainingPlan)
     cost: Cost = field(default_factory=Cost)
@@ -149,6 +151,7 @@ class Result:
 #: The parts of a result by the name of their field.
 _PARTS: dict[str, type[ResultPart]] = {
     "environment": Environment,
+    "base": BaseRecord,
     "data": DataSummary,
     "plan": TrainingPlan,
     "cost": Cost,

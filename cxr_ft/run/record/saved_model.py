@@ -7,6 +7,7 @@ model/   adapter_config.json + adapter_model.safetensors (PEFT methods), or conf
 
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,7 +21,7 @@ from cxr_ft.files import write_json, write_text
 from cxr_ft.model import assembly, methods
 from cxr_ft.model.peft_models import is_peft
 from cxr_ft.model.protocols import Base, has_processor, trainable
-from cxr_ft.run.record import results
+from cxr_ft.run.record import base_record, results
 from cxr_ft.run.record.saved_labels import SavedLabels
 
 if TYPE_CHECKING:
@@ -66,13 +67,49 @@ def labels(run: Path) -> SavedLabels:
         raise UsageError(f"{run} has no saved model; did the run finish? Run cxr-train again, it goes on") from None
 
 
-def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, SavedLabels]:
-    """Return the saved model of a run, built anew from disk, in evaluation mode."""
+def compare_base(run: Path, *, other_base: bool = False) -> str:
+    """Compare the base's weights with those that the run was trained on, if its saved model needs a base.
+
+    Returns:
+        A note for the user: how the weights differ where `other_base` allows it, or that none were recorded; "" where
+        they are equal, and for a saved model with all its weights.
+
+    Raises:
+        UsageError: where nothing was saved, or for a difference that is not allowed.
+    """
+    result = results.read(run)
+    labels(run)  # where nothing was saved, that is the first thing to say
+    if _is_whole(run):
+        return ""
+    return base_record.compare_to_load(run, str(result.config["model"]), result.base, other_base=other_base)
+
+
+def load(run: Path, *, other_base: bool = False) -> tuple[assembly.ModelParts, configuration.RunConfig, SavedLabels]:
+    """Return the saved model of a run, built anew from disk, in evaluation mode.
+
+    Args:
+        run: a run's folder.
+        other_base: put it on the base even if its weights are not those that the run was trained on.
+
+    Raises:
+        UsageError: where nothing was saved, or the base has other weights and they are not allowed.
+    """
+    if note := compare_base(run, other_base=other_base):
+        print(f"note: {note}", file=sys.stderr)
+    return rebuild(run)
+
+
+def rebuild(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, SavedLabels]:
+    """Return the saved model of a run on its base, whose weights the caller has compared (`compare_base`).
+
+    Raises:
+        UsageError: where nothing was saved.
+    """
     config = configuration.resolve(results.read(run).config, where=str(run))
     saved = labels(run)
     folder = run / FOLDER
     base_module = assembly.family(config.model)
-    whole = (folder / "model.safetensors").exists()
+    whole = _is_whole(run)
     base: Base = base_module.restore(folder, config.model) if whole else base_module.load(config.model)
     # The settings of training: the base's own do not know of data.image_size.
     if not whole and has_processor(base):
@@ -99,6 +136,11 @@ def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, Saved
         parts = assembly.assemble(base, config, saved.labels, saved.multi_label, reload)
     parts.model.eval()
     return parts, config, saved
+
+
+def _is_whole(run: Path) -> bool:
+    """Return whether all weights are in the run's folder, so that its base is not loaded."""
+    return (run / FOLDER / "model.safetensors").exists()
 
 
 def trains(method: str) -> bool:

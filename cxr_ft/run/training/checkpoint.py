@@ -7,7 +7,7 @@ unbroken run to the bit, wherever and however often the run was stopped.
 import contextlib
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -179,8 +179,13 @@ def save(folder: Path, fingerprint: str, loop: LoopState, train: StateDict) -> N
         torch.save({"format": FORMAT, "fingerprint": fingerprint, "state": vars(loop), **train}, temporary)
 
 
-def read(folder: Path, fingerprint: str) -> Checkpoint | None:
+def read(folder: Path, fingerprint: str, earlier: Sequence[str] = ()) -> Checkpoint | None:
     """Return the last checkpoint of the run with this `fingerprint`, on CPU; None where there is none.
+
+    Args:
+        folder: of the run.
+        fingerprint: of the run.
+        earlier: fingerprints that the same run had before: with other weights of its base, or by an older version.
 
     Raises:
         UsageError: for the checkpoint of another run or another version.
@@ -193,7 +198,7 @@ def read(folder: Path, fingerprint: str) -> Checkpoint | None:
     if content.get("format") != FORMAT:
         raise UsageError(f"{path} was written by another version of cxr_ft; remove it to train from the start")
     # Another configuration or other splits: its weights may even fit, and the run would then be neither of the two.
-    if content["fingerprint"] != fingerprint:
+    if content["fingerprint"] not in (fingerprint, *earlier):
         raise UsageError(f"{path} belongs to another run; choose another --out, or remove it")
     states: StateDict = {
         "weights": content["weights"],

@@ -53,6 +53,7 @@ class TrainingLoop:
         store: where features of the model's frozen part are stored.
         out: the run's folder, which takes checkpoint.pt and history.jsonl.
         fingerprint: of the run; a checkpoint of another one is refused.
+        earlier_fingerprints: under which a checkpoint of this run may have been written, besides its own.
     """
 
     config: RunConfig
@@ -62,6 +63,7 @@ class TrainingLoop:
     store: FeatureStore
     out: Path
     fingerprint: str
+    earlier_fingerprints: tuple[str, ...] = ()
 
     def run(self) -> LoopState:
         """Train to the last epoch, from the last checkpoint if there is one.
@@ -133,7 +135,7 @@ class TrainingLoop:
 
     def _resume(self, training: TrainState) -> LoopState:
         """Return the state of the last checkpoint, loaded into `training`; a new one where there is none."""
-        last = checkpoint.read(self.out, self.fingerprint)
+        last = checkpoint.read(self.out, self.fingerprint, self.earlier_fingerprints)
         if last is not None:
             training.load_state_dict(last.train)
             return last.loop

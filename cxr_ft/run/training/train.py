@@ -8,6 +8,7 @@ Finish    choose thresholds on val, save the model, record the run
 
 import contextlib
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,13 +34,14 @@ from cxr_ft.run.evaluation.inference import Predictions, prediction_table, run_i
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.evaluation.verify import verify_all
 from cxr_ft.run.features.feature_store import FeatureStore
-from cxr_ft.run.record import export, model_card, results, saved_model
+from cxr_ft.run.record import base_record, export, model_card, results, saved_model
 from cxr_ft.run.record.environment import environment
-from cxr_ft.run.record.result_parts import Cost, DataSummary, TrainingPlan
+from cxr_ft.run.record.result_parts import BaseRecord, Cost, DataSummary, TrainingPlan
 from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.run.training import checkpoint, lock, processes
 from cxr_ft.run.training.checkpoint import LoopState
 from cxr_ft.run.training.loop import TrainingLoop
+from cxr_ft.run.training.same_run import Before, RunIdentity
 from cxr_ft.score.metrics.classification import best_thresholds
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ def fit(
     verify: bool = True,
     announce: Callable[[TrainingPlan], None] = lambda plan: None,
     tracking: trackers.Tracking = trackers.NOBODY,
+    other_base: bool = False,
+    repeats: BaseRecord | None = None,
 ) -> results.Result:
     """Train one run into the folder `out`; return a finished identical run as it is, and resume an unfinished one.
 
@@ -97,42 +101,63 @@ def fit(
         verify: reload the saved model in a fresh process and test it; an ablation does so for all its runs at once.
         announce: called with the plan before anything is loaded, unless the run is finished.
         tracking: the tracker that follows the run.
+        other_base: allow a base with other weights than those that `out/result.json`, or `repeats`, recorded.
+        repeats: record of the base of the run that `config` repeats; None: it repeats none.
 
     Raises:
-        UsageError: for bad input, before anything is written; also where another process trains this run.
+        UsageError: for bad input, before anything is written; also where another process trains this run, and where
+            the base has other weights than those recorded.
         TrainingError: where training failed; recorded in `out/result.json`.
     """
     splits = manifest.read(Path(config.data.splits))
-    fingerprint = config.fingerprint(splits.hashes)
-    done = _finished_result(out, fingerprint)
-    if done is not None and (done.status == "success" or not verify):
-        return done
+    identity = RunIdentity(config, splits, other_base, repeats or BaseRecord())
+    before = identity.before(out)
+    if before.result is not None and (before.result.status == "success" or not (verify or before.differs)):
+        _print_note(before.note)
+        return before.result
     # Before the data are decoded and the model is trained, which may take hours.
     check_writable(out)
     # Before any process group, lock or file: bad input leaves nothing behind.
     planned = plan(config, splits.card.labels, splits.card.multi_label)
-    if done is None:
+    if before.result is None:
         announce(planned)
     accelerator = processes.start(config.train.precision)
-    # One process decodes; the others read its cache. Before the lock, which leaves a file: bad input leaves nothing.
+    # One process decodes and hashes; the others read its caches. Before the lock, which leaves a file: bad input leaves
+    # nothing.
     with accelerator.local_main_process_first():
         datasets = build_datasets(config, splits, planned.image_size or 0)
+        repeated, replaced = identity.compare_repeated()
+        fingerprint = identity.fingerprint
     # A stack, because the lock is taken inside a function that runs on the first process alone, and held to the end of
     # `fit`.
     with contextlib.ExitStack() as stack:
 
-        def enter() -> results.Result | None:
+        def enter() -> Before:
             stack.enter_context(lock.lock_folder(out))
             checkpoint.remove_leftovers(out)
             # Once more, now that nobody else writes: another process may have finished the run in the meantime.
-            return _finished_result(out, fingerprint)
+            before = identity.before(out)
+            _print_note(repeated)
+            _print_note(before.note)
+            return dataclasses.replace(before, result=identity.adopt(out, before))
 
-        done = processes.run_on_first(accelerator, enter)
+        before = processes.run_on_first(accelerator, enter)
+        done = before.result
         if done is None:
             if accelerator.is_main_process:
                 stack.enter_context(trackers.following(out, config, splits.hashes, tracking))
-            # Nobody follows who could read its features if it is verified now: an ablation verifies later.
-            run = _Run(config=config, out=out, splits=splits, datasets=datasets, accelerator=accelerator, alone=verify)
+            run = _Run(
+                config=config,
+                out=out,
+                splits=splits,
+                datasets=datasets,
+                accelerator=accelerator,
+                # Nobody follows who could read its features if it is verified now: an ablation verifies later.
+                alone=verify,
+                fingerprint=fingerprint,
+                earlier_fingerprints=before.fingerprints,
+                base=base_record.record(identity.weights, tuple(dict.fromkeys((*replaced, *before.replaced)))),
+            )
             done = _record_and_train(run, planned)
         if verify and done.status == "trained":
             done = processes.run_on_first(accelerator, lambda: _verify(out))
@@ -143,7 +168,15 @@ def fit(
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """The inputs of a run's training; `alone`: no other run of an ablation follows."""
+    """The inputs of a run's training.
+
+    Args:
+        config, out, splits, datasets, accelerator: of the run.
+        alone: no other run of an ablation follows.
+        fingerprint: of the run.
+        earlier_fingerprints: under which a checkpoint of it may have been written, besides its own.
+        base: record of the weights of its base.
+    """
 
     config: RunConfig
     out: Path
@@ -151,6 +184,9 @@ class _Run:
     datasets: dict[str, SplitDataset]
     accelerator: "Accelerator"
     alone: bool
+    fingerprint: str
+    earlier_fingerprints: tuple[str, ...]
+    base: BaseRecord
 
 
 def _record_and_train(run: _Run, planned: TrainingPlan) -> results.Result:
@@ -161,8 +197,9 @@ def _record_and_train(run: _Run, planned: TrainingPlan) -> results.Result:
     start = results.Result(
         status="running",
         config=run.config.to_json(),
-        config_hash=run.config.fingerprint(run.splits.hashes),
+        config_hash=run.fingerprint,
         environment=environment(run.config, run.accelerator.num_processes),
+        base=run.base,
         data=_data_record(run.splits),
         plan=planned,
     )
@@ -215,7 +252,8 @@ def _train(run: _Run, finish: "Finish") -> results.Result:
             accelerator=accelerator,
             store=store,
             out=run.out,
-            fingerprint=finish.start.config_hash,
+            fingerprint=run.fingerprint,
+            earlier_fingerprints=run.earlier_fingerprints,
         )
         # The loop alone, as in `train_seconds` and `eval_seconds`: joules and seconds are then of the same work.
         with energy_meter.metered() as energy:
@@ -329,15 +367,9 @@ def _verify(out: Path) -> results.Result:
     return result
 
 
-def _finished_result(out: Path, fingerprint: str) -> results.Result | None:
-    """Return the result in `out` if this very run is finished there; None where there is none, or it can be resumed."""
-    if not (out / "result.json").exists():
-        return None
-    before = results.read(out)
-    # A folder of another run is refused whatever its state: its files would be overwritten one by one.
-    if before.config_hash != fingerprint:
-        raise UsageError(f"{out} holds another run ({before.variant}, seed {before.seed}); choose another --out")
-    return before if before.status in ("trained", "success") else None
+def _print_note(note: str) -> None:
+    if note:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _data_record(splits: manifest.Splits) -> DataSummary:

@@ -25,11 +25,15 @@ def provenance(runs: Sequence[Run]) -> tuple[Table, list[str]]:
     for name, run, environment in zip(names([run.result for run in runs]), runs, environments, strict=True):
         hashes = run.result.data.get("sha256", {})
         splits = ", ".join(f"{file.removesuffix('_split.csv')} {value[:8]}" for file, value in hashes.items())
-        texts = [f"{name}, seed {run.result.seed}", run.result.config_hash[:8], splits]
+        base = run.result.base
+        weights = ", ".join(text[:8] for text in (base.digest, base.revision) if text) or number_format.DASH
+        texts = [f"{name}, seed {run.result.seed}", run.result.config_hash[:8], weights, splits]
         texts += [environment.get(key, number_format.DASH) for key in differing]
         rows.append(TableRow([Cell(text) for text in texts]))
     shared = [f"{key.removeprefix('packages.')} {environments[0][key]}" for key in keys if key not in differing]
-    return Table(["Run", "Configuration (hash)", "Splits (SHA-256)", *differing], rows), shared
+    return Table(
+        ["Run", "Configuration (hash)", "Base (weights, revision)", "Splits (SHA-256)", *differing], rows
+    ), shared
 
 
 def runs_csv(runs: Sequence[Run]) -> str:
@@ -60,6 +64,8 @@ def _csv_row(run: Run, name: str) -> dict[str, CsvValue]:
         "variant": name,
         "seed": result.seed,
         "config_hash": result.config_hash,
+        "base_weights": result.base.digest,
+        "base_revision": result.base.revision,
         **{f"sha256 {file}": value for file, value in hashes.items()},
     }
     for split, values in result.metrics.items():

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from cxr_ft.errors import UsageError
 from cxr_ft.json_values import JsonObject
-from cxr_ft.model.assembly import SEED_KEY
+from cxr_ft.model.base_weights import random_seed
 from cxr_ft.model.bases._pixels import CARD_IMPORTS, card_inputs, normalised
 from cxr_ft.model.bases._trim import trimmed
 from cxr_ft.model.protocols import PIXELS, Batch, CardCode, Example, Roles, SearchOptions
@@ -293,10 +293,9 @@ def load(name: str, weights: bool = True) -> Git:
             with torch.device("meta"):
                 return _without_views(GitForCausalLM(config), None, name)
         processor = GitProcessor.from_pretrained(where)
-        # The config.json of a fine-tuned model still has the seed; its weights file then counts, not the seed.
-        seed = getattr(config, SEED_KEY, None)
-        if seed is not None and not (folder is not None and (folder / "model.safetensors").exists()):
-            return _without_views(_random(config, int(seed)), processor, name)
+        # The config.json of a fine-tuned model still has the seed; its weights files then count, not the seed.
+        if (seed := random_seed(name)) is not None:
+            return _without_views(_random(config, seed), processor, name)
         # From safetensors alone: reading a pickle runs the code in it.
         model = GitForCausalLM.from_pretrained(
             where, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
