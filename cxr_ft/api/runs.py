@@ -136,6 +136,7 @@ def train(
     out: StrPath | None = None,
     config: Mapping[str, object] | StrPath | None = None,
     track: str = "",
+    include_data: bool = False,
     **options: object,
 ) -> Run:
     """Train one run: learn on train, choose on val, save, reload in a fresh process, test once, as `cxr-train` does.
@@ -148,6 +149,7 @@ def train(
         out: the run's folder; None: `runs/...`. A finished identical run there is returned, an unfinished one goes on.
         config: nested options, a YAML file, or a result.json to repeat.
         track: the tracker to follow the run in, as `--track` of `cxr-train` lists them; none where it is empty.
+        include_data: send predictions, texts and images to the tracker, too.
         **options: options by their own name: targets="q,v", rank=8, epochs=3, image_size=128.
 
     Raises:
@@ -171,7 +173,7 @@ def train(
         data = dataclasses.replace(run.data, splits=str(write.default_splits()))
         run = dataclasses.replace(run, data=data)
     folder = Path(out) if out is not None else training.default_out(run)
-    training.fit(run, folder, tracking=Tracking(name=track))
+    training.fit(run, folder, tracking=Tracking(name=track, include_data=include_data))
     return load_run(folder)
 
 

@@ -235,7 +235,7 @@ def _check_space(missing: Sequence[Shard]) -> None:
     if not missing:
         return
     folder = missing[0].file.parent
-    make_folder(folder)
+    make_folder(folder, private=True)
     needed, free = sum(len(shard.paths) * shard.size**2 for shard in missing), shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(

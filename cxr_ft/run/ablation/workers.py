@@ -50,8 +50,8 @@ def run_sequential(cells: Mapping[str, RunConfig], out: Path, tracking: Tracking
         for name, cell in cells.items():
             try:
                 train.fit(cell, out / name, verify=False, tracking=tracking)
-            except TrainingError as error:
-                print(f"failed, continuing with the next run: {error}")
+            except TrainingError:
+                print(f"failed, continuing with the next run: {name}: {results.read(out / name).error}")
             progress.advance(note=name)
 
 
@@ -188,8 +188,9 @@ def _train(raw: JsonObject, folder: str, tracking: TrackingJson) -> None:
     """Train one cell; the reason of a failure is in its record."""
     try:
         train.fit(config.resolve(raw), Path(folder), verify=False, tracking=Tracking(**tracking))
-    except TrainingError as error:
-        print(f"failed: {error}", file=sys.stderr)
+    except TrainingError:
+        # Ray keeps what a worker prints in files of its own: the recorded line, and not the error's own.
+        print(f"failed: {results.read(Path(folder)).error}", file=sys.stderr)
 
 
 def main(folder: str) -> int:

@@ -8,7 +8,7 @@ import torch
 
 from cxr_ft.data import manifest
 from cxr_ft.errors import UsageError
-from cxr_ft.files import write_json
+from cxr_ft.files import make_folder, write_json
 from cxr_ft.run.evaluation.compute_metrics import Metrics, compute_metrics
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
 from cxr_ft.run.evaluation.inference import prediction_table, run_inference
@@ -63,6 +63,7 @@ def evaluate_on(run: Path, folder: Path, out: Path, root: str | None = None) -> 
             text_column=config.head.options.text,
         )
         tables.append(prediction_table(parts, split, dataset, predictions, saved))
+    make_folder(out, private=True)
     write_json(
         out / "metrics.json",
         {"run": str(run), "splits": str(folder), "sha256": splits.hashes, "notes": notes, "metrics": metrics},

@@ -288,7 +288,7 @@ def write_tensor(path: Path, rows: Iterable[Tensor], shape: tuple[int, ...], dty
     # tensors are then aligned as torch's own are, and kernels that depend on alignment give the same bits.
     text += b" " * (-len(text) % 64 + 56)
     digest, count = hashlib.sha256(), 0
-    with atomic(path) as temporary, temporary.open("wb") as file:
+    with atomic(path, private=True) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for row in rows:
             if row.shape != shape[1:] or row.dtype != dtype:

@@ -39,6 +39,9 @@ class WandB:
 def begin(place: Path, name: str, group: str, config: Mapping[str, object], run_id: str | None) -> WandB:
     """Return a run of the project `cxr_ft` (or WANDB_PROJECT): a new one, or that of `run_id`."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    # Copies of what is sent would lie in the user's home, readable by others; `place` is private.
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
+        os.environ[variable] = str(place.absolute() / "wandb-files")
     import wandb
 
     settings = wandb.Settings(
