@@ -164,7 +164,8 @@ def set_kind(folder: Path, *, private: bool) -> None:
             modes = {False: probe.joinpath("file").stat().st_mode, True: probe.stat().st_mode}
     for path in folder.rglob("*"):
         if not path.is_symlink():
-            path.chmod(stat.S_IMODE(modes[path.is_dir()]))
+            with contextlib.suppress(FileNotFoundError):  # gone meanwhile: another process works there too
+                path.chmod(stat.S_IMODE(modes[path.is_dir()]))
 
 
 def write_text(path: Path | str, text: str, *, private: bool = False) -> None:
