@@ -91,9 +91,10 @@ def planted(root):
     return [*PATHS, *CELLS, *SENTENCES, *(value for column in ids for value in column)]
 
 
-def _table(path, **columns):
-    table = pd.read_csv(path, dtype=str).assign(**columns)
-    table.to_csv(path, index=False)
+def _table(file, **columns):
+    """Change columns of a table, and return it."""
+    table = pd.read_csv(file, dtype=str).assign(**columns)
+    table.to_csv(file, index=False)
     return table
 
 
