@@ -57,6 +57,7 @@ def __getattr__(name: str) -> object:
     if name not in _FILES:
         raise AttributeError(f"module 'cxr_ft' has no attribute {name!r}; it offers {', '.join(__all__)}")
     value = getattr(importlib.import_module(f"cxr_ft.api.{_FILES[name]}"), name)
+    # Stored, so that Python asks this function once for each name.
     globals()[name] = value
     return value
 

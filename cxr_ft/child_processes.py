@@ -11,6 +11,7 @@ SWITCH = "PYTHONSAFEPATH"
 
 def module_command(module: str, *arguments: str) -> list[str]:
     """Return the command line that runs a module of the package in a new process."""
+    # -P is the same switch as a flag, which reaches this process alone and not its own children.
     return [sys.executable, "-P", "-m", module, *arguments]
 
 

@@ -133,6 +133,7 @@ class PluginConfig:
 
     def option(self, name: str) -> object:
         """Return the value of an option; None where the plug-in does not declare it."""
+        # Methods without targets declare none, and callers need not know which these are.
         declared = {field.name for field in dataclasses.fields(self.options)}
         return getattr(self.options, name) if name in declared else None
 
@@ -176,6 +177,7 @@ class RunConfig:
         data, train = mapping(whole, "data"), mapping(whole, "train")
         raw = {
             **whole,
+            # Where the files lie decides no number, what is in them does: their hashes take the place of the paths.
             "data": {**hashes, **{key: data[key] for key in data.keys() - {"splits", "root"}}},
             "train": {key: train[key] for key in train.keys() - {"store_features"}},  # it changes time alone
         }
@@ -224,6 +226,7 @@ def assignment(text: str) -> dict[str, object]:
     if not equals or not key.strip():
         raise UsageError(f"--set {text}: write SECTION.KEY=VALUE, as train.epochs=3")
     try:
+        # By the parser of the files, so that `--set` and a file read one text as one value.
         parsed: object = yaml.safe_load(value)
     except yaml.YAMLError:
         raise UsageError(f"--set {text}: {value!r} is not a YAML value") from None
@@ -278,6 +281,7 @@ def typed(value: object, kind: Any, where: str) -> object:
         if value is None:
             return None
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    # A command line has no lists: `q,v` is the same as [q, v] in a file.
     if typing.get_origin(kind) is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
@@ -286,8 +290,10 @@ def typed(value: object, kind: Any, where: str) -> object:
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):  # a text that is no number is refused below
             value = float(value)  # YAML 1.1 reads 1e-3 as text
+    # bool is a subclass of int, but `epochs: true` is a mistake.
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise UsageError(f"{where}: {value!r} is not of type {kind.__name__}")
+    # YAML knows .nan and .inf, which no option means.
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{where}: {value} is not a finite number")
     return value
@@ -298,6 +304,7 @@ def _plugin_config(package: str, raw: Mapping[str, object], default: str, where:
     module = plugins.load(package, str(name))
     rest = {key: value for key, value in raw.items() if key != "name"}
     chosen = options(module.Config, rest, f"{where} ({name})")
+    # Only here are the method's options and whether it trains at all known together.
     if package == plugins.TUNING and module.TRAINS and chosen.lr <= 0:
         raise UsageError(f"{where} ({name}).lr: {chosen.lr}; a learning rate is above 0")
     return PluginConfig(str(name), chosen)

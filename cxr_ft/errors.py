@@ -53,7 +53,7 @@ class TrainingError(Exception):
 
 
 def unknown(kind: str, value: object, known: Iterable[str], where: str = "") -> UsageError:
-    """A UsageError for a name that is not among the `known` ones, with the closest first."""
+    """Return a UsageError for a name that is not among the `known` ones, with the closest first."""
     import difflib
 
     names = sorted(known)

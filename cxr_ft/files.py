@@ -111,6 +111,8 @@ def atomic(path: Path | str, *, private: bool = False) -> Iterator[Path]:
         UsageError: where the folder cannot be written or the disk is full.
     """
     path = Path(path)
+    # In the same folder, since a rename is atomic within one file system alone. With the suffix, since some writers
+    # choose their format by it.
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{path.suffix}"
     try:
         _make_folder(path.parent, private=private, own=False)
@@ -120,6 +122,7 @@ def atomic(path: Path | str, *, private: bool = False) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     try:
         yield temporary
+        # Before the rename: after a power cut the new name could otherwise hold an empty file.
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(mode)  # again, since a library may have put a file of its own in its place
@@ -142,6 +145,7 @@ def staged(folder: Path, last: str, *, private: bool = False) -> Iterator[Path]:
         with temporary_folder(folder, ".") as temporary:
             yield temporary
             set_kind(temporary, private=private)
+            # The file that says the folder is complete comes last, so that whoever sees it sees the others, too.
             for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
                 path.replace(folder / path.name)
     except OSError as error:
@@ -203,6 +207,7 @@ def write_once(path: Path, text: str) -> None:
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
+            # Flushed and synced before it gets its name: after a power cut it is whole or absent, and never empty.
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
@@ -219,16 +224,17 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def sha256(path: Path | str) -> str:
-    """The file's SHA-256 in hexadecimal."""
+    """Return the file's SHA-256 in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_writable(folder: Path) -> None:
     """Say before long work, and without making anything, that `folder` could not be made or written to."""
-    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        # By writing, not by the folder's mode, which does not show a read-only mount or a quota.
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise cannot_write(folder, error) from error
@@ -254,5 +260,5 @@ def _cache_part(path: Path) -> Path | None:
 
 
 def cannot_write(path: Path, error: OSError) -> UsageError:
-    """The one line for a failed write."""
+    """Return the one-line UsageError for a failed write."""
     return UsageError(f"cannot write {path}: {error.strerror or error}; choose another place or free some space")

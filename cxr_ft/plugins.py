@@ -40,6 +40,7 @@ _REQUIRED = {
 @cache
 def choices(package: str) -> tuple[str, ...]:
     """Return the sorted names of the plug-ins in `package`; files that begin with an underscore are helpers."""
+    # Listed from disk: importing the files would load torch for a `--help`.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError(f"{package} is no package")
@@ -57,6 +58,7 @@ def load(package: str, name: str) -> ModuleType:
     if name not in choices(package):
         raise unknown(kind, name, choices(package))
     module = importlib.import_module(f"{package}.{name}")
+    # Checked at the import, so that the author of a plug-in reads what it lacks, before a run fails in the middle.
     if missing := [needed for needed in _REQUIRED.get(package, ()) if not hasattr(module, needed)]:
         raise UsageError(
             f"{module.__file__} declares no {', '.join(missing)}, which a {kind} needs; see CONTRIBUTING.md"

@@ -30,6 +30,7 @@ def bar(title: str, total: int) -> Iterator[Bar]:
 
     On a terminal and in a notebook it moves; in a log it is a line every LOG_EVERY seconds.
     """
+    # A log would be filled with control characters of a moving bar.
     if not (sys.stderr.isatty() or in_notebook()):
         yield _Log(title, total)
     elif _displays:
@@ -100,5 +101,6 @@ class _Log:
         if now - self.printed < LOG_EVERY:
             return
         self.printed = now
+        # By the mean pace since the start; max() serves the time before the first step.
         left = (now - self.start) * (self.total - self.done) / max(self.done, 1)
         print(f"{self.title}: {self.done}/{self.total}, ETA {left:.0f} s {note}".rstrip(), file=sys.stderr, flush=True)

@@ -49,7 +49,7 @@ def test_every_combination_round_trips(method, task):
         ({"train": [1]}, "train must be a mapping"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(raw, words):
+def test_bad_configuration_is_one_line(raw, words):
     with pytest.raises(UsageError, match=words) as caught:
         config.resolve(raw)
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ class ZMQInteractiveShell:
     """What IPython's `get_ipython` returns in a notebook's kernel, by name."""
 
 
-def test_a_notebook_is_told_from_a_terminal_of_ipython(monkeypatch):
+def test_a_notebook_is_distinguished_from_a_terminal_of_ipython(monkeypatch):
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     assert not progress.in_notebook()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))

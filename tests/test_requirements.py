@@ -42,6 +42,7 @@ def test_what_is_installed_is_what_was_tested():
     assert not different
 
 
+@pytest.mark.slow
 def test_the_pinned_set_imports_together_without_a_network():
     """albumentations 2.0.8 asks the package index for a newer version at import, unless told not to."""
     code = (

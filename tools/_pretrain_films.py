@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.phantom import cases, findings, frontal
-from cxr_ft.data.phantom.anatomy import SIDES, Body, Thorax
+from cxr_ft.data.phantom.anatomy import LATERALITIES, Body, Thorax
 from cxr_ft.data.phantom.canvas import Canvas, Image, Points
 from cxr_ft.data.phantom.cases import Picture
 from cxr_ft.data.phantom.film import Exposure, expose
@@ -236,7 +236,7 @@ def _maps(chest: frontal.Chest) -> NDArray[np.uint8]:
         chest.lung,
         chest.lung * chest.open,
         canvas.fill(thorax.silhouette()),
-        canvas.fill(*(thorax.below(side) for side in SIDES)),
+        canvas.fill(*(thorax.below(side) for side in LATERALITIES)),
         chest.bone,
         chest.vessels * np.sqrt(np.maximum(chest.lung * chest.open, 0)),
         3 * chest.dense,
@@ -247,7 +247,7 @@ def _maps(chest: frontal.Chest) -> NDArray[np.uint8]:
 
 def _geometry(thorax: Thorax, pose: Points) -> Points:
     body = thorax.body
-    domes = [float(thorax.diaphragm(side)[:, 1].min()) for side in SIDES]
+    domes = [float(thorax.diaphragm(side)[:, 1].min()) for side in LATERALITIES]
     shape = [(domes[0] - 0.34) / 0.08, (domes[1] - 0.43) / 0.08, body.curve / 0.012]
     return np.array([*pose, *shape, (body.width - 1) / 0.045, (body.length - 1) / 0.05])
 

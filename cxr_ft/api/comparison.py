@@ -104,12 +104,13 @@ def compare(runs: "Ablation | Run | StrPath | Sequence[Run | StrPath]", margin: 
     from cxr_ft.show.compare import compare as compared
     from cxr_ft.show.runs import load
 
+    # A text is a sequence, too: a path has to be looked for before a list of them.
     if isinstance(runs, Ablation):
-        named: Sequence[Run | StrPath] = runs.runs
+        listed: Sequence[Run | StrPath] = runs.runs
     elif isinstance(runs, Run | str | PathLike):
-        named = [runs]
+        listed = [runs]
     else:
-        named = runs
-    folders = tuple(results.find([run.folder if isinstance(run, Run) else Path(run) for run in named]))
+        listed = runs
+    folders = tuple(results.find([run.folder if isinstance(run, Run) else Path(run) for run in listed]))
     good, _ = load(list(folders))
     return RunComparison(folders, margin, tuple(compared(good, margin)))

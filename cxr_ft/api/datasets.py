@@ -32,17 +32,17 @@ class Splits:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels' names, in the order of targets and scores."""
+        """Return the labels' names, in the order of targets and scores."""
         return self._read.card.labels
 
     @property
     def manifest(self) -> "Manifest":
-        """Return the content of manifest.json: what was requested and reached, leaks found, hashes of the files."""
+        """Return the content of manifest.json: what was requested and reached, leaks, hashes of the files."""
         return self._read.manifest
 
     @property
     def tables(self) -> "dict[str, pd.DataFrame]":
-        """The rows of each split by its name: train, val, test, test_natural."""
+        """Return the rows of each split by its name: train, val, test, test_natural."""
         return self._read.tables
 
     def to_frame(self) -> "pd.DataFrame":
@@ -67,13 +67,14 @@ class Splits:
         card = self._read.card
         if card.unit != "text":
             raise UsageError(f"{self.folder} holds images; train the method zero_shot as their baseline")
+        # Texts have no pixels, so the size of images is 0.
         parts = [open_split(self._read, name, 0) for name in ("train", "val", "test")]
         texts, pairs = ([list(getattr(part.side_inputs, kind)) for part in parts] for kind in ("context", "pairs"))
         fitted = text_baselines.fit(texts[0], parts[0].targets, multi_label=card.multi_label, pairs=pairs[0])
         chosen = text_baselines.thresholds(
             fitted, texts[1], parts[1].targets, pairs=pairs[1], ruled=text_baselines.by_rules(texts[1], card.labels)
         )
-        found = text_baselines.evaluate(
+        metrics_by_name = text_baselines.evaluate(
             fitted,
             texts[2],
             parts[2].targets,
@@ -82,8 +83,10 @@ class Splits:
             ruled=text_baselines.by_rules(texts[2], card.labels),
             chosen=chosen,
         )
-        metrics = [registry.metric("accuracy", "scores"), registry.primary("scores")]
-        return pd.DataFrame({name: {m.name: m.value(values) for m in metrics} for name, values in found.items()}).T
+        shown = [registry.metric("accuracy", "scores"), registry.primary("scores")]
+        return pd.DataFrame(
+            {name: {metric.name: metric.value(values) for metric in shown} for name, values in metrics_by_name.items()}
+        ).T
 
     def dataset(self, split: str, image_size: int = 224, text: str | None = None) -> "SplitDataset":
         """Return one split as a torch Dataset, images decoded once into the user's cache folder.
@@ -91,7 +94,7 @@ class Splits:
         Args:
             split: "train", "val", "test" or "test_natural".
             image_size: side of the square images in pixels; 0 for splits of texts.
-            text: a text column to read beside the labels; rows without one are then left out.
+            text: a text column to read in addition to the labels; rows without one are then left out.
 
         Returns:
             Items with `.image` uint8 [S, S], `.targets` float [L] (NaN where masked) and `.text`; its `collate` makes a
@@ -194,13 +197,15 @@ def split(
         text=text,
         ids=ids,
     )
+    # A phantom is made first, since the compiler reads folders and tables alone.
     place = texts.ensure(str(source)) if texts.is_spec(str(source)) else str(source)
+    # The chart is passed in: data/ must not import show/, see tests/test_layering.py.
     write.make_splits(place, layout, request, Path(out), draw_distribution, sensitivity=sensitivity)
     return load_splits(out)
 
 
 def audit(paths: StrPath | Sequence[StrPath], root: StrPath | None = None) -> "Audit":
-    """Look for leaks and confounds in any split: its own CSVs or somebody else's, as `cxr-split --audit` does.
+    """Look for leaks and confounds in any split: cxr-split's CSVs or somebody else's, as `cxr-split --audit` does.
 
     Args:
         paths: one table with a column `split`, or a table (CSV, TSV, Parquet) for each split.

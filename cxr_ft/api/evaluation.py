@@ -1,4 +1,4 @@
-"""Judge predictions of any origin: values by label with intervals over subjects, and gaps between groups of people."""
+"""Evaluate predictions of any origin: values by label with intervals over subjects, and gaps between groups."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from cxr_ft.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Bootstrap replicates of whole subjects, and the seed of their draws where none is given.
+#: Bootstrap replicates of whole subjects, and the seed of their draws where the caller names none.
 REPLICATES, SEED = 2000, 0
-#: Subjects that a group, and the rest beside it, need before their gap is computed.
+#: Subjects that a group, and everybody else, need before their gap is computed.
 LEAST_SUBJECTS = 10
 #: The error of all gaps together, by Holm (1979).
 ERROR = 0.05
@@ -48,7 +48,7 @@ class Gap:
 
     Args:
         group: variable and value, as "sex=F".
-        metric: "auroc" (macro, over the labels that have both classes on both sides of the gap).
+        metric: "auroc" (macro, over the labels that have both classes in the group and outside it).
         difference: None where it is undefined.
         low, high: its 95 % interval over the sampling of subjects, not adjusted for the number of gaps.
         p: two-sided, of no gap, not adjusted.
@@ -93,7 +93,7 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
     labels: Sequence[str] | None = None,
     seed: int | None = None,
 ) -> Evaluation:
-    """Judge scores against the truth, subjects resampled as a whole.
+    """Evaluate scores against the truth, subjects resampled as a whole.
 
     Args:
         truth: [N] or [N, L], 1 or 0; NaN leaves a cell out.
@@ -113,8 +113,8 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
 
     Example:
         >>> import cxr_ft
-        >>> found = cxr_ft.evaluate([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], subjects=["a", "b", "c", "d"])
-        >>> found.to_frame()["value"].round(3).tolist()
+        >>> evaluation = cxr_ft.evaluate([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], subjects=["a", "b", "c", "d"])
+        >>> evaluation.to_frame()["value"].round(3).tolist()
         [0.75, 0.833]
     """
     table, values, owners = _checked(truth, scores, subjects)
@@ -123,19 +123,21 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
         raise UsageError(f"labels: {len(names)} names for {table.shape[1]} columns of truth")
     from cxr_ft.score.statistics.intervals import cluster_bootstrap
 
+    # The first row is the data as they are; the others are resamples, the same for all labels and groups.
     weights = np.concatenate([np.ones((1, len(owners))), cluster_bootstrap(owners, REPLICATES, seed or SEED)])
-    found: list[Value] = []
+    computed: list[Value] = []
     for column, name in enumerate(names):
         one = slice(column, column + 1)
-        found += [
+        computed += [
             _auroc(name, table[:, one], values[:, one], owners),
             _average_precision(name, table[:, one], values[:, one], weights),
         ]
     if len(names) > 1:
-        found += [_auroc("macro", table, values, owners), _average_precision("macro", table, values, weights)]
+        computed += [_auroc("macro", table, values, owners), _average_precision("macro", table, values, weights)]
     gaps: list[Gap] = []
     mirrors: list[int] = []
     for variable, members in _grouped(groups or {}, len(owners)).items():
+        # "" is a missing value, which makes no group.
         present = sorted(set(members) - {""})
         # Of two groups the second gap is the first one mirrored: one question, asked once.
         mirrors += [len(gaps) + 1] if len(present) == 2 and "" not in members else []
@@ -143,11 +145,12 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
             _gap(f"{variable}={group}", (table, values, owners), members == group, members != "", weights)
             for group in present
         ]
-    return Evaluation(tuple(found), _frame(_adjusted(gaps, mirrors), Gap), len(owners), len(np.unique(owners)))
+    return Evaluation(tuple(computed), _frame(_adjusted(gaps, mirrors), Gap), len(owners), len(np.unique(owners)))
 
 
 def _checked(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLike) -> tuple[Floats, Floats, Codes]:
     table, values = np.asarray(truth, float), np.asarray(scores, float)
+    # As text: ids of one patient may come as numbers in some rows and as words in others.
     owners = np.unique(np.asarray(subjects).astype(str), return_inverse=True)[1]
     if table.shape != values.shape or table.ndim not in (1, 2) or len(table) != len(owners):
         raise UsageError(
@@ -167,6 +170,7 @@ def _checked(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLik
 def _grouped(groups: "Mapping[str, Sequence[object]]", rows: int) -> dict[str, npt.NDArray[np.str_]]:
     out = {}
     for name, members in groups.items():
+        # NaN, pandas' missing value, is the only one that differs from itself.
         plain = np.array(["" if one is None or one != one else str(one) for one in members])  # noqa: PLR0124
         if len(plain) != rows:
             raise UsageError(f"groups: {name} has {len(plain)} values for {rows} rows")
@@ -175,7 +179,7 @@ def _grouped(groups: "Mapping[str, Sequence[object]]", rows: int) -> dict[str, n
 
 
 def _auroc(label: str, truth: Floats, scores: Floats, subjects: Codes) -> Value:
-    """AUROC of one label or the mean of several; its interval by DeLong on the logit scale.
+    """Return the AUROC of one label or the mean of several; its interval by DeLong on the logit scale.
 
     The logit keeps the ends between 0 and 1, and covers better near 1 than the percentile bootstrap does.
     """
@@ -189,16 +193,19 @@ def _auroc(label: str, truth: Floats, scores: Floats, subjects: Codes) -> Value:
         return Value(label, "auroc", None, None, None, areas.reason or "undefined")
     if areas.covariance is None:
         return Value(label, "auroc", point, None, None, areas.reason or "no interval")
+    # Rounding can make a variance of 0 slightly negative.
     spread = float(np.sqrt(max(areas.covariance[0, 0], 0.0)))
+    # The logit of 0 or 1 is infinite, and no spread would be an interval of one point.
     if not 0 < point < 1 or spread == 0:
         return Value(label, "auroc", point, None, None, "no interval: the scores separate the classes perfectly")
+    # The derivative of the logit is 1 / (p (1 - p)): the delta method.
     half = float(ndtri(0.975)) * spread / (point * (1 - point))
     low, high = expit(logit(point) - half), expit(logit(point) + half)
     return Value(label, "auroc", point, float(low), float(high))
 
 
 def _average_precision(label: str, truth: Floats, scores: Floats, weights: Floats) -> Value:
-    """Average precision (scikit-learn's definition) of one label or the mean of several, under weights [1 + R, N]."""
+    """Return scikit-learn's average precision of one label or the mean of several, under weights [1 + R, N]."""
     columns = [
         (truth[known, i] == 1, scores[known, i], weights[:, known])
         for i in range(truth.shape[1])
@@ -215,12 +222,14 @@ def _average_precision(label: str, truth: Floats, scores: Floats, weights: Float
 
 
 def _weighted_ap(truth: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """The sum over thresholds of (recall_k - recall_k-1) * precision_k, equal scores together; [1 + R]."""
+    """Return the sum over thresholds of (recall_k - recall_k-1) * precision_k, equal scores together; [1 + R]."""
     order = np.argsort(-scores, kind="stable")
+    # Equal scores are one threshold: only the last of them ends a step.
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     hits = np.cumsum(weights[:, order] * truth[order], axis=1)[:, last]
     taken = np.cumsum(weights[:, order], axis=1)[:, last]
     steps = np.diff(hits, axis=1, prepend=0.0)
+    # A resample without a positive divides by 0: NaN, which the interval leaves out.
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(taken > 0, hits / taken, 0.0)
         out: Floats = (steps * precision).sum(axis=1) / hits[:, -1]
@@ -234,7 +243,7 @@ def _gap(
     known: npt.NDArray[np.bool_],
     weights: Floats,
 ) -> Gap:
-    """AUROC of the rows `inside` minus that of other rows of a known group, on labels with both classes in both.
+    """Return the AUROC of rows `inside` minus that of the others of a known group, on labels with both classes in both.
 
     Args:
         data: truth [N, L], scores [N, L] and subjects [N].
@@ -247,13 +256,13 @@ def _gap(
         return Gap(name, "auroc", difference, None, None, None, stated=False, note=note)
 
     (truth, scores, subjects), outside = data, known & ~inside
-    for rows, who in ((inside, "the group"), (outside, "everybody else")):
+    for rows, members in ((inside, "the group"), (outside, "everybody else")):
         if (many := len(np.unique(subjects[rows]))) < LEAST_SUBJECTS:
-            return without(f"{who} has {many} subjects; {LEAST_SUBJECTS} are needed")
+            return without(f"{members} has {many} subjects; {LEAST_SUBJECTS} are needed")
     both = [all({0.0, 1.0} <= set(truth[rows, i]) for rows in (inside, outside)) for i in range(truth.shape[1])]
     if not any(both):
         return without("no label has both classes in the group and outside it")
-    # One set of draws for both sides: a subject may have rows on either.
+    # One set of draws for both: a subject may have rows inside the group and outside it.
     one, two = (
         macro_auroc(truth[rows][:, both], scores[rows][:, both], weights[:, rows]) for rows in (inside, outside)
     )
@@ -267,11 +276,12 @@ def _gap(
 
 
 def _adjusted(gaps: Sequence[Gap], mirrors: Sequence[int]) -> list[Gap]:
-    """The gaps with `stated` by Holm over all of them; those at `mirrors` repeat the gap before them."""
+    """Return the gaps with `stated` by Holm over all of them; those at `mirrors` repeat the gap before them."""
     import dataclasses
 
     from cxr_ft.score.statistics.multiple_comparisons import holm
 
+    # A mirrored gap would count as a second test, and double the correction of all others.
     adjusted = holm([None if i in mirrors else gap.p for i, gap in enumerate(gaps)])
     for i in mirrors:
         adjusted[i] = adjusted[i - 1]

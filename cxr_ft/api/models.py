@@ -27,12 +27,12 @@ class FineTunedModel(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """The side in pixels of the square images it reads; 0: it reads texts."""
+        """Return the side in pixels of the square images it reads; 0: it reads texts."""
         return int(self._parts.base.image_size)
 
     @property
     def trained(self) -> dict[str, int]:
-        """Numbers of parameters: trainable, total, and of the trainable ones those of the adapter and of the head."""
+        """Return the numbers of parameters: trainable, total, and the trainable ones of the adapter and of the head."""
         from cxr_ft.run.cost.memory import parameters
 
         counts = parameters(self.model, self._parts.head.new_modules)
@@ -46,12 +46,14 @@ class FineTunedModel(nn.Module):
     def forward(self, batch: "Batch") -> Tensor:
         """Return the mean loss over what counts: unmasked labels, or the target texts' tokens."""
         total, count = self._parts.head.loss(self.model, batch)
+        # A batch in which every label is masked has a sum of 0 over 0 cells: its loss is 0, not NaN.
         loss: Tensor = total / max(count, 1)
         return loss
 
     @torch.no_grad()
     def predict(self, batch: "Batch") -> "HeadOutput":
         """Return the predictions of a batch: `answers` are scores [B, L] in [0, 1], or B texts."""
+        # Without dropout; the caller's mode is restored, since a training loop may predict in between.
         training = self.model.training
         self.model.eval()
         output: HeadOutput = self._parts.head.predict(self.model, batch)
@@ -98,5 +100,6 @@ def create_model(
 
     named = {} if targets is None else {"targets": targets}
     run = resolved(config, model=name, task=task, method=method, seed=seed, options={**named, **options})
+    # Before the head and the adapter draw their first weights.
     torch.manual_seed(seed)
     return FineTunedModel(assembly.build(run, tuple(labels or CHEXPERT_14), multi_label))

@@ -10,7 +10,7 @@ from cxr_ft.errors import unknown
 
 
 def resolved(
-    given: "Mapping[str, object] | str | PathLike[str] | None",
+    base: "Mapping[str, object] | str | PathLike[str] | None",
     *,
     model: str | None = None,
     task: str | None = None,
@@ -21,12 +21,12 @@ def resolved(
 ) -> config.RunConfig:
     """Return the configuration of one run; see `nested`."""
     return config.resolve(
-        nested(given, model=model, task=task, method=method, seed=seed, splits=splits, options=options), "the arguments"
+        nested(base, model=model, task=task, method=method, seed=seed, splits=splits, options=options), "the arguments"
     )
 
 
 def nested(
-    given: "Mapping[str, object] | str | PathLike[str] | None",
+    base: "Mapping[str, object] | str | PathLike[str] | None",
     *,
     model: str | None = None,
     task: str | None = None,
@@ -35,7 +35,7 @@ def nested(
     splits: object = None,
     options: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """Return nested options: `given` (a mapping, a YAML file, a result.json), then the named arguments.
+    """Return nested options: `base` (a mapping, a YAML file, a result.json), then the named arguments.
 
     Args:
         options: further ones by their own name: of the method (rank), the task (max_tokens), training (epochs) or the
@@ -44,7 +44,7 @@ def nested(
     Raises:
         UsageError: for an option that none of them has.
     """
-    layer = config.read_yaml(Path(given)) if isinstance(given, str | PathLike) else dict(given or {})
+    layer = config.read_yaml(Path(base)) if isinstance(base, str | PathLike) else dict(base or {})
     named: dict[str, object] = {}
     for value, path in (
         (model, ("model",)),
@@ -62,6 +62,7 @@ def nested(
             layer.pop(part)
     merged = config.merge(layer, named)
     for option, chosen in (options or {}).items():
+        # As a flag would write it, so that both are checked by one rule.
         plain = ",".join(chosen) if isinstance(chosen, list | tuple) else chosen
         merged = config.merge(merged, config.nest((_section(option, merged), option), plain))
     return merged
@@ -73,6 +74,7 @@ def _section(option: str, merged: Mapping[str, object]) -> str:
     head = plugins.load(plugins.HEADS, str(config.mapping(merged, "head").get("name", "classify")))
     parts = {"tuning": method.Config, "head": head.Config, "train": config.TrainConfig, "data": config.DataConfig}
     fields = {part: [field.name for field in dataclasses.fields(owner)] for part, owner in parts.items()}
+    # In this order: a method's own option hides one of training with the same name.
     for part, names in fields.items():
         if option in names:
             return part

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft import config as configuration
+from cxr_ft import csv_cells
 from cxr_ft.api.datasets import Splits, StrPath, load_splits
 from cxr_ft.api.options import nested, resolved
 from cxr_ft.errors import UsageError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cxr_ft.run.evaluation.predictor import ImageInput, Prediction, Predictor
+    from cxr_ft.run.record.result_parts import SplitMetrics
     from cxr_ft.run.record.results import Result
 
 SplitsLike = Splits | StrPath
@@ -25,7 +27,7 @@ SplitsLike = Splits | StrPath
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, read; the model is loaded at the first prediction, and kept.
+    """A run's folder, read; the model is loaded at the first prediction, and stays loaded.
 
     Args:
         folder: where cxr-train or `cxr_ft.train` wrote it.
@@ -36,20 +38,20 @@ class Run:
     result: "Result"
 
     @property
-    def metrics(self) -> JsonObject:
-        """The metrics by split: train, val, test, test_natural."""
+    def metrics(self) -> "Mapping[str, SplitMetrics]":
+        """Return the metrics by split: train, val, test, test_natural."""
         return self.result.metrics
 
     @property
     def history(self) -> "pd.DataFrame":
-        """One row an epoch: steps, seconds, losses on train and val, the primary metric on val."""
+        """Return one row an epoch: steps, seconds, losses on train and val, the primary metric on val."""
         import pandas as pd
 
         return pd.DataFrame([row.to_json() for row in self.result.history])
 
     @property
     def predictions(self) -> "pd.DataFrame":
-        """The predictions on val, test and test_natural, with ids: they stay with their owner."""
+        """Return the predictions on val, test and test_natural, with ids: they stay with their owner."""
         from cxr_ft.run.record import results
 
         return results.read_predictions(self.folder)
@@ -170,6 +172,7 @@ def train(
     chosen = _folder(splits) if splits is not None else None
     run = resolved(config, model=model, task=task, method=method, seed=seed, splits=chosen, options=options)
     if not run.data.splits:
+        # Written into the configuration, so that the record names the splits that were read.
         data = dataclasses.replace(run.data, splits=str(write.default_splits()))
         run = dataclasses.replace(run, data=data)
     folder = Path(out) if out is not None else training.default_out(run)
@@ -189,7 +192,7 @@ class Ablation:
         """Return ablation.csv: one row a run, what was varied, metrics, cost, and why a run failed."""
         import pandas as pd
 
-        return pd.read_csv(self.folder / "ablation.csv")
+        return csv_cells.unescape_table(pd.read_csv(self.folder / "ablation.csv"))
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html()
@@ -234,17 +237,13 @@ def ablate(
     from cxr_ft.data.splits import write
     from cxr_ft.run.ablation import ablate as ablation
     from cxr_ft.run.ablation import grid as grids
-    from cxr_ft.run.ablation import recipe as recipes
     from cxr_ft.run.ablation import workers
 
-    if isinstance(recipe, str | PathLike):
-        raw = recipes.read(Path(recipe), tiny=tiny, splits=splits is None)
-    elif tiny:
-        raise UsageError("tiny: it is a form of a recipe; give the recipe's file, as configs/imdb_distilbert.yaml")
-    else:
-        raw = dict(recipe or {})
+    raw = _recipe(recipe, tiny=tiny, own_splits=splits is None)
+    # The caller's lists replace the recipe's of the same name, and leave its others.
     varied = {**configuration.mapping(raw, "grid"), **(grid or {})}
     raw.pop("grid", None)
+    # `tries` is in the grid of a recipe but is no list: it must not become a dimension of it.
     written_tries = varied.pop("tries", 1)
     known_tries = int(str(written_tries)) if tries is None else tries
     chosen = _folder(splits) if splits is not None else None
@@ -257,6 +256,17 @@ def ablate(
     folder = Path(out)
     runs = tuple(load_run(folder / name) for name in cells)
     return Ablation(folder, runs, load_splits(str(configuration.mapping(raw, "data")["splits"])))
+
+
+def _recipe(recipe: Mapping[str, object] | StrPath | None, *, tiny: bool, own_splits: bool) -> dict[str, object]:
+    """Return a recipe as nested options; `own_splits`: whether its tiny form makes its embedded splits."""
+    from cxr_ft.run.ablation import recipe as recipes
+
+    if isinstance(recipe, str | PathLike):
+        return recipes.read(Path(recipe), tiny=tiny, splits=own_splits)
+    if tiny:
+        raise UsageError("tiny: it is a form of a recipe; give the recipe's file, as configs/imdb_distilbert.yaml")
+    return dict(recipe or {})
 
 
 def _folder(splits: SplitsLike) -> Path:

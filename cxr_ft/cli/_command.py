@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from cxr_ft.errors import UsageError
 
-#: Exit codes: done, the check found something, bad input, interrupted.
-DONE, FOUND, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+#: Exit codes: done, a run failed or a check has a result that needs attention, bad input, interrupted.
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -43,6 +43,7 @@ def guarded(prog: str, work: Callable[[], int]) -> int:
     """Run `work` and return its exit code; bad input prints a line and returns 2, an interrupt or SIGTERM 130."""
     try:
         # Schedulers end a job by SIGTERM: clean up and record it as for Ctrl-C.
+        # Python sets signal handlers in the main thread alone, and raises in any other.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         return work()

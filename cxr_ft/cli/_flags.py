@@ -56,6 +56,7 @@ def tracking(args: argparse.Namespace) -> "Tracking":
 
 def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
     """Return cxr-train's parser with the flags of the method that `argv` (or its --config) names, and that name."""
+    # Parsed twice: the method has to be known before its flags can be added.
     first = Parser("cxr-train", "", add_help=False)
     first.add_argument("--method")
     first.add_argument("--config", type=Path)
@@ -103,6 +104,7 @@ def raw_config(args: argparse.Namespace) -> dict[str, object]:
     for key, value in vars(args).items():
         if key.startswith("tuning.") and value is not None:
             flags = config.merge(flags, config.assignment(f"{key}={value}"))
+    # Options of the file's method would be refused as unknown ones of the method that a flag names.
     layers = [_without_other_options(layer, flags) for layer in layers]
     return config.merge(*layers, flags, *(config.assignment(text) for text in args.set))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft import config
-from cxr_ft.cli._command import DONE, FOUND, Parser, guarded, numbers, words
+from cxr_ft.cli._command import DONE, FAILED, Parser, guarded, numbers, words
 from cxr_ft.cli._flags import common, raw_config, ray, trackers, tracking
 from cxr_ft.errors import UsageError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> Parser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     p = Parser("cxr-ablate", "Train a grid of runs, skip finished ones, continue after failures, and write tables.")
     p.add_argument(
         "grid",
@@ -75,7 +75,7 @@ def _main(argv: Sequence[str] | None) -> int:
     print(f"{len(done) - len(failed)} of {len(done)} runs succeeded; {args.out / 'ablation.csv'}")
     for result in failed:
         print(f"  {result.status}: {result.variant}, seed {result.seed}: {result.error}")
-    return FOUND if failed else DONE
+    return FAILED if failed else DONE
 
 
 def _file(args: argparse.Namespace) -> dict[str, object]:
@@ -85,6 +85,7 @@ def _file(args: argparse.Namespace) -> dict[str, object]:
     if not args.grid:
         return {}
     if not args.tiny:
+        # The tiny form is an alternative, no option of a run.
         return {key: value for key, value in config.read_yaml(args.grid).items() if key != "tiny"}
     from cxr_ft.run.ablation import recipe
 
@@ -95,6 +96,7 @@ def _grid(args: argparse.Namespace, written: object) -> tuple[dict[str, object],
     """Return what is varied, and the number of learning rates tried for each method."""
     varied = {**_lists(written, args.grid), **_from_flags(args)}
     tries = args.tries if args.tries is not None else varied.pop("tries", 1)
+    # A YAML file may say `tries: yes`, which Python counts as 1.
     if not isinstance(tries, int) or isinstance(tries, bool) or tries < 1:
         raise UsageError(f"tries: {tries!r}; give the number of learning rates to try, 1 or more")
     return {key: value for key, value in varied.items() if key != "tries"}, tries
@@ -112,6 +114,7 @@ def _executor(args: argparse.Namespace, tracker: "Tracking") -> "Execute":
     import torch
 
     devices = torch.cuda.device_count()
+    # One run a device: two on one GPU would share its memory, and their measured times would be of both.
     jobs = args.jobs if args.jobs is not None else max(devices, 1)
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: give 1 or more")

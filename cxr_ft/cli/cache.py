@@ -9,7 +9,7 @@ from cxr_ft.cli._flags import ray
 
 
 def parser() -> Parser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     p = Parser(
         "cxr-cache",
         "Decode the images of splits into the pixel cache. Training does so itself where images are missing; this "
@@ -44,7 +44,7 @@ def _run(argv: Sequence[str] | None) -> int:
     else:
         built = cache.build(args.splits, args.size, part, args.workers, args.root)
     print(
-        f"{built.folder}: {built.images} images in {built.shards} shards; {built.made} made, {built.found} existed, "
+        f"{built.folder}: {built.images} images in {built.shards} shards; {built.made} made, {built.whole} existed, "
         f"{built.mended} repaired, {built.missing} still missing"
     )
     return DONE

@@ -8,7 +8,7 @@ from cxr_ft.errors import UsageError
 
 
 def parser() -> Parser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     p = Parser(
         "cxr-compare", "Compare runs of cxr-train in one self-contained page (HTML, PDF), with charts and a CSV."
     )
@@ -45,6 +45,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
     if not 0 < args.margin < 1:
         raise UsageError(f"--margin {args.margin:g}: give an acceptable difference, from above 0 to below 1")
+    # Read before the page is made: a mistake in the table is reported before minutes of work.
     others = published.read(args.published) if args.published else []
     arguments = tuple(map(str, args.runs))
     options = Options(include_data=args.include_data, margin=args.margin, published=others, arguments=arguments)

@@ -7,7 +7,7 @@ from cxr_ft.cli._command import DONE, Parser, guarded
 
 
 def parser() -> Parser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     p = Parser("cxr-evaluate", "Evaluate a saved run on the test splits of other data.")
     p.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     p.add_argument("--splits", type=Path, required=True, metavar="DIR", help="folder that cxr-split wrote")

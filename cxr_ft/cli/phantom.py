@@ -9,7 +9,7 @@ from cxr_ft.data.phantom.biases import BIASES
 
 
 def parser() -> Parser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     p = Parser(
         "cxr-phantom", "Write a synthetic chest X-ray archive (DICOM, reports, tables, truth) in MIMIC-CXR's layout."
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft.cli._command import DONE, FOUND, Parser, guarded
+from cxr_ft.cli._command import DONE, FAILED, Parser, guarded
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> Parser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     p = Parser(
         "cxr-predict",
         "Predict single images (DICOM, PNG, JPEG). For research; not a medical device.",
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
+    # Before the model is loaded, which takes seconds.
     if missing := [file for file in args.files if not file.is_file()]:
         raise UsageError(f"{missing[0]} is not a file; give images (DICOM, PNG, JPEG)")
     from cxr_ft.data.dicom import DicomError
@@ -43,6 +44,7 @@ def _main(argv: Sequence[str] | None) -> int:
         try:
             answer = predictor.predict(file).to_json()
         except DicomError as error:
+            # One unreadable image must not cost the predictions of all others.
             refused += 1
             reason = f"{error.reason.value}: {error.detail}"
             if args.json:
@@ -50,8 +52,9 @@ def _main(argv: Sequence[str] | None) -> int:
             print(f"{file}: cannot be read: {reason}", file=sys.stderr)
             continue
         line = json.dumps({"file": str(file), **answer}) if args.json else f"{file}: {_prediction_line(answer)}"
+        # A reader of the pipe gets each prediction when it is made.
         print(line, flush=True)
-    return FOUND if refused else DONE
+    return FAILED if refused else DONE
 
 
 def _prediction_line(answer: "PredictionJson") -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft import plugins
-from cxr_ft.cli._command import DONE, FOUND, INTERRUPTED, Parser, guarded
+from cxr_ft.cli._command import DONE, FAILED, INTERRUPTED, Parser, guarded
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
     from cxr_ft.data.manifest import Manifest
 
-# Listed here, not imported: --help must not load numpy. A test holds them against their owners.
+# Listed here, not imported: --help must not load numpy. A test compares them with their owners.
 VIEWS = ("frontal", "all", "PA", "AP", "LATERAL")
 IDS = ("normal", "exact")
 TEXTS = ("none", "mini_report", "findings", "impression", "all")
@@ -21,7 +21,7 @@ SENSITIVITIES = ("synthetic", "public", "credentialed")
 
 
 def parser() -> Parser:
-    """The command's flags."""
+    """Return the parser of the command's flags."""
     p = Parser("cxr-split", "Turn an archive into balanced, subject-disjoint train / val / test CSVs with a manifest.")
     p.add_argument(
         "source",
@@ -41,6 +41,7 @@ def parser() -> Parser:
         metavar="N",
         help="images requested for each label, in all splits",
     )
+    # Suppressed flags are absent from the result if they are not typed, so that a missing one and an empty one differ.
     p.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="folder for the CSVs (required)")
     p.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the choice among equivalent images")
     p.add_argument("--ratios", default="70/15/15", help="train/val/test in percent")
@@ -85,10 +86,10 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 where the audit found a leak, or 2 for bad input."""
-    return guarded("cxr-split", lambda: _uninterrupted(argv))
+    return guarded("cxr-split", lambda: _with_message(argv))
 
 
-def _uninterrupted(argv: Sequence[str] | None) -> int:
+def _with_message(argv: Sequence[str] | None) -> int:
     try:
         return _main(argv)
     except KeyboardInterrupt:
@@ -106,6 +107,7 @@ def _main(argv: Sequence[str] | None) -> int:
     if "source" not in args or "out" not in args:
         raise UsageError("give SOURCE and --out DIR, or --audit CSV... (see cxr-split --help)")
     try:
+        # Before any import, so that a typing mistake is reported at once.
         ratios = tuple(float(part) for part in args.ratios.split("/"))
     except ValueError:
         raise UsageError(f"--ratios {args.ratios}: write three numbers with sum 100, as 70/15/15") from None
@@ -171,7 +173,7 @@ def _audit(files: list[Path], root: str | None, ids: str) -> int:
         print(f"note: {note}")
     confounded = sum(label.above_chance for label in report.confounds)
     print(f"{len(report.leaks) or 'no'} leaks found, {confounded or 'no'} labels confounded")
-    return DONE if report.clean else FOUND
+    return DONE if report.clean else FAILED
 
 
 if __name__ == "__main__":

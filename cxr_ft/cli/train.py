@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft import config
-from cxr_ft.cli._command import DONE, FOUND, guarded
+from cxr_ft.cli._command import DONE, FAILED, guarded
 from cxr_ft.cli._flags import raw_config, tracking, train_parser
 from cxr_ft.cli._printed import forecast_lines, metrics_line
 from cxr_ft.errors import TrainingError
@@ -48,6 +48,7 @@ def _main(argv: Sequence[str]) -> int:
     if args.export:
         from cxr_ft.run.record import export
 
+        # An export that cannot work is refused before the training, not after it.
         export.check(resolved, args.export)
     _print_start(resolved, out)
     announced: list[TrainingPlan] = []
@@ -60,7 +61,8 @@ def _main(argv: Sequence[str]) -> int:
         result = train.fit(resolved, out, announce=announce, tracking=tracker)
     except TrainingError as error:
         print(f"cxr-train: failed: {error}", file=sys.stderr)
-        return FOUND
+        return FAILED
+    # `fit` announces its plan only if it trains.
     if not announced:
         print("the same run is already finished: nothing was trained")
     _print_result(result, out)

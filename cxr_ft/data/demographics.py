@@ -66,6 +66,7 @@ def sexes(raw: "pd.Series[str]", notes: list[str]) -> "pd.Series[str]":
     words = raw.astype("string").fillna("").map(sameness.text_key)
     known = dict(_SEX)
     if _LETTERS_OF_OTHER_LANGUAGES.intersection(words.unique().tolist()):
+        # Without it M is missing in such a column: a guess would turn women into men.
         known.pop("m")
     read = words.map(known).astype("string")
     _count_unread(words, read, "a sex", notes)
@@ -76,7 +77,7 @@ def ages(raw: "pd.Series[str]", notes: list[str]) -> "pd.Series[str]":
     """Return ages [N] as whole years, or as ranges where the table has ranges; missing beyond 0 to 120.
 
     58, 58.7, "58 years" and DICOM's 058Y and 010M (PS3.5 6.2) are years; "90+", ">=90" and ">89" are 90, and stay 90+
-    beside ranges.
+    in a column with ranges.
 
     Args:
         raw: as the table has it.
@@ -84,6 +85,7 @@ def ages(raw: "pd.Series[str]", notes: list[str]) -> "pd.Series[str]":
     """
     words = raw.astype("string").fillna("").map(sameness.text_key)
     open_end = words.str.extract(r"^(?:(?P<above>>|over )|(?P<least>>=|≥))?\s*(?P<years>\d+)\s*(?P<plus>\+?)$")
+    # ">89" begins at 90 and ">=90" at 90 too, hence the one year added below.
     is_open = open_end["above"].notna() | open_end["least"].notna() | (open_end["plus"].fillna("") == "+")
     start = open_end["years"].where(is_open).astype("Int64") + open_end["above"].notna().astype("Int64")
     read = years(words.mask(is_open, start.astype("string")))
@@ -102,6 +104,7 @@ def years(raw: "pd.Series[str]") -> "pd.Series[str]":
     words = raw.astype("string").str.strip().str.casefold()
     parts = words.str.extract(rf"^{_YEARS}([a-zñ/ ]*?)\s*\.?$")
     unit = parts[1].map(_UNITS).astype("Float64")
+    # Completed years: 11 months are 0, and 58.7 is 58.
     read = (pd.to_numeric(parts[0]).astype("Float64") * unit).floordiv(1)
     return read.where(read.between(0, 120)).astype("Int64").astype("string")
 

@@ -91,6 +91,7 @@ def distinct_rows(rows: NDArray[np.integer | np.bool_]) -> tuple[Ints, Ints]:
         if radix * values > 2**62:  # numbered anew, to leave room for one more column
             _, first, code = np.unique(code, return_index=True, return_inverse=True)
             radix = len(first)
+        # Each column is one digit of a number whose base is that column's range.
         code = code * values + (column - column.min(initial=0))
         radix *= values
     _, first, code = np.unique(code, return_index=True, return_inverse=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
+from cxr_ft import csv_cells
 from cxr_ft.data.card import CardJson, DatasetCard
 from cxr_ft.data.records import IDS, SPLITS, first_outside
 from cxr_ft.errors import UsageError
@@ -151,7 +152,7 @@ class Splits:
 
     @property
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each CSV, of the files as they are now."""
+        """Return the SHA-256 of each CSV, of the files as they are now."""
         return {FILES[name]: sha256(self.folder / FILES[name]) for name in self.tables}
 
 
@@ -207,13 +208,18 @@ def _read_table(path: Path, needed: tuple[str, ...], labels: tuple[str, ...], ca
 
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            header = next(csv.reader(file), [])
-        if missing := [column for column in needed if column not in header]:
-            raise UsageError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header[:20])}")
+            # The header first, with a real CSV reader: types are set by column, and a missing column is reported before
+            # a type is.
+            names = {cell: csv_cells.unescape(cell) for cell in next(csv.reader(file), [])}
+        if missing := [column for column in needed if column not in names.values()]:
+            raise UsageError(f"{path} has no column {', '.join(missing)}; it has {', '.join([*names.values()][:20])}")
         # A class may be called "None" or "NA", and an id may begin with 0: only these columns are numbers.
         numbers = {"weight", *(labels if card.multi_label else ())}
-        dtypes = {name: "float64" if name in numbers else "string" for name in header}
-        table = pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values={name: [""] for name in numbers})
+        numeric = {cell for cell, name in names.items() if name in numbers}
+        dtypes = {cell: "float64" if cell in numeric else "string" for cell in names}
+        table = csv_cells.unescape_table(
+            pd.read_csv(path, dtype=dtypes, keep_default_na=False, na_values={cell: [""] for cell in numeric})
+        )
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist; run cxr-split again") from None
     except (ValueError, OSError) as error:
@@ -272,6 +278,7 @@ def locate(recorded: str | Path, run: Path, hashes: Mapping[str, str]) -> Path:
     for folder in dict.fromkeys(_places(Path(recorded), run)):
         if not _is(Path.is_file, folder / MANIFEST):
             continue
+        # By content and not by name: data_splits/ of another experiment has the same file names.
         other = _first_difference(folder, hashes)
         if other is None:
             return folder
@@ -303,5 +310,6 @@ def _first_difference(folder: Path, hashes: Mapping[str, str]) -> str | None:
     """Return the first file of `folder` that is missing or has another hash; None: all are as recorded."""
     for name, digest in hashes.items():
         if not _is(Path.is_file, folder / name) or sha256(folder / name) != digest:
+            # Missing files and other content are the same to the caller: these are not the recorded splits.
             return name
     return None if hashes else MANIFEST

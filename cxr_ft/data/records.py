@@ -31,9 +31,10 @@ COLUMNS = (*IDS, "path", "view", "official", "report")
 OPTIONAL = ("sex", "age")
 #: Text columns a layout may give where its reports are not files: used in place of `report`, "" where there is none.
 REPORT_TEXTS = ("findings", "impression", "indication", "history")
-#: What is read where the unit is a text: `text`, and `text_pair` where it goes with a second one. path, view, report
-#: are empty then, and subject_id is what must not be split: a subject, or a group of texts that are nearly the same.
-GIVEN = ("text", "text_pair")
+#: The columns that a model reads where the unit is a text: `text`, and `text_pair` where a second text goes with it.
+#: path, view and report are empty then, and subject_id is what must not be split: a subject, or a group of texts that
+#: are nearly the same.
+INPUT_TEXTS = ("text", "text_pair")
 #: A column that a layout of texts may give: the row's own subject, where subject_id is the name of a group of several.
 OWNER = "owner"
 FRONTAL = ("PA", "AP")
@@ -56,8 +57,8 @@ class Records:
     """The rows of an archive, as a layout returns them.
 
     Args:
-        table: COLUMNS, some of OPTIONAL and REPORT_TEXTS, for texts GIVEN, then the labels: float columns under the
-            card's names (1, 0, -1, NaN) for multi-label data, one string column `label` else.
+        table: COLUMNS, some of OPTIONAL and REPORT_TEXTS, for texts INPUT_TEXTS, then the labels: float columns under
+            the card's names (1, 0, -1, NaN) for multi-label data, one string column `label` else.
         card: the layout's card, with the label vocabulary filled in.
         root: the folder or URL that paths are relative to, or a phantom's specification ("phantom:subjects=200").
         notes: one sentence each, for the user.
@@ -69,12 +70,13 @@ class Records:
     notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        # A layout that lacks a column is a programming error, hence ValueError; what the user can mend is UsageError.
         wanted = [*COLUMNS, *(self.card.labels if self.card.multi_label else ("label",))]
         if self.card.unit == "text":
             wanted.append("text")
         if missing := [column for column in wanted if column not in self.table]:
             raise ValueError(f"layout {self.card.name} gave no column {', '.join(missing)}")
-        taken = {*COLUMNS, *OPTIONAL, *REPORT_TEXTS, *GIVEN, "split", "weight", "label", "mini_report"}
+        taken = {*COLUMNS, *OPTIONAL, *REPORT_TEXTS, *INPUT_TEXTS, "split", "weight", "label", "mini_report"}
         if clash := sorted(taken.intersection(self.card.labels)) if self.card.multi_label else []:
             raise UsageError(f"{self.root}: label {clash[0]!r} has the name of a column of the split files; rename it")
         self._check_ids()
@@ -100,6 +102,7 @@ class Records:
             raise UsageError(
                 f"{self.root}: {one}: a path must not hold a |, which joins a study's images; rename the file"
             )
+        # Most archives end here: the look at spellings is made only for studies that seem to have two subjects.
         owners = table.drop_duplicates(["study_id", "subject_id"])["study_id"]
         shared = owners.duplicated(keep=False)
         # One subject in two spellings is one subject; the compiler writes it one way.
@@ -109,13 +112,16 @@ class Records:
     def _check_characters(self, column: str) -> None:
         """Raise UsageError where an id has a control character, which no two tools read alike."""
         values = self.table[column].tolist()
+        # One look at all ids together, since nearly every archive's are printable.
         if "".join(values).isprintable():
             return
-        wrong = [(row, found) for row, value in enumerate(values, 1) if (found := sameness.control_character(value))]
+        wrong = [
+            (row, character) for row, value in enumerate(values, 1) if (character := sameness.control_character(value))
+        ]
         if wrong:
-            row, found = wrong[0]
+            row, character = wrong[0]
             raise UsageError(
-                f"{self.root}: row {row}: {column} has the control character {found} ({len(wrong)} rows have one); "
+                f"{self.root}: row {row}: {column} has the control character {character} ({len(wrong)} rows have one); "
                 "take it out"
             )
 

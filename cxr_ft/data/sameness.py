@@ -36,10 +36,12 @@ def id_key(value: str) -> str:
     """Return the key of a subject, study or image id; "" for an empty one."""
     if value.isascii():
         # Nearly all ids; the general way below gives the same.
+        # For ASCII, NFKC changes nothing and case folding is lower().
         plain = value.strip().lower()
         if plain.isdigit():
             return plain.lstrip("0") or "0"
         return plain if plain[:1] not in _NUMERIC_START else _number(plain)
+    # Folding can bring back what NFKC had composed, so it is normalised again (Unicode 3.13, D146).
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", value).casefold())
     return _number("".join(c for c in folded if unicodedata.category(c) != "Cf").strip())
 
@@ -47,14 +49,17 @@ def id_key(value: str) -> str:
 def id_keys(values: "pd.Series[str]") -> "pd.Series[str]":
     """Return the key of each id of a column [N], under its index; missing stays missing."""
     known = values.dropna().unique().tolist()
+    # Returned as it is: a dictionary of a million subjects would be built to map each id to itself.
     if _plain_ids(known):
         return values.astype("string")
+    # Distinct ids only: an archive has several rows a subject.
     keys = {value: id_key(value) for value in known}
     return values.map(keys).astype("string")
 
 
 def _plain_ids(values: Sequence[str]) -> bool:
     """Return True only if each value is its own key: one look at all of them, as nearly every archive's ids are so."""
+    # A line feed at both ends lets one search see the beginning and end of every id.
     joined = "\n" + "\n".join(values) + "\n"
     if not joined.isascii() or joined != joined.lower():
         return False
@@ -88,6 +93,7 @@ def one_spelling(values: "pd.Series[str]") -> "tuple[pd.Series[str], int]":
     for value in values.dropna().unique().tolist():
         spellings.setdefault(id_key(value), []).append(value)
     several = sum(len(known) > 1 for known in spellings.values())
+    # The tidy form with the fewest characters: of 7, 07 and 7.0 the one that a person would write.
     shortest = {
         value: min(map(tidy_id, known), key=lambda tidy: (len(tidy), tidy))
         for known in spellings.values()
@@ -113,6 +119,7 @@ def path_key(path: str, root: Path | None = None) -> str:
     """Return the key of a path: with a local `root` the real file, else the path without `./`, `//` and `..`."""
     if not path:
         return ""
+    # posixpath also on Windows: the paths in tables have forward slashes.
     return posixpath.normpath(path) if root is None else os.path.realpath(root / path)
 
 
@@ -156,13 +163,16 @@ def groups(columns: "Iterable[Sequence[str] | pd.Series[str]]") -> NDArray[np.in
     length = 0
     for column in columns:
         codes, distinct = pd.factorize(np.asarray(column, dtype=object))
+        # Missing values have the code -1 already; an empty one must join nothing either.
         codes = np.where(np.asarray(column, dtype=object) == "", -1, codes)
         length = len(codes)
-        kept = np.flatnonzero(codes >= 0)
-        rows.append(kept)
-        values.append(codes[kept] + total)
+        with_value = np.flatnonzero(codes >= 0)
+        rows.append(with_value)
+        # Each column's values get numbers of their own: a study 7 is not a subject 7.
+        values.append(codes[with_value] + total)
         total += len(distinct)
     left, right = np.concatenate(rows), np.concatenate(values) + length
+    # Rows joined by way of a value: joining rows with each other would need a pair for every two films of a subject.
     graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(length + total, length + total))
     _, component = connected_components(graph, directed=False)
     _, group = np.unique(component[:length], return_inverse=True)

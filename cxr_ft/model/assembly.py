@@ -80,6 +80,7 @@ def _model_type(name: str, published: list[str]) -> str:
 
 def cannot_fetch(name: str, error: Exception) -> UsageError:
     """Return the error for a hub model that cannot be fetched."""
+    # The hub's messages have many lines, of which the first says what is wrong.
     reason = str(error).strip().splitlines()[0]
     return UsageError(f"cannot get {name} from the hub ({reason}); give a folder, or one of: {', '.join(shipped())}")
 
@@ -105,6 +106,7 @@ def build(config: "RunConfig", labels: tuple[str, ...], multi_label: bool, *, we
     """
     base = family(config.model).load(config.model, weights=weights)
     parts = assemble(base, config, labels, multi_label, methods.load(config.tuning.name).apply)
+    # After the method, which may have put the model into a wrapper.
     if config.train.gradient_checkpointing:
         _checkpoint(parts)
     return parts
@@ -148,12 +150,15 @@ def assemble(
     # A new layer has to be on the device of its base: one on the CPU would get no input from a meta model.
     with torch.device("meta" if next(base.lm.parameters()).is_meta else "cpu"):
         head = attach(base, config.head.options, labels, multi_label, method.trains)
+    # The context would be read by nobody, and two runs that differ in it would be the same.
     if config.data.context and head.output != "text" and not is_text_reader(base):
         raise UsageError(
             f"data.context: {config.head.name} reads only images; use --task report or both, which read the context"
         )
     if config.data.views > 1 and method.trains:
+        # Trained and saved with the head: no adapter of a method covers them.
         head.new_modules = (*head.new_modules, *_multi_view(base).new_modules(head.model))
+    # The method last: it decides for each module that exists by now whether it is trained.
     model = apply(head.model, base, config.tuning.options, head.new_modules)
     return ModelParts(base=base, head=head, model=model, tuning=config.tuning)
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 def is_peft(model: "nn.Module") -> bool:
     """Return True if `model` is in PEFT's wrapper."""
+    # By attribute, so that a model without an adapter needs no import of PEFT.
     return hasattr(model, "peft_config")
 
 

@@ -45,7 +45,7 @@ class Example(Protocol):
 
     @property
     def given(self) -> str:
-        """Input text, beside the image or instead of it; empty for a row of an image alone."""
+        """Input text, in addition to the image or instead of it; empty for a row of an image alone."""
 
     @property
     def pair(self) -> str:
@@ -113,7 +113,7 @@ class Base(Protocol):
     writes_text: bool
     #: It can read several images of a study: a `MultiView`.
     reads_views: bool
-    #: It has settings for the preparation of images that are saved beside a run's weights: a `HasProcessor`.
+    #: It has settings for the preparation of images that are saved with a run's weights: a `HasProcessor`.
     has_processor: bool
     #: Its frozen part can be computed once for each image and stored: a `HasFrozenPrefix`.
     has_frozen_prefix: bool
@@ -234,7 +234,7 @@ class Writer(Base, Protocol):
 
 
 class HasProcessor(Base, Protocol):
-    """A base of images whose preparation settings `save` writes beside a run's weights, and a reloaded run uses."""
+    """A base of images whose preparation settings `save` writes with a run's weights, and a reloaded run uses."""
 
     def take_processor(self, folder: Path) -> None:
         """Prepare images from now on by the settings in `folder`."""
@@ -288,7 +288,7 @@ def is_multi_view(base: Base) -> TypeGuard[MultiView]:
 
 
 def has_processor(base: Base) -> TypeGuard[HasProcessor]:
-    """Return True if `base` has image settings that are saved beside a run's weights."""
+    """Return True if `base` has image settings that are saved with a run's weights."""
     return base.has_processor
 
 
@@ -301,7 +301,7 @@ class HeadOutput(NamedTuple):
     """Predictions for B rows and their loss.
 
     answers: scores float [B, L] in [0, 1], or B texts. loss: unweighted sum over the `counted` labels or tokens.
-    scores: float [B, L] of a head that scores, beside its texts or as its answers.
+    scores: float [B, L] of a head that scores, in addition to its texts or as its answers.
     """
 
     answers: "NDArray[np.float64] | list[str]"
@@ -323,7 +323,7 @@ class Head(Protocol):
     new_modules: tuple[str, ...]
     #: The predictions whose metrics come first.
     output: Literal["scores", "text"]
-    #: `predict` returns scores, perhaps beside texts.
+    #: `predict` returns scores, perhaps in addition to texts.
     scored: bool
     #: The pooled state that its scores read, one of `Base.pools`; the base's own where nothing does.
     pool: str

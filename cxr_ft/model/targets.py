@@ -64,9 +64,11 @@ def resolve(items: Sequence[str], names: Iterable[str], roles: Roles, family: st
         matches = [
             name for pattern, blocks in _patterns(item, roles, family) for name in names if _hit(name, pattern, blocks)
         ]
+        # A misspelt target would otherwise leave modules untrained, and a result that looks like any other.
         if not matches:
             raise UsageError(f"target {item!r} hits no module of {family}; {_choices(family, roles)}")
         hits.update(matches)
+    # In the model's order, whatever the order of the items: equal sets of targets are then equal lists.
     return [name for name in names if name in hits]
 
 
@@ -95,6 +97,7 @@ def fused(items: Sequence[str], roles: Roles, family: str) -> list[str]:
     for tower, words in roles.items():
         for pattern in dict.fromkeys(words.values()):
             together = [word for word in words if words[word] == pattern]
+            # Whoever names all roles of a matrix needs no note.
             if pattern in meant and not named.issuperset(together):
                 subset = ", ".join(word for word in together if word in named)
                 lines.append(f"{tower}.{subset}: in {family} one matrix is {', '.join(together)}; all of it is changed")
@@ -108,6 +111,7 @@ def _patterns(item: str, roles: Roles, family: str) -> list[tuple[str, range | N
     tower, role = match["tower"], match["role"]
     if tower is not None and tower not in roles:
         raise UsageError(f"{family} has no tower {tower!r} (target {item!r}); {_choices(family, roles)}")
+    # A role without a tower means that role in every tower that has it.
     towers = [tower] if tower else list(roles)
     words = GROUPS.get(role, (role,))
     patterns = [roles[t][word] for t in towers for word in words if word in roles[t]]

@@ -52,7 +52,7 @@ def at(record: Record, path: str) -> object:
 
 
 def flatten(record: Record, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The leaves of nested dicts, each with its key path in dots."""
+    """Yield the leaves of nested dicts, each with its key path in dots."""
     for key, value in record.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
@@ -62,11 +62,12 @@ def flatten(record: Record, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 def trained(record: Record) -> bool:
     """Return whether anything was trained; training's settings do not apply to a model that is used as it is."""
+    # A record without the number counts as trained, so that its settings are compared rather than ignored.
     return bool(at(record, "cost.parameters.trainable") != 0)
 
 
 def _first(*paths: str) -> Callable[[Record], object]:
-    """Reads the first of `paths` that holds something."""
+    """Return a function that reads the first of `paths` that holds something."""
 
     def read(record: Record) -> object:
         values = (at(record, path) for path in paths)
@@ -80,7 +81,7 @@ def _of_training(read: Callable[[Record], object]) -> Callable[[Record], object]
 
 
 def _split(name: str) -> Callable[[Record], object]:
-    """Reads the SHA-256 of a split's file, whatever folder its name begins with."""
+    """Return a function that reads the SHA-256 of a split's file, whatever folder its name begins with."""
 
     def read(record: Record) -> object:
         hashes = at(record, "data.sha256")
@@ -91,16 +92,17 @@ def _split(name: str) -> Callable[[Record], object]:
 
 
 def _test_split(record: Record) -> object:
-    """The SHA-256 of the test split; those of all files where none is named so, since any of them may be it."""
+    """Return the SHA-256 of the test split; those of all files where none is named so, since any of them may be it."""
     digest, hashes = _split("test")(record), at(record, "data.sha256")
     return digest if digest != NOT_RECORDED or not isinstance(hashes, Mapping) else json.dumps(hashes, sort_keys=True)
 
 
 def _rows_at_a_time(record: Record) -> object:
     """Return the rows each process held at once: measured, else configured, else its share of the batch."""
-    held = _first("cost.micro_batch")(record)
-    if held != NOT_RECORDED and held:
-        return held
+    # The measured number comes first: configured as 0, a run takes as many rows as fit into its memory.
+    measured = _first("cost.micro_batch")(record)
+    if measured != NOT_RECORDED and measured:
+        return measured
     configured, batch = at(record, "config.train.micro_batch"), at(record, "config.train.batch_size")
     processes = at(record, "environment.processes")
     if isinstance(configured, int) and configured > 0:
@@ -133,7 +135,9 @@ CONDITIONS = (
     Condition("train split", (QUALITY,), _split("train")),
     Condition("val split", (QUALITY,), _split("val")),
     Condition("base", CLAIMS, _first("config.model"), ("config.model",)),
+    # Not of quality: the gradients of a batch add up to the same step, however many rows are held at once.
     Condition("rows at a time", (TIME, MEMORY), _of_training(_rows_at_a_time), ("config.train.micro_batch",)),
+    # Not of quality either: the same activations are computed a second time.
     Condition("gradient checkpointing", (TIME, MEMORY), _of_training(_checkpointing)),
     Condition(
         "precision",
@@ -148,6 +152,7 @@ CONDITIONS = (
     Condition("epochs", (QUALITY, TIME), _of_training(_first("config.train.epochs")), ("config.train.epochs",)),
     Condition("steps", (QUALITY, TIME), _of_training(_steps)),
     Condition(
+        # The best of many tries on val is higher by chance alone: a method that was searched longer has an advantage.
         "learning rates tried",
         (QUALITY,),
         _of_training(_rates),
@@ -159,7 +164,7 @@ CONDITIONS = (
     Condition("processes", (TIME, MEMORY), _first("environment.processes"), ("environment.processes",)),
 )
 
-#: What any other setting concerns, by the beginning of its path; the first that fits. Where the data lies, is nothing.
+#: What any other setting concerns, by the beginning of its path; the first that fits, so that longer ones come first.
 OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("config.head", CLAIMS),
     ("config", (QUALITY,)),
@@ -168,7 +173,8 @@ OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("environment.torch", CLAIMS),
     ("environment", ()),
 )
-PLACES = ("config.data.splits", "config.data.root")
+#: Where the data lies, which changes nothing: the splits are compared by their hashes.
+LOCATIONS = ("config.data.splits", "config.data.root")
 
 #: What a comparison is about, and what it repeats: no confounders.
 INTENDED = ("tuning", "train.seed")
@@ -198,7 +204,7 @@ class Mismatch(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """The finding and what follows from it."""
+        """Return the mismatch and what follows from it."""
         if EVERYTHING in self.concerns:
             return f"{self.name}: {self.values_text}; these runs are not ranked."
         barred = f"; {_listed(self.concerns)} not comparable." if self.concerns else "."
@@ -206,7 +212,7 @@ class Mismatch(NamedTuple):
 
 
 def mismatches(runs: Sequence[Record], names: Sequence[str] | None = None) -> list[Mismatch]:
-    """Everything besides the method that keeps runs from being compared.
+    """Return everything besides the method that keeps runs from being compared.
 
     Args:
         runs: each a result's record as nested dicts: config, environment, data, cost, plan, history, and `search`, of
@@ -218,37 +224,37 @@ def mismatches(runs: Sequence[Record], names: Sequence[str] | None = None) -> li
     """
     if len(runs) < 2:
         return []
-    who = list(names) if names is not None else [_method(run, i) for i, run in enumerate(runs)]
-    found = []
+    run_names = list(names) if names is not None else [_method(run, i) for i, run in enumerate(runs)]
+    differing = []
     for condition in CONDITIONS:
         # None means that the condition does not apply, as a batch size where nothing was trained: it bars nothing.
         values = tuple(condition.read(run) for run in runs)
         applies = [value for value in values if value is not None]
         if any(value != applies[0] for value in applies):
-            found.append(Mismatch(condition.name, values, condition.concerns, _by_value(values, who)))
+            differing.append(Mismatch(condition.name, values, condition.concerns, _by_value(values, run_names)))
         elif condition.required and len(applies) > 1 and applies[0] == NOT_RECORDED:
-            found.append(Mismatch(condition.name, values, (), f"{NOT_RECORDED} for any run"))
-    return found + _others(runs, who)
+            differing.append(Mismatch(condition.name, values, (), f"{NOT_RECORDED} for any run"))
+    return differing + _others(runs, run_names)
 
 
-def barring(findings: Sequence[Mismatch], claim: str) -> list[Mismatch]:
-    """The findings that make a claim ("quality", "time" or "memory") one that the runs do not bear."""
-    return [finding for finding in findings if {claim, EVERYTHING} & set(finding.concerns)]
+def barring(differing: Sequence[Mismatch], claim: str) -> list[Mismatch]:
+    """Return the mismatches because of which a claim ("quality", "time" or "memory") cannot be made."""
+    return [mismatch for mismatch in differing if {claim, EVERYTHING} & set(mismatch.concerns)]
 
 
-def verdict(findings: Sequence[Mismatch], claim: str) -> str | None:
-    """One sentence that says by name why a claim cannot be made; None where nothing bars it."""
-    reasons = [f"{finding.name} {finding.values_text}" for finding in barring(findings, claim)]
+def verdict(differing: Sequence[Mismatch], claim: str) -> str | None:
+    """Return one sentence that says by name why a claim cannot be made; None where nothing bars it."""
+    reasons = [f"{mismatch.name} {mismatch.values_text}" for mismatch in barring(differing, claim)]
     return f"{claim} is not comparable: {'; '.join(reasons)}" if reasons else None
 
 
-def ranked(findings: Sequence[Mismatch]) -> bool:
+def ranked(differing: Sequence[Mismatch]) -> bool:
     """Return whether the runs can be ordered at all: same task, same test split."""
-    return not any(EVERYTHING in finding.concerns for finding in findings)
+    return not any(EVERYTHING in mismatch.concerns for mismatch in differing)
 
 
 def differences(configs: Sequence[Record], intended: Sequence[str] = INTENDED) -> list[tuple[str, list[object]]]:
-    """The settings that are not the same in all of `configs` (nested dicts), outside `intended`.
+    """Return the settings that are not the same in all of `configs` (nested dicts), outside `intended`.
 
     Args:
         configs: one nested dict a run: its configuration, and whatever else must be equal (split hashes, device).
@@ -258,40 +264,45 @@ def differences(configs: Sequence[Record], intended: Sequence[str] = INTENDED) -
         (key path with dots, values in the order of `configs`), sorted by path.
     """
     flat = [dict(flatten(config)) for config in configs]
-    found = []
+    differing = []
     for path in sorted({path for config in flat for path in config}):
         values: list[object] = [config.get(path, ABSENT) for config in flat]
         # The dot keeps "train.seed" from covering "train.seed_offset".
         meant = any(path == prefix or path.startswith(f"{prefix}.") for prefix in intended)
         if not meant and any(value != values[0] for value in values[1:]):
-            found.append((path, values))
-    return found
+            differing.append((path, values))
+    return differing
 
 
-def _others(runs: Sequence[Record], who: Sequence[str]) -> list[Mismatch]:
-    """Settings and versions that differ and that no condition stands for."""
+def _others(runs: Sequence[Record], run_names: Sequence[str]) -> list[Mismatch]:
+    """Return the settings and versions that differ and that no condition stands for."""
     covered = [path for condition in CONDITIONS for path in condition.paths]
-    places = [{part: run.get(part) or {} for part in ("config", "environment")} for run in runs]
-    found = []
-    for path, by_run in differences(places, intended=(*PLACES, *covered, *(f"config.{key}" for key in INTENDED))):
+    parts = [{part: run.get(part) or {} for part in ("config", "environment")} for run in runs]
+    differing = []
+    for path, by_run in differences(parts, intended=(*LOCATIONS, *covered, *(f"config.{key}" for key in INTENDED))):
         training = path.startswith("config.train.")
         if path.rpartition(".")[2] in CHECKPOINTING:
-            continue  # a condition of its own, wherever it stands
+            continue  # a condition of its own, in whatever part of the record it is
         values = [
+            # None says that a setting does not apply; a setting whose value is null is written as a word.
             None if training and not trained(run) else "none" if value is None else value
             for run, value in zip(runs, by_run, strict=True)
         ]
         applies = [value for value in values if value is not None]
         if any(value != applies[0] for value in applies):
+            # With the dots, "environment.torch" does not cover "environment.torchvision".
             concerns = next(kinds for start, kinds in OTHERS if f"{path}.".startswith(f"{start}."))
-            found.append(Mismatch(path.removeprefix("config."), tuple(values), concerns, _by_value(values, who)))
-    return found
+            differing.append(
+                Mismatch(path.removeprefix("config."), tuple(values), concerns, _by_value(values, run_names))
+            )
+    return differing
 
 
-def _by_value(values: Sequence[object], who: Sequence[str]) -> str:
-    """Each value with the names of the runs that have it; the rarest first, since what stands out is the news."""
+def _by_value(values: Sequence[object], run_names: Sequence[str]) -> str:
+    """Return each value with the names of the runs that have it; the rarest first, since the exception is the news."""
+    # A dict in place of a set: each name once, in the order of the runs.
     having: dict[str, dict[str, None]] = {}
-    for value, name in zip(values, who, strict=True):
+    for value, name in zip(values, run_names, strict=True):
         if value is not None:
             having.setdefault(_short(value), {})[name] = None
     return ", ".join(

@@ -1,4 +1,4 @@
-"""Numbers that others have published, with their protocol: to stand beside ours, never in an order with them.
+"""Numbers that others have published, with their protocol: to be shown next to ours, never in an order with them.
 
 A CSV in UTF-8 with a header and these columns, in any order:
 
@@ -11,7 +11,7 @@ A CSV in UTF-8 with a header and these columns, in any order:
 | data | what it was trained and tested on | no |
 | metric | with its unit: accuracy %, BLEU-4 | no |
 | value | a number, as printed | no |
-| n | rows it was judged on | yes |
+| n | rows it was measured on | yes |
 | protocol | what one must know to read it: split, seeds, labels | no |
 | url | http or https | yes |
 """
@@ -49,7 +49,7 @@ class Published(NamedTuple):
 
 
 def read(path: Path | str) -> list[Published]:
-    """The published numbers in a CSV, in its order.
+    """Return the published numbers in a CSV, in its order.
 
     Raises:
         UsageError: for a file that cannot be read, a column that is missing or unknown, a cell that must not be empty,
@@ -59,8 +59,10 @@ def read(path: Path | str) -> list[Published]:
     try:
         # utf-8-sig: spreadsheets begin a CSV in UTF-8 with a byte order mark.
         with path.open(encoding="utf-8-sig", newline="") as file:
+            # Without strict, csv takes the rest of a cell with a broken quote as part of its text.
             reader = csv.DictReader(file, strict=True)
             _check_head(path, reader.fieldnames or ())
+            # A line of empty cells, which spreadsheets leave at the end, is no number.
             return [_row(f"{path}, line {reader.line_num}", row) for row in reader if any(row.values())]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
@@ -71,7 +73,7 @@ def read(path: Path | str) -> list[Published]:
 
 
 def cells(rows: Sequence[Published]) -> list[tuple[str, ...]]:
-    """The rows as text under `HEAD`, by data and metric, so that what might be compared stands together.
+    """Return the rows as text under `HEAD`, by data and metric, so that numbers that might be compared are neighbours.
 
     Within these they keep the file's order: an order by value would read as a ranking.
     """
@@ -92,8 +94,8 @@ def _check_head(path: Path, head: Sequence[str]) -> None:
     known = ", ".join(COLUMNS)
     if missing := [name for name in COLUMNS if name not in head]:
         raise UsageError(f"{path} lacks the column {missing[0]!r}; its first line must name: {known}")
-    if strange := [name for name in head if name not in COLUMNS]:
-        raise UsageError(f"{path} has an unknown column {strange[0]!r}; known: {known}")
+    if unexpected := [name for name in head if name not in COLUMNS]:
+        raise UsageError(f"{path} has an unknown column {unexpected[0]!r}; known: {known}")
     if len(set(head)) != len(head):
         raise UsageError(f"{path} names a column twice; each of these once: {known}")
 
@@ -108,6 +110,7 @@ def _row(where: str, raw: dict[str, str]) -> Published:
     value = _number(row["value"])
     if value is None:
         raise UsageError(f"{where}: value {row['value']!r} is no number; write 94.48, and its unit in metric")
+    # isdigit alone accepts superscripts, which int() refuses.
     if row["n"] and not (row["n"].isascii() and row["n"].isdigit() and int(row["n"]) > 0):
         raise UsageError(f"{where}: n {row['n']!r} is no whole number above 0; leave it empty where it is not stated")
     if row["url"] and not _is_address(row["url"]):
@@ -128,6 +131,7 @@ def _number(text: str) -> float | None:
 
 def _is_address(text: str) -> bool:
     try:
+        # urlsplit raises for some addresses, such as one with an unclosed bracket.
         parts = urlsplit(text)
     except ValueError:
         return False

@@ -1,4 +1,4 @@
-"""Read the baselines beside the runs: what is scored without understanding the image or the text."""
+"""Read the baselines of the runs: what is scored without understanding the image or the text."""
 
 from collections.abc import Iterable, Sequence
 
@@ -19,12 +19,13 @@ def rows(results: Sequence[Result]) -> tuple[BaselineRow, ...]:
     unique: dict[tuple[str, tuple[float | None, ...]], None] = {}
     for result in results:
         test = result.metrics.get("test") or {}
+        # A record without baselines may still hold the constant report, which has a place of its own.
         recorded = test.get("baselines") or ({"constant": None} if output == "text" else {})
         for name in [name for name in BASELINES if name in recorded]:
             # The constant report has a place of its own in the record, too.
             sources = [recorded[name] or {}, (test.get("constant_baseline") or {}) if name == "constant" else {}]
-            tried = zip(*(metric_columns.values(output, source) for source in sources), strict=True)
-            unique[name, tuple(next((v for v in both if v is not None), None) for both in tried)] = None
+            candidates = zip(*(metric_columns.values(output, source) for source in sources), strict=True)
+            unique[name, tuple(next((v for v in both if v is not None), None) for both in candidates)] = None
     return tuple(
         BaselineRow(title=BASELINES[name].title, note=BASELINES[name].note, value=value, metrics=others)
         for name, (value, *rest) in unique
@@ -39,6 +40,7 @@ def best(results: Sequence[Result]) -> tuple[str, float]:
         value = _highest(
             number(result, "metrics", "test", "baselines", "tfidf_logreg", "macro", "auroc") for result in results
         )
+        # A baseline below chance is no bar to clear.
         if value is None or value <= CHANCE:
             return f"chance ({CHANCE})", CHANCE
         return f"TF-IDF with logistic regression ({decimal(value)})", value

@@ -33,17 +33,18 @@ def compare(runs: Sequence[Run], margin: float = MARGIN) -> list[Comparison]:
 
 def _comparison(task: str, split: str, runs: Sequence[Run], margin: float) -> Comparison:
     by_name: dict[str, list[Run]] = defaultdict(list)
+    # Names depend on all runs of the table: settings are added only where they distinguish two variants.
     for name, run in zip(names([run.result for run in runs]), runs, strict=True):
         by_name[name].append(run)
     book, variants, predictions = PredictionBook(), [], {}
     for name, members in by_name.items():
         members.sort(key=lambda run: run.result.seed)
-        known = book.of(members)
-        if known is None:
+        rows_and_predictions = book.of(members)
+        if rows_and_predictions is None:
             variants.append(Variant(name, members, None, None))
         else:
-            predictions[name] = known[1]
-            variants.append(Variant(name, members, known[0], book.replicates(*known)))
+            digest, predictions[name] = rows_and_predictions
+            variants.append(Variant(name, members, digest, book.replicates(digest, predictions[name])))
     # By cost, not by value: an order by value would read as a ranking.
     variants.sort(key=lambda variant: (variant.average("cost", "parameters", "trainable") or 0, variant.name))
     first = next(iter(book.rows.values()), None)
@@ -64,6 +65,8 @@ def paired_tests(
     """Test every pair of variants that were evaluated on the same rows, and adjust the p-values together (Holm)."""
     tested: list[tuple[str, str, pairs.Pair]] = []
     for digest, rows in book.rows.items():
+        # Only variants with predictions for the same rows can be paired; others have intervals of their own, and no
+        # test.
         same = [variant for variant in variants if variant.digest == digest]
         by_position = pairs.compare_all(
             rows.truth,

@@ -23,7 +23,7 @@ from cxr_ft.show.verdicts import (
 #: Probability of any false difference among all pairs of a comparison together.
 ERROR = 0.05
 
-#: The method that others are held against, where it was run.
+#: The method that others are compared with, where it was run.
 REFERENCE = "full"
 
 #: Reason of a variant that has no pair with the best one.
@@ -100,12 +100,15 @@ class _Decider:
     ) -> None:
         self.variants, self.tested, self.margin = variants, tested, margin
         self.by_name = {variant.name: variant for variant in variants}
+        # Cached: a page needs the mismatches of a pair several times, and pairs grow with the square of the variants.
         self.between = cache(lambda first, second: _mismatches(self.by_name[first], self.by_name[second]))
         # By point estimate alone; whether the best differs from others is the tests' business.
         defined = [variant for variant in variants if variant.value is not None]
         self.best = max(defined, key=lambda variant: variant.value or 0.0, default=None)
         full = [variant for variant in variants if variant.points and _is_full(variant)]
+        # On val, not on test: the reference must not be chosen by the numbers that it is compared on.
         self.reference = max(full, key=lambda variant: variant.best_val, default=None)
+        # What trains nothing passes `enough_seeds` without a spread: a ranking needs a variant that was trained twice.
         trained = any(len(variant.points) > 1 for variant in variants)
         self.ranked = trained and all(variant.enough_seeds for variant in variants)
 
@@ -128,18 +131,21 @@ class _Decider:
     def outcome(self, first: str, second: str) -> Outcome:
         """Return the verdict on the first of two variants."""
         adjusted = self.pair(first, second)
+        # Before the test: its p-value stays in the table, but the difference may be due to something else than the
+        # method.
         if self.differing(first, second):
             return Outcome.NOT_COMPARABLE
         if adjusted is None or adjusted.adjusted_p is None:
             return Outcome.NOT_TESTED
         if not adjusted.significant:
             return Outcome.NO_DIFFERENCE
+        # With one seed the sign may be that of the seed.
         if not self.ranked:
             return Outcome.NOT_RANKED
         return Outcome.LOWER if (adjusted.pair.gap or 0) < 0 else Outcome.HIGHER
 
     def pair_row(self, first: str, second: str) -> PairRow:
-        """Return all that is said of a tested pair."""
+        """Return all that the page shows of a tested pair."""
         adjusted = self.tested[first, second]
         pair = adjusted.pair
         # What would make a gap significant is no question where it is.
@@ -208,11 +214,13 @@ class _Decider:
 
     def _against_reference(self, variant: Variant) -> MarginVerdict | None:
         reference = self.reference
+        # Other variants of the same method are no alternative to it.
         if reference is None or variant.method == reference.method:
             return None
         adjusted = self.pair(variant.name, reference.name)
         if adjusted is None:
             return None
+        # A margin met with more epochs, say, says nothing of the method.
         if differing := self.differing(variant.name, reference.name):
             return MarginVerdict(outcome=MarginOutcome.NOT_COMPARABLE, reason=", ".join(differing))
         test = pairs.non_inferior(adjusted.pair, self.margin)
@@ -226,11 +234,11 @@ class _Decider:
 
     def _groups(self) -> dict[str, str]:
         """Return the letters of the variants that were tested and are comparable in quality."""
-        known = {name for names in self.tested for name in names}
+        tested = {name for names in self.tested for name in names}
         comparable: list[str] = []
         # The best one first: what is not comparable with it has no letter.
         for variant in sorted(self.variants, key=lambda variant: variant is not self.best):
-            if variant.name in known and not any(self.differing(variant.name, other) for other in comparable):
+            if variant.name in tested and not any(self.differing(variant.name, other) for other in comparable):
                 comparable.append(variant.name)
         order = [variant.name for variant in self.variants if variant.name in comparable]
         different = [
@@ -238,6 +246,7 @@ class _Decider:
             for (first, second), adjusted in self.tested.items()
             if adjusted.significant and first in order and second in order
         ]
+        # Letters are of the comparable variants alone: a shared letter would claim that two others do not differ.
         letters = multiple_comparisons.significance_groups(len(order), different)
         return dict(zip(order, letters, strict=True))
 
@@ -247,6 +256,7 @@ class _Decider:
         if reference is None:
             return {}
         chosen: dict[str, Variant] = {}
+        # One sentence a method, of its best variant on val; a method of many variants would fill the page.
         for variant in sorted(self.variants, key=lambda variant: -variant.best_val):
             if not variant.trains_nothing:
                 chosen.setdefault(variant.method, variant)
@@ -254,6 +264,7 @@ class _Decider:
         sentences: dict[str, str] = {}
         for variant in chosen.values():
             mismatches = self.between(variant.name, reference.name)
+            # A difference in rows at a time or precision would be taken for the method's.
             why_not = fairness.verdict(mismatches, fairness.MEMORY)
             costs = variant.runs[0].result.cost, reference.runs[0].result.cost
             text = f"{variant.name} and {reference.name}: {why_not}." if why_not else sentence(variant.name, *costs)

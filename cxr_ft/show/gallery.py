@@ -24,7 +24,7 @@ LIKELIEST = 3
 _KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}
 
 
-class Looked(TypedDict):
+class RecordedMap(TypedDict):
     """An occlusion map as recorded: the loss of score for each cell [rows, columns], and the label it is of."""
 
     map: list[list[float]]
@@ -39,7 +39,7 @@ class Entry(TypedDict):
     truth: str | list[str]
     predicted: str | dict[str, float]
     given: NotRequired[str]
-    looked: NotRequired[Looked | None]
+    looked: NotRequired[RecordedMap | None]
 
 
 @dataclass(frozen=True)
@@ -74,20 +74,23 @@ def examples(comparison: Comparison) -> list[GalleryExample]:
         run = row.runs[0]
         entries[row.name] = {str(entry["dicom_id"]): entry for entry in _entries(run.folder)}
         folders[row.name] = run.folder / "gallery"
+    # In the order of the first run that stored an image, so that equal runs make an equal page.
     ids = list(dict.fromkeys(image for by_id in entries.values() for image in by_id))
     shown: list[GalleryExample] = []
     room = BYTES
     for image in ids[:IMAGES]:
-        # All variants saw the same image; the first that kept it shows it.
+        # All variants saw the same image; the first that stored it shows it.
         owner = next(name for name, by_id in entries.items() if image in by_id)
         entry = entries[owner][image]
         uri = _data_uri(folders[owner], entry["file"]) if entry["file"] else ""
         maps = [
-            _occlusion_map(folders[name] / entry["file"], name, looked)
+            _occlusion_map(folders[name] / entry["file"], name, recorded)
             for name, by_id in entries.items()
-            if image in by_id and entry["file"] and (looked := by_id[image].get("looked"))
+            if image in by_id and entry["file"] and (recorded := by_id[image].get("looked"))
         ][:MAPS]
+        # The room counts what is embedded, in characters of base64.
         room -= len(uri) + sum(len(drawn.image) for drawn in maps)
+        # Whole examples or none: one without its maps would look as if the model had none.
         if room < 0:
             break
         predictions = [
@@ -106,6 +109,7 @@ def _entries(folder: Path) -> list[Entry]:
     try:
         entries: list[Entry] = list(json.loads(path.read_text(encoding="utf-8")))
         for entry in entries:
+            # Checked here, in one place, so that the functions below may rely on the keys.
             if missing := Entry.__required_keys__ - dict(entry).keys():
                 raise KeyError(min(missing))
         return entries
@@ -127,13 +131,14 @@ def _data_uri(folder: Path, name: object) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    # By its first bytes: the name of a file proves nothing about its content.
     kind = next((kind for start, kind in _KINDS.items() if raw.startswith(start)), None)
     if kind is None:
         raise UsageError(f"{path} is neither PNG nor JPEG")
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
 
-def _occlusion_map(path: Path, name: str, recorded: Looked) -> OcclusionMap:
+def _occlusion_map(path: Path, name: str, recorded: RecordedMap) -> OcclusionMap:
     """Return the small image, orange where covering it lowered the score most.
 
     Args:
@@ -152,6 +157,8 @@ def _occlusion_map(path: Path, name: str, recorded: Looked) -> OcclusionMap:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path.parent / 'gallery.json'} is no gallery of cxr-train: {error!r}") from error
     most = losses.max(initial=0.0)
+    # Cells whose cover raised the score are left grey: the map shows support alone. Without any support nothing is
+    # orange.
     share = np.clip(losses, 0, None) / most if most > 0 else np.zeros_like(losses)
     # Cells stay blocks: interpolation would show detail that was never measured.
     nearest = [np.arange(SIDE) * cells // SIDE for cells in share.shape]
@@ -171,5 +178,6 @@ def _truth(value: str | Sequence[str]) -> str:
 def _prediction(value: str | Mapping[str, float]) -> str:
     if not isinstance(value, Mapping):
         return str(value)
+    # sorted is stable: equal scores keep the order of the labels.
     likeliest = sorted(value.items(), key=lambda item: -item[1])[:LIKELIEST]
     return ", ".join(f"{label} {decimal(score, 2)}" for label, score in likeliest)

@@ -29,12 +29,14 @@ def sentence(method: str, cost: Mapping[str, object], full: Mapping[str, object]
         f"{method} trains {_percent(trained)} of the parameters, and its peak memory is {_percent(share)} of full "
         f"fine-tuning's ({size(sum(own.values()))} against {size(sum(reference.values()))})"
     )
+    # Activations grow with the rows held at a time, so a smaller batch would pass for a saving of the method.
     rows, rows_full = cost.get("micro_batch"), full.get("micro_batch")
     if rows != rows_full:
         return (
             f"{start}. They ran {rows} and {rows_full} rows at a time: with unequal batches the two cannot be compared."
         )
     if share <= SAVES:
+        # The kind that shrank most, which need not be the largest one.
         kind = max(own.keys() | reference.keys(), key=lambda k: reference.get(k, 0) - own.get(k, 0))
         saved = size(reference.get(kind, 0) - own.get(kind, 0))
         return f"{start}: most of the difference is {_NAMES.get(kind, kind)} ({saved} less)."
@@ -48,6 +50,7 @@ def _why(own: Mapping[str, int], reference: Mapping[str, int]) -> str:
     whole, whole_full = sum(own.values()), sum(reference.values())
     others = own.get("activations", 0) + own.get("workspace", 0)
     others_full = reference.get("activations", 0) + reference.get("workspace", 0)
+    # The larger part is the reason: what a method cannot shrink is what its peak consists of.
     if others >= own.get("weights", 0):
         return (
             f"activations and temporary tensors, which every method needs that reaches back through the base, are "

@@ -1,4 +1,4 @@
-"""Name the metrics that the page shows, and the baselines beside them; the registry of metrics says which they are."""
+"""Name the metrics that the page shows, and the baselines; the registry of metrics says which they are."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

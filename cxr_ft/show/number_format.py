@@ -7,6 +7,7 @@ DASH = "–"
 
 def decimal(value: float | None, digits: int = 3) -> str:
     """Return e.g. 0.912."""
+    # The minus sign of typography: a hyphen could be broken at the end of a line, and is read as a dash.
     return DASH if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
@@ -35,6 +36,7 @@ def seconds(value: float | None) -> str:
     if value is None:
         return DASH
     for unit, length in (("h", 3600), ("min", 60)):
+        # From twice the unit on: 90 min say more than 1.5 h.
         if value >= 2 * length:
             return f"{value / length:.3g} {unit}"
     return f"{value:.3g} s"
@@ -47,6 +49,7 @@ def percent(part: float | None, whole: float | None) -> str:
 
 def p_value(value: float | None) -> str:
     """Return e.g. 0.032, or "below 0.001"."""
+    # Rounded to 0.000, a p-value would read as an impossible one.
     return DASH if value is None else "below 0.001" if value < 0.001 else decimal(value)
 
 

@@ -120,6 +120,7 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
     drawn: list[Path] = []
     sections = []
     for comparison, shown in zip(comparisons, examples, strict=True):
+        # With one comparison the charts have their plain names; with several these would overwrite each other.
         prefix = f"{comparison.task}-{comparison.split[:8]}-" if len(comparisons) > 1 else ""
         inline, paths = _charts(comparison, out / "charts", prefix, CHART_BYTES // len(comparisons))
         drawn += paths
@@ -166,11 +167,12 @@ def _charts(comparison: Comparison, folder: Path, prefix: str, room: int) -> tup
     for name, figure in _figures(comparison):
         element = _style.write(figure, folder, prefix + name)
         paths += [folder / f"{prefix}{name}.{kind}" for kind in ("svg", "png")]
-        # Safe to mark: matplotlib escapes what it writes into an SVG.
+        # Safe to mark: matplotlib escapes what it writes into an SVG. Grey text takes the page's colour, so that it is
+        # readable in a dark scheme, too.
         coloured = Markup(element.replace(f": {_style.INK}", ": currentColor"))
         room -= len(element)
-        beside = Markup('<p class="note">Too large for the page: charts/{}.svg</p>').format(prefix + name)
-        shown = coloured if room > 0 else beside
+        link = Markup('<p class="note">Too large for the page: charts/{}.svg</p>').format(prefix + name)
+        shown = coloured if room > 0 else link
         inline.append(InlineChart(name.replace("_", " "), shown, _caution(comparison, name)))
     return inline, paths
 
@@ -186,6 +188,7 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     for name, chart in all_charts().items():
         if comparison.output in chart.outputs:
             figure = chart.draw(comparison.runs)
+            # An optional chart without values says nothing; the others say in words that they have none.
             if not chart.optional or figure.get_label() != _style.EMPTY:
                 yield name, figure
 
@@ -196,9 +199,11 @@ def _render(sections: list[ComparisonSection], good: list[Run], other: list[tupl
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        # A field that the template misspells is an error, not an empty place on the page.
         undefined=StrictUndefined,
     )
     table, shared = run_table.provenance(good)
+    # The policy names the digest, so that a script that data smuggled in would not run.
     environment.filters["digest"] = _digest
     return environment.get_template("page.html").render(
         sections=sections,
@@ -223,6 +228,7 @@ def _command(runs: Sequence[Run], options: Options) -> str:
     flags = [f"--margin {options.margin:g}"] if options.margin != MARGIN else []
     flags += ["--include-data"] if options.include_data else []
     flags += ["--published CSV"] if options.published else []
+    # As typed: a folder of runs makes the page with the runs that were added since.
     places = options.arguments or [str(run.folder) for run in runs]
     return " ".join(["cxr-compare", *map(shlex.quote, places), *flags, "--out DIR"])
 
@@ -231,6 +237,7 @@ def _pdf(html: str, path: Path, private: bool) -> list[Path]:
     """Write the page as PDF; where WeasyPrint or a library it needs is missing, print one line."""
     try:
         import weasyprint
+    # OSError: the Python package is there, but a system library (Pango) that it loads is not.
     except (ImportError, OSError):
         print(NO_PDF, file=sys.stderr)
         return []

@@ -21,6 +21,7 @@ def lead(comparison: Comparison) -> str:
     if best is None:
         return f"No run has a {metric} on test, so there is no answer yet."
     interval = f"95 % interval {span(best.interval)}" if best.interval else "no interval"
+    # "Best" alone would claim more than a point estimate can.
     start = "Best by point estimate" if len(comparison.rows) > 1 else "The only variant"
     return f"{start}: {best.name}, {metric} {decimal(best.value)} ({interval})."
 
@@ -63,6 +64,7 @@ def margin(verdict: MarginVerdict) -> tuple[str, str]:
     if verdict.interval is None or verdict.level is None:
         return words, verdict.reason
     low, high = verdict.interval
+    # Only one end of the interval decides: the high one that the gap is too large, the low one that it is small enough.
     worse = verdict.outcome is MarginOutcome.BEYOND
     bound = f"below {decimal(high)}" if worse else f"above {decimal(low)}"
     return words, f"the gap is {bound} (one-sided {100 * verdict.level:g} %; {verdict.covers})"
@@ -77,6 +79,7 @@ def _verdict(verdict: Verdict) -> str:
 def _baseline(comparison: Comparison) -> list[str]:
     """Say whether the best variant is not shown to be better than chance or the best baseline."""
     best, (name, value) = comparison.best, comparison.best_baseline
+    # The low end has to be above it: a value above the baseline by chance is no proof.
     if best is None or best.interval is None or best.interval[0] > value:
         return []
     return [f"Not shown to be better than {name}."]
@@ -84,6 +87,7 @@ def _baseline(comparison: Comparison) -> list[str]:
 
 def _against_best(comparison: Comparison) -> list[str]:
     """List the other variants by their verdict: the undecided first, then the lower, then what cannot be stated."""
+    # With single seeds the sentence is about these models; another training might turn it.
     lower = "Significantly lower" if comparison.ranked else "Significantly lower on these test subjects"
     starts = {
         Outcome.NO_DIFFERENCE: "No significant difference from it",
@@ -93,6 +97,7 @@ def _against_best(comparison: Comparison) -> list[str]:
         Outcome.NOT_TESTED: "Not tested against it",
         Outcome.NOT_COMPARABLE: "Differ from it in more than the method, so that quality is not comparable",
     }
+    # Keyed by sentence, since several outcomes share one; the dict keeps the order above.
     names: dict[str, list[str]] = {start: [] for start in starts.values()}
     for row in comparison.rows:
         if row.against_best.outcome in starts:
@@ -119,6 +124,7 @@ def _margins(comparison: Comparison) -> list[str]:
 
 def _not_comparable(comparison: Comparison) -> list[str]:
     """Say which claims of cost cannot be made, and what differs."""
+    # Time and memory usually fail for the same reason, which is then written once.
     claims_by_reason: dict[str, list[str]] = {}
     for claim in (fairness.TIME, fairness.MEMORY):
         if names := comparison.not_comparable[claim]:
@@ -138,6 +144,7 @@ def _limits(comparison: Comparison) -> str:
             "The tests take into account the sampling of test subjects and the spread over seeds; p-values are "
             "corrected for the number of pairs."
         )
+    # What trains nothing needs no second seed, and is not named.
     single = [row.name for row in comparison.rows if not row.enough_seeds]
     start = "One seed" if all(len(row.runs) == 1 for row in comparison.rows) else f"One seed of {listed(single)}"
     return f"{start}: intervals cover the sampling of test subjects only, so the variants are not ranked."
@@ -146,6 +153,7 @@ def _limits(comparison: Comparison) -> str:
 def _subject(comparison: Comparison) -> str:
     """Say what was compared, on which data."""
     data = comparison.runs[0].result.data
+    # A record may lack the card, and a card the name.
     card = (data.get("card") or {}).get("name") or "a data set without a name"
     rows = ", ".join(f"{split.replace('_', ' ')} {many:,}" for split, many in (data.get("rows") or {}).items())
     subjects = f", evaluated on {plural(comparison.test_subjects, 'test subject')}" if comparison.test_subjects else ""

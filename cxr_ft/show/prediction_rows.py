@@ -51,6 +51,7 @@ class PredictionBook:
     def of(self, runs: Sequence[Run]) -> tuple[str, Floats] | None:
         """Return the digest of the rows and the predictions [S, N, ...] of S seeds; None if they do not share rows."""
         known = [read for run in runs if (read := self._of(run)) is not None]
+        # Seeds on other rows cannot be averaged: the mean would be of different questions.
         if len(known) != len(runs) or len({digest for digest, _ in known}) != 1:
             return None
         return known[0][0], np.array([predictions for _, predictions in known])
@@ -58,6 +59,7 @@ class PredictionBook:
     def replicates(self, digest: str, predictions: Floats) -> Floats:
         """Return the primary metric [S, R] of predictions [S, N, ...] under R resamples of the subjects."""
         rows = self.rows[digest]
+        # Drawn once for each set of rows: the same subjects in every replicate of every run.
         if digest not in self.weights:
             self.weights[digest] = intervals.cluster_bootstrap(rows.subjects, REPLICATES, DRAWS)
         return np.array([rows.statistic(rows.truth, seed, self.weights[digest]) for seed in predictions])
@@ -71,6 +73,7 @@ class PredictionBook:
         except (OSError, ValueError, KeyError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsageError(f"{run.folder / 'predictions.parquet'} is not what cxr-train writes: {line}") from error
+        # A split of blank references alone has nothing to resample.
         if not len(rows.subjects):
             return None
         recomputed = float(np.asarray(rows.statistic(rows.truth, predictions, np.ones(len(rows.subjects)))))
@@ -90,10 +93,14 @@ def _read(run: Run) -> tuple[EvaluationRows, Floats]:
     if run.result.output == "text":
         if primary.row_counts is None:
             raise ValueError(f"metric {primary.name} declares no row_counts, which intervals of texts need")
+        # As in the recorded metric: a blank reference is no reference. With its pair in the sums the interval would be
+        # of another BLEU than the value, and its subject would be drawn without a text to score.
         table = table[table["reference"].fillna("").str.strip() != ""].sort_values(_KEYS)
+        # n-grams are counted once; each resample then only weighs and adds up these rows.
         counts = primary.row_counts(table["reference"].tolist(), table["generated"].fillna("").tolist())
         name = digest(table[_KEYS].to_numpy().tolist())
         return EvaluationRows(name, table["subject_id"].to_numpy(), np.zeros(len(table)), primary.over_rows), counts
+    # The table has one line for each row and label; unstacking sorts both, so that equal rows get equal digests.
     wide = table.set_index([*_KEYS, "label"])[["truth", "score"]].unstack("label")
     truth, score = wide["truth"].to_numpy(float), wide["score"].to_numpy(float)
     name = digest([list(wide.index), list(wide["truth"].columns)])

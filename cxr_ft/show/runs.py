@@ -51,6 +51,7 @@ def number(result: Result, *path: str) -> float | None:
 
 def peak_bytes(result: Result) -> float | None:
     """Return the peak memory, the sum of all kinds; None where none was measured."""
+    # Only the kinds: a record may also hold an allocator's total, which would count them twice.
     kinds = (number(result, "cost", "memory", kind) for kind in MEMORY)
     known = [value for value in kinds if value is not None]
     return sum(known) if known else None
@@ -86,6 +87,7 @@ def names(all_results: Sequence[Result]) -> list[str]:
 
     Variants of one task and test split whose method and options are equal get the settings that differ added.
     """
+    # The key is of the whole configuration: two runs with one short name may still be different variants.
     keys = [_without_seed(result) for result in all_results]
     sharing: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     for key, result in zip(keys, all_results, strict=True):
@@ -100,6 +102,7 @@ def test_split(result: Result) -> str:
     """Return the SHA-256 of the test split; of all the files' hashes where none is named so."""
     hashes = result.data.get("sha256", {})
     for name, value in hashes.items():
+        # Not test_natural: which rows are compared is decided by the balanced split.
         if Path(name).name.startswith("test_split"):
             return str(value)
     return digest(sorted(hashes.items()))
@@ -113,6 +116,7 @@ def _without_seed(result: Result) -> str:
 def _config(result: Result) -> dict[str, object]:
     """Return the configuration with hashes of the data in place of its location."""
     options = {key: value for key, value in mapping(result.config, "data").items() if key not in _LOCATIONS}
+    # The same files in another folder are the same data, and other files in the same folder are not.
     return {**result.config, "data": {**options, **result.data.get("sha256", {})}}
 
 
@@ -133,4 +137,5 @@ def _distinct_names(name: str, group: Mapping[str, Result]) -> dict[str, str]:
 
 def digest(value: object) -> str:
     """Return the SHA-256 of a value that JSON can hold; equal values, equal digests."""
+    # Sorted keys, so that two records that were written in another order are equal.
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

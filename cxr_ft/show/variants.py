@@ -51,6 +51,7 @@ class Variant:
     @property
     def seed_range(self) -> intervals.Interval | None:
         """Return the lowest and the highest value of the seeds; None with one seed."""
+        # The range, not a deviation: of two or three seeds that would be more noise than measure.
         return (min(self.points), max(self.points)) if len(self.points) > 1 else None
 
     @property
@@ -71,11 +72,13 @@ class Variant:
     @property
     def best_val(self) -> float:
         """Return the highest primary metric on val of its seeds; 0 where it is undefined."""
+        # 0 is below every defined value, so that a variant without one is never chosen.
         return max(self.primaries("val"), default=0.0)
 
     @property
     def metrics(self) -> tuple[float | None, ...]:
         """Return the test metrics in the order of `metric_columns.columns`, means over seeds."""
+        # Of the seeds that have a value: an undefined one is no 0.
         tests = [run.result.metrics.get("test") or {} for run in self.runs]
         return tuple(
             mean([value for test in tests if (value := metric.value(test)) is not None])

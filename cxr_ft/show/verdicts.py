@@ -33,6 +33,7 @@ class Outcome(StrEnum):
     @property
     def reversed(self) -> "Outcome":
         """Return the outcome of the second against the first."""
+        # All other outcomes are the same from both sides.
         return {Outcome.LOWER: Outcome.HIGHER, Outcome.HIGHER: Outcome.LOWER}.get(self, self)
 
 
@@ -89,6 +90,7 @@ class PairRow:
             first=self.second,
             second=self.first,
             gap=None if self.gap is None else -self.gap,
+            # The ends change places with the sign.
             interval=None if self.interval is None else (-self.interval[1], -self.interval[0]),
             outcome=self.outcome.reversed,
         )
@@ -120,7 +122,7 @@ class MarginVerdict:
         interval: of the variant minus the reference; None where it is not known.
         level: one-sided confidence of either end of the interval.
         covers: see `PairRow`.
-        reason: why nothing can be said; "" where it can.
+        reason: why there is no verdict; "" where there is one.
     """
 
     outcome: MarginOutcome
@@ -143,7 +145,7 @@ class VariantCost:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantRow:
-    """All that the page says of one variant, the runs that differ in seed alone.
+    """All that the page shows of one variant, the runs that differ in seed alone.
 
     Args:
         name: its name on the page.
@@ -155,13 +157,13 @@ class VariantRow:
         metrics: means over seeds in the order of `metric_columns.columns`.
         cost: means over seeds.
         is_best: it has the highest value, by point estimate.
-        is_reference: it is full fine-tuning, which the others are held against.
+        is_reference: it is full fine-tuning, which the others are compared with.
         trains_nothing: another seed could change nothing.
         enough_seeds: it has two seeds or trains nothing.
         groups: letters of its significance groups; "" where it was not tested or is not comparable with the best.
         against_best: verdict against the best variant.
         against_reference: verdict of the margin; None for the reference's own method, and where the two are not paired.
-        memory_sentence: what it saves of the reference's memory, or why that cannot be said; "" where nothing is.
+        memory_sentence: what it saves of the reference's memory, or why that is not comparable; "" where none is shown.
         mismatches: what differs between its runs and those of the best besides the method.
     """
 

@@ -32,7 +32,7 @@ SLOW = ("ablate", "compare", "load_run")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in cxr_ft.__all__]
 )
-def test_an_example_runs_as_it_stands(name, tmp_path, monkeypatch):
+def test_an_example_runs_as_written(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     function = getattr(cxr_ft, name)
@@ -51,8 +51,8 @@ def test_gaps_are_stated_only_where_they_hold_for_all_groups_together():
     sex = rng.choice(["F", "M"], 900)
     scores = truth * np.where(sex == "F", 1.6, 0.3)[:, None] + rng.normal(size=(900, 3))
     groups = {"sex": sex, "age": rng.choice(["old", "young", "mid"], 900), "few": ["a"] * 5 + ["b"] * 895}
-    found = cxr_ft.evaluate(truth, scores, rng.integers(0, 300, 900), groups=groups, labels=["x", "y", "z"])
-    gaps = found.gaps.set_index("group")
+    evaluation = cxr_ft.evaluate(truth, scores, rng.integers(0, 300, 900), groups=groups, labels=["x", "y", "z"])
+    gaps = evaluation.gaps.set_index("group")
     assert gaps.loc["sex=F", "stated"] and gaps.loc["sex=F", "low"] > 0.2
     assert gaps.loc["sex=M", "difference"] == pytest.approx(-gaps.loc["sex=F", "difference"])
     assert not gaps.loc[["age=old", "age=young", "age=mid"], "stated"].any()

@@ -24,7 +24,7 @@ def place(tmp_path_factory):
     return place
 
 
-def said(capsys, main, argv):
+def printed(capsys, main, argv):
     """Exit code and the one line on standard error."""
     code = main([str(a) for a in argv])
     err = capsys.readouterr().err
@@ -176,7 +176,7 @@ def test_bad_input_is_one_line_and_writes_nothing(place, tmp_path, capsys, main,
     (tmp_path / "file").write_text("")
     filled = [a.format(place=place, tmp=tmp_path) for a in argv]
     before = sorted(p for p in tmp_path.rglob("*"))
-    code, err = said(capsys, main, filled)
+    code, err = printed(capsys, main, filled)
     assert code == 2
     assert words in err
     assert len(err.strip().splitlines()) == 1 and err.startswith("cxr-") and "Traceback" not in err

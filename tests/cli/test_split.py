@@ -25,8 +25,9 @@ def test_an_interruption_leaves_nothing_and_says_so(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(_distribution, "distribution", interrupt)
     assert split.main([archive, "--layout", "folder", "--per-label", "10", "--out", str(out)]) == 130
     assert not out.exists()
-    said = capsys.readouterr().err
-    assert "interrupted; the same command starts again from the beginning" in said and "continues where" not in said
+    printed = capsys.readouterr().err
+    assert "interrupted; the same command starts again from the beginning" in printed
+    assert "continues where" not in printed
 
 
 def test_an_archive_of_broken_files_is_one_line(tmp_path, capsys):

@@ -194,10 +194,10 @@ def test_a_folder_that_may_not_be_looked_into_is_passed_over(project, tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
     try:
-        found = manifest.locate(closed / "data" / "splits", project / "runs" / "x", expected)
+        located = manifest.locate(closed / "data" / "splits", project / "runs" / "x", expected)
     finally:
         closed.chmod(0o700)
-    assert found == project / "data" / "splits"
+    assert located == project / "data" / "splits"
 
 
 # The images: the manifest names their folder, and its position relative to the splits.

@@ -35,7 +35,7 @@ def test_other_ids_stay_apart():
 def test_the_short_way_of_plain_ids_gives_what_the_general_one_gives():
     rng = random.Random(0)
     alphabet = "aZ07.- _/\u00a0\u0667\u00df\u200b"
-    for _ in range(4000):
+    for _ in range(1000):
         value = "".join(rng.choices(alphabet, k=rng.randint(0, 6)))
         assert sameness.id_keys(pd.Series([value, "q"], dtype="string"))[0] == sameness.id_key(value), repr(value)
         # A character that prints nothing sends a value the general way, and counts for nothing.

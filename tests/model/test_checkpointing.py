@@ -1,4 +1,4 @@
-"""Gradient checkpointing by configuration: the same numbers with fewer bytes kept, whatever the method; or refused."""
+"""Gradient checkpointing by configuration: the same numbers with fewer bytes saved, whatever the method; or refused."""
 
 import pytest
 import torch
@@ -14,37 +14,37 @@ from cxr_ft.model.protocols import trainable
 
 
 def trained(folder, method, rows, checkpointing):
-    """Gradients by name, and the bytes kept for them."""
+    """Return gradients by name, and the bytes saved for the backward pass."""
     raw = {"model": str(folder), "tuning": {"name": method}, "train": {"gradient_checkpointing": checkpointing}}
     torch.manual_seed(0)
     parts = assembly.build(config.resolve(raw), LABELS, True)
     parts.model.train()
-    batch, kept = rows(parts), {}
+    batch, saved = rows(parts), {}
 
     def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
     torch.manual_seed(1)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss, _ = parts.head.loss(parts.model, batch)
     loss.backward()
-    return {name: p.grad for name, p in trainable(parts.model).items()}, sum(s.nbytes() for s in kept.values())
+    return {name: p.grad for name, p in trainable(parts.model).items()}, sum(s.nbytes() for s in saved.values())
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "adapter"])
 @pytest.mark.parametrize("kind", ["git", "timm", "bert", "llama"])
-def test_the_same_gradients_with_less_kept(kind, method, tmp_path):
+def test_the_same_gradients_with_fewer_bytes_saved(kind, method, tmp_path):
     images = {"git": git.tiny, "timm": timm_vision.tiny}
     base = images[kind]() if kind in images else base_of(kind)
     base.save(tmp_path, base.lm)
     rows = batch_of if kind in images else (lambda parts: parts.head.collate(texts()))
-    plain, kept = trained(tmp_path, method, rows, False)
+    plain, saved = trained(tmp_path, method, rows, False)
     again, less = trained(tmp_path, method, rows, True)
     assert plain.keys() == again.keys() and all(grad is not None for grad in again.values())
     for name in plain:
         torch.testing.assert_close(again[name], plain[name], rtol=0, atol=1e-6)
-    assert less < kept
+    assert less < saved
 
 
 def test_a_model_that_cannot_is_refused(tmp_path, monkeypatch):

@@ -68,10 +68,10 @@ def test_the_file_holds_fp16_and_the_loaded_model_is_that_file(name):
 
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_the_shape_is_the_random_bases(name):
-    ours, theirs = (json.loads((assembly.SHIPPED / n / "config.json").read_text()) for n in (name, "git-tiny-random"))
+    ours, other = (json.loads((assembly.SHIPPED / n / "config.json").read_text()) for n in (name, "git-tiny-random"))
     assert "cxr_ft_random_seed" not in ours
     for key in ("hidden_size", "num_hidden_layers", "vision_config", "max_position_embeddings"):
-        assert ours[key] == theirs[key], key
+        assert ours[key] == other[key], key
 
 
 @pytest.mark.parametrize("name", PRETRAINED)

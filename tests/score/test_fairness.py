@@ -77,7 +77,7 @@ def run(method="lora", seed=0, **changes):
 
 
 def by_name(findings):
-    return {finding.name: finding for finding in findings}
+    return {mismatch.name: mismatch for mismatch in findings}
 
 
 def test_method_seed_and_place_are_no_findings():
@@ -89,15 +89,15 @@ def test_lora_needs_more_memory_than_full_is_not_comparable_by_name():
     """Measured at batch 16 without checkpointing against batch 4 with it."""
     lora = run("lora", config__train__gradient_checkpointing=False)
     full = run("full", config__train__batch_size=4, cost__micro_batch=4, config__train__gradient_checkpointing=True)
-    found = mismatches([lora, full])
-    assert verdict(found, "memory") == (
+    differing = mismatches([lora, full])
+    assert verdict(differing, "memory") == (
         "memory is not comparable: rows at a time 16 (lora), 4 (full); gradient checkpointing off (lora), on (full)"
     )
-    assert [finding.name for finding in barring(found, "memory")] == ["rows at a time", "gradient checkpointing"]
-    assert "batch size 16 (lora), 4 (full)" in verdict(found, "quality")
-    assert "gradient checkpointing" in verdict(found, "time")
-    assert ranked(found)
-    assert by_name(found)["rows at a time"].sentence == (
+    assert [mismatch.name for mismatch in barring(differing, "memory")] == ["rows at a time", "gradient checkpointing"]
+    assert "batch size 16 (lora), 4 (full)" in verdict(differing, "quality")
+    assert "gradient checkpointing" in verdict(differing, "time")
+    assert ranked(differing)
+    assert by_name(differing)["rows at a time"].sentence == (
         "rows at a time: 16 (lora), 4 (full); time and memory are not comparable."
     )
 
@@ -111,9 +111,9 @@ def test_equal_rows_at_a_time_bear_a_claim_about_memory_whatever_the_batch():
     """Losses of four rows at a time that add up to a step of 16 need the memory of four."""
     summed = run("lora", cost__micro_batch=4, config__train__micro_batch=4)
     plain = run("full", config__train__batch_size=4, cost__micro_batch=4)
-    found = mismatches([summed, plain])
-    assert verdict(found, "memory") is None
-    assert verdict(found, "quality") is not None
+    differing = mismatches([summed, plain])
+    assert verdict(differing, "memory") is None
+    assert verdict(differing, "quality") is not None
     two = run("lora", config__train__batch_size=8, environment__processes=2)
     one = run("full", config__train__batch_size=4)
     for record in (two, one):
@@ -122,10 +122,10 @@ def test_equal_rows_at_a_time_bear_a_claim_about_memory_whatever_the_batch():
 
 
 @pytest.mark.parametrize("key", ["config__tuning__gradient_checkpointing", "environment__checkpointing"])
-def test_checkpointing_is_found_wherever_it_stands(key):
-    found = mismatches([run("lora", **{key: True}), run("full", **{key: False})])
-    assert [finding.name for finding in found] == ["gradient checkpointing"]
-    assert found[0].concerns == ("time", "memory")
+def test_checkpointing_is_read_from_any_part_of_a_record(key):
+    differing = mismatches([run("lora", **{key: True}), run("full", **{key: False})])
+    assert [mismatch.name for mismatch in differing] == ["gradient checkpointing"]
+    assert differing[0].concerns == ("time", "memory")
     half = mismatches([run("lora", **{key: True}), run("full")])
     assert half[0].values == (True, NOT_RECORDED)
     assert half[0].values_text == "on (lora), not recorded (full)"
@@ -153,23 +153,23 @@ def test_checkpointing_is_found_wherever_it_stands(key):
     ],
 )
 def test_each_difference_bars_what_rests_on_it(change, name, barred):
-    found = by_name(mismatches([run("full"), run("lora", **change)]))
-    assert name in found
-    assert {claim for claim in ("quality", "time", "memory") if barring([found[name]], claim)} == barred
-    others = set(found) - {name}
+    differing = by_name(mismatches([run("full"), run("lora", **change)]))
+    assert name in differing
+    assert {claim for claim in ("quality", "time", "memory") if barring([differing[name]], claim)} == barred
+    others = set(differing) - {name}
     assert others <= {"train split", "val split"}  # of the run whose hashes are all new
 
 
 def test_runs_over_different_test_sets_are_not_ranked():
     other = run("lora")
     other["data"]["sha256"]["test_split.csv"] = "other hash"
-    found = mismatches([run("full"), other])
-    assert not ranked(found)
-    assert found[0].sentence.endswith("these runs are not ranked.")
+    differing = mismatches([run("full"), other])
+    assert not ranked(differing)
+    assert differing[0].sentence.endswith("these runs are not ranked.")
     train = run("lora")
     train["data"]["sha256"]["train_split.csv"] = "other hash"
     assert ranked(mismatches([run("full"), train]))
-    assert [finding.name for finding in mismatches([run("full"), train])] == ["train split"]
+    assert [mismatch.name for mismatch in mismatches([run("full"), train])] == ["train split"]
 
 
 def test_a_test_file_of_another_name_counts_too():
@@ -187,9 +187,9 @@ def test_a_split_in_a_folder_is_the_same_split():
 def test_the_tuning_budget():
     unknown = run("full")
     del unknown["search"]
-    found = mismatches([unknown, run("lora")])
-    assert found[0].values_text == "not recorded (full), 3 (lora)"
-    assert verdict(found, "quality") == (
+    differing = mismatches([unknown, run("lora")])
+    assert differing[0].values_text == "not recorded (full), 3 (lora)"
+    assert verdict(differing, "quality") == (
         "quality is not comparable: learning rates tried not recorded (full), 3 (lora)"
     )
     (silent,) = mismatches([unknown, {**run("lora"), "search": None}])
@@ -204,10 +204,10 @@ def test_training_s_settings_do_not_apply_to_what_is_not_trained():
     assert device.name == "device"
 
 
-def test_seeds_of_a_variant_stand_once_and_long_values_are_cut():
+def test_seeds_of_a_variant_are_named_once_and_long_values_are_cut():
     runs = [run("lora"), run("lora", 1), run("full", data__sha256={"test_split.csv": "0123456789" * 6})]
-    told = mismatches(runs, ["LoRA r8", "LoRA r8", "full"])[0].values_text
-    assert told == "test_split.csv hash (LoRA r8), 01234567… (full)"
+    text = mismatches(runs, ["LoRA r8", "LoRA r8", "full"])[0].values_text
+    assert text == "test_split.csv hash (LoRA r8), 01234567… (full)"
 
 
 def test_records_with_little_in_them_do_not_fail():

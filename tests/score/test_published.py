@@ -35,14 +35,14 @@ def test_a_number_keeps_its_digits_and_what_is_empty_stays_so(tmp_path):
     assert len(published.cells([row])[0]) == len(published.HEAD)
 
 
-def test_columns_may_stand_in_any_order(tmp_path):
+def test_columns_may_be_in_any_order(tmp_path):
     backwards = list(reversed(published.COLUMNS))
     cells = ["", "p", "10", "0.5", "AUROC", "MIMIC", "GIT", "q", "lora", "B"]
     (row,) = published.read(table(tmp_path, ",".join(backwards), ",".join(cells)))
     assert (row.source, row.method, row.metric, row.value) == ("B", "lora", "AUROC", 0.5)
 
 
-def test_what_may_be_compared_stands_together_and_values_give_no_order(tmp_path):
+def test_comparable_numbers_are_neighbours_and_values_decide_no_order(tmp_path):
     lines = [
         f"{who},m,,,{data},AUROC,{value},,p," for who, data, value in (("A", "x", 1), ("B", "y", 2), ("C", "x", 3))
     ]
@@ -53,7 +53,7 @@ def test_what_may_be_compared_stands_together_and_values_give_no_order(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (GOOD.replace("94.80", "94.8 %"), "line 2: value '94.8 %' is no number"),
         (GOOD.replace("94.80", "nan"), "is no number"),
@@ -72,15 +72,15 @@ def test_what_may_be_compared_stands_together_and_values_give_no_order(tmp_path)
         ('A,"full', "is no CSV"),
     ],
 )
-def test_a_bad_row_is_refused_with_its_line(tmp_path, line, said):
+def test_a_bad_row_is_refused_with_its_line(tmp_path, line, message):
     with pytest.raises(UsageError) as error:
         published.read(table(tmp_path, HEAD, line))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "message"),
     [
         (HEAD.replace(",url", ""), "lacks the column 'url'"),
         (HEAD + ",rank", "unknown column 'rank'"),
@@ -88,8 +88,8 @@ def test_a_bad_row_is_refused_with_its_line(tmp_path, line, said):
         ("", "lacks the column 'source'"),
     ],
 )
-def test_a_bad_head_is_refused(tmp_path, head, said):
-    with pytest.raises(UsageError, match=said):
+def test_a_bad_head_is_refused(tmp_path, head, message):
+    with pytest.raises(UsageError, match=message):
         published.read(table(tmp_path, head, GOOD))
 
 

@@ -52,16 +52,16 @@ def classify_run(folder, method="lora", seed=0, quality=1.0, labels=LABELS, **ch
     results.write(folder, result)
     (folder / "system.jsonl").write_text('{"seconds": 5.0, "cpu_percent": 80.0, "memory_bytes": 900000000}\n{"sec')
     rows = [
-        (split, f"{prefix}{subject}", f"{prefix}s{subject}", f"{prefix}d{i}", label, right[i, j], said[i, j])
-        for split, prefix, right, said in (("val", "v", val_truth, val_score), ("test", "", truth, score))
+        (split, f"{prefix}{subject}", f"{prefix}s{subject}", f"{prefix}d{i}", label, right[i, j], predicted[i, j])
+        for split, prefix, right, predicted in (("val", "v", val_truth, val_score), ("test", "", truth, score))
         for i, subject in enumerate(subjects)
         for j, label in enumerate(labels)
     ]
     columns = ["split", "subject_id", "study_id", "dicom_id", "label", "truth", "score"]
     results.write_predictions(folder, pd.DataFrame(rows, columns=columns))
-    said = [dict(zip(labels, row.round(3).tolist(), strict=True)) for row in score]
-    held = [[label for label, value in zip(labels, row, strict=True) if value == 1] for row in truth]
-    _gallery(folder, held, said)
+    predicted = [dict(zip(labels, row.round(3).tolist(), strict=True)) for row in score]
+    true_labels = [[label for label, value in zip(labels, row, strict=True) if value == 1] for row in truth]
+    _gallery(folder, true_labels, predicted)
     return folder
 
 
@@ -69,8 +69,8 @@ def report_run(folder, method="lora", seed=0, quality=0.5, **changes):
     """A successful report run; `quality` is the share of reports it gets right."""
     rng = np.random.default_rng(5)
     references = [" ".join(rng.choice(SENTENCES, 2, replace=False)) for _ in range(SUBJECTS)]
-    mine = np.random.default_rng([seed, round(1000 * quality)])
-    generated = [r if mine.random() < quality else " ".join(mine.choice(SENTENCES, 2)) for r in references]
+    own_noise = np.random.default_rng([seed, round(1000 * quality)])
+    generated = [r if own_noise.random() < quality else " ".join(own_noise.choice(SENTENCES, 2)) for r in references]
     metrics = text_overlap.evaluate(references, generated) | {
         "loss": 1.2,
         "constant_baseline": text_overlap.constant_baseline(references, references),
@@ -98,8 +98,8 @@ def _scores(seed, quality, columns, split):
     truth = (rng.random((len(subjects), columns)) < 0.4).astype(float)
     truth[rng.random(truth.shape) < 0.05] = np.nan
     hard = rng.normal(0, 1, truth.shape)
-    mine = np.random.default_rng([seed, round(1000 * quality)])
-    logit = quality * (np.nan_to_num(truth, nan=0.5) * 2 - 1) + hard + mine.normal(0, 0.4, truth.shape)
+    own_noise = np.random.default_rng([seed, round(1000 * quality)])
+    logit = quality * (np.nan_to_num(truth, nan=0.5) * 2 - 1) + hard + own_noise.normal(0, 0.4, truth.shape)
     return truth, 1 / (1 + np.exp(-logit)), subjects
 
 

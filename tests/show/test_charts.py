@@ -68,8 +68,8 @@ def test_every_chart_shows_one_run_and_many(name, runs):
 )
 def test_charts_name_the_variants(name, runs):
     assert "last_layers n=1" in words_of(draw(name, runs[2:3]))
-    told = words_of(draw(name, runs))
-    assert "last_layers n=1" in told and "lora q,v r8" in told
+    words = words_of(draw(name, runs))
+    assert "last_layers n=1" in words and "lora q,v r8" in words
 
 
 def test_a_chart_is_one_file_and_nothing_else_is_edited(runs, tmp_path, monkeypatch):
@@ -153,16 +153,16 @@ def test_memory_by_kind_adds_up_to_the_peak(runs):
 
 
 def test_the_map_of_modules_holds_the_mean_of_the_runs_that_train_them(tmp_path):
-    found = []
+    folders = []
     for i, at in enumerate((["query"], ["query", "value"])):
         changes = {"tuning": {"targets": [word[0] for word in at]}, "at": at}
-        found.append(load(classify_run(tmp_path / str(i), quality=0.5 + i, **changes)))
-    figure = draw("modules", found)
+        folders.append(load(classify_run(tmp_path / str(i), quality=0.5 + i, **changes)))
+    figure = draw("modules", folders)
     (table,) = [image.get_array() for image in figure.axes[0].images]
-    values = [run.result.primary("test") for run in found]
+    values = [run.result.primary("test") for run in folders]
     assert np.asarray(table) == pytest.approx(np.array([[sum(values) / 2] * 2, [values[1]] * 2]))
     assert "text attention.self.query" in words_of(figure)
-    assert "There are no values" in words_of(draw("modules", found[:1]))
+    assert "There are no values" in words_of(draw("modules", folders[:1]))
 
 
 def test_the_effects_beside_the_runs_are_drawn(tmp_path):
@@ -172,8 +172,8 @@ def test_the_effects_beside_the_runs_are_drawn(tmp_path):
     lines = f"rank,8,0.02,0.01,-0.01,0.05,4,\n{HOSTILE},True,-0.1,,,,2,\nq,True,,,,,2,cannot be separated from v\n"
     (tmp_path / "effects.csv").write_text(head + lines)
     figure = draw("main_effects", runs)
-    told = words_of(figure)
-    assert "rank (8)" in told and f"{HOSTILE} (True)" in told and "q (True)" not in told
+    words = words_of(figure)
+    assert "rank (8)" in words and f"{HOSTILE} (True)" in words and "q (True)" not in words
     assert [0.02] in [line.get_xdata().tolist() for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
 
 
@@ -187,8 +187,8 @@ def test_another_file_of_that_name_is_refused(tmp_path):
 def test_the_machine_and_the_curves_come_from_the_folder(tmp_path):
     folder = classify_run(tmp_path / "r")
     run = load(folder)
-    told = words_of(draw("system", [run]))
-    assert "CPU, %" in told and "Process, GB" in told and "GPU, %" not in told
+    words = words_of(draw("system", [run]))
+    assert "CPU, %" in words and "Process, GB" in words and "GPU, %" not in words
     (axis,) = draw("roc_curves", [run]).axes
     curve = axis.lines[-1]
     area = np.trapezoid(curve.get_ydata(), curve.get_xdata())
@@ -198,7 +198,7 @@ def test_the_machine_and_the_curves_come_from_the_folder(tmp_path):
         assert draw(name, [bare]).get_label() == "empty"
 
 
-def test_a_point_stands_where_the_record_says(runs):
+def test_a_point_is_drawn_at_the_recorded_numbers(runs):
     (axis,) = draw("quality_vs_parameters", runs).axes
     points = {tuple(line.get_xydata()[0]) for line in axis.lines if len(line.get_xydata()) == 1}
     results_ = [run.result for run in runs]
@@ -209,27 +209,27 @@ def test_a_point_stands_where_the_record_says(runs):
 
 def test_names_from_data_are_neither_markup_nor_mathematics(tmp_path):
     labels = (*LABELS[:2], HOSTILE, "cost $x_1$ & <b>")
-    told = words_of(draw("per_label", [load(classify_run(tmp_path / "r", labels=labels))]))
-    assert HOSTILE in told
-    assert "cost $x_1$ & <b>" in told
+    words = words_of(draw("per_label", [load(classify_run(tmp_path / "r", labels=labels))]))
+    assert HOSTILE in words
+    assert "cost $x_1$ & <b>" in words
 
 
-def test_more_variants_than_bars_can_show_are_cut_by_val_and_said(tmp_path):
-    found = []
+def test_more_variants_than_bars_can_show_are_cut_by_val_and_the_title_says_so(tmp_path):
+    folders = []
     for i in range(8):
         run = load(classify_run(tmp_path / str(i), quality=0.2 + 0.2 * i))
         config = run.result.config
-        found.append(with_result(run, config={**config, "train": {**config["train"], "batch_size": 2**i}}))
-    told = words_of(draw("per_label", found))
-    assert "the 6 best on val" in told
-    assert "batch_size 128" in told
-    assert "batch_size 1)" not in told
+        folders.append(with_result(run, config={**config, "train": {**config["train"], "batch_size": 2**i}}))
+    words = words_of(draw("per_label", folders))
+    assert "the 6 best on val" in words
+    assert "batch_size 128" in words
+    assert "batch_size 1)" not in words
 
 
 def test_the_distribution_shows_each_label_and_the_target():
-    told = words_of(_distribution.distribution(MANIFEST))
+    words = words_of(_distribution.distribution(MANIFEST))
     for text in ("Edema", HOSTILE, "900", "target 50", "train", "val", "test"):
-        assert text in told
+        assert text in words
     assert "There are no values" in words_of(_distribution.distribution({}))
 
 

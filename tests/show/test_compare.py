@@ -3,7 +3,9 @@
 import csv
 import io
 
+import pandas as pd
 import pytest
+import sacrebleu
 from fake_runs import HOSTILE, IMAGES, SUBJECTS, classify_run, failed_run, report_run
 
 from cxr_ft.errors import UsageError
@@ -11,7 +13,8 @@ from cxr_ft.run.record import results
 from cxr_ft.score.metrics import text_overlap
 from cxr_ft.show import number_format, phrasing
 from cxr_ft.show.compare import compare
-from cxr_ft.show.runs import load
+from cxr_ft.show.prediction_rows import PredictionBook
+from cxr_ft.show.runs import Run, load
 from cxr_ft.show.tables import pair_table, quality_table, subgroup_table
 from cxr_ft.show.verdicts import MarginOutcome, Outcome
 
@@ -32,15 +35,15 @@ def test_seeds_of_one_variant_come_together(tmp_path):
     assert lora.interval[0] < lora.value < lora.interval[1]
 
 
-def test_runs_that_differ_in_batch_size_are_no_seeds_of_one_variant_and_are_told(tmp_path):
+def test_runs_that_differ_in_batch_size_are_no_seeds_of_one_variant_and_are_listed(tmp_path):
     four = classify_run(tmp_path / "a", "full", 0, batch_size=4)
     sixteen = classify_run(tmp_path / "b", "lora", 0, batch_size=16)
     again = classify_run(tmp_path / "c", "full", 1, batch_size=16)
     (comparison,) = compared(four, sixteen, again)
     names = {variant.name for variant in comparison.rows}
     assert names == {"full (train.batch_size 4)", "full (train.batch_size 16)", "lora q,v r8"}
-    told = {finding.name: finding.values_text for finding in comparison.mismatches}
-    assert "4 (full (train.batch_size 4))" in told["batch size"]
+    texts = {mismatch.name: mismatch.values_text for mismatch in comparison.mismatches}
+    assert "4 (full (train.batch_size 4))" in texts["batch size"]
     answer = phrasing.answer(comparison)
     assert "Memory: not comparable, since the runs differ in rows at a time." in answer
     assert "so that quality is not comparable: full" in answer
@@ -52,13 +55,13 @@ def test_where_the_data_lies_makes_no_variant(tmp_path):
     results.write(runs[1], moved.replace(config={**moved.config, "data": {"splits": "elsewhere"}}))
     (comparison,) = compared(*runs)
     assert len(comparison.rows) == 1
-    assert not [finding for finding in comparison.mismatches if finding.concerns]
+    assert not [mismatch for mismatch in comparison.mismatches if mismatch.concerns]
 
 
 def test_tasks_and_test_splits_have_tables_of_their_own(tmp_path):
     runs = [classify_run(tmp_path / "a"), classify_run(tmp_path / "b", "full", split="b"), report_run(tmp_path / "c")]
-    found = compared(*runs)
-    assert [(c.task, len(c.runs)) for c in found] == [("classify", 1), ("classify", 1), ("report", 1)]
+    measured = compared(*runs)
+    assert [(c.task, len(c.runs)) for c in measured] == [("classify", 1), ("classify", 1), ("report", 1)]
 
 
 def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
@@ -104,7 +107,7 @@ def test_what_trains_nothing_needs_no_second_seed(tmp_path):
     assert not comparison.ranked
 
 
-def test_what_beats_neither_chance_nor_a_constant_report_is_told(tmp_path):
+def test_a_model_that_beats_neither_chance_nor_a_constant_report_is_reported(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "a", "full", 0, 0.0))
     assert "Not shown to be better than chance (0.5)." in phrasing.answer(comparison)
     (comparison,) = compared(classify_run(tmp_path / "b", "full", 0, 1.0))
@@ -125,7 +128,7 @@ def test_without_predictions_there_is_no_interval_and_nothing_is_paired(tmp_path
     assert "Not tested against it: full." in phrasing.answer(comparison)
 
 
-def test_runs_judged_on_other_rows_are_not_paired(tmp_path):
+def test_runs_evaluated_on_other_rows_are_not_paired(tmp_path):
     runs = [classify_run(tmp_path / "a", "lora"), classify_run(tmp_path / "b", "full", 0, 0.5)]
     table = results.read_predictions(runs[1])
     results.write_predictions(runs[1], table.assign(dicom_id="other-" + table["dicom_id"]))
@@ -174,6 +177,39 @@ def test_reports_have_intervals_of_corpus_bleu_and_their_baseline(tmp_path):
     assert all(len(row.cells) == len(quality_table.quality(comparison).head) for row in rows)
 
 
+@pytest.mark.parametrize("generated", ["", "The heart is enlarged ."])
+@pytest.mark.parametrize("blank", ["", " \n", None])
+def test_a_blank_reference_is_no_reference_in_the_interval_of_bleu(tmp_path, blank, generated):
+    """To sacrebleu a segment of "" has no reference: value, resamples and subjects are those of the other rows."""
+    folder = report_run(tmp_path / "run")
+    (without,) = compared(folder)
+    table = results.read_predictions(folder)
+    unscored = table[table["split"] == "test"].head(8).assign(reference=blank, generated=generated)
+    for key in ("subject_id", "study_id", "dicom_id"):
+        unscored[key] = "x" + unscored[key].astype(str)
+    results.write_predictions(folder, pd.concat([table, unscored], ignore_index=True))
+    (comparison,) = compared(folder)
+    assert comparison.best.interval == without.best.interval is not None
+    assert comparison.test_subjects == comparison.test_rows == SUBJECTS
+
+
+def test_resamples_of_bleu_are_sacrebleu_s_corpus_bleu_of_the_texts_drawn(tmp_path):
+    """The sums of counts are those of the repeated texts; a blank reference is drawn in none of them."""
+    folder = report_run(tmp_path / "run")
+    table = results.read_predictions(folder).query("split == 'test'")
+    blank = table.head(5).assign(reference="", subject_id="blank", dicom_id=[f"blank{i}" for i in range(5)])
+    results.write_predictions(folder, pd.concat([table, blank], ignore_index=True))
+    book = PredictionBook()
+    digest, predictions = book.of([Run(folder, results.read(folder))])
+    texts = {row.subject_id: (row.generated, row.reference) for row in table.itertuples()}
+    (values,) = book.replicates(digest, predictions)
+    subjects = book.rows[digest].subjects
+    for value, weights in zip(values[:5], book.weights[digest][:5], strict=True):
+        drawn = [texts[subject] for subject, times in zip(subjects, weights, strict=True) for _ in range(times)]
+        generated, references = zip(*drawn, strict=True)
+        assert value == pytest.approx(sacrebleu.corpus_bleu(generated, [references], lowercase=True).score / 100)
+
+
 def test_how_the_data_is_read_makes_a_variant(tmp_path):
     runs = [classify_run(tmp_path / how, data={"augment": how}) for how in ("none", "mild")]
     (comparison,) = compared(*runs)
@@ -181,7 +217,7 @@ def test_how_the_data_is_read_makes_a_variant(tmp_path):
         "lora q,v r8 (data.augment none)",
         "lora q,v r8 (data.augment mild)",
     }
-    assert "data.augment" in {finding.name for finding in comparison.mismatches}
+    assert "data.augment" in {mismatch.name for mismatch in comparison.mismatches}
 
 
 def test_variants_share_a_group_exactly_when_they_do_not_differ_significantly(tmp_path):
@@ -201,7 +237,7 @@ def test_variants_share_a_group_exactly_when_they_do_not_differ_significantly(tm
     assert [row.cells[2].text for row in quality_table.quality(comparison).rows] == list(groups.values())
 
 
-def test_lora_is_within_a_margin_of_full_or_it_is_not_said(tmp_path):
+def test_lora_is_within_a_margin_of_full_or_no_such_claim_is_made(tmp_path):
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, 1.5) for m in ("lora", "full") for s in (0, 1, 2)]
     runs += [classify_run(tmp_path / f"z{s}", "last_layers", s, 0.2) for s in (0, 1, 2)]
     (narrow,), (wide_,), (tiny,) = (compared(*runs, margin=margin) for margin in (0.01, 0.2, 0.001))
@@ -219,9 +255,10 @@ def test_lora_needs_more_memory_than_full_at_other_batches_is_not_comparable_by_
     full = classify_run(tmp_path / "f", "full", batch_size=4, train={"gradient_checkpointing": True})
     lora = classify_run(tmp_path / "l", "lora", batch_size=16, train={"gradient_checkpointing": False})
     (comparison,) = compared(full, lora)
-    (said,) = [row.memory_sentence for row in comparison.rows if row.memory_sentence]
-    assert said.startswith("lora q,v r8 and full: memory is not comparable: rows at a time 16 (lora q,v r8), 4 (full)")
-    assert "gradient checkpointing off (lora q,v r8), on (full)" in said
+    (sentence,) = [row.memory_sentence for row in comparison.rows if row.memory_sentence]
+    start = "lora q,v r8 and full: memory is not comparable: rows at a time 16 (lora q,v r8), 4 (full)"
+    assert sentence.startswith(start)
+    assert "gradient checkpointing off (lora q,v r8), on (full)" in sentence
     answer = phrasing.answer(comparison)
     assert "rows at a time and gradient checkpointing" in answer and "not comparable" in answer
     assert "lower" not in answer and "Within" not in answer
@@ -232,10 +269,10 @@ def test_lora_needs_more_memory_than_full_at_other_batches_is_not_comparable_by_
     assert "not comparable: batch size" in pair_table.pairs_csv([comparison])
 
 
-def test_memory_of_equal_conditions_is_told_in_words(tmp_path):
+def test_memory_of_equal_conditions_is_compared_in_words(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "f", "full"), classify_run(tmp_path / "l", "lora"))
-    (said,) = [row.memory_sentence for row in comparison.rows if row.memory_sentence]
-    assert said.startswith("lora q,v r8 trains 0.971 % of the parameters, and its peak memory is")
+    (sentence,) = [row.memory_sentence for row in comparison.rows if row.memory_sentence]
+    assert sentence.startswith("lora q,v r8 trains 0.971 % of the parameters, and its peak memory is")
 
 
 def test_an_open_pair_says_what_would_settle_it(tmp_path):
@@ -257,27 +294,27 @@ def test_an_open_pair_says_what_would_settle_it(tmp_path):
     assert float(lines[0]["p_holm"]) == pair.adjusted_p
 
 
-def test_a_planted_bias_stands_in_the_subgroup_table_and_is_said(tmp_path):
+def test_a_planted_bias_is_in_the_subgroup_table_and_in_a_sentence(tmp_path):
     fair, biased = classify_run(tmp_path / "a", "full"), classify_run(tmp_path / "b", "lora", bias=0.6)
     (comparison,) = compared(fair, biased)
-    (said,) = subgroup_table.gaps(comparison)
-    assert said.startswith("Recall is worse for sex F than for M: lora q,v r8 (0.")
-    assert "full" not in said
+    (sentence,) = subgroup_table.gaps(comparison)
+    assert sentence.startswith("Recall is worse for sex F than for M: lora q,v r8 (0.")
+    assert "full" not in sentence
     (table,) = subgroup_table.subgroups(comparison)
     recall = {(row.cells[0].text, row.cells[1].text): row.cells[5].key for row in table.rows}
     assert recall["lora q,v r8", "F"] < 0.6 * recall["lora q,v r8", "M"]
     assert all(len(row.cells) == len(table.head) for row in table.rows)
 
 
-def test_a_group_that_is_not_judged_says_why(tmp_path):
+def test_a_group_without_metrics_shows_the_reason(tmp_path):
     run = classify_run(tmp_path / "a")
     record = results.read(run)
-    found = {"n": 4, "subjects": 2, "auroc": None, "recall": None, "ece": None}
-    few = {"sex": {"labels": [], "groups": {HOSTILE: found}, "undefined": {HOSTILE: "2 subjects: not judged"}}}
+    measured = {"n": 4, "subjects": 2, "auroc": None, "recall": None, "ece": None}
+    few = {"sex": {"labels": [], "groups": {HOSTILE: measured}, "undefined": {HOSTILE: "2 subjects: not measured"}}}
     results.write(run, record.replace(metrics={"test": {**record.metrics["test"], "subgroups": few}}))
     (comparison,) = compared(run)
     ((row,),) = [table.rows for table in subgroup_table.subgroups(comparison)]
-    assert row.cells[4].notes == ("2 subjects: not judged",)
+    assert row.cells[4].notes == ("2 subjects: not measured",)
     assert subgroup_table.gaps(comparison) == []
 
 
@@ -323,8 +360,8 @@ def test_a_model_of_texts_is_shown_with_its_baselines(tmp_path):
     """Counted words that score as much as the best variant are a row of the table, and the first thing said."""
     run = classify_run(tmp_path / "lora", "lora")
     result = results.read(run)
-    found = {"macro": {"auroc": 0.999, "f1": 0.7, "precision": 0.6, "recall": 0.8}, "accuracy": 0.75}
-    test = {**result.metrics["test"], "baselines": {"tfidf_logreg": found}}
+    measured = {"macro": {"auroc": 0.999, "f1": 0.7, "precision": 0.6, "recall": 0.8}, "accuracy": 0.75}
+    test = {**result.metrics["test"], "baselines": {"tfidf_logreg": measured}}
     results.write(run, result.replace(metrics={**result.metrics, "test": test}))
     (comparison,) = compared(run)
     (row,) = [row for row in quality_table.quality(comparison).rows if row.kind == "baseline"]

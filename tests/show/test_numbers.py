@@ -68,12 +68,13 @@ def pairs_of(base, methods, tested, seeds=2, test=None, margin=0.01):
 def test_each_column_holds_the_metric_and_the_split_of_its_title(base):
     comparison = one(base, {"val": scores(0.1), "test": scores(0), "test_natural": scores(-0.2)})
     table = quality_table.quality(comparison)
-    told = {title: cell.text for title, cell in zip(table.head, table.rows[0].cells, strict=True)}
-    assert told["Macro AUROC, test"] == "0.810" and told["Macro AUROC, val"] == "0.910"
-    assert [told[name] for name in ("Accuracy", "F1", "Precision", "Recall")] == ["0.850", "0.820", "0.830", "0.840"]
+    shown = {title: cell.text for title, cell in zip(table.head, table.rows[0].cells, strict=True)}
+    assert shown["Macro AUROC, test"] == "0.810" and shown["Macro AUROC, val"] == "0.910"
+    assert [shown[name] for name in ("Accuracy", "F1", "Precision", "Recall")] == ["0.850", "0.820", "0.830", "0.840"]
     natural = quality_table.natural(comparison)
-    told = {title: cell.text for title, cell in zip(natural.head, natural.rows[0].cells, strict=True)}
-    assert (told["Balanced test"], told["Natural test"], told["Natural minus balanced"]) == ("0.810", "0.610", "−0.200")
+    shown = {title: cell.text for title, cell in zip(natural.head, natural.rows[0].cells, strict=True)}
+    columns = ("Balanced test", "Natural test", "Natural minus balanced")
+    assert tuple(shown[column] for column in columns) == ("0.810", "0.610", "−0.200")
     assert "macro AUROC 0.810" in phrasing.lead(comparison)
 
 
@@ -87,43 +88,43 @@ def test_each_column_of_reports_and_of_their_baselines_is_the_metric_of_its_titl
     test = metrics(0) | {"baselines": {"random": baseline}}
     comparison = one(base, {"val": metrics(0.2), "test": test}, plan={"output": "text"})
     table = quality_table.quality(comparison)
-    mine, others = ({t: c.text for t, c in zip(table.head, row.cells, strict=True)} for row in table.rows)
+    own, others = ({t: c.text for t, c in zip(table.head, row.cells, strict=True)} for row in table.rows)
     titles = ["BLEU-4, test", "Clinical F1", "Label F1", "ROUGE-L"]
-    assert [mine[title] for title in titles] == ["0.100", "0.400", "0.500", "0.300"]
+    assert [own[title] for title in titles] == ["0.100", "0.400", "0.500", "0.300"]
     assert [others[title] for title in titles] == ["0.110", "0.410", "0.510", "0.310"]
-    assert (mine["BLEU-4, val"], mine["Distinct"]) == ("0.300", "0.600")
+    assert (own["BLEU-4, val"], own["Distinct"]) == ("0.300", "0.600")
 
 
 def test_a_variant_is_the_mean_of_its_seeds(base):
-    found = [run(base, seed=seed, metrics={"test": scores(shift)}) for seed, shift in enumerate((0, 0.1))]
+    runs = [run(base, seed=seed, metrics={"test": scores(shift)}) for seed, shift in enumerate((0, 0.1))]
     draws = np.stack([np.linspace(0.1, 0.3, 201), np.linspace(0.5, 0.7, 201)])
-    variant = Variant("lora", found, "rows", draws)
+    variant = Variant("lora", runs, "rows", draws)
     assert variant.value == pytest.approx(0.86)
     assert variant.interval == pytest.approx((0.305, 0.495))
 
 
-def test_the_bar_of_an_interval_stands_where_its_numbers_do(base):
+def test_the_bar_of_an_interval_is_drawn_at_its_numbers(base):
     """Intervals 0.5 to 0.7 and 0.6 to 0.9 on a scale of 0.5 to 0.9; the values are 0.61 and 0.81."""
-    found = []
+    variants = []
     for method, shift, ends in (("lora", -0.2, (0.5, 0.7)), ("full", 0, (0.6, 0.9))):
         made = run(base, method, metrics={"test": scores(shift)})
         low, high = ends
         margin = (high - low) * 0.025 / 0.95
         draws = np.linspace(low - margin, high + margin, 2001)[None]
-        found.append(Variant(method, [made], "rows", draws))
-    rows = quality_table.quality(decide("classify", "abc", found, {}, margin=0.01)).rows
+        variants.append(Variant(method, [made], "rows", draws))
+    rows = quality_table.quality(decide("classify", "abc", variants, {}, margin=0.01)).rows
     assert rows[0].cells[1].bar == pytest.approx((0, 0.5, 0.275), abs=1e-6)
     assert rows[1].cells[1].bar == pytest.approx((0.25, 1, 0.775), abs=1e-6)
 
 
 def test_full_fine_tuning_is_chosen_on_val(base):
     """Of two variants the one that is better on test is worse on val."""
-    found = []
+    runs = []
     for i, (val, test) in enumerate(((0.1, -0.1), (-0.1, 0.1))):
         made = run(base, "full", metrics={"val": scores(val), "test": scores(test)})
         config = {**made.result.config, "train": {**made.result.config["train"], "epochs": 3 + i}}
-        found.append(Run(made.folder, made.result.replace(config=config, config_hash=str(i))))
-    (comparison,) = compare.compare(found)
+        runs.append(Run(made.folder, made.result.replace(config=config, config_hash=str(i))))
+    (comparison,) = compare.compare(runs)
     assert comparison.reference.runs[0].result.config["train"]["epochs"] == 3
     assert comparison.best.runs[0].result.config["train"]["epochs"] == 4
 
@@ -172,14 +173,14 @@ def test_the_gap_is_the_variant_minus_the_best_whichever_was_first(base):
         (0.02, 0.05, "within margin", "the gap is above 0.020"),
     ],
 )
-def test_the_margin_is_held_against_the_variant_minus_full(base, low, high, outcome, why):
+def test_the_margin_is_compared_with_the_variant_minus_full(base, low, high, outcome, why):
     for first, second, ends in (("lora", "full", (low, high)), ("full", "lora", (-high, -low))):
         comparison = pairs_of(base, ["lora", "full"], {(first, second): (pair(*ends), 0.02)})
         lora, full = comparison.rows
         assert full.against_reference is None
-        found, told = phrasing.margin(lora.against_reference)
-        assert found == outcome
-        assert told.startswith(f"{why} (one-sided 97.5 %;")
+        words, shown = phrasing.margin(lora.against_reference)
+        assert words == outcome
+        assert shown.startswith(f"{why} (one-sided 97.5 %;")
 
 
 def test_an_order_needs_a_second_seed_of_every_variant(base):
@@ -195,11 +196,11 @@ def test_p_values_of_a_table_are_adjusted_together_and_know_what_was_not_trained
     rng = np.random.default_rng(0)
     truth = np.repeat([0.0, 1.0], 30)[:, None]
     rows = EvaluationRows("rows", np.arange(60), truth, intervals.macro_auroc)
-    found, answers = [], {}
+    variants, answers = [], {}
     for method, shift in (("zero_shot", 0.9), ("lora", 1.3), ("full", 2.2)):
-        found.append(Variant(method, [run(base, method, metrics={"test": scores(0)})], "rows", None))
+        variants.append(Variant(method, [run(base, method, metrics={"test": scores(0)})], "rows", None))
         answers[method] = (shift * truth + rng.normal(0, 1, (60, 1)))[None]
-    tested = compare.paired_tests(found, answers, PredictionBook(rows={"rows": rows}))
+    tested = compare.paired_tests(variants, answers, PredictionBook(rows={"rows": rows}))
     ps = [one_.pair.p for one_ in tested.values()]
     assert [one_.adjusted_p for one_ in tested.values()] == pytest.approx(multiple_comparisons.holm(ps))
     assert max(ps) < 1 and ps != [one_.adjusted_p for one_ in tested.values()]
@@ -224,7 +225,7 @@ def test_intervals_of_the_page_draw_whole_subjects():
         ("text", {"constant_baseline": {"bleu_4": 0.8, "rouge_l": 0.1, "bleu_1": 0.1}}, False),
     ],
 )
-def test_the_baseline_is_held_against_the_low_end_of_the_interval_in_the_same_metric(base, output, baseline, hidden):
+def test_the_baseline_is_compared_with_the_low_end_of_the_interval_in_the_same_metric(base, output, baseline, hidden):
     """The interval is 0.75 to 0.85: a baseline of 0.7 is beaten, one of 0.8 is not."""
     metrics = {"test": scores(0) | {"bleu_4": 0.8} | baseline}
     made = run(base, metrics=metrics, plan={"output": output})
@@ -242,20 +243,20 @@ def test_pairs_csv_holds_the_low_end_before_the_high_one(base):
     assert float(line["gap"]) == pytest.approx(-0.05)
 
 
-def test_what_a_method_saves_is_held_against_full_fine_tuning(base):
+def test_memory_savings_are_relative_to_full_fine_tuning(base):
     """A memory of 100 + 300 MB against one of 100 + 600 + 300 MB."""
     memory = {
         "lora": {"weights": 100_000_000, "optimizer": 0, "activations": 300_000_000},
         "full": {"weights": 100_000_000, "optimizer": 600_000_000, "activations": 300_000_000},
     }
-    found = [
+    runs = [
         run(base, method, metrics={"test": scores(0)}, cost={**base.cost, "memory": kinds})
         for method, kinds in memory.items()
     ]
-    (comparison,) = compare.compare(found)
-    (said,) = [row.memory_sentence for row in comparison.rows if row.memory_sentence]
-    assert "its peak memory is 40 % of full fine-tuning's (400 MB against 1 GB): most of the difference" in said
-    assert said.endswith("is the optimizer's states (600 MB less).")
+    (comparison,) = compare.compare(runs)
+    (sentence,) = [row.memory_sentence for row in comparison.rows if row.memory_sentence]
+    assert "its peak memory is 40 % of full fine-tuning's (400 MB against 1 GB): most of the difference" in sentence
+    assert sentence.endswith("is the optimizer's states (600 MB less).")
     (lora,) = [row for row in quality_table.quality(comparison).rows if row.cells[0].text.startswith("lora")]
     assert "400 MB" in [cell.text for cell in lora.cells]
 
@@ -276,13 +277,13 @@ def group(auroc, recall, ece, half=0.02):
 
 def test_the_worse_group_is_the_lower_one_but_for_errors(base):
     sex = {"groups": {"F": group(0.9, 0.6, 0.3), "M": group(0.7, 0.8, 0.1)}, "undefined": {}, "labels": []}
-    said = subgroup_table.gaps(one(base, {"test": scores(0, subgroups={"sex": sex})}))
-    assert [line.partition(":")[0] for line in said] == [
+    sentence = subgroup_table.gaps(one(base, {"test": scores(0, subgroups={"sex": sex})}))
+    assert [line.partition(":")[0] for line in sentence] == [
         "Macro AUROC is worse for sex M than for F",
         "Recall is worse for sex F than for M",
         "Calibration error is worse for sex F than for M",
     ]
-    assert "(0.700, 0.680 to 0.720 against 0.900, 0.880 to 0.920)" in said[0]
+    assert "(0.700, 0.680 to 0.720 against 0.900, 0.880 to 0.920)" in sentence[0]
     meet = {"groups": {"F": group(0.9, 0.6, 0.3, 0.11), "M": group(0.7, 0.8, 0.1, 0.11)}, "undefined": {}}
     assert subgroup_table.gaps(one(base, {"test": scores(0, subgroups={"sex": meet})})) == []
 
@@ -294,9 +295,9 @@ def test_each_column_of_the_calibration_table_is_the_error_of_its_title(base):
 
     metrics = {split: scores(0) | of(shift) for split, shift in (("test", 0.3), ("test_natural", 0.05), ("val", 0.6))}
     table = calibration_table.calibration(one(base, metrics))
-    told = {title: cell.text for title, cell in zip(table.head, table.rows[0].cells, strict=True)}
-    del told["Variant"]
-    assert told == {
+    shown = {title: cell.text for title, cell in zip(table.head, table.rows[0].cells, strict=True)}
+    del shown["Variant"]
+    assert shown == {
         "Error, test": "0.300",
         "Error, test, scaled": "0.400",
         "Error, natural test": "0.050",
@@ -306,7 +307,7 @@ def test_each_column_of_the_calibration_table_is_the_error_of_its_title(base):
     }
 
 
-def test_bars_of_labels_are_aurocs_on_test_beside_their_names(base):
+def test_bars_of_labels_are_aurocs_on_test_next_to_their_names(base):
     def labels(shift):
         return {name: {"auroc": 0.6 + 0.1 * i + shift, "ap": 0.9} for i, name in enumerate(("Edema", "Fracture"))}
 
@@ -324,19 +325,19 @@ def test_bars_of_labels_are_aurocs_on_test_beside_their_names(base):
 def test_bars_of_labels_leave_out_the_worst_on_val(base):
     """Seven variants, of which six are drawn: the one that is best on test is the worst on val."""
     labels = {"Edema": {"auroc": 0.7}}
-    found = []
+    runs = []
     for i in range(7):
         made = run(base, metrics={"val": scores(0.01 * i), "test": scores(-0.01 * i, labels=labels)})
         config = {**made.result.config, "train": {**made.result.config["train"], "batch_size": 2**i}}
-        found.append(Run(made.folder, made.result.replace(config=config, config_hash=str(i))))
-    (axis,) = all_charts()["per_label"].draw(found).axes
+        runs.append(Run(made.folder, made.result.replace(config=config, config_hash=str(i))))
+    (axis,) = all_charts()["per_label"].draw(runs).axes
     (legend,) = axis.figure.legends
     shown = [text.get_text() for text in legend.get_texts()]
     assert len(shown) == 6 and not [name for name in shown if name.endswith("batch_size 1)")]
 
 
 @pytest.mark.parametrize(("cost", "wanted"), [("parameters", 222_338), ("time", 33.0), ("memory", 400_000_000)])
-def test_quality_on_test_stands_over_the_cost_of_the_axis(base, cost, wanted):
+def test_quality_on_test_is_drawn_over_the_cost_of_the_axis(base, cost, wanted):
     metrics = {"val": scores(0.1), "test": scores(0)}
     memory = {"weights": 100_000_000, "activations": 300_000_000, "allocator_peak": 7}
     costs = {**base.cost, "train_seconds": 33.0, "memory": memory}
@@ -357,24 +358,22 @@ def test_learning_curves_hold_val_above_and_dash_the_loss_of_train(base):
 
 
 def test_bars_of_memory_are_means_over_seeds(base):
-    found = [
+    runs = [
         run(base, seed=seed, cost={**base.cost, "memory": {"weights": size, "activations": 2 * size}})
         for seed, size in enumerate((100_000_000, 300_000_000))
     ]
-    (axis,) = all_charts()["memory_by_kind"].draw(found).axes
+    (axis,) = all_charts()["memory_by_kind"].draw(runs).axes
     assert [text.get_text() for text in axis.texts] == [" 600 MB"]
 
 
 def test_the_reliability_diagram_weighs_bins_by_rows_and_is_of_test(base):
     def bins(*rows):
-        found = [{"from": 0.2, "to": 0.3, "n": n, "score": score, "positive": share} for n, score, share in rows]
-        return {"calibration": {"raw": {"reliability": found}}}
+        cells = [{"from": 0.2, "to": 0.3, "n": n, "score": score, "positive": share} for n, score, share in rows]
+        return {"calibration": {"raw": {"reliability": cells}}}
 
     seeds = [(30, 0.21, 0.5), (10, 0.25, 0.9)]
-    found = [
-        run(base, seed=i, metrics={"test": bins(row), "val": bins((99, 0.29, 0.1))}) for i, row in enumerate(seeds)
-    ]
-    (axis,) = all_charts()["calibration"].draw(found).axes
+    runs = [run(base, seed=i, metrics={"test": bins(row), "val": bins((99, 0.29, 0.1))}) for i, row in enumerate(seeds)]
+    (axis,) = all_charts()["calibration"].draw(runs).axes
     (point,) = axis.lines[-1].get_xydata()
     assert tuple(point) == pytest.approx((0.22, 0.6))
 

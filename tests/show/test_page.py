@@ -48,6 +48,12 @@ def no_pdf(monkeypatch):
     monkeypatch.setattr(page, "_pdf", lambda *_: [])
 
 
+@pytest.fixture
+def one_chart(monkeypatch):
+    """Charts cost seconds a page and have tests of their own; most pages here are about something else."""
+    monkeypatch.setattr(page, "all_charts", lambda: {"per_label": all_charts()["per_label"]})
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A page of two tasks, two seeds, a failed run and a hostile label; its folder."""
@@ -119,7 +125,7 @@ def test_the_csv_has_one_row_a_run_with_the_recorded_numbers(folder):
     assert float(rows[0]["parameters trainable"]) == 222_338
 
 
-def test_charts_stand_beside_the_page_for_each_task(folder):
+def test_charts_are_written_next_to_the_page_for_each_task(folder):
     names = {path.name.split("-", 1)[0] for path in (folder / "charts").iterdir()}
     assert names == {"classify", "report"}
     drawn = [{path.stem for path in (folder / "charts").glob(f"*.{kind}")} for kind in ("svg", "png")]
@@ -145,6 +151,7 @@ def test_the_pdf_says_what_the_page_says(folder):
     assert (folder / "comparison.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.usefixtures("one_chart")
 @pytest.mark.parametrize("missing", [ImportError, OSError])
 def test_without_weasyprint_one_line_says_so(missing, tmp_path, monkeypatch, capsys):
     class Broken:
@@ -174,14 +181,14 @@ def test_images_texts_and_ids_stay_out_unless_they_are_included(tmp_path, sensit
     assert page.HIDDEN not in Seen(read(tmp_path / "included")).text
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_a_gallery_cannot_reach_out_of_its_folder(tmp_path):
     run = classify_run(tmp_path / "r")
     path = run / "gallery" / "gallery.json"
     entries = json.loads(path.read_text())
-    for bad, told in (("../result.json", "only files beside it"), ("gallery.json", "neither PNG nor JPEG")):
+    for bad, message in (("../result.json", "only files beside it"), ("gallery.json", "neither PNG nor JPEG")):
         path.write_text(json.dumps([{**entries[0], "file": bad}]))
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             write_page([run], tmp_path / "out", Options(include_data=True))
     path.write_text("{}x")
     with pytest.raises(UsageError, match=r"gallery\.json is no gallery"):
@@ -189,8 +196,17 @@ def test_a_gallery_cannot_reach_out_of_its_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("no_pdf")
-def test_all_runs_stand_beside_one_image(tmp_path):
+@pytest.mark.usefixtures("no_pdf", "one_chart")
+def test_no_cell_of_the_csvs_is_a_formula(tmp_path):
+    runs = [classify_run(tmp_path / "a"), failed_run(tmp_path / "b", error="=HYPERLINK(1)")]
+    write_page(runs, tmp_path / "out")
+    for row in csv.DictReader((tmp_path / "out" / "comparison.csv").open(newline="")):
+        assert row["error"] in ("", "'=HYPERLINK(1)")
+        assert row["status"] == "success" or row["error"]
+
+
+@pytest.mark.usefixtures("no_pdf", "one_chart")
+def test_all_runs_are_shown_with_one_image(tmp_path):
     runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
     write_page(runs, tmp_path / "out", Options(include_data=True))
     html = read(tmp_path / "out")
@@ -198,7 +214,7 @@ def test_all_runs_stand_beside_one_image(tmp_path):
     assert len(re.findall(r"<dt>lora q,v r8</dt>", html)) == len(re.findall(r"<dt>full</dt>", html)) == 4
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_the_command(tmp_path, capsys):
     runs = tmp_path / "runs"
     failed_run(runs / "a")
@@ -232,8 +248,8 @@ def test_making_a_page_loads_no_torch():
     assert done.stdout == "False\n"
 
 
-@pytest.mark.usefixtures("no_pdf")
-def test_what_others_published_stands_apart_escaped_and_unranked(tmp_path):
+@pytest.mark.usefixtures("no_pdf", "one_chart")
+def test_published_numbers_have_a_table_of_their_own_escaped_and_unranked(tmp_path):
     table = tmp_path / "others.csv"
     head = "source,method,targets,base,data,metric,value,n,protocol,url"
     row = f"{HOSTILE},lora,q,GIT,MIMIC,AUROC,0.999,,one seed,https://example.org/?a=1&b=2"
@@ -259,7 +275,7 @@ def test_a_margin_or_a_table_that_cannot_be_is_refused_before_anything_is_writte
     assert not (tmp_path / "out").exists()
 
 
-def test_tables_sort_by_numbers_and_stand_without_a_script(folder):
+def test_tables_sort_by_numbers_and_are_readable_without_a_script(folder):
     html = read(folder)
     assert 'class="sortable"' in html
     keys = re.findall(r'data-key="([^"]*)"', html)
@@ -274,7 +290,7 @@ def test_the_splits_are_shown_with_their_leaks(tmp_path):
     run = classify_run(tmp_path / "a")
     record = results.read(run)
     results.write(run, record.replace(data={**record.data, "splits": str(splits), "subjects": {"train": 279}}))
-    told = {}
+    message = {}
     for name, files, leaks in (
         ("clean", record.data["sha256"], {"subject": 0, "study": 0}),
         ("leaky", record.data["sha256"], {"subject": 3, "study": 0}),
@@ -282,16 +298,16 @@ def test_the_splits_are_shown_with_their_leaks(tmp_path):
     ):
         (splits / "manifest.json").write_text(json.dumps({"files": files, "leaks": leaks}))
         (comparison,) = compare(load([run])[0])
-        table, told[name] = split_table.splits(comparison)
-    assert told["clean"].startswith("No subject or study is in two splits")
-    assert "3 of subject" in told["leaky"]
-    assert told["other"] == split_table.ABSENT
+        table, message[name] = split_table.splits(comparison)
+    assert message["clean"].startswith("No subject or study is in two splits")
+    assert "3 of subject" in message["leaky"]
+    assert message["other"] == split_table.ABSENT
     (train,) = [row for row in table.rows if row.cells[0].text == "train"]
     assert [cell.text for cell in train.cells[1:3]] == ["560", "279"]
 
 
-@pytest.mark.usefixtures("no_pdf")
-def test_where_the_model_looked_stands_beside_its_answer(tmp_path):
+@pytest.mark.usefixtures("no_pdf", "one_chart")
+def test_occlusion_maps_are_shown_with_the_predictions(tmp_path):
     runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
     write_page(runs, tmp_path / "out", Options(include_data=True))
     assert read(tmp_path / "out").count("data:image/jpeg") == 8
@@ -304,7 +320,7 @@ def test_where_the_model_looked_stands_beside_its_answer(tmp_path):
             write_page(runs, tmp_path / "broken", Options(include_data=True))
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_a_row_of_text_has_no_image_and_shows_its_text(tmp_path):
     run = classify_run(tmp_path / "r")
     entry = {
@@ -326,9 +342,9 @@ def test_charts_of_cost_say_what_makes_runs_not_comparable(tmp_path):
     lora = classify_run(tmp_path / "l", "lora", batch_size=16, train={"gradient_checkpointing": False})
     write_page([full, lora], tmp_path / "out")
     notes = re.findall(r'aria-label="([^"]*)">.*?</svg>\s*</div>(.*?)</figure>', read(tmp_path / "out"), re.DOTALL)
-    told = {name: note for name, note in notes if "Not comparable" in note}
-    assert set(told) == {"quality vs time", "quality vs memory", "memory by kind"}
-    assert "the runs differ in rows at a time and gradient checkpointing." in told["memory by kind"]
+    message = {name: note for name, note in notes if "Not comparable" in note}
+    assert set(message) == {"quality vs time", "quality vs memory", "memory by kind"}
+    assert "the runs differ in rows at a time and gradient checkpointing." in message["memory by kind"]
     write_page([full], tmp_path / "alone")
     assert "Not comparable" not in read(tmp_path / "alone")
 

@@ -36,6 +36,7 @@ def _measure(root: Path, path: str) -> dict[str, object]:
     except DicomError:
         return {"pixels": ""}
     height, width = pixels.shape
+    # The file's own size, header and all: it tells scanners and exports apart even where the pixels do not.
     size = file.stat().st_size
     return {
         "pixels": pixel_hash(pixels),
@@ -66,6 +67,7 @@ def _picture_header(file: Path) -> dict[str, object]:
     from PIL import Image
 
     with Image.open(file) as picture:
+        # A JPEG holds no quality number. Its quantization tables do, and coarser ones have larger entries.
         tables = getattr(picture, "quantization", None) or {}
         quality = sum(sum(table) for table in tables.values())
         density = picture.info.get("dpi", (0, 0))[0]

@@ -106,6 +106,7 @@ def probe(
     for label, values in labels.items():
         truth = values[keep]
         known = ~np.isnan(truth)
+        # Subjects and not rows: a hundred films of two patients say nothing of others.
         if min(len(set(subject[known & (truth == value)])) for value in (0, 1)) < LEAST:
             few.append(label)
             continue
@@ -116,6 +117,7 @@ def probe(
 
 
 def _confound(label: str, truth: NDArray[np.bool_], features: dict[str, Floats], subject: Ints) -> Confound:
+    # A generator of its own for each label, so that labels added or left out change no other label's interval.
     rng = np.random.default_rng(0)
     everything = np.column_stack(list(features.values()))
     score = _held_out(everything, truth, subject)
@@ -143,7 +145,9 @@ def _held_out(x: Floats, truth: NDArray[np.bool_], subject: Ints) -> Floats:
     fold = np.array([order_key(0, str(name))[0] % FOLDS for name in names])[np.searchsorted(names, subject)]
     for k in range(FOLDS):
         train, test = fold != k, fold == k
+        # With few subjects a fold can lack a class; its rows keep the score 0, and favour neither.
         if test.any() and len(set(truth[train])) == 2:
+            # Strong regularisation and balanced classes: the probe should find a shortcut, not overfit rare categories.
             model = LogisticRegression(C=0.1, solver="newton-cholesky", class_weight="balanced")
             model.fit(x[train], truth[train])
             score[test] = model.decision_function(x[test])
@@ -154,6 +158,8 @@ def _shuffled(x: Floats, truth: NDArray[np.bool_], subject: Ints, rng: np.random
     """Return the area with labels exchanged between subjects, each with that of its first row."""
     names, where = np.unique(subject, return_inverse=True)
     first = truth[np.unique(where, return_index=True)[1]]
+    # Labels are exchanged between subjects: exchanged between rows they would lose what a subject's films share, and
+    # the level of chance would come out too low.
     other = rng.permutation(first)[where] if len(names) < len(truth) else rng.permutation(truth)
     return _auroc(other, _held_out(x, other, subject))
 
@@ -175,8 +181,10 @@ def _interval(truth: NDArray[np.bool_], score: Floats, subject: Ints, rng: np.ra
     rows = np.split(order, np.flatnonzero(np.diff(subject[order])) + 1)
     areas = []
     for _ in range(REPLICATES):
+        # Whole subjects are drawn with replacement, since a subject's rows are not independent.
         drawn = np.concatenate([rows[i] for i in rng.integers(0, len(rows), len(rows))])
         areas.append(_auroc(truth[drawn], score[drawn]))
+    # A replicate without one of the classes has no area.
     low, high = np.nanpercentile(areas, [2.5, 97.5])
     return float(low), float(high)
 
@@ -193,6 +201,7 @@ def _labels(table: "pd.DataFrame") -> dict[str, Floats]:
     for name in [column for column in table if column not in NO_LABELS and not str(column).startswith("_")]:
         values = pd.to_numeric(table[name], errors="coerce").astype("float64")
         if (table[name] != "").any() and (values.isin([1, 0, -1]) | (table[name] == "")).all():
+            # A blank counts as negative and an uncertain one as unknown, as in the splits' own defaults.
             columns[str(name)] = np.array(values.fillna(0).where(values != -1).tolist(), dtype=np.float64)
     return columns
 
@@ -202,6 +211,7 @@ def _sample(groups: NDArray[np.object_]) -> NDArray[np.bool_]:
     names, where, rows = np.unique(groups, return_inverse=True, return_counts=True)
     order = sorted(range(len(names)), key=lambda i: order_key(0, str(names[i])))
     taken = np.zeros(len(names), dtype=bool)
+    # At least one group, even where the first alone has more than ROWS rows.
     taken[np.array(order)[np.cumsum(rows[order]) <= max(ROWS, rows[order[0]])]] = True
     return np.asarray(taken[where])
 
@@ -216,6 +226,7 @@ def _features(table: "pd.DataFrame", measured: "pd.DataFrame", path: str | None,
     if path:
         first = table[path].str.split("|").str[0]
         folders = first.str.split("/").str[:-1]
+        # Only the upper folders: they often name a hospital or a release, deeper ones a patient.
         for depth in range(min(int(folders.str.len().max()), 3)):
             raw[f"source folder {depth}"] = folders.str[depth].fillna("")
         if "label" in table:  # a folder that is the class itself is the label, not a source
@@ -236,8 +247,10 @@ def _columns(values: "pd.Series[str]") -> Floats:
     import pandas as pd
 
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    # Few distinct numbers are codes and not amounts, such as the bits stored.
     if numbers.notna().sum() > 0.5 * len(values) and numbers.nunique() > VALUES:
         filled = numbers.fillna(numbers.median())
+        # Tenths let a linear model use a value in the middle of a range, such as one detector's width.
         tenths = pd.get_dummies(pd.qcut(filled, 10, labels=False, duplicates="drop"), dtype="float64")
         spread_ = float(filled.std())
         return np.column_stack([(filled - filled.mean()) / spread_, tenths])
@@ -245,8 +258,12 @@ def _columns(values: "pd.Series[str]") -> Floats:
     counts = words.value_counts()
     common = sorted(counts[counts >= COMMON].index[:VALUES])
     # A feature of one value alone says nothing.
-    kept = common if counts.size > 1 else []
-    return np.column_stack([(words == value).to_numpy(dtype=np.float64) for value in kept]) if kept else _none(words)
+    columns_for = common if counts.size > 1 else []
+    return (
+        np.column_stack([(words == value).to_numpy(dtype=np.float64) for value in columns_for])
+        if columns_for
+        else _none(words)
+    )
 
 
 def _none(values: "pd.Series[str]") -> Floats:

@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_ft import csv_cells
 from cxr_ft.data import sameness
 from cxr_ft.data.audit import acquisition, confound_probe
 from cxr_ft.data.audit.near_texts import shared_texts
@@ -106,6 +107,7 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
         raise UsageError(f"{files[0]}: only one split; give one CSV a split, or a CSV with a column split")
     if empty := [name for name, table in splits.items() if table.empty]:
         raise UsageError(f"{empty[0]} has no rows: nothing to compare")
+    # Before anything else is compared: two files may call the same thing by two names.
     splits, unlike = _aligned(splits)
     if not any(_column(splits, names) for names in KEYS.values()):
         raise UsageError(f"{', '.join(map(str, files))}: nothing to compare; {'; '.join(unlike)}")
@@ -114,11 +116,13 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
     if not measured.empty:
         hashes = {str(path): str(digest) for path, digest in measured["pixels"].items()}
         splits = with_pixels(splits, str(names["path"]), hashes)
+    # Links are resolved only where images are at hand; elsewhere a path is only a text.
     folder = None if measured.empty else _root(root, files[0].parent)
     compared, leaks = compare(splits, exact_ids=exact_ids, root=folder)
     if names["subject"] and not exact_ids:  # the probe holds out whole subjects
         key = names["subject"]
         splits = {name: table.assign(**{key: sameness.id_keys(table[key])}) for name, table in splits.items()}
+    # The natural test holds rows of test a second time, which would count twice in the probe.
     whole = pd.concat([table for name, table in splits.items() if not name.endswith("_natural")], ignore_index=True)
     confounds, probe_notes = confound_probe.probe(
         whole, measured, path=names["path"], group=names["subject"] or names["image"]
@@ -171,8 +175,10 @@ def compare(
             owners = {name: table[subject].map(owner_key) if subject else None for name, table in splits.items()}
             texts = shared_texts({name: (values[name], owners[name]) for name in splits}, pairs)
         for left, right in pairs:
+            # An empty cell is no value: two rows without a study share nothing.
             shared = texts[left, right] if key == "text" else {key: (set(values[left]) & set(values[right])) - {""}}
             for kind, both in shared.items():
+                # Rows and not values: a row that lists several shared images counts once.
                 rows = values[right].index[values[right].isin(both)].nunique()
                 if both:
                     leaks.append(Leak(kind, left, right, count=len(both), rows=rows, total=len(splits[right])))
@@ -196,12 +202,13 @@ def _values(column: "pd.Series[str]", key_of: Callable[[str], str], *, several: 
     values = pd.Series(column.astype("string").fillna("").tolist(), dtype=object)
     if several and values.str.contains("|", regex=False).any():
         values = values.str.split("|").explode()
+    # Each distinct value once: a subject's id occurs in as many rows as the subject has films.
     keys = {value: key_of(value) for value in values.unique()}
     return values.map(keys)
 
 
 def _measured(
-    splits: dict[str, "pd.DataFrame"], path: str | None, root: str | None, beside: Path
+    splits: dict[str, "pd.DataFrame"], path: str | None, root: str | None, tables_folder: Path
 ) -> tuple["pd.DataFrame", list[str]]:
     """Return `acquisition.measure` of each image, by path, where images are available; and notes."""
     import pandas as pd
@@ -213,19 +220,20 @@ def _measured(
     inside = [one for one in paths if first_outside([one]) is None]
     if len(inside) < len(paths):
         outside = [f"{len(paths) - len(inside)} of {len(paths)} paths lead out of the folder: these were not opened"]
-        measured, notes = _measured_inside(inside, root, beside) if inside else (nothing, [])
+        measured, notes = _measured_inside(inside, root, tables_folder) if inside else (nothing, [])
         return measured, [*outside, *notes]
-    return _measured_inside(paths, root, beside)
+    return _measured_inside(paths, root, tables_folder)
 
 
-def _measured_inside(paths: list[str], root: str | None, beside: Path) -> tuple["pd.DataFrame", list[str]]:
+def _measured_inside(paths: list[str], root: str | None, tables_folder: Path) -> tuple["pd.DataFrame", list[str]]:
     """Return what `_measured` does, of paths that do not lead out of the folder."""
     import pandas as pd
 
     nothing = pd.DataFrame(columns=["pixels"])
     if not paths:
         return nothing, ["the tables name no files: pixels, sizes and headers were not compared"]
-    folder = _root(root, beside)
+    folder = _root(root, tables_folder)
+    # Some of the paths decide: looking for each of 100,000 files on a network's file system takes minutes.
     if not any((folder / one).is_file() for one in paths[:1000]):
         if root is not None:
             raise UsageError(f"--root {root}: none of the images is there, for example {paths[0]}")
@@ -235,14 +243,14 @@ def _measured_inside(paths: list[str], root: str | None, beside: Path) -> tuple[
     return measured, [f"{failed} of {len(paths)} images could not be read"] if failed else []
 
 
-def _root(root: str | None, beside: Path) -> Path:
-    """Return the folder that paths are relative to: `root`, else what a manifest in `beside` says, else `beside`."""
+def _root(root: str | None, tables_folder: Path) -> Path:
+    """Return the folder that paths are relative to: `root`, else that of the manifest in `tables_folder`, else it."""
     if root is not None:
         return Path(root).expanduser()
-    if not (beside / MANIFEST).is_file():
-        return beside
+    if not (tables_folder / MANIFEST).is_file():
+        return tables_folder
     try:
-        return Path(recorded_root(beside) or beside)
+        return Path(recorded_root(tables_folder) or tables_folder)
     except UsageError as error:
         raise UsageError(f"{error}; give --root DIR") from None
 
@@ -252,17 +260,19 @@ def _splits(files: Sequence[Path]) -> dict[str, "pd.DataFrame"]:
     splits: dict[str, pd.DataFrame] = {}
     for file in files:
         table = _table(file)
+        # Of several files each is one split, whatever a column of theirs says.
         if len(files) == 1 and "split" in table:
             return {str(name): part for name, part in table.groupby("split", sort=True)}
         named = set(table["split"]) if "split" in table else set()
         name = named.pop() if len(named) == 1 else file.name
+        # Two files may both be called train.csv, in two folders.
         splits[name if name not in splits else str(file)] = table
     return splits
 
 
 def _table(file: Path) -> "pd.DataFrame":
     """Read a table as text, "" where a cell is empty."""
-    table = table_reader.read_table(str(file))
+    table = csv_cells.unescape_table(table_reader.read_table(str(file)))
     if any(table.index.names):  # a Parquet file may hold a column as the rows' names
         table = table.reset_index().astype("string")
     table = table.fillna("")
@@ -286,6 +296,7 @@ def _aligned(splits: dict[str, "pd.DataFrame"]) -> tuple[dict[str, "pd.DataFrame
             notes.append(f"{kind} is not compared: {', '.join(lacking)} has no column of it ({', '.join(known)})")
         column = _column(splits, known)
         if column is None and not lacking:
+            # The name that comes first in KEYS, so that the report does not depend on the order of the files.
             column = min(filter(None, own.values()), key=known.index)
             splits = {name: table.rename(columns={own[name]: column}) for name, table in splits.items()}
             notes.append(

@@ -64,15 +64,19 @@ def groups(texts: Sequence[str], owners: Sequence[str] | None = None, together: 
     known = distinct.tolist()
     # First over distinct texts: the same text in many rows is one member.
     stock = stock_sentences((known[c] for c in code), owners) if owners is not None else set[str]()
+    # With owners two texts must be alike as a whole and without stock: a shared finding is a copy, a shared "Lungs are
+    # clear." is not.
     alike = Alike(known, stock)
     sets = _Sets(len(known))
     sets.join(*code[np.array([*together], dtype=np.int64).reshape(-1, 2)].T)
+    # Pairs in one set already are not compared: most copies of a text are joined by a few comparisons.
     for left, right in alike.pairs(lambda a, b: sets.of(a) != sets.of(b), sets.of):
         sets.join(left, right)
     if owners is None:
         return sets.of(code)
     people, names = pd.factorize(np.array(owners, dtype=object))
     # Then texts and subjects as members of one family of sets: a text joins its subject, unless it is all stock.
+    # Texts and subjects share one numbering, the subjects behind the texts.
     whole = _Sets(len(known) + len(names))
     whole.join(np.arange(len(known)), sets.of(np.arange(len(known))))
     own = alike.has_own[code]
@@ -88,6 +92,7 @@ def group_names(texts: Sequence[str], owners: Sequence[str] | None = None, toget
     """
     import pandas as pd
 
+    # Hashed, since a name goes into CSVs and a text may not; of the normal form, so that spellings of one text agree.
     names = owners if owners is not None else [_hashed(text_key(text)) for text in texts]
     named = pd.DataFrame({"group": groups(texts, owners, together), "name": pd.array(names, dtype="string")})
     return [str(name) for name in named.groupby("group")["name"].transform("min")]
@@ -113,6 +118,8 @@ def shared_texts(
     for texts, _ in splits.values():
         for text in texts.tolist():
             if text:
+                # Numbered over all splits together: each distinct text is hashed and compared once, however many splits
+                # have it.
                 known.setdefault(text, len(known))
     alike = Alike(list(known), _stock_of(splits))
     here = {name: _marked(texts, known) & alike.has_own for name, (texts, _) in splits.items()}
@@ -122,6 +129,7 @@ def shared_texts(
     def directions(a: Ints, b: Ints) -> Iterator[tuple[Mask, Mask, Ints]]:
         """Yield which candidates would be a new leak of a pair of splits, that pair's leaks, and the second's texts."""
         for (left, right), done in leaked.items():
+            # A candidate pair has no order, while a leak is a text of the second split.
             for one, other in ((a, b), (b, a)):
                 yield here[left][one] & here[right][other] & ~done[other], done, other
 
@@ -157,6 +165,7 @@ def _stock_of(splits: Mapping[str, TextsOfSplit]) -> set[str]:
 
 def stock_sentences(texts: Iterable[str], owners: Sequence[str]) -> set[str]:
     """Return the sentences that texts of more than SHARED owners have."""
+    # Owners and not rows are counted: a patient with many films repeats sentences without making them stock.
     having: dict[str, set[str]] = defaultdict(set)
     for text, owner in set(zip(texts, owners, strict=True)):
         for sentence in SENTENCE.split(text):
@@ -182,12 +191,14 @@ class _Sets:
         root = self.parent[which]
         while not np.array_equal(up := self.parent[root], root):
             root = up
+        # Path compression for the numbers that were looked up; without it the chains grow with every join.
         self.parent[which] = root
         return root
 
     def join(self, left: Ints, right: Ints) -> None:
         """Join the sets of each two numbers."""
         for a, b in zip(left.tolist(), right.tolist(), strict=True):
+            # The smaller number becomes the root, so a set's representative does not depend on the order of the joins.
             low, high = sorted((self._root(a), self._root(b)))
             self.parent[high] = low
 
@@ -218,6 +229,8 @@ def pieces(texts: Sequence[str], stock: Collection[str] = ()) -> Pieces:
     for i, text in enumerate(texts):
         for sentence in SENTENCE.split(text):
             if sentence not in stock:
+                # Words as small integers in one flat list: an archive's texts as Python sets of pairs would take many
+                # times the memory.
                 flat += [numbers.setdefault(word, len(numbers)) for word in _WORD.findall(sentence)]
                 flat.append(0)
         ends[i + 1] = len(flat)
@@ -231,7 +244,9 @@ def _distinct(words: Ints, hashed: Hashes, ends: Ints) -> Pieces:
     before, after = (np.concatenate(parts) for parts in (([0], words[:-1]), (words[1:], [0])))
     paired = np.flatnonzero((words > 0) & (after > 0))
     alone = np.flatnonzero((words > 0) & (after == 0) & (before == 0))
+    # Unsigned 64-bit products wrap around, which is what a hash wants; the sum is not symmetric in the two words.
     values = np.concatenate([hashed[words[paired]] * ODD + hashed[after[paired]], hashed[words[alone]]])
+    # The flat position says which text a piece is from, so none is stored with it.
     owner = np.searchsorted(ends, np.concatenate([paired, alone]), side="right") - 1
     order = np.lexsort((values, owner))
     values, owner = values[order], owner[order]
@@ -272,12 +287,15 @@ class Alike:
         matrices = []
         for part in (self.whole,) if self.own is self.whole else (self.whole, self.own):
             vocabulary, column = np.unique(part.values, return_inverse=True)
+            # Rows of ones: the product of two rows, summed, counts their shared pieces exactly, where MinHash only
+            # estimates.
             ones = np.ones(len(column), dtype=np.int32)
             matrices.append(csr_matrix((ones, column, part.starts), shape=(len(self.has_own), len(vocabulary))))
         for left, right in _candidates(self.own, np.flatnonzero(self.has_own), settled):
             keep = np.flatnonzero(wanted(left, right))
             for at in range(0, len(keep), CHUNK):
                 a, b = left[keep[at : at + CHUNK]], right[keep[at : at + CHUNK]]
+                # The second matrix looks only at pairs that the first one left, so it is nearly free.
                 for matrix in matrices:
                     shared = np.asarray(matrix[a].multiply(matrix[b]).sum(axis=1)).ravel()
                     sizes = np.diff(matrix.indptr)
@@ -287,26 +305,31 @@ class Alike:
 
 
 def _candidates(parts: Pieces, some: Ints, settled: Callable[[Ints], Ints]) -> Iterator[tuple[Ints, Ints]]:
-    """Yield pairs of `some` texts that agree in a band: first neighbours in each bucket, then those further apart."""
+    """Yield pairs of `some` texts that agree in a band: first neighbours in each bucket, then more distant ones."""
+    # From the pieces outside stock: short reports agree in stock sentences, and buckets would hold thousands of them.
     signatures = _signatures(parts, some)
     for band in range(0, BANDS * ROWS, ROWS):
         key = np.zeros(len(some), dtype=np.uint64)
         for row in range(band, band + ROWS):
+            # Four hashes become one 64-bit key. Two keys that agree by chance only make a candidate, which the count
+            # then refuses.
             key = key * ODD + signatures[:, row]
+        # Stable, so that the candidates come in the same order on every machine.
         order = np.argsort(key, kind="stable")
         key, near = key[order], some[order]
         start, end = (np.searchsorted(key, key, side=side) for side in ("left", "right"))
-        at, apart = np.flatnonzero(end - start > 1), 1
-        while (at := at[at + apart < end[at]]).size:
+        at, distance = np.flatnonzero(end - start > 1), 1
+        while (at := at[at + distance < end[at]]).size:
             # At distances 1, 2, 4, ...: neighbours settle most of a bucket of very many texts, so that not all of its
             # pairs are compared.
-            if apart & (apart - 1) == 0:
+            if distance & (distance - 1) == 0:
                 number = settled(near)
                 mixed = np.zeros(len(near), dtype=bool)
+                # A bucket whose texts are all in one set, or of no interest, needs no more comparisons.
                 mixed[start[number != number[start]]] = True
                 at = at[mixed[start[at]]]
-            yield near[at], near[at + apart]
-            apart += 1
+            yield near[at], near[at + distance]
+            distance += 1
 
 
 def _signatures(parts: Pieces, some: Ints) -> NDArray[np.uint32]:
@@ -315,8 +338,10 @@ def _signatures(parts: Pieces, some: Ints) -> NDArray[np.uint32]:
 
     sketch = MinHash(num_perm=BANDS * ROWS, hashfunc=int)
     out = np.empty((len(some), BANDS * ROWS), dtype=np.uint32)
+    # datasketch permutes hashes of 32 bits; the high half of a product mod 2^64 is the better mixed one.
     short = (parts.values >> np.uint64(32)).tolist()
     for row, text in enumerate(some.tolist()):
+        # One object for all texts: the random permutations are the costly part of a MinHash.
         sketch.clear()
         sketch.update_batch(short[parts.starts[text] : parts.starts[text + 1]])
         out[row] = sketch.hashvalues

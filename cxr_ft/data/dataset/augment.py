@@ -38,6 +38,7 @@ class Augmentation:
 
     def __call__(self, image: "Pixels", epoch: int, row: int) -> "Pixels":
         """Return `image` uint8 [S, S] as `row` is shown in `epoch`, of the same shape; the input stays as it is."""
+        # A generator for each image: it does not matter which worker asks, or in which order.
         draws = np.random.default_rng([self.seed, epoch, row])
         steps = _steps(self.mild, self.flip)
         # Not `set_random_seed`: it gives each step the same seed, so that they all happen or none does.

@@ -17,7 +17,7 @@ from cxr_ft.data.labels import targets
 from cxr_ft.data.manifest import Splits
 from cxr_ft.data.pixels import cache
 from cxr_ft.data.pixels.shards import Images
-from cxr_ft.data.records import GIVEN, raw_labels
+from cxr_ft.data.records import INPUT_TEXTS, raw_labels
 from cxr_ft.data.reports.text_columns import CONTEXTS, TEXTS
 from cxr_ft.errors import UsageError, unknown
 
@@ -48,7 +48,7 @@ def open_split(
             counts twice, and rows without text are left out.
         view: how training sees the rows; None: as metrics do.
         views: how many images of a row are input, of those it lists.
-        context: text columns that are input beside the images; empty: none.
+        context: text columns that are input besides the images; empty: none.
 
     Raises:
         UsageError: where the text column or the images are missing, or the options do not fit the splits.
@@ -120,7 +120,7 @@ def _joined(table: "pd.DataFrame", columns: Sequence[str]) -> list[str]:
 
 def _texts_alone(table: "pd.DataFrame") -> tuple[NoImages, SideInputs]:
     """Return the inputs of rows that are texts."""
-    first, second = (table[name].tolist() if name in table else [] for name in GIVEN)
+    first, second = (table[name].tolist() if name in table else [] for name in INPUT_TEXTS)
     return NoImages(list(zip_longest(first, second, fillvalue=""))), SideInputs(context=first, pairs=second)
 
 
@@ -148,7 +148,7 @@ def _refuse_image_options(splits: Splits, view: TrainView | None, views: int, co
 
 
 def column_of(splits: Splits, name: str, written: str | None) -> str:
-    """Return `name`, a column that can be read beside the images.
+    """Return `name`, a column that can be read besides the images.
 
     Args:
         written: the column of the text to learn to write; None: there is none.

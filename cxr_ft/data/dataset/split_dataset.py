@@ -33,7 +33,7 @@ class Example:
         targets: float [L] in [0, 1], NaN where masked.
         text: the text to learn to write, empty where there is none.
         weights: float [L], the weights of the labels' parts of the loss; None where all are 1.
-        given, pair: text that is input, beside the image or instead of it, and the second text of a pair.
+        given, pair: text that is input, with the image or instead of it, and the second text of a pair.
         further: the study's other images, each like `image`.
     """
 
@@ -190,6 +190,7 @@ class SplitDataset(Dataset[Example]):
 
     def __getitem__(self, index: int | TrainIndex) -> Example:
         row, train = (index.row, self.train_targets) if isinstance(index, TrainIndex) else (index, None)
+        # Read from the mapped shards on demand, so workers hold no images of their own.
         images = [self.images[row], *self.side_inputs.further(row)]
         targets, weights = self.targets[row], None
         if train is not None and isinstance(index, TrainIndex):

@@ -34,6 +34,7 @@ class BoundedFile(io.BufferedReader):
     def open(cls, path: Path | str) -> "BoundedFile":
         """Open the file at `path`; OSError if it cannot be opened, DicomError if it is no regular file."""
         check_regular(path)
+        # The length is taken from the open file, not from the path, which may name another file by now.
         raw = io.FileIO(path)
         return cls(raw, os.fstat(raw.fileno()).st_size)
 
@@ -44,7 +45,7 @@ class BoundedFile(io.BufferedReader):
 
     @property
     def name(self) -> str:
-        """Empty: pydicom asks for it, and a header does not need to know where it comes from."""
+        """Return "": pydicom needs the attribute, and a header need not know where it comes from."""
         return ""
 
     @property
@@ -54,6 +55,7 @@ class BoundedFile(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read at most `size` bytes of a header, all if it is negative or None; DicomError beyond bounds."""
+        # A short read is an end of file to pydicom, as it should be; a long one is what a false length asks for.
         size = self.left if size is None or size < 0 else min(size, self.left)
         # Both are counted: a hostile header has either huge elements or millions of empty ones.
         self.reads, self.header_bytes = self.reads + 1, self.header_bytes + size
@@ -75,12 +77,15 @@ def check_regular(path: Path | str) -> None:
 
 def inflate(file: BoundedFile) -> BoundedFile:
     """Return a deflated file (PS3.5 A.5) as an uncompressed one in memory, up to MAX_BYTES; any other file as it is."""
+    # File meta information is some hundred bytes; a header that hides its transfer syntax behind 64 KiB is not
+    # deflated.
     head = file.read(2**16)
     meta = head[: _end_of_meta(head)]
     deflated = uid.DeflatedExplicitVRLittleEndian.encode()
     file.seek(len(meta) if deflated in meta else 0)
     if deflated not in meta:
         return file
+    # Negative: a raw deflate stream (RFC 1951), without zlib's header and checksum, as PS3.5 A.5 asks for.
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = stream.decompress(file.take(MAX_BYTES), MAX_BYTES)
@@ -91,6 +96,7 @@ def inflate(file: BoundedFile) -> BoundedFile:
         raise DicomError(Reason.TOO_LARGE, f"the deflated data set has more than {MAX_BYTES} bytes")
     if not stream.eof:
         raise DicomError(Reason.TRUNCATED, "the deflated data set is cut short")
+    # Padded to the same length, so that the lengths in the meta information stay true.
     plain = uid.ExplicitVRLittleEndian.encode().ljust(len(deflated), b"\0")
     return BoundedFile.of(meta.replace(deflated, plain) + data)
 
@@ -99,6 +105,8 @@ def _end_of_meta(head: bytes) -> int:
     """Return the end offset of the file meta information, group 0002 in explicit little endian (PS3.10 7.1)."""
     at = 132 if head[128:132] == b"DICM" else 0
     while head[at : at + 2] == b"\2\0":
+        # OB and UN have two reserved bytes and a length of four; the other VRs of group 0002 a length of two (PS3.5
+        # 7.1.2).
         start, size = (12, 4) if head[at + 4 : at + 6] in (b"OB", b"UN") else (8, 2)
         at += start + int.from_bytes(head[at + start - size : at + start], "little")
     return at

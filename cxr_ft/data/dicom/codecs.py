@@ -29,7 +29,7 @@ from cxr_ft.data.dicom.header import Layout
 from cxr_ft.data.dicom.jpeg_2000 import check_jpeg_2000, size_in_jpeg_2000
 from cxr_ft.data.dicom.jpeg_restarts import check_restarts
 
-#: Seconds, beside ten times its processor time, after which a worker that does not answer is ended.
+#: Seconds, in addition to ten times its processor time, after which a worker that does not answer is ended.
 PATIENCE = 60.0
 #: The coding process that each syntax means, by its frame header's marker (ITU-T T.81 B.1.1.3, T.87 C.1.1).
 FRAMES = {
@@ -74,6 +74,7 @@ def decode(stream: bytes, layout: Layout, syntax: uid.UID) -> Image:
     shape = (layout.rows, layout.columns) + ((layout.samples,) if layout.samples > 1 else ())
     if array is None or array.shape not in (shape, shape[:2]):
         raise DicomError(Reason.BAD_PIXELS, f"{syntax.keyword} cannot be decoded")
+    # A codec returns signed values for some streams; the words are read as bit patterns, and `Bits` applies the sign.
     return array.view(f"u{array.dtype.itemsize}")
 
 
@@ -82,17 +83,22 @@ def decode_rle(stream: bytes, layout: Layout) -> Image:
     import imagecodecs
 
     size, depth = layout.rows * layout.columns, layout.allocated // 8
+    # The header is 64 bytes (PS3.5 G.5); padded, a stream cut within it is refused as broken, and not by struct's
+    # error.
     count, *offsets = struct.unpack("<16L", stream[:64].ljust(64, b"\0"))
     if count != layout.samples * depth:
         raise DicomError(Reason.BAD_PIXELS, f"{count} RLE segments where {layout.samples * depth} are needed")
+    # Of the header's size, so a stream that unpacks to more raises instead of taking memory.
     planes = np.empty((count, size), dtype=np.uint8)
     for plane, start, end in zip(planes, offsets, [*offsets[1:count], len(stream)], strict=False):
         try:
-            found = len(imagecodecs.packbits_decode(stream[start:end], out=plane.data))
+            length = len(imagecodecs.packbits_decode(stream[start:end], out=plane.data))
         except (RuntimeError, ValueError):
             raise DicomError(Reason.BAD_PIXELS, "an RLE segment is broken or of another size") from None
-        if found != size:
-            raise DicomError(Reason.BAD_PIXELS, f"an RLE segment of {found} bytes where {size} are needed")
+        # imagecodecs fills less than the buffer without an error; the rest would be whatever the memory held.
+        if length != size:
+            raise DicomError(Reason.BAD_PIXELS, f"an RLE segment of {length} bytes where {size} are needed")
+    # Segments hold the most significant byte first, while words here are little endian: hence the turn by bytes.
     words = planes.reshape(layout.samples, depth, size)[:, ::-1].transpose(2, 0, 1)
     array = np.ascontiguousarray(words).view(f"<u{depth}").reshape(layout.rows, layout.columns, layout.samples)
     return array[..., 0] if layout.samples == 1 else array
@@ -102,13 +108,15 @@ def check_stream(stream: bytes, layout: Layout, syntax: uid.UID) -> None:
     """Refuse a JPEG of any kind that is cut short, or whose size is not the header's, before anything is allocated."""
     jpeg_2000 = syntax in JPEG_2000
     try:
-        found, precision = size_in_jpeg_2000(stream) if jpeg_2000 else _size_in_jpeg(stream, FRAMES[syntax])
+        coded, precision = size_in_jpeg_2000(stream) if jpeg_2000 else _size_in_jpeg(stream, FRAMES[syntax])
     except (struct.error, IndexError):
         raise DicomError(Reason.BAD_PIXELS, "the compressed image has no frame header") from None
     expected = (layout.rows, layout.columns, layout.samples)
-    if found != expected or precision > layout.allocated:
-        difference = f"header {expected} of {layout.allocated} bits, compressed image {found} of {precision}"
+    if coded != expected or precision > layout.allocated:
+        difference = f"header {expected} of {layout.allocated} bits, compressed image {coded} of {precision}"
         raise DicomError(Reason.BAD_PIXELS, f"(rows, columns, samples) disagree: {difference}")
+    # The end must follow the last scan (JPEG, JPEG-LS) or tile-part (JPEG 2000): a thumbnail has an end of its own
+    # before.
     if stream.rfind(END) < stream.rfind(b"\xff\x93" if jpeg_2000 else b"\xff\xda"):
         raise DicomError(Reason.TRUNCATED, "the compressed image has no end")
     if jpeg_2000:
@@ -118,6 +126,7 @@ def check_stream(stream: bytes, layout: Layout, syntax: uid.UID) -> None:
 def _size_in_jpeg(stream: bytes, frames: tuple[int, ...]) -> tuple[tuple[int, int, int], int]:
     """Return ((rows, columns, samples), precision) of a JPEG or JPEG-LS stream."""
     at = 2
+    # Segment by segment and not by a search: an application segment may hold a whole thumbnail with a frame of its own.
     while (marker := stream[at + 1]) not in frames:
         if stream[at] != 0xFF or marker in OTHER_FRAMES:
             raise DicomError(Reason.BAD_PIXELS, "the compressed image is of another kind than the transfer syntax says")
@@ -133,6 +142,7 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Image | None:
     The second time nonsense is put where the stream ends: if that changes a pixel, the scan was not over."""
     import imagecodecs
 
+    # First, since a stream without some intervals still ends in a whole scan and would pass the second decoding.
     check_restarts(stream)
     end = stream.rfind(END)
     # Fill bytes may come before any marker (ITU-T T.81 B.1.1.2). Data never end in 0xFF: there it is followed by 0.
@@ -141,6 +151,8 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Image | None:
     shown: str | None = None
     if layout.samples == 3:
         # A stream that says nothing of its colours has those of the header.
+        # libjpeg takes three components for YCbCr where no marker says otherwise, so RGB of a DICOM file would be
+        # converted.
         named = b"JFIF\0" in stream[:1024] or b"Adobe" in stream[:1024]
         shown = "YCBCR" if layout.photometric.startswith("YBR") else "RGB"
         colours = None if named else shown
@@ -149,6 +161,7 @@ def _decode_jpeg(stream: bytes, layout: Layout) -> Image | None:
         again = imagecodecs.jpeg8_decode(data + NONSENSE + END, colorspace=colours, outcolorspace=shown)
     except (RuntimeError, ValueError):
         return None
+    # A scan that was complete ignores what follows, so both decodings agree bit for bit.
     if not np.array_equal(array, again):
         raise DicomError(Reason.TRUNCATED, "the compressed image ends before its last pixel")
     return array
@@ -175,9 +188,12 @@ def _decode_in_process(codec: bytes, stream: bytes, layout: Layout) -> Image | N
             watch = threading.Timer(PATIENCE + 10 * seconds, process.kill)
             watch.start()
             try:
+                # One write: a worker that died is then noticed by its closed pipe, and not between two halves of a
+                # request.
                 return _answer(process, request + stream)
             except (_NoAnswer, OSError):
                 # What was wrong with this worker must not reach the next file.
+                # The kernel's timer ended it: the stream is at fault, and a second try would take as long.
                 if _stop() == -signal.SIGPROF:
                     return None
             finally:
@@ -205,6 +221,7 @@ def _answer(process: "subprocess.Popen[bytes]", request: bytes) -> Image | None:
         dtype = np.dtype(kind.rstrip(b"\0").decode("ascii"))
     except (TypeError, ValueError, UnicodeDecodeError):
         raise _NoAnswer from None
+    # A worker that misbehaves must not make this process allocate what its answer claims.
     if dtype.kind not in "iu" or length != rows * columns * samples * dtype.itemsize:
         raise _NoAnswer
     data = process.stdout.read(length)
@@ -221,6 +238,7 @@ _workers: dict[int, subprocess.Popen[bytes]] = {}
 
 def _worker() -> subprocess.Popen[bytes]:
     here = os.getpid()
+    # Started on first use, and again after a death: only JPEG-LS and JPEG 2000 need it.
     if here not in _workers or _workers[here].poll() is not None:
         _workers[here] = subprocess.Popen(
             # -P: the script's own folder is not searched, where a module of ours could take the place of a package's.
@@ -228,7 +246,7 @@ def _worker() -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # One thread each: workers run beside each other, one for each process of a pool.
+            # One thread each: several workers run at a time, one for each process of a pool.
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
     return _workers[here]
@@ -242,5 +260,6 @@ def _stop() -> int | None:
         return None
     # One that ended by itself keeps its own exit code.
     process.kill()
+    # Reads what is left, closes the pipes and waits: no zombie and no open file stays behind.
     process.communicate()
     return process.returncode

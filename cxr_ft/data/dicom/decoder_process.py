@@ -33,17 +33,21 @@ CODECS: "dict[bytes, Callable[[bytes], npt.NDArray[np.generic]]]" = {
 
 def main() -> None:
     """Answer requests until standard input ends."""
+    # A copy of the descriptor: standard output itself is redirected in the next line.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that nothing a library prints gets among the answers
     while head := sys.stdin.buffer.read(REQUEST.size):
         codec, seconds, memory, length = REQUEST.unpack(head)
         stream = sys.stdin.buffer.read(length)
+        # After the stream is read: waiting for input must count neither as time nor as memory of this image.
         limit(seconds, memory)
         try:
             array = CODECS[codec.rstrip(b"\0")](stream)
         # A stream that cannot be decoded is an answer, not the end of the worker.
+        # MemoryError is how the limit on address space shows in Python.
         except (RuntimeError, ValueError, MemoryError):
             array = None
+        # Before the answer is written, which may wait for the reader and needs memory of its own.
         limit(0, None)
         if array is None:
             answers.write(ANSWER.pack(b"", 0, 0, 0, 0))
@@ -64,7 +68,9 @@ def limit(seconds: float, memory: int | None) -> None:
 
     signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF ends a process that has no handler for it
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    # Relative to what is mapped now: libraries already map hundreds of megabytes that no image is to blame for.
     soft = hard if memory is None else psutil.Process().memory_info().vms + memory
+    # The soft limit alone, which may be raised again for the next image; a lowered hard one may not.
     resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 

@@ -9,7 +9,11 @@ class Reason(enum.StrEnum):
 
     NOT_READABLE = "not_readable"
     NOT_DICOM = "not_dicom"
+    #: A document by its class: a report, a presentation state.
     NOT_AN_IMAGE = "not_an_image"
+    #: A directory of files, or a data set without one tag of an image.
+    NO_IMAGE = "no_image"
+    #: An image's header without pixel data.
     NO_PIXELS = "no_pixels"
     MULTI_FRAME = "multi_frame"
     WRONG_MODALITY = "wrong_modality"
@@ -39,4 +43,5 @@ class DicomError(Exception):
 
     def at(self, path: Path) -> "DicomError":
         """Return the same error with the path of its file."""
+        # A new error with the path among its arguments: pickling between processes passes the arguments alone.
         return DicomError(self.reason, self.detail, path)

@@ -50,10 +50,11 @@ def parse_tags(path: Path | str, numbers: tuple[int, ...], wanted: frozenset[int
     file = os.open(path, os.O_RDONLY)
     try:
         for size in READ:
+            # The second try reads from the start again: the first one has moved the file's position.
             data = os.read(file, size) if size == READ[0] else os.pread(file, size, 0)
             with contextlib.suppress(MoreError):
-                found = _walk(data, wanted, whole=len(data) < size)
-                return tuple([_value(found[n]) if n in found else None for n in numbers])
+                elements = _walk(data, wanted, whole=len(data) < size)
+                return tuple([_value(elements[n]) if n in elements else None for n in numbers])
     finally:
         os.close(file)
     raise UnknownError
@@ -66,13 +67,15 @@ def _walk(data: bytes, wanted: frozenset[int], *, whole: bool) -> dict[int, tupl
     """
     if data[128:132] != b"DICM":
         raise UnknownError
-    found: dict[int, tuple[bytes, bytes]] = {}
+    elements: dict[int, tuple[bytes, bytes]] = {}
     at, last, size = 132, 0x00020000 - 1, len(data)
     while at != size or not whole:
+        # 12 bytes, so that a four-byte length can be read without another check; a shorter last element is pydicom's.
         if at + 12 > size:
             raise UnknownError if whole else MoreError
         group, element, vr, length = _head(data, at)
         tag = group << 16 | element
+        # No value behind the pixels is of use, and the pixels themselves must not be read.
         if tag in _PIXELS:
             break
         # Tags must ascend (PS3.5 7.1). pydicom reads files that break the rule, so those are left to it.
@@ -86,6 +89,8 @@ def _walk(data: bytes, wanted: frozenset[int], *, whole: bool) -> dict[int, tupl
             (length,) = _long(data, start)
             start += 4
         if length == _UNDEFINED:
+            # Undefined length is allowed for sequences and for UN, which pydicom parses as implicit VR: that is left to
+            # it.
             if vr != b"SQ" or tag in wanted:
                 raise UnknownError
             at = _after_items(data, start, whole=whole)
@@ -94,19 +99,20 @@ def _walk(data: bytes, wanted: frozenset[int], *, whole: bool) -> dict[int, tupl
         if at > size:
             raise UnknownError if whole else MoreError
         if tag in wanted:
-            found[tag] = vr, data[start:at]
-    _check_encoding(found)
-    return found
+            elements[tag] = vr, data[start:at]
+    _check_encoding(elements)
+    return elements
 
 
-def _check_encoding(found: dict[int, tuple[bytes, bytes]]) -> None:
+def _check_encoding(elements: dict[int, tuple[bytes, bytes]]) -> None:
     """Give up on a transfer syntax or a character set in which the bytes would not mean what the walk took them for."""
-    syntax = found.get(SYNTAX, (b"", b""))[1].rstrip(b"\0 ")
+    syntax = elements.get(SYNTAX, (b"", b""))[1].rstrip(b"\0 ")
     # The other encodings of PS3.5 Annex A: big endian and deflated. Implicit VR lacks the last dot.
     other = (b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99")
     if not syntax.startswith(b"1.2.840.10008.1.2.") or syntax in other:
         raise UnknownError
-    if found.get(CHARSET, (b"", b""))[1].rstrip(b"\0 ") not in _LATIN:
+    # Several character sets, or one where a byte below 128 is no ASCII, change what every text of the header means.
+    if elements.get(CHARSET, (b"", b""))[1].rstrip(b"\0 ") not in _LATIN:
         raise UnknownError
 
 
@@ -152,15 +158,18 @@ def _after_elements(data: bytes, at: int, end: int | None, *, whole: bool) -> in
     return at
 
 
-def _value(found: tuple[bytes, bytes]) -> Value:
+def _value(element: tuple[bytes, bytes]) -> Value:
     """Return a raw value as pydicom would (its `values` module); anything unusual is left to it."""
-    vr, raw = found
+    vr, raw = element
+    # Several numbers in one value are rare: pydicom returns them as a list, which is left to it.
     if vr == b"US" and len(raw) == 2:
         return raw[0] | raw[1] << 8
+    # An escape switches the character set in the middle of a value (ISO 2022); other bytes need the declared set.
     if not raw.isascii() or b"\x1b" in raw:
         raise UnknownError
     if vr in _CODES:
         parts = raw.decode().rstrip("\0 ").split("\\")
+        # pydicom also strips each part of a UID (its converter), unlike the other code strings.
         if vr == b"UI":
             parts = [part.strip() for part in parts]
         return tuple(parts) if len(parts) > 1 else parts[0]

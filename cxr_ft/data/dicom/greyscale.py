@@ -58,12 +58,15 @@ class Display:
         values = self.modality(stored.astype(np.float64))
         if self.voi is not None:
             grey = self.voi(values)
+        # An image of one value has no contrast to stretch; the formula would divide by zero.
         elif low == high:
             return np.zeros(values.shape)
         else:
+            # The table covers every value there can be, also those outside the image's own extent.
             grey = np.clip((values - low) / (high - low), 0.0, 1.0) * 255.0
         # Polarity follows the VOI stage (C.7.6.3.1.2): a window is in the modality's values, not in inverted ones.
         grey = 255.0 - grey if self.inverted else grey
+        # After polarity: padding is black on a screen, whichever way the image is stored.
         return np.where(self.is_padding(stored), 0.0, grey)
 
     def is_padding(self, stored: Words) -> Mask:
@@ -76,10 +79,13 @@ class Display:
 def levels(image: Image, header: Dataset, bits: Bits) -> Levels:
     """Return the map from words of `image`, unsigned [H, W], to grey levels: air dark, bone bright, padding 0."""
     display = read_display(header, bits)
+    # The pixels are looked at only where no VOI stage says what is black and white: one pass less over the image.
     low, high = (0.0, 0.0) if display.voi else extent(image, display, bits)
+    # A table of 2^32 words would be larger than any image, so those are computed pixel by pixel.
     if image.dtype.itemsize > 2:
         return lambda rows: display.show(stored_values(rows.astype(np.int64), bits), low, high).astype(np.float32)
     patterns = np.arange(2**bits.count)
+    # The stages run once for each value of the pixel's own bits; words that differ in other bits share its grey level.
     grey = display.show(stored_values(patterns << bits.low, bits), low, high).astype(np.float32)
     words = np.arange(2 ** (8 * image.dtype.itemsize))
     return partial(cv2.LUT, lut=grey[(words >> bits.low) & (2**bits.count - 1)])
@@ -88,6 +94,7 @@ def levels(image: Image, header: Dataset, bits: Bits) -> Levels:
 def read_display(header: Dataset, bits: Bits) -> Display:
     """Return the stages that the header declares; invalid ones are left out, with a warning."""
     padding, modality = read_padding(header, bits), read_modality(header, signed=bits.signed)
+    # The possible values and not the pixels' own decide, so that one detector's images are read one way.
     ends = modality(np.array(bits.ends, dtype=np.float64))
     return Display(
         padding=padding,
@@ -105,6 +112,7 @@ def extent(image: Image, display: Display, bits: Bits) -> tuple[float, float]:
     small = image.dtype.itemsize <= 2
     # Words of 32 bits are too many for a table; a million at a time, so that no float64 copy of the image is made.
     parts: Sequence[npt.NDArray[np.integer]] = (
+        # What occurs is at most 2^16 words, in which the extremes are those of the picture.
         [_words(image, display, bits)] if small else np.array_split(image, -(-image.size // 2**20))
     )
     lows, highs = [], []
@@ -120,9 +128,11 @@ def extent(image: Image, display: Display, bits: Bits) -> tuple[float, float]:
 def _words(image: Image, display: Display, bits: Bits) -> npt.NDArray[np.integer]:
     """Return the words that occur in an image of 8 or 16 bits; only the extremes if the stages are monotone."""
     largest = image.max()
+    # A slope keeps or reverses the order, so the extremes of the words give those of the values; a LUT may do anything.
     if display.is_monotone and bits.low == 0 and not bits.signed and largest < 2**bits.count:
         return np.array([image.min(), largest])
     count = 2 ** (8 * image.dtype.itemsize)
+    # A histogram is one pass, a sort as in np.unique many.
     return np.flatnonzero(cv2.calcHist([np.ascontiguousarray(image)], [0], None, [count], [0, count]))
 
 
@@ -134,7 +144,9 @@ def stretch(image: Image) -> Levels:
 
 def stored_values(words: Words, bits: Bits) -> Words:
     """Drop what is not the pixel's, such as the overlay planes of old files, and apply the sign (8.1.1)."""
+    # Shifted before it is masked: the pixel's bits need not begin at bit 0.
     values: Words = (words >> bits.low) & (2**bits.count - 1)
+    # The top bit of the stored ones is the sign, wherever the word itself ends.
     return np.where(values >> (bits.count - 1), values - 2**bits.count, values) if bits.signed else values
 
 
@@ -157,9 +169,10 @@ def read_padding(header: Dataset, bits: Bits) -> tuple[float, float] | None:
 
 def read_modality(header: Dataset, *, signed: bool) -> Stage:
     """Return the map of stored values to the modality's own: LUT, else slope and intercept, or none (C.11.1)."""
-    if found := read_lut(header, "ModalityLUTSequence", signed=signed):
-        return found.look_up
+    if lut := read_lut(header, "ModalityLUTSequence", signed=signed):
+        return lut.look_up
     slope, intercept = numbers(header, "RescaleSlope") or [1.0], numbers(header, "RescaleIntercept") or [0.0]
+    # A slope of 0 would make every image one grey.
     if not finite([slope[0], intercept[0]]) or slope[0] == 0:
         ignored("RescaleSlope or RescaleIntercept")
         return lambda values: values
@@ -168,11 +181,12 @@ def read_modality(header: Dataset, *, signed: bool) -> Stage:
 
 def read_voi_lut(header: Dataset, *, signed: bool) -> Stage | None:
     """Return the first VOI LUT (C.11.2.1.1), its whole output range 0..2^bits - 1 as 0..255; None without one."""
-    found = read_lut(header, "VOILUTSequence", signed=signed)
-    if found is None:
+    lut = read_lut(header, "VOILUTSequence", signed=signed)
+    if lut is None:
         return None
-    largest = 2**found.bits - 1
-    return lambda values: np.minimum(found.look_up(values), largest) * (255.0 / largest)
+    largest = 2**lut.bits - 1
+    # Entries may have bits beyond those that the descriptor declares; unbounded they would be brighter than white.
+    return lambda values: np.minimum(lut.look_up(values), largest) * (255.0 / largest)
 
 
 def read_window(header: Dataset) -> Stage | None:
@@ -180,6 +194,7 @@ def read_window(header: Dataset) -> Stage | None:
     centres, widths = numbers(header, "WindowCenter"), numbers(header, "WindowWidth")
     if not centres and not widths:
         return None
+    # Absent means LINEAR (C.11.2.1.3).
     function = text(header, "VOILUTFunction") or "LINEAR"
     if function not in _WINDOWS:
         ignored("VOILUTFunction")
@@ -228,9 +243,10 @@ class Lut:
 
     def look_up(self, values: Values) -> Values:
         """Map values to entries; those beyond either end take the entry at that end."""
+        # The modality stage may give fractions, while a table's inputs are whole.
         place = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.int64)
-        found: Values = self.entries[place].astype(np.float64)
-        return found
+        outputs: Values = self.entries[place].astype(np.float64)
+        return outputs
 
 
 def read_lut(header: Dataset, sequence: str, *, signed: bool) -> Lut | None:
@@ -245,6 +261,7 @@ def read_lut(header: Dataset, sequence: str, *, signed: bool) -> Lut | None:
         # The descriptor is count, first input and bits; a count of 65536 is written as 0, since 16 bits cannot hold it.
         count, first, bits = (int(value) for value in items[0].LUTDescriptor)
         entries = _lut_entries(items[0], count % 2**16 or 2**16, little=header.original_encoding[1] is not False)
+    # pydicom converts values when they are read, so any of its errors may come here and not at parsing.
     except HEADER_ERRORS:
         ignored(sequence)
         return None
@@ -259,6 +276,7 @@ def _lut_entries(item: Dataset, count: int, *, little: bool) -> npt.NDArray[np.u
     if isinstance(data, bytes):
         words = np.frombuffer(data, "<u2" if little else ">u2").astype(np.uint16)
     else:
+        # A single entry comes as a number, and SS entries come signed: modulo restores the 16 bits.
         words = (np.atleast_1d(np.array(data, dtype=np.int64)) % 2**16).astype(np.uint16)
     if len(words) >= count:
         return words[:count]

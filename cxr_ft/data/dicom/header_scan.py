@@ -68,6 +68,8 @@ def scan(paths: Iterable[Path | str], tags: Sequence[str] = TAGS) -> "pd.DataFra
         try:
             rows.append((str(path), *read(path, tags), None))
         except DicomError as error:
+            # The reason's code and not its text: the table may be written to a file, and no value of a header should be
+            # in it.
             rows.append((str(path), *(None for _ in tags), error.reason.value))
     return pd.DataFrame(rows, columns=["path", *tags, "problem"], dtype=object)
 
@@ -83,6 +85,7 @@ def read(path: Path | str, tags: Sequence[str] = TAGS) -> tuple[Value, ...]:
     try:
         check_regular(path)
         return parse_tags(path, numbers, wanted)
+    # Our own parser has no opinion on such a file: pydicom decides whether it can be read at all.
     except (UnknownError, RecursionError):  # sequences nested by the thousand
         return _by_pydicom(Path(path), tuple(tags), numbers)
     except DicomError as error:
@@ -111,6 +114,7 @@ def _by_pydicom(path: Path, tags: tuple[str, ...], numbers: tuple[int, ...]) -> 
     except DicomError as error:
         raise error.at(path) from None
     except OSError as error:
+        # An error with a number is the system's, such as a disk that fails, and says nothing of the header.
         if not error.errno:  # pydicom's own way of saying that a sequence has no end
             raise DicomError(Reason.BAD_HEADER, "the header cannot be parsed", path) from None
         raise DicomError(Reason.NOT_READABLE, error.strerror or type(error).__name__, path) from None
@@ -122,9 +126,11 @@ def _by_pydicom(path: Path, tags: tuple[str, ...], numbers: tuple[int, ...]) -> 
 
 def _parsed(file: BoundedFile, tags: tuple[str, ...]) -> Dataset:
     bare = not is_dicom(peek(file))
+    # The element and not the UID alone, which may also be quoted in a text of the header.
     deflated = _DEFLATED.search(file.read(2**16))
     file.seek(0)
     plain_file = inflate(file) if deflated else file
+    # Read in any case, since without a preamble only these tell a DICOM object from any other file.
     kinds = ("SOPClassUID", "Rows", "Modality")
     header = dcmread(plain_file, stop_before_pixels=True, force=True, specific_tags=[*tags, *kinds])
     # With force pydicom reads anything; what holds no element that every object has is some other file.
@@ -138,6 +144,7 @@ def _parsed(file: BoundedFile, tags: tuple[str, ...]) -> Dataset:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence pydicom, whose warnings quote the values that break their VR: none of that may reach a log."""
+    # pydicom both logs and warns about the same value, so both ways are closed.
     logger = logging.getLogger("pydicom")
     before, logger.disabled = logger.disabled, True
     try:

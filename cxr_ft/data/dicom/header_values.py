@@ -29,9 +29,11 @@ def numbers(header: Dataset, keyword: str) -> list[float]:
         value = header.get(keyword)
         if value is None or value == "":
             return []
+        # A text has a length too, but is one value.
         single = isinstance(value, str | bytes) or not hasattr(value, "__len__")
         return [float(part) for part in ([value] if single else value)]
     except HEADER_ERRORS:
+        # Not an empty list: absent has a default by the standard, while nonsense must be refused or ignored.
         return [math.nan]
 
 
@@ -39,6 +41,7 @@ def text(header: Dataset, keyword: str) -> str:
     """Return a code string's first value in capitals; "" if it is absent, empty or broken."""
     try:
         value = header.get(keyword)
+        # A code string with a backslash is several values, of which the standard's own meaning is the first.
         if not isinstance(value, str) and hasattr(value, "__len__"):
             value = value[0]
         return "" if value is None else str(value).strip().upper()

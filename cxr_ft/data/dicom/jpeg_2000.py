@@ -32,6 +32,7 @@ def check_jpeg_2000(stream: bytes, rows: int, columns: int) -> None:
                 _check_tiles(body)
             elif marker == COD:
                 _check_pieces(body, rows, columns)
+            # They could change precincts or layers after COD was checked, so the count of packets would not hold.
             elif marker in (COC, POC):
                 raise DicomError(Reason.UNSUPPORTED, "a JPEG 2000 stream with coding styles or orders that change")
     except (struct.error, IndexError):
@@ -39,6 +40,8 @@ def check_jpeg_2000(stream: bytes, rows: int, columns: int) -> None:
 
 
 def _start(stream: bytes) -> int:
+    # SOC and SIZ always follow each other (A.4.1, A.5.1), so both together mark the codestream inside a JP2 file's
+    # boxes.
     return max(stream.find(b"\xff\x4f\xff\x51"), 0)
 
 
@@ -50,17 +53,20 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes]]:
         fill, marker = stream[at], stream[at + 1]
         if marker == END:
             return
+        # A length that is wrong led into the middle of something else: reading on would trust chance bytes.
         if fill != 0xFF:
             raise IndexError
         if marker == SOD:
             if length == 0:  # this tile-part goes on to the end
                 return
+            # Coded data is skipped by the tile-part's length: it may hold any bytes, markers among them.
             at = tile_part + length
             continue
         size = int(struct.unpack_from(">H", stream, at + 2)[0])
         body = stream[at + 4 : at + 2 + size]
         if marker == SOT:
             tile_part, length = at, int(struct.unpack_from(">L", body, 2)[0])
+            # Shorter than its own SOT and SOD: the walk would not move forward, and never end.
             if 0 < length < 14:
                 raise IndexError
         yield marker, body
@@ -79,6 +85,7 @@ def _check_pieces(body: bytes, rows: int, columns: int) -> None:
     # COD (A.6.1): code-blocks are 2^(wide + 2) x 2^(high + 2). With bit 0 of the style each resolution level has a
     # precinct size of its own, two exponents in a byte; without it all precincts have the largest size, 2^15.
     style, _, layers, _, levels, wide, high = struct.unpack_from(">BBHBBBB", body)
+    # Exponents beyond 10 are not allowed (A.6.1); bounded, a false one cannot shift everything to 0.
     blocks = (rows >> min(high + 2, 10)) * (columns >> min(wide + 2, 10))
     precincts = 0
     # A packet is one layer of one precinct of one resolution level (B.9); OpenJPEG allocates for each.

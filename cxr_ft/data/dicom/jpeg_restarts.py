@@ -27,6 +27,7 @@ def check_restarts(stream: bytes) -> None:
 
     Raises DicomError: TRUNCATED, or BAD_PIXELS where the frame or scan headers make no sense.
     """
+    # Nearly every file: a search for four bytes, and no walk over the segments.
     if SETS_INTERVAL not in stream:
         return
     interval, kind, frame = 0, 0, b""
@@ -36,6 +37,7 @@ def check_restarts(stream: bytes) -> None:
                 interval = int(struct.unpack(">H", body)[0])
             elif marker in FRAMES:
                 kind, frame = marker, body
+            # A DRI of 0 switches restarts off again, and then there is nothing to count.
             elif marker == SCAN and interval:
                 needed = -(-_units(frame, body, 1 if kind in LOSSLESS_FRAMES else 8) // interval) - 1
                 if _restarts(stream, end) < needed:
@@ -48,10 +50,10 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
     """Yield marker, body and end offset of each segment of the first image."""
     at = 2
     for _ in range(MAX_SEGMENTS):
-        found = _MARKER.search(stream, at)
-        if found is None or found[1][0] == END:
+        match = _MARKER.search(stream, at)
+        if match is None or match[1][0] == END:
             return
-        marker, at = found[1][0], found.end()
+        marker, at = match[1][0], match.end()
         length = int(struct.unpack_from(">H", stream, at)[0])
         yield marker, stream[at + 2 : at + length], at + length
         at += length
@@ -60,7 +62,8 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
 
 def _restarts(stream: bytes, at: int) -> int:
     """Count the restart markers in the coded data that begin at `at`."""
-    end = found.start() if (found := _MARKER.search(stream, at)) else len(stream)
+    # Restart markers are no end of the coded data; any other marker is.
+    end = match.start() if (match := _MARKER.search(stream, at)) else len(stream)
     return sum(stream.count(marker, at, end) for marker in RESTARTS)
 
 

@@ -22,6 +22,7 @@ def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, Image]:
     """
     file = inflate(file)
     header = read_header(file)
+    # Before the transfer syntax: a report in a strange encoding should be refused for being a report.
     check_kind(header)
     syntax = transfer_syntax(header)
     if syntax not in (*NATIVE, *codecs.SYNTAXES):
@@ -41,6 +42,7 @@ def read_dicom(file: BoundedFile) -> tuple[Dataset, Layout, Image]:
 
 def find_pixels(file: BoundedFile, *, little: bool) -> tuple[str, int]:
     """Return the VR ("" if implicit) and length of the Pixel Data element that is next in `file`; its value follows."""
+    # Read by hand, since pydicom would read the value as well, with whatever length the file claims.
     order = "<" if little else ">"
     head = file.read(12)
     if len(head) < 12 or struct.unpack(order + "HH", head[:4]) != (0x7FE0, 0x0010):
@@ -67,6 +69,7 @@ def read_native(file: BoundedFile, layout: Layout, vr: str, length: int, *, litt
     if swapped:
         data = data.view(">u2").astype("<u2").view(np.uint8)[: layout.size]
     words = data.view(f"{'<' if little else '>'}u{layout.allocated // 8}")
+    # OpenCV's look-up takes native words alone; where they are native already nothing is copied.
     words = words.astype(words.dtype.newbyteorder("="), copy=False)
     return _colours(words, layout) if layout.samples == 3 else words.reshape(layout.rows, layout.columns)
 
@@ -75,6 +78,7 @@ def _colours(values: Image, layout: Layout) -> Image:
     if layout.photometric == "YBR_FULL_422":  # Y, Y, Cb, Cr for two pixels (PS3.3 C.7.6.3.1.2); only Y is looked at
         if layout.columns % 2:
             raise DicomError(Reason.UNSUPPORTED, "YBR_FULL_422 of an odd number of columns")
+        # Only the luminance is used later, so Cb and Cr are not brought to full width.
         luma = values.reshape(-1, 4)[:, :2].reshape(layout.rows, layout.columns, 1)
         return np.repeat(luma, 3, axis=2)
     if layout.planar == 1:
@@ -89,6 +93,7 @@ def join_items(data: bytes) -> bytes:
     while len(head := data[at : at + 8]) == 8:
         tag, length = struct.unpack("<LL", head)
         if tag == 0xE0DDFFFE:
+            # One frame may be cut into several fragments (A.4), so all of them belong to it.
             return b"".join(items[1:])
         if tag != 0xE000FFFE:
             raise DicomError(Reason.BAD_PIXELS, "the compressed pixel data is not made of items")

@@ -24,6 +24,7 @@ def resample(image: Image, levels: Levels, height: int, width: int) -> npt.NDArr
     rows, columns = min(height, image.shape[0]), min(width, image.shape[1])
     grey = _rows(image, levels, rows)
     for side, method in (((columns, rows), cv2.INTER_AREA), ((width, height), cv2.INTER_LINEAR)):
+        # Where no side changes OpenCV would copy the image for nothing.
         if grey.shape != side[::-1]:
             grey = cv2.resize(grey, side, interpolation=method)
     np.rint(grey, out=grey)
@@ -33,6 +34,7 @@ def resample(image: Image, levels: Levels, height: int, width: int) -> npt.NDArr
 def _rows(image: Image, levels: Levels, rows: int) -> Grey:
     """Return the grey levels [rows, W], each row the mean over its share of the image's rows."""
     edges = np.linspace(0, len(image), rows + 1)
+    # Bands end at edges of means, so no mean needs rows of two bands.
     step = max(1, round(BAND * rows / len(image)))
     means = np.empty((rows, image.shape[1]), dtype=np.float32)
     for at in range(0, rows, step):

@@ -65,6 +65,7 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
         UsageError: where a table is missing, lacks a column, or the tables do not belong together.
     """
     root = str(root_folder(source)) if phantom.is_spec(source) else locations.normalized(source)
+    # One table is not enough: ids and labels are in two at least.
     if table_reader.is_table(root) or not (address.is_url(root) or root_folder(root).is_dir()):
         raise UsageError(f"{source} is one file or table: give the folder, or the database, that holds all tables")
     names = frozenset(locations.list_names(root))
@@ -86,8 +87,8 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     if _is_phantom(table, root):
         card = PHANTOM_CARD
     table = _with_reports(table, root, names, card)
-    kept = source if phantom.is_spec(source) else images
-    return Records(table=table, card=card, root=kept, notes=tuple(notes))
+    image_root = source if phantom.is_spec(source) else images
+    return Records(table=table, card=card, root=image_root, notes=tuple(notes))
 
 
 def _is_phantom(table: "pd.DataFrame", root: str) -> bool:
@@ -138,12 +139,17 @@ def _with_reports(table: "pd.DataFrame", root: str, names: frozenset[str], card:
     # Sorted before duplicates go: a database returns rows in any order, and the same report must win each time.
     texts = raw.dropna().sort_values(["study_id", text]).drop_duplicates("study_id").set_index("study_id")[text]
     mimic = card.name.startswith("MIMIC-CXR")
-    found = {}
+    sections_of_study = {}
     studies = [study for study in table["study_id"].unique() if study in texts.index]
     for study in track(studies, "reading reports", len(studies)):
         report = texts[study]
-        found[study] = {**(mimic_sections(study, report) if mimic else sections(report)), **contexts(report)}
-    columns = {name: [found.get(study, {}).get(name) or "" for study in table["study_id"]] for name in REPORT_TEXTS}
+        sections_of_study[study] = {
+            **(mimic_sections(study, report) if mimic else sections(report)),
+            **contexts(report),
+        }
+    columns = {
+        name: [sections_of_study.get(study, {}).get(name) or "" for study in table["study_id"]] for name in REPORT_TEXTS
+    }
     return table.assign(**{name: texts for name, texts in columns.items() if any(texts)})
 
 

@@ -58,5 +58,6 @@ def _later(age: "pd.Series[str]", anchor: "pd.Series[str]", year: "pd.Series[str
     """Return the age in `year`, of the age in the year `anchor`."""
     import pandas as pd
 
+    # Int64 keeps missing values missing through the sum.
     then, now, born = (pd.to_numeric(column, errors="coerce").astype("Int64") for column in (anchor, year, age))
     return demographics.years((born + now - then).astype("string"))

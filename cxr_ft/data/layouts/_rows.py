@@ -28,7 +28,7 @@ def assemble(
     labels: tuple[str, ...],
     notes: list[str],
     *,
-    beside: str | None = None,
+    patients_folder: str | None = None,
 ) -> Records:
     """Return the records of a table with `path`, any of KNOWN, and either the columns `labels` or one column `label`.
 
@@ -38,7 +38,7 @@ def assemble(
 
     Args:
         root: what paths are relative to.
-        beside: the folder or database that may hold a patients' table; by default the root.
+        patients_folder: the folder or database that may hold a patients' table; by default the root.
 
     Raises:
         UsageError: for labels that are no labels, and for what `Records` refuses.
@@ -64,7 +64,7 @@ def assemble(
         out, card = _single(out, table["label"], card, root, notes)
     if card.normal and card.normal not in card.labels:
         raise unknown("normal label", card.normal, card.labels, root)
-    out = _patients.add(out.reset_index(drop=True), root if beside is None else beside, notes)
+    out = _patients.add(out.reset_index(drop=True), root if patients_folder is None else patients_folder, notes)
     return Records(table=out, card=card, root=root, notes=tuple(notes))
 
 
@@ -73,6 +73,7 @@ def _identified(table: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     stem = table["path"].str.replace(r"\.[^./]+$", "", regex=True)
+    # a.png and a.dcm have one stem; then the whole path is the id.
     unique = stem if not stem.duplicated().any() else table["path"]
     # An image keeps its id as it is: two files whose ids differ in spaces are two.
     same = {"dicom_id": whole}
@@ -105,6 +106,7 @@ def classes(column: "pd.Series[str]") -> "pd.Series[str]":
 def _multi(
     out: "pd.DataFrame", table: "pd.DataFrame", card: DatasetCard, labels: tuple[str, ...], root: str
 ) -> "tuple[pd.DataFrame, DatasetCard]":
+    # A label of that name would overwrite the column, or be overwritten, in the split's CSV.
     if clash := sorted({*out.columns, "label", "split", "weight"}.intersection(labels)):
         raise UsageError(f"{root}: label {clash[0]!r} has the name of a column of the split files; rename it")
     for name in labels:

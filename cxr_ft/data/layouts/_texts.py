@@ -15,7 +15,7 @@ from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.demographics import ages, sexes
 from cxr_ft.data.layouts import _releases
-from cxr_ft.data.records import COLUMNS, GIVEN, IDS, OPTIONAL, OWNER, REPORT_TEXTS, Records
+from cxr_ft.data.records import COLUMNS, IDS, INPUT_TEXTS, OPTIONAL, OWNER, REPORT_TEXTS, Records
 from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError, unknown
 
@@ -48,11 +48,11 @@ def read(where: str, names: Names, release: "Callable[[str], pd.DataFrame | None
     Raises:
         UsageError: where nothing can be read, or text or label is missing.
     """
-    found = (
+    own_format = (
         release(where) if release and not (where.startswith(_releases.HUB) or table_reader.is_table(where)) else None
     )
-    if found is not None:
-        return found
+    if own_format is not None:
+        return own_format
     return _renamed(anything(where, [name for known in names.values() for name in known]), names, where)
 
 
@@ -96,6 +96,7 @@ def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
 def _split_of(name: str) -> str:
     """Return the split that a table's name begins with, or ""."""
     stem = name.rpartition("/")[2].lower()
+    # MNLI has two validation sets, matched and mismatched, which mean two splits here.
     words = re.match(r"[a-z]+(_(mis)?matched)?", stem)
     return words[0] if words and words[0] in SPLIT_NAMES else ""
 
@@ -121,6 +122,7 @@ def named(raw: "pd.Series[str]", names: Mapping[str, str], where: str) -> "pd.Se
     Raises:
         UsageError: for a label that is none of them.
     """
+    # A data frame with one missing label turns 0 and 1 into 0.0 and 1.0.
     plain = raw.fillna("").str.strip().str.lower().str.removesuffix(".0")
     known = {**names, **{name.lower(): name for name in names.values()}}
     if len(other := plain[~plain.isin([*known, *NO_LABEL])]):
@@ -140,7 +142,7 @@ def assemble(
     Args:
         table: `text`, `label` or the card's labels, and any of text_pair, split, IDS, OPTIONAL, REPORT_TEXTS.
         root: where it was read, for messages and the manifest.
-        together: the rows of some texts that must stay together beside those that are alike.
+        together: the rows of some texts that must stay together besides those that are alike.
 
     Raises:
         UsageError: where no row has text and label, or all have one class.
@@ -149,25 +151,27 @@ def assemble(
     for name in (name for name in IDS if name in table):
         if missing := int((table[name].isna() | (table[name] == "")).sum()):
             raise UsageError(f"{root}: {missing} of {len(table)} rows have no {name}; fill it or take them out")
-    table = table.assign(**{name: table[name].fillna("").map(_clean) for name in GIVEN if name in table})
+    table = table.assign(**{name: table[name].fillna("").map(_clean) for name in INPUT_TEXTS if name in table})
     labels = list(card.labels) if card.multi_label else ["label"]
-    table = _kept(table, table["text"].str.strip() != "", "have no text", notes)
-    table = _kept(table, table[labels].notna().any(axis=1), "have no label, as in test sets that keep theirs", notes)
+    table = _rows_with(table, table["text"].str.strip() != "", "have no text", notes)
+    table = _rows_with(
+        table, table[labels].notna().any(axis=1), "have no label, as in test sets that keep theirs", notes
+    )
     if table.empty:
         raise UsageError(f"{root}: no row has both a text and a label")
     if not card.multi_label:
-        found = set(table["label"].tolist())
-        card = dataclasses.replace(card, labels=tuple(n for n in card.labels if n in found) or tuple(sorted(found)))
-        if len(found) < 2:
-            raise UsageError(f"{root}: all texts have one class ({', '.join(found)}); two or more are needed")
+        classes = set(table["label"].tolist())
+        card = dataclasses.replace(card, labels=tuple(n for n in card.labels if n in classes) or tuple(sorted(classes)))
+        if len(classes) < 2:
+            raise UsageError(f"{root}: all texts have one class ({', '.join(classes)}); two or more are needed")
     card = dataclasses.replace(card, unit="text", group="subject" if "subject_id" in table else "near-duplicate")
     out = _identified(table, labels, together).assign(path="", view="", report="", official=_official(table, notes))
     for name, kind in (("sex", sexes), ("age", ages)):
         if name in table:
             table = table.assign(**{name: kind(table[name].astype("string"), notes)})
-    extra = [name for name in (*OPTIONAL, *REPORT_TEXTS, *GIVEN, *labels) if name in table]
+    extra = [name for name in (*OPTIONAL, *REPORT_TEXTS, *INPUT_TEXTS, *labels) if name in table]
     out = out[[*COLUMNS, *({OWNER} & {*out.columns})]].assign(**{name: table[name] for name in extra})
-    strings = {name: "string" for name in (*COLUMNS, OWNER, *GIVEN, *REPORT_TEXTS) if name in out}
+    strings = {name: "string" for name in (*COLUMNS, OWNER, *INPUT_TEXTS, *REPORT_TEXTS) if name in out}
     return Records(table=out.astype(strings).reset_index(drop=True), card=card, root=root, notes=tuple(notes))
 
 
@@ -180,10 +184,11 @@ def _clean(text: str) -> str:
     """Return a text as every CSV can hold it: a line feed ends its lines, and it has no NUL and no half character."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Half a surrogate pair cannot be written as UTF-8; it becomes a question mark.
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
-def _kept(table: "pd.DataFrame", keep: "pd.Series[bool]", why: str, notes: list[str]) -> "pd.DataFrame":
+def _rows_with(table: "pd.DataFrame", keep: "pd.Series[bool]", why: str, notes: list[str]) -> "pd.DataFrame":
     if dropped := int((~keep).sum()):
         notes.append(f"{dropped} of {len(table)} rows {why}; they are left out")
     return table[keep].reset_index(drop=True)
@@ -193,8 +198,9 @@ def _identified(
     table: "pd.DataFrame", labels: list[str], together: Callable[[list[str]], near_texts.RowPairs]
 ) -> "pd.DataFrame":
     """Return the table with its ids: those it lacks are hashes of a row's content, numbered where rows are equal."""
-    content = [name for name in (*GIVEN, *labels, "split") if name in table]
+    content = [name for name in (*INPUT_TEXTS, *labels, "split") if name in table]
     rows = zip(*(table[name].astype("string").fillna("").tolist() for name in content), strict=True)
+    # A NUL between the cells, which no text has after `_clean`: cells cannot run into each other.
     digests = (blake2b("\0".join(row).encode(), digest_size=8).hexdigest() for row in rows)
     # Ids from content and not from row numbers: the same texts in another order get the same splits.
     hashed = table[[]].assign(id=[f"t{digest}" for digest in digests])

@@ -71,9 +71,11 @@ def demo(folder: Path) -> str:
                 path = f"{root.name}/{name}/patient{patient:05}/study1/view1_{view}.jpg"
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(rng.integers(0, 256, (40, 36), dtype=np.uint8)).save(folder / path)
-                side = "Frontal,AP" if view == "frontal" else "Lateral,"
+                view_cells = "Frontal,AP" if view == "frontal" else "Lateral,"
                 values = rng.choice(["1.0", "0.0", "-1.0", ""], len(CHEXPERT_14), p=[0.3, 0.2, 0.1, 0.4])
-                lines.append(f"{path},{'Male' if patient % 2 else 'Female'},{patient % 91},{side},{','.join(values)}")
+                lines.append(
+                    f"{path},{'Male' if patient % 2 else 'Female'},{patient % 91},{view_cells},{','.join(values)}"
+                )
         (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
     return str(root)
 
@@ -84,9 +86,9 @@ def _files(where: str) -> tuple[str, list[str]]:
         return table_reader.image_root(where), [where]
     present = set(table_reader.list_tables(where))
     known = [f"{name}{end}" for name in TABLES for end in (".csv", ".csv.gz", "")]
-    if not (found := [locations.join(where, name) for name in known if name in present]):
+    if not (tables := [locations.join(where, name) for name in known if name in present]):
         raise UsageError(f"{where} has no train.csv or valid.csv: give the folder CheXpert-v1.0-small, or a table")
-    return table_reader.image_root(where), found
+    return table_reader.image_root(where), tables
 
 
 def _identified(table: "pd.DataFrame", where: str, notes: list[str]) -> "pd.DataFrame":

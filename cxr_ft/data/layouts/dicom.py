@@ -90,48 +90,51 @@ def _scanned(root: str, notes: list[str]) -> "pd.DataFrame":
     """Return the headers of all files below `root` that are DICOM, one row an image."""
     files = [name for name in locations.list_files(root) if not table_reader.is_table(name)]
     rows = header_scan.scan((Path(root, name) for name in track(files, "reading headers", len(files))), TAGS)
+    # Relative paths in place of the scanned ones: the table must not name this machine's folders.
     rows["path"] = files
-    found = rows[rows["problem"].isna() & rows["SOPInstanceUID"].notna()].drop(columns="problem")
-    if len(found) < len(rows):
-        notes.append(f"{len(rows) - len(found)} of {len(rows)} files are no DICOM image and are left out")
+    headers = rows[rows["problem"].isna() & rows["SOPInstanceUID"].notna()].drop(columns="problem")
+    if len(headers) < len(rows):
+        notes.append(f"{len(rows) - len(headers)} of {len(rows)} files are no DICOM image and are left out")
     # One instance in two folders would be two rows, and could leak from train to test.
-    copies = found["SOPInstanceUID"].duplicated()
+    copies = headers["SOPInstanceUID"].duplicated()
     if copies.any():
         notes.append(f"{int(copies.sum())} files are copies of others (one SOPInstanceUID) and are left out")
-    found = found[~copies].astype("string")
-    return found.assign(file=found["path"].str.rpartition("/")[2])
+    headers = headers[~copies].astype("string")
+    return headers.assign(file=headers["path"].str.rpartition("/")[2])
 
 
-def _joined(table: "pd.DataFrame", found: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame":
+def _joined(table: "pd.DataFrame", headers: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame":
     """Return the table's rows that have a file, with its header's values."""
     key = next((key for key in KEYS if key in table), None)
     if key is None:
         raise UsageError(f"{file} has no column {' or '.join(KEYS)}; it has {', '.join(table.columns[:20])}")
     # The header decides: columns of the table with a tag's name would clash with it in the join.
     table = table[[name for name in table.columns if name == key or name not in {*KEYS, *TAGS}]]
-    named = found[found[key].isin(table[key])]
+    named = headers[headers[key].isin(table[key])]
     for what, rows in (("rows", table), ("files", named)):
         if twice := int(rows[key].duplicated().sum()):
             raise UsageError(f"{file}: {twice} {what} have the {key} of another; name each image once, or give paths")
     if named.empty:
-        raise UsageError(f"{file}: none of its {len(table)} rows names one of {len(found)} DICOM files by {key}")
+        raise UsageError(f"{file}: none of its {len(table)} rows names one of {len(headers)} DICOM files by {key}")
     out = table.merge(named, on=key, how="inner")
     if missing := len(table) - len(out):
         notes.append(f"{missing} of {len(table)} rows of {Path(file).name} have no file and are left out")
-    if unused := len(found) - len(out):
-        notes.append(f"{unused} of {len(found)} DICOM files have no row in {Path(file).name} and are left out")
+    if unused := len(headers) - len(out):
+        notes.append(f"{unused} of {len(headers)} DICOM files have no row in {Path(file).name} and are left out")
     return out
 
 
 def _named(table: "pd.DataFrame", notes: list[str]) -> "pd.DataFrame":
     """Return the rows with the package's columns in place of the header's, no identifying value among them."""
     name = pseudonymizer()
+    # Without a study UID each film is its own study, which joins nothing by mistake.
     study = table["StudyInstanceUID"].replace("", None).fillna(table["SOPInstanceUID"])
     patient = sameness.id_keys(table["PatientID"]).replace("", None)
     # One film of a study may lack what the others say.
     patient = patient.fillna(patient.groupby(study).transform("first"))
     if unknown := int(patient.isna().sum()):
         notes.append(f"{unknown} files name no patient: each of their studies is taken for its own subject")
+    # The letters keep a patient's id and a study's UID of the same digits from being one subject.
     patient = ("P" + patient).fillna("S" + study)
     if (two := patient.groupby(study).transform("nunique") > 1).any():
         raise UsageError(f"{table.loc[two, 'path'].iloc[0]}: its study has films of two patients; which is it?")

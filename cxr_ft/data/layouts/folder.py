@@ -1,7 +1,7 @@
 """Read any folder of radiographs: one sub-folder a class, or a table of paths and labels. PNG, JPEG, DICOM.
 
     archive/normal/a.png, archive/covid/b.dcm          the sub-folder's name is the class
-    archive/index.csv (or .tsv, .parquet; also given itself): a column `path` relative to the table, and either
+    archive/index.csv (or .tsv, .parquet; also SOURCE itself): a column `path` relative to the table, and either
         `label` (one class an image), or one column a label that holds only 1, 0, -1 or nothing
 
 A column `subject_id` says which images must stay together (`patient_id` and the like are taken as well); without one
@@ -65,6 +65,7 @@ def only_table(folder: str) -> str | None:
     """Return the table in a folder, a patients' table aside; None without one, UsageError with several."""
     if not address.is_url(folder) and Path(folder).is_file():
         raise UsageError(f"{folder} is no folder and no table ({', '.join(table_reader.TABLES)})")
+    # Hidden files begin with a dot, so their first part is empty.
     tables = [n for n in table_reader.list_tables(folder) if n.partition(".")[0] not in {"patients", ""}]
     if len(tables) > 1:
         shown = ", ".join(tables[:5])
@@ -113,7 +114,7 @@ def _from_table(where: str) -> Records:
     )
     subject = next((name for name in SUBJECT_NAMES if name in table), "subject_id")
     table = table.rename(columns={subject: "subject_id"})
-    return _rows.assemble(table, root, CARD, labels, notes, beside=locations.split(where)[0])
+    return _rows.assemble(table, root, CARD, labels, notes, patients_folder=locations.split(where)[0])
 
 
 def label_columns(table: "pd.DataFrame") -> tuple[str, ...]:

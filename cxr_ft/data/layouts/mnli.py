@@ -80,7 +80,7 @@ def _release(where: str) -> "pd.DataFrame | None":
 
     rows = []
     for name, content in _releases.members(where, lambda name: bool(_split(name))):
-        found = _releases.tsv(name, content) if name.endswith(".tsv") else _json_lines(name, content)
+        raw_rows = _releases.tsv(name, content) if name.endswith(".tsv") else _json_lines(name, content)
         rows += [
             {
                 "text": row["sentence1"],
@@ -88,7 +88,7 @@ def _release(where: str) -> "pd.DataFrame | None":
                 "label": row.get("gold_label", "-"),
                 "split": _split(name),
             }
-            for row in found
+            for row in raw_rows
         ]
     return pd.DataFrame(rows, dtype="string") if rows else None
 

@@ -85,20 +85,20 @@ def demo(folder: Path) -> str:
             place = root / f"images_{1 + patient % 2:03}" / "images" / name
             place.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (40, 36), dtype=np.uint8)).save(place)
-            found = "|".join(sorted(rng.choice(FINDINGS, rng.integers(0, 3), replace=False))) or NORMAL
+            findings = "|".join(sorted(rng.choice(FINDINGS, rng.integers(0, 3), replace=False))) or NORMAL
             view = "PA" if patient % 3 else "AP"
-            lines.append(f"{name},{found},{follow_up},{patient},{patient + 20:03}Y,M,{view},2682,2749,0.143,0.143,")
+            lines.append(f"{name},{findings},{follow_up},{patient},{patient + 20:03}Y,M,{view},2682,2749,0.143,0.143,")
     (root / "Data_Entry_2017.csv").write_text("\n".join(lines) + "\n")
     return str(root)
 
 
 def _table(folder: str) -> str:
-    found = [name for name in table_reader.list_tables(folder) if name.startswith("Data_Entry_2017")]
-    if not found:
+    tables = [name for name in table_reader.list_tables(folder) if name.startswith("Data_Entry_2017")]
+    if not tables:
         raise UsageError(
             f"{folder} has no Data_Entry_2017.csv: give the folder that holds it and images/, or the table"
         )
-    return locations.join(folder, found[-1])  # _v2020 before the first release
+    return locations.join(folder, tables[-1])  # _v2020 before the first release
 
 
 def _labelled(raw: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame":
@@ -109,11 +109,11 @@ def _labelled(raw: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame
     patient = sameness.id_keys(raw["Patient ID"]).str.zfill(8)
     table = pd.DataFrame({"subject_id": patient, "study_id": stem, "dicom_id": stem}, dtype="string")
     table["view"] = views(raw["View Position"]) if "View Position" in raw else ""
-    found = raw["Finding Labels"].str.get_dummies("|")
-    if other := sorted(set(map(str, found.columns)) - set(CARD.labels)):
+    indicators = raw["Finding Labels"].str.get_dummies("|")
+    if other := sorted(set(map(str, indicators.columns)) - set(CARD.labels)):
         raise unknown("label", other[0], CARD.labels, file)
     for label in CARD.labels:
-        table[label] = found[label].astype("float64") if label in found else 0.0
+        table[label] = indicators[label].astype("float64") if label in indicators else 0.0
     unlabelled = raw["Finding Labels"].isna()
     # get_dummies gives 0 for a blank cell; a blank says nothing of any label.
     table.loc[unlabelled, list(CARD.labels)] = float("nan")

@@ -121,8 +121,8 @@ def _of_table(raw: "pd.DataFrame", where: str) -> Records:
 def _read(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
     """Return the table with `text`, and with the two sections where it has them."""
     if "report" in table and not {*PARTS, "text"} & {*table.columns}:
-        found = [sections(report) for report in table["report"].fillna("")]
-        table = table.assign(**{name: [one[name] or "" for one in found] for name in PARTS})
+        parsed = [sections(report) for report in table["report"].fillna("")]
+        table = table.assign(**{name: [one[name] or "" for one in parsed] for name in PARTS})
     if {*PARTS} & {*table.columns}:
         table = table.assign(**{n: [clean(t) for t in table[n].fillna("")] for n in PARTS if n in table})
         return table.assign(text=_joined(table))
@@ -141,13 +141,14 @@ def _headed(table: "pd.DataFrame", column: str) -> "pd.DataFrame":
     """Return the table with Open-I's labels, missing where a report was not indexed."""
     import numpy as np
 
-    found = [
+    headings_of_rows = [
         {h.partition("/")[0].strip() for h in re.split(r"[|;]", headings)} - {""}
         for headings in table[column].fillna("")
     ]
     # A report that nobody indexed has no headings, which is not the same as a normal film: its labels are missing.
-    indexed = np.array([bool(headings) and openi.UNINDEXED not in headings for headings in found])
+    indexed = np.array([bool(headings) and openi.UNINDEXED not in headings for headings in headings_of_rows])
     labels = {
-        name: np.where(indexed, [float(name in headings) for headings in found], np.nan) for name in openi.CARD.labels
+        name: np.where(indexed, [float(name in headings) for headings in headings_of_rows], np.nan)
+        for name in openi.CARD.labels
     }
     return table.drop(columns=column).assign(**labels)

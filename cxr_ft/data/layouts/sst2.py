@@ -69,7 +69,7 @@ def demo(folder: Path) -> str:
 
 
 def _phrases(texts: list[str]) -> list[tuple[int, int]]:
-    """The rows of phrases, each with the row of the longest text that holds it; none is tied to two texts, since a
+    """Return rows of phrases, each with the row of the longest text that holds it; none is tied to two texts, since a
     common phrase would tie all texts that hold it."""
     words = [text.lower().split() for text in texts]
     first: dict[str, int] = {}
@@ -78,7 +78,7 @@ def _phrases(texts: list[str]) -> list[tuple[int, int]]:
         if len(one) >= PHRASE:
             first.setdefault(" ".join(one), row)
     sizes = sorted({len(words[row]) for row in first.values()})
-    found: dict[str, int] = {}
+    row_of_phrase: dict[str, int] = {}
     # The longest first, so that a phrase stays with the longest text that has it.
     for text, row in sorted(first.items(), key=lambda item: (-len(words[item[1]]), item[0])):
         held = words[row]
@@ -86,8 +86,8 @@ def _phrases(texts: list[str]) -> list[tuple[int, int]]:
             for at in range(len(held) - size + 1):
                 phrase = " ".join(held[at : at + size])
                 if phrase != text and phrase in first:
-                    found.setdefault(phrase, row)
-    return [(first[phrase], row) for phrase, row in found.items()]
+                    row_of_phrase.setdefault(phrase, row)
+    return [(first[phrase], row) for phrase, row in row_of_phrase.items()]
 
 
 def _release(where: str) -> "pd.DataFrame | None":
@@ -96,6 +96,6 @@ def _release(where: str) -> "pd.DataFrame | None":
     rows = []
     for name, content in _releases.members(where, lambda name: name.rpartition("/")[2] in FILES):
         split = FILES[name.rpartition("/")[2]]
-        found = _releases.tsv(name, content)
-        rows += [{"text": row["sentence"], "label": row.get("label", ""), "split": split} for row in found]
+        table_rows = _releases.tsv(name, content)
+        rows += [{"text": row["sentence"], "label": row.get("label", ""), "split": split} for row in table_rows]
     return pd.DataFrame(rows, dtype="string") if rows else None

@@ -51,12 +51,16 @@ def records(source: str) -> Records:
     Raises:
         UsageError: where the map or the table cannot be read, or the map names what is not there.
     """
-    found = mapped(*_files(locations.normalized(source)))
-    if len(nowhere := found.rows["path"][found.rows["path"].isna()]):
-        raise UsageError(f"{found.file}: {len(nowhere)} of {len(found.rows)} rows have a path missing; fill it")
-    root = found.root or table_reader.image_root(found.file)
-    beside = locations.split(found.file)[0] if address.is_database(found.file) else root
-    return _rows.assemble(found.rows, root, found.card, found.labels, [], beside=beside)
+    mapped_table = mapped(*_files(locations.normalized(source)))
+    if len(without_path := mapped_table.rows["path"][mapped_table.rows["path"].isna()]):
+        raise UsageError(
+            f"{mapped_table.file}: {len(without_path)} of {len(mapped_table.rows)} rows have a path missing; fill it"
+        )
+    root = mapped_table.root or table_reader.image_root(mapped_table.file)
+    patients_folder = locations.split(mapped_table.file)[0] if address.is_database(mapped_table.file) else root
+    return _rows.assemble(
+        mapped_table.rows, root, mapped_table.card, mapped_table.labels, [], patients_folder=patients_folder
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ def mapped(
     """Return the table that a map is of.
 
     Args:
-        file: the table where it was given itself.
+        file: the table where the source is the table itself.
         needed: the column that the map must name, of those `known`.
         card: what the map's card changes.
 
@@ -108,7 +112,7 @@ def mapped(
     columns = _read_map(map_file, needed, known)
     folder = locations.split(map_file)[0]
     # A table that the user names wins over the one that the map names.
-    file = file or _beside(folder, columns.table)
+    file = file or _from_map(folder, columns.table)
     if not file:
         raise UsageError(f"{map_file} names no table: give it `table: labels.csv`")
     patterns = columns.columns.values()
@@ -117,7 +121,9 @@ def mapped(
     rows = raw[[]].assign(**{ours: _column(raw, pattern) for ours, pattern in columns.columns.items()})
     for label, column in columns.labels.items():
         rows[label] = raw[column].str.strip().replace(columns.values)
-    return Mapped(rows, tuple(columns.labels), _card(columns.card, map_file, card), file, _beside(folder, columns.root))
+    return Mapped(
+        rows, tuple(columns.labels), _card(columns.card, map_file, card), file, _from_map(folder, columns.root)
+    )
 
 
 def demo(folder: Path) -> str:
@@ -145,7 +151,7 @@ def demo(folder: Path) -> str:
 
 
 def _files(where: str) -> tuple[str, str]:
-    """Return the map, and the table where it was given itself."""
+    """Return the map, and the table where the source is the table itself."""
     if where.lower().endswith((".yaml", ".yml")):
         return where, ""
     if address.is_database(where):
@@ -153,15 +159,16 @@ def _files(where: str) -> tuple[str, str]:
     if not table_reader.is_table(where):
         raise UsageError(f"{where} is neither a map (.yaml) nor a table ({', '.join(table_reader.TABLES)})")
     folder, name = locations.split(where)
+    # The longest ending first: labels.csv.gz has the map labels.yaml, not labels.csv.yaml.
     end = next(end for end in sorted(table_reader.TABLES, key=len, reverse=True) if name.lower().endswith(end))
     wanted = (f"{name[: -len(end)]}.yaml", "table.yaml")
-    found = next((locations.join(folder, n) for n in wanted if locations.exists(locations.join(folder, n))), None)
-    if found is None:
+    map_file = next((locations.join(folder, n) for n in wanted if locations.exists(locations.join(folder, n))), None)
+    if map_file is None:
         raise UsageError(f"{where} has no {' or '.join(wanted)} beside it, which maps its columns")
-    return found, where
+    return map_file, where
 
 
-def _beside(folder: str, name: str) -> str:
+def _from_map(folder: str, name: str) -> str:
     """Return a place that a map names: a URL, an absolute path, or one beside the map."""
     if not name or address.is_url(name):
         return name

@@ -49,8 +49,8 @@ def records(source: str) -> Records:
         UsageError: where they cannot be read, or a column is lacking.
     """
     where = locations.normalized(source)
-    found = _sentiment140(where) if where.rpartition("/")[2] in SENTIMENT140 else None
-    table = _texts.read(where, COLUMNS, _release) if found is None else found
+    own_format = _sentiment140(where) if where.rpartition("/")[2] in SENTIMENT140 else None
+    table = _texts.read(where, COLUMNS, _release) if own_format is None else own_format
     table["label"] = _texts.named(table["label"], NAMES, where)
     return _texts.assemble(table, where, CARD, [])
 
@@ -84,14 +84,14 @@ def _release(where: str) -> "pd.DataFrame | None":
 
 def _sentiment140(where: str) -> "pd.DataFrame":
     folder, name = locations.split(where)
-    found = dict(_releases.members(folder, lambda one: one == name))
-    if name not in found:
+    contents = dict(_releases.members(folder, lambda one: one == name))
+    if name not in contents:
         raise UsageError(f"{where} does not exist: give Sentiment140's folder or one of its tables")
-    return _polar(name, found[name])
+    return _polar(name, contents[name])
 
 
 def _polar(name: str, content: bytes) -> "pd.DataFrame":
-    """Sentiment140's rows: polarity, id, date, query, user, text; without a header, in Latin-1."""
+    """Return Sentiment140's rows: polarity, id, date, query, user, text; without a header, in Latin-1."""
     import pandas as pd
 
     # keepends: a line break inside a quoted cell belongs to the tweet.

@@ -12,7 +12,7 @@ from cxr_ft.data.phantom.canvas import Points, ellipse, smooth
 from cxr_ft.data.phantom.random_streams import stream
 
 Side = Literal["right", "left"]
-SIDES: tuple[Side, Side] = ("right", "left")
+LATERALITIES: tuple[Side, Side] = ("right", "left")
 # The shapes of a rib's posterior arc (height, drop, reach) and anterior one (reach, turn, fall), along its length.
 _ALONG, _BACK = np.linspace(0, 1, 16), np.linspace(0, 1, 14)
 _ARCH, _FALL, _OUT = np.sin(np.pi * _ALONG * 0.9), _ALONG**2.6, 1 - (1 - _ALONG) ** 1.35
@@ -93,7 +93,7 @@ class Thorax:
         rng = stream("thorax", body.seed)
         self.lift: dict[str, float] = {
             side: change.raised + change.lift[index] + body.lift[index] + (0.0, 0.035)[index]
-            for index, side in enumerate(SIDES)
+            for index, side in enumerate(LATERALITIES)
         }
         # From the body's seed, so that a subject's outlines are the same in all studies.
         self._wall_jitter = rng.normal(0, 0.012, 7)
@@ -223,4 +223,4 @@ class Thorax:
             return []
         size, fat = self.body.breast, self.body.fat
         low, wide, high = 0.14 + 0.10 * fat + 0.05 * size, 0.24 + 0.09 * size, 0.18 + 0.08 * size + 0.04 * fat
-        return [ellipse(sign(side) * 0.46, low, wide, high, 0.25 * sign(side)) for side in SIDES]
+        return [ellipse(sign(side) * 0.46, low, wide, high, 0.25 * sign(side)) for side in LATERALITIES]

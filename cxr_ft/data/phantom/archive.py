@@ -47,8 +47,8 @@ def write_archive(out: Path, plan: Plan, workers: int) -> None:
         return
     out = out.resolve()
     try:
-        with _beside(out) as folder:
-            films = [film for found in _subjects(folder, plan, workers) for film in found]
+        with _temporary_folder(out) as folder:
+            films = [film for of_subject in _subjects(folder, plan, workers) for film in of_subject]
             archive_tables.write(folder, films, plan.seed, plan.biases)
             (folder / "README.txt").write_text(_readme(plan), encoding="utf-8", newline="\n")
             (folder / PARAMETERS).write_text(plan.text() + "\n", encoding="utf-8", newline="\n")
@@ -70,13 +70,14 @@ def _is_complete(out: Path, plan: Plan) -> bool:
             f"{out} is not empty and holds no phantom archive; choose another --out, a new or empty folder"
         )
     text = recorded.read_text(encoding="utf-8").strip()
+    # Compared as recorded text: the options determine every byte, so equal text means an equal archive.
     if text != plan.text():
         raise UsageError(f"{out} holds another phantom archive, {text}; choose another --out or the same values")
     return True
 
 
 @contextmanager
-def _beside(out: Path) -> Iterator[Path]:
+def _temporary_folder(out: Path) -> Iterator[Path]:
     # The archive is renamed as a whole, so its files are written plainly: `files.atomic` for each would only cost time.
     make_folder(out.parent)
     with temporary_folder(out.parent, f".{out.name}.", private=in_cache(out)) as folder:
@@ -103,6 +104,7 @@ def _subjects(folder: Path, plan: Plan, workers: int) -> Iterator[list[archive_t
     # Spawned, since a process that has run OpenCV or PyTorch threads must not be forked.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, plan.subjects), mp_context=context) as pool:
+        # Chunks of several subjects cost fewer messages; several chunks a worker keep the last one from working alone.
         chunk = max(1, min(16, plan.subjects // (4 * workers)))
         with safe_path():
             films = pool.map(job, numbers, chunksize=chunk)

@@ -98,17 +98,18 @@ def _truth(film: Film, biases: Iterable[str]) -> dict[str, object]:
         "site": int(film.picture.site),
         "subgroup": f"{film.study.faint:.4g}",
     }
-    found = severities(film.study.signs)
+    severity_of_label = severities(film.study.signs)
     boxes: dict[str, list[Box]] = {}
+    # A parent label (Lung Opacity) is drawn by its children, so it has their boxes.
     for bearer, label in sorted({(sign.label, label) for sign in film.study.signs for label in labels(sign)}):
-        if found_here := film.boxes.get(bearer):
-            boxes.setdefault(label, []).extend(found_here)
+        if drawn := film.boxes.get(bearer):
+            boxes.setdefault(label, []).extend(drawn)
     return {
         **film.ids,
         "view": film.picture.view,
         "sex": film.subject.body.sex,
         "age": film.subject.body.age,
-        **{label: f"{found[label]:.4g}" for label in LABELS},
+        **{label: f"{severity_of_label[label]:.4g}" for label in LABELS},
         **{f"bias_{name}": planted[name] for name in biases},
         "boxes": json.dumps(boxes, sort_keys=True),
     }

@@ -37,10 +37,10 @@ def parsed(texts: Mapping[str, str], where: str) -> dict[str, float]:
     Raises:
         UsageError: for a text that is no number.
     """
-    found = {}
+    strengths = {}
     for name, text in texts.items():
         try:
-            found[name] = float(text)
+            strengths[name] = float(text)
         except ValueError:
             raise UsageError(f"bias {name}={text} in {where}: a number from 0 to 1 is needed, {name}=0.8") from None
-    return found
+    return strengths

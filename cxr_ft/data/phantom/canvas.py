@@ -35,11 +35,13 @@ class Canvas:
         self.unit = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
 
     def coarse(self, side: int = _SOFT_SIDE) -> "Canvas":
-        """The same frame on a grid of at most `side` on its short side: by default, enough for shapes without edges."""
+        """Return the frame on a grid of at most `side` on its short side; by default, enough for soft shapes."""
         factor = min(1.0, side / min(self.shape))
         height, width = (max(1, round(side * factor)) for side in self.shape)
         ratio = np.array([width / self.shape[1], height / self.shape[0]])
         matrix = self.matrix * ratio[:, None]
+        # Pixel positions are those of centres: scaling about corner 0 alone would shift the coarse grid by half a
+        # pixel.
         matrix[:, 2] += 0.5 * ratio - 0.5
         return Canvas((height, width), matrix)
 
@@ -91,6 +93,7 @@ class Canvas:
         # Few colours, so that many lines go in one call.
         colours = np.rint(np.asarray(values) * np.minimum(thick, 1) * 31).astype(int) * 255 // 31
         pens = np.stack([colours, np.maximum(np.rint(thick), 1).astype(int)], axis=1)
+        # Dark lines first, so that bright ones lie over them; lines without any brightness are not drawn at all.
         order = np.lexsort(pens.T[::-1])[np.count_nonzero(colours <= 0) :]
         ordered = lines[order] if isinstance(lines, np.ndarray) else [lines[i] for i in order]
         drawn = zip(map(tuple, pens[order].tolist()), self._fixed(ordered), strict=True)
@@ -149,6 +152,7 @@ def _blurred(image: Pixels, sigma: float) -> Pixels:
     few: Pixels = image
     if step > 1:
         few = cv2.blur(image, (step, step), borderType=cv2.BORDER_REPLICATE)[step // 2 :: step, step // 2 :: step]
+    # A box of `step` pixels has the variance (step^2 - 1) / 12; the Gaussian on the thinned grid adds what is missing.
     rest = math.sqrt(sigma**2 - (step**2 - 1) / 12) / step
     kernel = cv2.getGaussianKernel(2 * math.ceil(2.5 * rest) + 1, rest, cv2.CV_32F)
     few = cv2.sepFilter2D(few, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
@@ -160,6 +164,7 @@ def _blurred(image: Pixels, sigma: float) -> Pixels:
 def smooth(points: Sequence[tuple[float, float]] | Points, closed: bool = False, rounds: int = 3) -> Points:
     """Cut the corners of lines or polygons [..., N, 2] (Chaikin, 1974), `rounds` times; an open line keeps its ends."""
     line = np.asarray(points, dtype=np.float64)
+    # Cutting corners is linear, so one cached matrix serves all lines of as many points.
     cut: Points = _corner_cutting(line.shape[-2], closed, rounds) @ line
     return cut
 
@@ -189,6 +194,7 @@ def ribbon(line: Points, widths: NDArray[np.float64] | float) -> Points:
     along = np.empty_like(line)
     along[..., 1:-1, :] = line[..., 2:, :] - line[..., :-2, :]
     along[..., 0, :], along[..., -1, :] = line[..., 1, :] - line[..., 0, :], line[..., -1, :] - line[..., -2, :]
+    # 1e-9 keeps two equal neighbouring points from a division by zero.
     reach = np.asarray(widths) / (2 * np.hypot(along[..., 0], along[..., 1]) + 1e-9)
     half = along[..., ::-1] * [-1, 1] * reach[..., None]
     return np.concatenate([line + half, (line - half)[..., ::-1, :]], axis=-2)

@@ -114,6 +114,7 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
         study_id = FIRST_ID + STUDIES_A_SUBJECT * index + number
         pictures = _pictures(rng, (seed, index, number), study_id, inpatient)
         before = studies[-1].signs if studies else ()
+        # The films come first: bedside patients have more devices.
         signs = _signs(rng, before, number > 0, pictures[0].view == "AP")
         # A stream of its own, so that an archive with a bias has the same patients as the one without.
         chance = stream("biases", seed, index, number)
@@ -123,6 +124,7 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
         if "site" in biases:
             site = _at_site(chance, signs, biases["site"])
             pictures = tuple(replace(picture, site=site) for picture in pictures)
+        # After the device bias: the report states the signs as they then are.
         reported = _reported(rng, signs)
         stated = label_noise.statements(rng, severities(reported), OPACITIES)
         faint = 1 - biases.get("subgroup", 0) * (body.sex == "F")
@@ -145,12 +147,14 @@ def labels(sign: Sign) -> list[str]:
 
 def severities(signs: Iterable[Sign]) -> dict[str, float]:
     """Return the severity of each of the 14 labels, 0..1, parents and "No Finding" (0 or 1) included."""
-    found = dict.fromkeys(CHEXPERT_14, 0.0)
+    severity_of_label = dict.fromkeys(CHEXPERT_14, 0.0)
     for sign in signs:
         for name in labels(sign):
-            found[name] = max(found[name], sign.severity)
-    found["No Finding"] = float(not any(value for name, value in found.items() if name != "Support Devices"))
-    return found
+            severity_of_label[name] = max(severity_of_label[name], sign.severity)
+    severity_of_label["No Finding"] = float(
+        not any(value for name, value in severity_of_label.items() if name != "Support Devices")
+    )
+    return severity_of_label
 
 
 def _pictures(
@@ -168,7 +172,7 @@ def _pictures(
 
 def _signs(rng: np.random.Generator, before: tuple[Sign, ...], later: bool, portable: bool) -> tuple[Sign, ...]:
     # A chronic sign persists through a subject's studies, as the reports' comparisons with a prior study need.
-    signs = [kept for sign in before if (kept := _later(rng, sign)) is not None]
+    signs = [persisting for sign in before if (persisting := _later(rng, sign)) is not None]
     have = {sign.label for sign in signs}
     if rng.random() < (0.38 if later else _SICK):
         for label, (chance, laterality) in _CHANCES.items():
@@ -237,10 +241,10 @@ def _new_devices(rng: np.random.Generator, signs: Sequence[Sign]) -> list[Sign]:
     leak = next((sign.side for sign in signs if sign.label == "Pneumothorax"), "")
     if leak and rng.random() < 0.4:
         kinds.add("chest tube")
-    found = []
+    added = []
     for kind in sorted(kinds):
         side = "right" if rng.random() < devices.RIGHT[kind] else "left"
         if kind == "chest tube" and leak:
             side = leak
-        found.append(Sign(label="Support Devices", severity=1.0, side=side, kind=kind, seed=int(rng.integers(1 << 31))))
-    return found
+        added.append(Sign(label="Support Devices", severity=1.0, side=side, kind=kind, seed=int(rng.integers(1 << 31))))
+    return added

@@ -34,6 +34,7 @@ def file_bytes(meta: Mapping[str, Value], header: Mapping[str, Value], implicit:
     length = struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(group))
     body = encode(header, implicit)
     if packed:
+        # Encapsulated pixel data has no length of its own and ends with a delimiter (PS3.5 A.4).
         body += struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, _UNDEFINED) + packed + _END
     return b"".join((b"\0" * 128, b"DICM", length, group, body))
 
@@ -66,6 +67,7 @@ def _tag(entry: tuple[tuple[int, str], Value]) -> int:
 def _entry(keyword: str) -> tuple[int, str]:
     tag = tag_for_keyword(keyword)
     if tag is None:
+        # A keyword that does not exist is a mistake in this package, not of its user.
         raise KeyError(keyword)
     return tag, _SETTLED.get(keyword) or dictionary_VR(tag)
 
@@ -76,6 +78,7 @@ def _value(kind: str, value: Value, implicit: bool) -> bytes:
     values = value if isinstance(value, list) else [value]
     if kind == "SQ":
         items = [encode(item, implicit) for item in cast("list[Header]", values)]
+        # Items of defined length, which need no delimiters (PS3.5 7.5.2).
         return b"".join(part for item in items for part in (_ITEM, struct.pack("<L", len(item)), item))
     if kind in _NUMBERS:
         return struct.pack(f"<{len(values)}{_NUMBERS[kind]}", *values)

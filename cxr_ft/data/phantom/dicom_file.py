@@ -119,6 +119,8 @@ def _drawn(rng: np.random.Generator, shares: Mapping[_T, float], other: _T) -> _
 
 def uid(*names: object) -> str:
     """Return a UID below 2.25 that follows from names alone."""
+    # A UUID below 2.25 needs no registered root (PS3.5 B.2); by name, so that an archive's UIDs are the same when made
+    # again.
     return f"2.25.{uuid.uuid5(_SPACE, '/'.join(map(str, names))).int}"
 
 
@@ -249,6 +251,7 @@ def _display(style: Style) -> Header:
     if style.voi == "none":
         return {}
     if style.voi == "lut":
+        # The LUT covers only the stored range; values beyond it take its ends (PS3.3 C.11.2.1.1).
         rise = np.linspace(0, 1, high - low + 1) ** style.curve
         shown = np.rint(65535 * (1 - rise[::-1] if style.inverse else rise)).astype("<u2")
         lut: Header = {"LUTDescriptor": [len(shown), low, 16], "LUTExplanation": "NORMAL", "LUTData": shown.tobytes()}

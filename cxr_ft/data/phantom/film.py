@@ -63,6 +63,7 @@ def expose(canvas: Canvas, attenuation: Image, lung: Image, exposure: Exposure) 
     light = canvas.blur(attenuation, exposure.blur)
     cv2.exp(np.multiply(light, np.float32(-1.25), out=light), dst=light)
     cv2.addWeighted(light, 1 - exposure.scatter, _spread(canvas, light), exposure.scatter, 0, dst=light)
+    # The same film in larger pixels collects more photons in each, hence less noise.
     photons = exposure.dose * (512 / min(canvas.shape)) ** 2
     quanta = cv2.LUT(rng.integers(0, 256, canvas.shape, np.uint8), _NORMAL * np.float32(photons**-0.5))
     quanta *= np.sqrt(light)
@@ -77,6 +78,7 @@ def expose(canvas: Canvas, attenuation: Image, lung: Image, exposure: Exposure) 
 
 def tone(log: Image, lung: Image, exposure: Exposure) -> Image:
     """Return log attenuation [H, W] as a film, 0..1: lungs dark, densest parts bright, as automatic exposure does."""
+    # Percentiles need a sort; every sixteenth pixel gives nearly the same ones.
     few = (slice(None, None, 4), slice(None, None, 4))
     inside = lung[few] > 0.5
     # Percentiles and not extremes: a lead marker or a pacemaker must not set the exposure.
@@ -93,6 +95,7 @@ def tone(log: Image, lung: Image, exposure: Exposure) -> Image:
 
 
 def _spread(canvas: Canvas, light: Image) -> Image:
+    # Scatter is so wide a blur that 48 columns hold all of it.
     small = cv2.resize(light, (48, max(1, round(48 * canvas.shape[0] / canvas.shape[1]))), interpolation=cv2.INTER_AREA)
     return canvas.take(cv2.GaussianBlur(small, (0, 0), 6))
 

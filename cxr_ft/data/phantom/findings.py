@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cxr_ft.data.phantom import devices
-from cxr_ft.data.phantom.anatomy import SIDES, Change, Thorax, sign
+from cxr_ft.data.phantom.anatomy import LATERALITIES, Change, Thorax, sign
 from cxr_ft.data.phantom.canvas import Box, Image, Points, box, ellipse, ribbon, smooth
 from cxr_ft.data.phantom.frontal import Chest, vessel_layer
 from cxr_ft.data.phantom.random_streams import stream
@@ -33,7 +33,7 @@ class Sign:
 
     def lateralities(self) -> tuple[str, ...]:
         """Return the lateralities it has: "right", "left" or both; ("",) where it has none."""
-        return SIDES if self.side == "both" else (self.side,)
+        return LATERALITIES if self.side == "both" else (self.side,)
 
 
 def change(signs: Sequence[Sign], portable: bool, turn: float, breath: float) -> Change:
@@ -42,7 +42,7 @@ def change(signs: Sequence[Sign], portable: bool, turn: float, breath: float) ->
     lift = [0.0, 0.0]
     if low := by.get("Atelectasis"):
         for side in low.lateralities():
-            lift[SIDES.index(side)] += _RAISED * low.severity
+            lift[LATERALITIES.index(side)] += _RAISED * low.severity
     heart = by["Cardiomegaly"].severity if "Cardiomegaly" in by else 0.0
     wide = by["Enlarged Cardiomediastinum"].severity if "Enlarged Cardiomediastinum" in by else 0.0
     return Change(
@@ -66,8 +66,8 @@ def _lung(chest: Chest, side: str) -> Image:
 
 
 def _boxes(chest: Chest, mask: Image, threshold: float = 0.3) -> list[Box]:
-    found = box(chest.canvas.take(mask), threshold)
-    return [found] if found else []
+    around = box(chest.canvas.take(mask), threshold)
+    return [around] if around else []
 
 
 def _around(chest: Chest, points: Points, margin: float = 0.02) -> list[Box]:
@@ -120,12 +120,12 @@ def _pneumothorax(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[B
     high = np.interp(outline[:, 1], [-0.7, 0.55], [1.0, rng.uniform(0.25, 0.7)])
     gap = (0.07 + 0.38 * severity) * high
     inner = root + (outline - root) * (1 - gap[:, None])
-    whole, kept = chest.canvas.fill(outline, soft=0.004), chest.canvas.fill(inner, soft=0.003)
-    beyond = np.clip(whole - kept, 0, 1) * (1 - chest.canvas.fill(chest.thorax.below(side)))
+    whole, fallen = chest.canvas.fill(outline, soft=0.004), chest.canvas.fill(inner, soft=0.003)
+    beyond = np.clip(whole - fallen, 0, 1) * (1 - chest.canvas.fill(chest.thorax.below(side)))
     # No vessel is seen beyond the line of the fallen lung: that, and the line, are the sign.
     chest.vessels = chest.vessels * (1 - beyond)
     chest.tissue -= (0.05 + 0.10 * severity) * beyond * chest.lung
-    chest.close(kept * chest.canvas.take(_lung(chest, side)) * 0.20 * severity)
+    chest.close(fallen * chest.canvas.take(_lung(chest, side)) * 0.20 * severity)
     line = chest.canvas.strokes([np.vstack([inner, inner[:1]])], [0.010], [1.0], soft=0.002)
     chest.dense += 0.17 * line * np.clip(chest.lung * 2, 0, 1) * chest.open
     return _boxes(chest, beyond * (chest.lung > 0.2))
@@ -181,7 +181,7 @@ def _edema(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     chest.vessels = chest.canvas.blur(np.maximum(chest.vessels, extra), 0.004 + 0.006 * severity)
     chest.vessels *= 1.0 + 0.4 * severity
     lines = []
-    for side in SIDES:
+    for side in LATERALITIES:
         for height in rng.uniform(0.12, 0.5, int(6 + 12 * severity)):
             wall = sign(side) * (float(chest.thorax.wall(height)) - rng.uniform(0.015, 0.03))
             lines.append(np.array([(wall, height), (wall - sign(side) * rng.uniform(0.04, 0.09), height + 0.006)]))
@@ -245,6 +245,7 @@ def _fracture(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
         at = float(rng.uniform(0.5, 0.8))
         line = chest.thorax.ribs(sign_.side)[0][number - 1]
         step = (0.020 + 0.034 * sign_.severity) * (1 if rng.random() < 0.6 else -1)
+        # Recorded only: the ribs are drawn after all signs (`frontal.add_bones`), already broken.
         chest.breaks[sign_.side, number] = (at, step)
         x, y = line[round(at * len(line))]
         callus = 0.08 + 0.30 * sign_.severity

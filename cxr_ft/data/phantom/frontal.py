@@ -10,7 +10,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from cxr_ft.data.phantom.anatomy import SIDES, Thorax, sign
+from cxr_ft.data.phantom.anatomy import LATERALITIES, Thorax, sign
 from cxr_ft.data.phantom.canvas import Canvas, Image, Mask, Points, ellipse, ribbon, smooth, summed
 from cxr_ft.data.phantom.random_streams import stream
 
@@ -65,6 +65,7 @@ def healthy(canvas: Canvas, thorax: Thorax, rng: np.random.Generator, portable: 
         lung=_lungs(canvas, coarse, thorax),
         open=np.ones(canvas.shape, np.float32),
         vessels=zeros,
+        # Layers that are added to in place need arrays of their own.
         bone=zeros.copy(),
         dense=zeros.copy(),
         portable=portable,
@@ -88,7 +89,7 @@ def _tissue(canvas: Canvas, coarse: Canvas, thorax: Thorax, rng: np.random.Gener
         dense = 0.12 + 0.18 * body.breast + 0.16 * body.fat
         soft += dense * coarse.blur(coarse.dome(coarse.fill(*breasts), 0.22), 0.012)
     soft += coarse.fill(
-        *(_MUSCLE * [sign(side), 1] for side in SIDES), soft=0.035, value=0.22 if body.sex == "M" else 0.12
+        *(_MUSCLE * [sign(side), 1] for side in LATERALITIES), soft=0.035, value=0.22 if body.sex == "M" else 0.12
     )
     tissue = canvas.take(np.maximum(soft, 0))
     tissue *= canvas.fill(*thorax.trunk(), soft=0.004)
@@ -96,8 +97,8 @@ def _tissue(canvas: Canvas, coarse: Canvas, thorax: Thorax, rng: np.random.Gener
 
 
 def _lungs(canvas: Canvas, coarse: Canvas, thorax: Thorax) -> Image:
-    lungs = [thorax.lung(side) for side in SIDES]
-    domes = [thorax.below(side) for side in SIDES]
+    lungs = [thorax.lung(side) for side in LATERALITIES]
+    domes = [thorax.below(side) for side in LATERALITIES]
     air = canvas.take(coarse.blur(coarse.dome(coarse.fill(*lungs), 0.22), 0.006))
     air *= canvas.fill(*lungs, soft=0.006)
     # Behind the dome the lung reaches a little further down.
@@ -121,12 +122,14 @@ def vessel_layer(canvas: Canvas, thorax: Thorax, seed: int, gain: float = 1.0) -
     layer = canvas.strokes(lines, widths, np.minimum(1.0, 0.25 + widths / 0.024), soft=0.0035)
     # The hila are dense knots of vessels, more than the tree of lines alone gives.
     blobs = []
-    for side in SIDES:
+    for side in LATERALITIES:
         x, y = thorax.hilum(side)
         spots = rng.normal(0, 1, (6, 4))
         blobs += [ellipse(x + 0.028 * a, y + 0.055 * b, 0.026 + 0.006 * c, 0.034 + 0.008 * d) for a, b, c, d in spots]
+    # The larger of both and not their sum: a vessel within a hilum is not denser than the hilum.
     np.maximum(layer, canvas.fill(*blobs, soft=0.012, value=0.8), out=layer)
     coarse = canvas.coarse()
+    # Vessels below a pixel's width are seen as a fine mesh, not one by one.
     mesh: Image = np.abs(coarse.noise(rng, 0.03)) + np.abs(coarse.noise(rng, 0.06))
     layer += canvas.take(np.float32(0.07) * mesh)
     return layer
@@ -217,7 +220,7 @@ def _ribs(chest: Chest) -> Mask:
     back: list[Points] = []
     front: list[Points] = []
     width = 0.040 + 0.0015 * np.minimum(np.arange(1, 12), 6)[:, None]
-    for side in SIDES:
+    for side in LATERALITIES:
         posterior, anterior = thorax.ribs(side)
         whole = ribbon(posterior, width)
         for number in range(1, 12):
@@ -228,7 +231,7 @@ def _ribs(chest: Chest) -> Mask:
     rims = [half for strip in (*back, *front) for half in np.split(strip, 2)]
     values = [0.12, 0.19] * len(back) + [0.085, 0.085] * len(front)
     y = np.linspace(-0.7, 0.7, 30)
-    edges = [np.stack([sign(side) * (thorax.wall(y) + 0.012), y], 1) for side in SIDES]
+    edges = [np.stack([sign(side) * (thorax.wall(y) + 0.012), y], 1) for side in LATERALITIES]
     return summed(
         canvas.filled(*back, value=0.20),
         canvas.filled(*front, value=0.13),
@@ -277,7 +280,7 @@ def _girdle(chest: Chest, rng: np.random.Generator) -> tuple[Mask, ...]:
     out = (0.10 if not chest.portable else -0.04) + rng.normal(0, 0.025)
     height = 0.03 + 0.05 * chest.portable + rng.normal(0, 0.02)
     bones, blades, edges = [], [], []
-    for side in SIDES:
+    for side in LATERALITIES:
         s = sign(side)
         line = thorax.clavicle(side, height)
         bones.append(ribbon(line, 0.048 + 0.022 * np.linspace(1, 0, len(line)) ** 3))

@@ -44,26 +44,28 @@ def imagined(rng: np.random.Generator, label: str) -> float:
     return IMAGINED if draw < doubt else 0.35 if draw < doubt + OVERCALLED else 0.0
 
 
-def statements(rng: np.random.Generator, found: Mapping[str, float], opacities: tuple[str, ...]) -> Mapping[str, int]:
+def statements(
+    rng: np.random.Generator, severities: Mapping[str, float], opacities: tuple[str, ...]
+) -> Mapping[str, int]:
     """Return the report's statement of each label, 1, 0 or -1, from the severities that the reader saw.
 
     Subtle findings are often hedged, absent ones now and then denied, mostly passed over.
     """
     stated: dict[str, int] = {}
     for label in CHEXPERT_14:
-        draw, severity = rng.random(), found[label]
+        draw, severity = rng.random(), severities[label]
         if severity:
             stated[label] = -1 if label not in _NEVER_HEDGED and draw < _doubt(label, severity) else 1
         elif draw < DENIED.get(label, 0.0):
             stated[label] = 0
     # A report that describes a consolidation and denies pneumonia would need a sentence that `phrases` has not; it
     # states nothing of pneumonia.
-    if found["Consolidation"] and stated.get("Pneumonia") == 0:
+    if severities["Consolidation"] and stated.get("Pneumonia") == 0:
         del stated["Pneumonia"]
     if stated.get("Pneumonia") == 1 and stated["Consolidation"] == -1:
         stated["Pneumonia"] = -1
     # The parent is no more certain than the most certain of its children.
-    if found["Lung Opacity"] and all(stated[label] == -1 for label in opacities if found[label]):
+    if severities["Lung Opacity"] and all(stated[label] == -1 for label in opacities if severities[label]):
         stated["Lung Opacity"] = -1
     return stated
 

@@ -22,8 +22,9 @@ _GREAT_VESSELS = smooth(
 
 
 def draw(canvas: Canvas, body: Body, signs: Sequence[Sign]) -> tuple[Image, Image, dict[str, list[Box]]]:
-    """Attenuation [H, W], how deep the lungs are [H, W] (0..1), and boxes of the signs that can be seen, in pixels."""
+    """Return attenuation [H, W], how deep the lungs are [H, W] (0..1), and boxes of the visible signs, in pixels."""
     rng = stream("lateral", body.seed)
+    # The body's size is put into the map, so that every shape below is of one standard body.
     canvas = Canvas(canvas.shape, canvas.matrix * [body.width, body.length, 1])
     coarse = canvas.coarse()
     lung = _lung(canvas, coarse)
@@ -34,7 +35,7 @@ def draw(canvas: Canvas, body: Body, signs: Sequence[Sign]) -> tuple[Image, Imag
     vessels, extra = _vessels(canvas, rng), np.zeros(canvas.shape, np.float32)
     boxes: dict[str, list[Box]] = {}
     if any(sign.label == "Cardiomegaly" for sign in signs):
-        boxes["Cardiomegaly"] = _found(canvas.fill(heart))
+        boxes["Cardiomegaly"] = _box_of(canvas.fill(heart))
     view = View(canvas=canvas, coarse=coarse, outline=_OUTLINE, vessels=_GREAT_VESSELS, ribs=ribs)
     for sign in signs:
         mark = trace(view, sign, stream("lateral sign", sign.seed))
@@ -49,7 +50,7 @@ def draw(canvas: Canvas, body: Body, signs: Sequence[Sign]) -> tuple[Image, Imag
         if mark.gone is not None:
             vessels = vessels * (1 - mark.gone)
         boxes.setdefault(sign.label, []).extend(
-            _found(mark.mask if mark.outside else mark.mask * np.minimum(4 * lung, 1))
+            _box_of(mark.mask if mark.outside else mark.mask * np.minimum(4 * lung, 1))
         )
     tissue = _tissue(canvas, coarse, body, rng) + _bones(canvas, body, ribs, rng) + extra
     air = np.maximum(lung * open_, 0)
@@ -60,9 +61,9 @@ def draw(canvas: Canvas, body: Body, signs: Sequence[Sign]) -> tuple[Image, Imag
     return tissue - AIR * air + 0.35 * vessels + metal, lung, boxes
 
 
-def _found(mask: Image, threshold: float = 0.3) -> list[Box]:
-    found = box(mask, threshold)
-    return [found] if found else []
+def _box_of(mask: Image, threshold: float = 0.3) -> list[Box]:
+    around = box(mask, threshold)
+    return [around] if around else []
 
 
 def _diaphragm() -> Points:
@@ -177,4 +178,4 @@ def _devices(canvas: Canvas, signs: Sequence[Sign]) -> tuple[Image, list[Box]]:
         low = 0.6 if "enteric tube" in kinds else -0.05
         line = smooth([(0.0, -1.3), (0.04, -0.7), (0.03, -0.3), (0.06, low)], rounds=4)
         metal += 0.6 * canvas.strokes([line], [0.014], [1.0], soft=0.0015)
-    return metal, _found(metal, 0.05)
+    return metal, _box_of(metal, 0.05)

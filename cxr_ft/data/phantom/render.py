@@ -47,6 +47,7 @@ def render(
 def _frontal(
     canvas: Canvas, body: Body, signs: Sequence[findings.Sign], portable: bool, rng: np.random.Generator
 ) -> tuple[Image, Image, dict[str, list[Box]]]:
+    # The pose of the film changes outlines as well: breath lowers the domes, a turned patient shifts the middle.
     thorax = Thorax(
         body, findings.change(signs, portable, rng.normal(0, 0.7 if portable else 0.35), rng.normal(0, 0.05))
     )

@@ -34,6 +34,7 @@ def write(body: Body, study: Study, prior: Study | None, rng: np.random.Generato
 
 
 def _section(name: str, sentences: Sequence[str]) -> str:
+    # MIMIC-CXR's impressions are numbered lists where they have several points.
     numbered = name == "IMPRESSION" and len(sentences) > 1
     lines = [f"{index}. {text}" for index, text in enumerate(sentences, 1)] if numbered else [" ".join(sentences)]
     body = [line for text in lines for line in textwrap.wrap(text, 76)]
@@ -79,10 +80,12 @@ def _findings(study: Study, prior: Study | None, rng: np.random.Generator) -> li
         sentences.append(_pick(rng, phrases.CLEAR))
     signs = [sign for sign in study.reported if sign.label != "Support Devices"]
     by_sign = [_finding(study, sign, prior, rng) for sign in signs]
-    sentences += [text for found in by_sign for text in found]
+    sentences += [text for of_sign in by_sign for text in of_sign]
     # A hedged sign's "opacity" does not state the parent label where another sign makes it certain.
     certain = [
-        found[0] for sign, found in zip(signs, by_sign, strict=True) if stated[sign.label] == stated.get("Lung Opacity")
+        of_sign[0]
+        for sign, of_sign in zip(signs, by_sign, strict=True)
+        if stated[sign.label] == stated.get("Lung Opacity")
     ]
     if stated.get("Lung Opacity") and "opacit" not in " ".join(certain).lower():
         table = phrases.POSITIVE if stated["Lung Opacity"] == 1 else phrases.UNSURE

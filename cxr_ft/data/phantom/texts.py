@@ -117,8 +117,8 @@ def _tweet(label: str, rng: np.random.Generator) -> Row:
 
 
 def _pairs(count: int, rng: np.random.Generator) -> list[Row]:
-    found = [row for _ in range(-(-count // 3)) for row in _three(rng)]
-    return [found[int(i)] for i in rng.permutation(len(found))[:count]]
+    pairs = [row for _ in range(-(-count // 3)) for row in _three(rng)]
+    return [pairs[int(i)] for i in rng.permutation(len(pairs))[:count]]
 
 
 def _three(rng: np.random.Generator) -> list[Row]:
@@ -201,5 +201,5 @@ def _write_duckdb(path: Path, table: list[Row]) -> None:
         raise UsageError("texts:...,as=duckdb needs the package duckdb: pip install duckdb") from None
     path.unlink()  # DuckDB makes its own file, and takes no empty one
     with duckdb.connect(str(path)) as connection:
-        connection.register("given", pa.Table.from_pylist(table))
-        connection.execute("CREATE TABLE texts AS SELECT * FROM given")
+        connection.register("rows_in_memory", pa.Table.from_pylist(table))
+        connection.execute("CREATE TABLE texts AS SELECT * FROM rows_in_memory")

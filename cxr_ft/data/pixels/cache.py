@@ -36,12 +36,12 @@ FORMAT = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """Result of `build`: shards of the whole cache, and how many of this machine's part were found, made or mended."""
+    """Result of `build`: shards of the whole cache, and how many of this machine's part were whole, made or mended."""
 
     folder: Path
     images: int
     shards: int
-    found: int
+    whole: int
     made: int
     mended: int
     missing: int
@@ -52,15 +52,17 @@ def cached(root: Path, paths: Sequence[str], size: int, among: Sequence[str] | N
 
     Args:
         root: what paths are relative to.
-        paths: the images wanted, in this order; one may stand twice.
+        paths: the images wanted, in this order; one may occur twice.
         size: side in pixels.
         among: the images that the cache holds (default: `paths`), so that several lists share one cache.
 
     Raises:
         UsageError: where a file is gone or cannot be read any more.
     """
+    # Each image once, in its first place: the plan and so the key must not depend on repetitions.
     stored = list(dict.fromkeys(paths if among is None else among))
     shards = plan(root, stored, size)
+    # Only the structure is checked here, which needs no pixels; reading all of them would cost each training a pass.
     if missing := [shard for shard in shards if not intact(shard)]:
         carry_out(missing, lambda order: spread(make, order, None))
     _tidy(shards)
@@ -93,12 +95,13 @@ def build(
         raise UsageError(f"{workers} workers; give at least 1")
     shards = planned(splits, size, root)
     work = functools.partial(make, thorough=True)
+    # Every n-th shard: the parts differ by one shard at most.
     counts = carry_out(shards[part - 1 :: parts], lambda order: spread(work, order, workers))
     return report(shards, counts)
 
 
 def part_of(text: str) -> tuple[int, int]:
-    """ "2/8" as (2, 8), for `build`.
+    """Return "2/8" as (2, 8), for `build`.
 
     Raises:
         UsageError: where it is not written so.
@@ -133,7 +136,7 @@ def first(table: "pd.DataFrame") -> list[str]:
 
 
 def several(table: "pd.DataFrame", views: int) -> list[list[str]]:
-    """The images that each row shows, `views` at most: a frontal and a lateral one first, then further ones of either.
+    """Return the images of each row, `views` at most: a frontal and a lateral one first, then further ones of either.
 
     So of PA, AP and LATERAL two are PA and LATERAL. The first is that of `first`.
     """
@@ -145,12 +148,13 @@ def _mixed(paths: list[str], views: list[str]) -> list[str]:
     if len(views) != len(paths):  # some other tool's table
         return paths
     lateral = [view == "LATERAL" for view in views]
+    # How many of the same kind came before: the first frontal and lateral have turn 0, the second ones 1, and so on.
     turn = [lateral[:i].count(kind) for i, kind in enumerate(lateral)]
     return [paths[i] for i in sorted(range(len(paths)), key=lambda i: (turn[i], i))]
 
 
 def shown(splits: manifest.Splits) -> list[str]:
-    """Every image that a row of `splits` lists, once: what their cache holds, however many are trained on."""
+    """Return every image that a row of `splits` lists, once: what their cache holds, however many are trained on."""
     return list(
         dict.fromkeys(p for table in splits.tables.values() for row in table["path"] for p in str(row).split("|"))
     )
@@ -199,7 +203,7 @@ def report(shards: Sequence[Shard], counts: "Counter[str]") -> Built:
         folder=shards[0].file.parent,
         images=sum(len(shard.paths) for shard in shards),
         shards=len(shards),
-        found=counts["found"],
+        whole=counts["whole"],
         made=counts["made"],
         mended=counts["mended"],
         missing=missing,
@@ -213,6 +217,7 @@ def _key(root: Path, paths: Sequence[str], size: int) -> str:
     of its content (mtime) back, and two films of one detector have the same size. A remote file is taken never to
     change, and is fetched by the process that decodes it.
     """
+    # The resolved root: two links to one archive share a cache.
     digest = hashlib.sha256(f"{FORMAT}|{PER_SHARD}|{size}|{decoder()}|{root.resolve()}".encode())
     remote = locations.mirrored_url(root) is not None
     for path in paths:
@@ -236,6 +241,7 @@ def _check_space(missing: Sequence[Shard]) -> None:
         return
     folder = missing[0].file.parent
     make_folder(folder, private=True)
+    # Pixels are stored uncompressed, so their size is known beforehand.
     needed, free = sum(len(shard.paths) * shard.size**2 for shard in missing), shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
@@ -248,4 +254,5 @@ def _tidy(shards: Sequence[Shard]) -> None:
     """Remove what killed processes left of shards that are finished by now."""
     for folder in {shard.file.parent for shard in shards}:
         for leftover in folder.glob(".*.arrow"):
+            # Another process may tidy the same folder at this moment.
             leftover.unlink(missing_ok=True)

@@ -32,7 +32,7 @@ __all__ = [
 Pixels = NDArray[np.uint8]
 Job = TypeVar("Job")
 Done = TypeVar("Done")
-#: More processes than this are started only when asked for: each holds a full-size film or two in memory.
+#: More processes than this are started only on request: each holds a full-size film or two in memory.
 MOST_WORKERS = 16
 #: What decides which pixels a picture gives: files here (a test holds them against what `dicom` imports), and packages.
 DECODER = ("dicom/*.py", "pixels/image_decode.py")
@@ -69,6 +69,7 @@ NOT_CHECKED = CheckedImages({}, {})
 
 def check(root: Path, paths: Sequence[str]) -> CheckedImages:
     """Decode the images of `paths` below `root`; return which cannot be, and a hash of the others' pixels."""
+    # Starting processes costs seconds, which a few images do not.
     workers = None if len(paths) >= MANY else 1
     outcomes = spread(functools.partial(_checked, root), paths, workers, batch=8)
     tracked = list(track(outcomes, "checking images", len(paths)))
@@ -79,12 +80,13 @@ def check(root: Path, paths: Sequence[str]) -> CheckedImages:
 def pixel_hash(pixels: Pixels) -> str:
     """Return a hash of an image's values and shape, by which two files are known for one image."""
     digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16)
+    # The same bytes in another shape are another image.
     digest.update(str(pixels.shape).encode())
     return digest.hexdigest()
 
 
 def square(path: Path, size: int) -> Pixels:
-    """One image as uint8 [size, size]: the short side resized to `size`, then the middle.
+    """Return one image as uint8 [size, size]: the short side resized to `size`, then the middle.
 
     This is what GIT's processor does to an image (shortest edge, then centre crop), from the raw values.
     """
@@ -100,7 +102,9 @@ def centre_square(pixels: Pixels, size: int) -> Pixels:
 @functools.cache
 def decoder() -> str:
     """Return a hash of what decides which pixels a file gives: the code here and the libraries behind it."""
+    # Any other version may round otherwise; a cache made by it would silently mix two kinds of pixels.
     digest = hashlib.sha256(" ".join(f"{name} {_version(name)}" for name in LIBRARIES).encode())
+    # Sorted, since glob's order is the file system's.
     for file in sorted(file for pattern in DECODER for file in Path(__file__).parents[1].glob(pattern)):
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -121,8 +125,10 @@ def spread(work: Callable[[Job], Done], jobs: Sequence[Job], workers: int | None
         yield from map(work, jobs)
         return
     # joblib's workers do not run the caller's main script again, so scripts, notebooks and pipes need no guard.
+    # A generator, so that the progress bar moves and the main process holds no list of results.
     parallel = Parallel(n_jobs=min(workers, len(jobs)), return_as="generator", batch_size=batch)
     try:
+        # Workers start at the first call, which is when they inherit the search path.
         with safe_path():
             outcomes = parallel(delayed(_on_one_thread)(work, job) for job in jobs)
         yield from outcomes

@@ -36,6 +36,8 @@ def build_on_ray(splits: Path, size: int, address: str | None = None, root: str 
     shards = planned(splits, size, root)
     with connected(address) as ray:
         counts = carry_out(shards, lambda order: _on_nodes(ray, order))
+    # Looked at from here: a node that wrote to its own disk reports success, and the training would not find its
+    # shards.
     if lost := sum(not intact(shard) for shard in shards):
         raise UsageError(
             f"{shards[0].file.parent}: {lost} of {len(shards)} shards were made on nodes that do not share it; "
@@ -46,12 +48,13 @@ def build_on_ray(splits: Path, size: int, address: str | None = None, root: str 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[ModuleType]:
-    """Ray, connected to `address` as `build_on_ray` takes it, or as it is connected already.
+    """Yield Ray, connected to `address` as `build_on_ray` takes it, or as it is connected already.
 
     Raises:
         UsageError: where Ray is not installed, or no cluster is reached.
     """
     ray = _ray()
+    # A cluster that the caller connected is left connected.
     own = not ray.is_initialized()
     if own:
         _connect(ray, address)
@@ -83,6 +86,7 @@ def _on_nodes(ray: ModuleType, shards: Sequence[Shard]) -> Iterator[str]:
     """Return the result of `make` for each shard, in order."""
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(_make)
     folder = str(cache_folder().absolute())
+    # All tasks are handed over before the first is waited for, so that Ray can spread them.
     results = [task.remote(shard, folder) for shard in shards]
     for shard, result in zip(shards, results, strict=True):
         try:

@@ -48,7 +48,7 @@ class Shard:
 
 
 class Images:
-    """Images uint8 [N, S, S] that lie in shards, indexed like an array; nothing is read before it is asked for.
+    """Images uint8 [N, S, S] that lie in shards, indexed like an array; nothing is read before it is indexed.
 
     An integer gives a read-only view of the mapped file, [S, S]; a slice, a mask or integers [M] give a copy [M, S, S].
 
@@ -62,9 +62,11 @@ class Images:
 
     def __init__(self, files: Sequence[Path], places: NDArray[np.int64], size: int) -> None:
         self._files, self._places, self._size = tuple(files), places, size
+        # All shards are mapped at once: mapping costs no memory until a page is read.
         batches = [read(file) for file in files]
         self._shards = [_image_column(batch) for batch in batches]
         recorded = [(batch.schema.metadata or {}).get(SHA256) for batch in batches]
+        # The checksum was taken when the shard was written; only one without it is read whole for that.
         self._checksums = [had or _checksum(images) for had, images in zip(recorded, self._shards, strict=True)]
 
     def __reduce__(self) -> tuple[type["Images"], tuple[tuple[Path, ...], NDArray[np.int64], int]]:
@@ -73,7 +75,7 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(N, S, S)."""
+        """Return (N, S, S)."""
         return len(self._places), self._size, self._size
 
     @property
@@ -87,6 +89,7 @@ class Images:
         return len(self._places)
 
     def __getitem__(self, index: "int | slice | Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]") -> Pixels:
+        # NumPy resolves the index, so every kind of index that an array takes works here too.
         places = np.asarray(self._places[index])
         if places.ndim == 0:
             return self._stored(int(places))
@@ -96,7 +99,7 @@ class Images:
         return out
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> NDArray[np.generic]:
-        """All images as one array in memory: `np.asarray(images)`."""
+        """Return all images as one array in memory: `np.asarray(images)`."""
         if copy is False:
             raise ValueError("images in shards cannot become one array without a copy")
         whole = self[:]
@@ -108,7 +111,7 @@ class Images:
 
 
 def make(shard: Shard, *, thorough: bool = False) -> str:
-    """Make one shard unless it is there: "found", "made", or "mended" where a damaged file stood in its place.
+    """Make one shard unless it is there: "whole", "made", or "mended" where a damaged file stood in its place.
 
     Any number of processes may do this at once: they write the same bytes under names of their own, and the last rename
     wins. So there is no lock, which a killed process would leave behind and a network's file system may not honour.
@@ -126,8 +129,10 @@ def make(shard: Shard, *, thorough: bool = False) -> str:
             "pixels could differ; install the same on all"
         )
     if intact(shard, thorough=thorough):
-        return "found"
+        return "whole"
+    # Before the work, since another process may put the shard there meanwhile.
     outcome = "mended" if shard.file.exists() else "made"
+    # Decoded straight into the shard's own array: no second copy of its images is held.
     images = np.empty((len(shard.paths), shard.size, shard.size), np.uint8)
     for into, path in zip(images, shard.paths, strict=True):
         into[:] = _image(shard.root, path, shard.size)
@@ -147,8 +152,9 @@ def intact(shard: Shard, *, thorough: bool = False) -> bool:
     try:
         batch = read(shard.file)
         images = _image_column(batch)
-        sides = [shard.size] * len(shard.paths)
-        expected = {"height": sides, "width": sides, "path": list(shard.paths)}
+        lengths = [shard.size] * len(shard.paths)
+        # Everything but the pixels is compared, which costs no page of them; `thorough` reads those too.
+        expected = {"height": lengths, "width": lengths, "path": list(shard.paths)}
         if images.shape[1] != shard.size or batch.select(list(expected)).to_pydict() != expected:
             return False
     except (pa.ArrowException, OSError, ValueError, KeyError):
@@ -165,6 +171,7 @@ def write(file: Path, images: Pixels, paths: Sequence[str]) -> None:
     import pyarrow as pa
 
     count, size, _ = images.shape
+    # A view of the array's memory: Arrow copies no pixel of it.
     values = pa.array(images.reshape(-1))
     rows = pa.FixedSizeListArray.from_arrays(values, size)
     side = pa.array(np.full(count, size, np.int32))
@@ -204,6 +211,7 @@ def _image_column(batch: "pa.RecordBatch") -> Pixels:
     """Return the images [N, S, S] of a shard, a view of the mapped file."""
     images = batch.column("image")
     size = images.type.list_size
+    # flatten and not .values: it respects the offset of a column that is a slice.
     view: Pixels = images.flatten().flatten().to_numpy().reshape(-1, size, size)
     return view
 

@@ -120,18 +120,19 @@ def parse(report: str) -> list[Section]:
 
     Any text is taken: one without headers is one section, "preamble".
     """
-    found = [Section(name="preamble", start=0, body=0, end=0)]
+    parts = [Section(name="preamble", start=0, body=0, end=0)]
+    # In a report all in capitals, capitals mark no header.
     loud = not any(letter.islower() for letter in report)
     for name, start, body in _headers(report, loud=loud):
-        before = found[-1]
+        before = parts[-1]
         if loud and name == before.name:
             continue  # "... THE FOLLOWING FINDINGS: ...": no second section that takes the first one's place
         if before.name in (*WANTED, BOTH, "film") and _continues(name, report[before.body : start]):
             continue
-        found.append(Section(name=name, start=start, body=body, end=body))
+        parts.append(Section(name=name, start=start, body=body, end=body))
     # A section ends where the next header begins, so no text of the report is lost between two.
-    ends = [*(section.start for section in found[1:]), len(report)]
-    return _asides([replace(section, end=end) for section, end in zip(found, ends, strict=True)])
+    ends = [*(section.start for section in parts[1:]), len(report)]
+    return _asides([replace(section, end=end) for section, end in zip(parts, ends, strict=True)])
 
 
 def sections(report: str) -> dict[str, str | None]:
@@ -140,18 +141,19 @@ def sections(report: str) -> dict[str, str | None]:
     The last occurrence wins, a combined header fills both, wet reads and addenda are left out. Where no section is
     called findings, one that is headed by the film's name ("CHEST, TWO VIEWS:") holds them.
     """
-    found: dict[str, str | None] = dict.fromkeys(WANTED)
+    texts: dict[str, str | None] = dict.fromkeys(WANTED)
     film = None
     for section in parse(report):
         text = clean(report[section.body : section.end])
+        # An empty section does not take the place of a filled one of the same name before it.
         if section.aside or not text:
             continue
         if section.name == "film":
             film = text
         for name in WANTED if section.name == BOTH else (section.name,):
-            if name in found:
-                found[name] = text
-    return {**found, "findings": found["findings"] or film}
+            if name in texts:
+                texts[name] = text
+    return {**texts, "findings": texts["findings"] or film}
 
 
 def clean(text: str) -> str:
@@ -161,22 +163,22 @@ def clean(text: str) -> str:
 
 def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:
     """Yield name, start and end of each header, in order, none overlapping another."""
-    found, reached = [], 0
+    headers, reached = [], 0
     for colon in _COLON.finditer(report):
         line = max(report.rfind("\n", 0, colon.start()), report.rfind("\r", 0, colon.start())) + 1
         # Two headers may share a line ("TECHNIQUE: PA. FINDINGS: clear"): the second begins after the first colon.
         begin = max(line, reached)
         if header := _before_colon(report[begin : colon.start()], at_line_start=begin == line, loud=loud):
             start, trail = _with_lead(report, begin + header[1]), _TRAIL.match(report, colon.end())
-            found.append((start, trail.end() if trail else colon.end(), header[0]))
+            headers.append((start, trail.end() if trail else colon.end(), header[0]))
         reached = colon.end()
     for bare in _BARE.finditer(report):
         kind = str(bare.lastgroup)
         name = "signature" if kind == "signed" else str(canonical(bare[kind].rstrip("-–— \t"), near=False))
-        found.append((_with_lead(report, bare.start(kind)), bare.end(), name))
+        headers.append((_with_lead(report, bare.start(kind)), bare.end(), name))
     reached = 0
     # Of two that begin together the longer one is meant: "WET READ:" is found with its colon and without.
-    for start, end, name in sorted(found, key=lambda header: (header[0], -header[1])):
+    for start, end, name in sorted(headers, key=lambda header: (header[0], -header[1])):
         if start >= reached:
             yield name, start, end
             reached = end
@@ -210,6 +212,7 @@ def _before_colon(before: str, *, at_line_start: bool, loud: bool) -> tuple[str,
 
 def _within_line(text: str, *, loud: bool) -> tuple[str, int] | None:
     """Return the longest known header that ends `text`: in capitals, after a sentence, or one of the two wanted."""
+    # From the longest possible header to shorter ones: "clinical history" must win over "history".
     for match in _WORD_START.finditer(text, max(len(text) - LONGEST, 0)):
         words = text[match.start() :]
         name = canonical(words, near=words.isupper())
@@ -239,7 +242,7 @@ def _part(name: str) -> bool:
     return canonical(name, near=False) is None and PARTS.search(name) is not None
 
 
-def _asides(found: list[Section]) -> list[Section]:
+def _asides(parts: list[Section]) -> list[Section]:
     """Mark what belongs to a wet read or an addendum.
 
     One lasts until the final report begins. Where none follows, it lasts to the end if the report has had its findings
@@ -247,12 +250,12 @@ def _asides(found: list[Section]) -> list[Section]:
     """
     out: list[Section] = []
     aside = seen = False
-    for i, section in enumerate(found):
+    for i, section in enumerate(parts):
         if section.name == "final report":
             aside = False
         begins = section.name in ("wet read", "addendum")
         if begins:
-            aside = seen or any(later.name == "final report" for later in found[i + 1 :])
+            aside = seen or any(later.name == "final report" for later in parts[i + 1 :])
         out.append(replace(section, aside=aside or begins))
         seen = seen or (not aside and section.name in (*WANTED, BOTH, "film"))
     return out
@@ -260,7 +263,7 @@ def _asides(found: list[Section]) -> list[Section]:
 
 @cache
 def exceptions() -> dict[str, tuple[str, int, int]]:
-    """MIMIC-CXR's reports whose findings are under another header (its name, 0, 0), or at given offsets ("", a, b).
+    """Return the MIMIC-CXR reports with findings under another header (its name, 0, 0), or at fixed offsets ("", a, b).
 
     By study id without its "s", for the reports of version 2.0.0; at offsets 0, 0 there are none. Source:
     custom_mimic_cxr_rules in txt/section_parser.py of MIT-LCP/mimic-cxr (also in MIT-LCP/mimic-code, commit 58b2987).

@@ -38,12 +38,12 @@ NORMAL, ONE_CLASS = "No acute finding.", "The film shows {}."
 
 
 def columns(text: str, table: "pd.DataFrame") -> list[str]:
-    """Return the text columns that `--text` gives: those asked for, and the sections beside them that `table` has."""
+    """Return the text columns that `--text` gives: those requested, and the further sections that `table` has."""
     return [*TEXTS[text], *(name for name in CONTEXTS if text == "all" and name in table)]
 
 
 def mini_report(values: Mapping[str, float], normal: str | None) -> str:
-    """One sentence a label that is stated (1 present, 0 absent, -1 suspected; NaN is not stated), in the labels' order.
+    """Return a sentence for each stated label (1 present, 0 absent, -1 suspected; NaN is not stated), in their order.
 
     A film whose `normal` label is 1 begins with one sentence that says so.
     """
@@ -63,22 +63,24 @@ def _words(label: str) -> str:
 
 
 def add_texts(table: "pd.DataFrame", records: Records, text: str, notes: list[str]) -> "pd.DataFrame":
-    """Return `table` with the sections that `text` asks for. Rows whose report has none of them are left out.
+    """Return `table` with the sections that `text` requests. Rows whose report has none of them are left out.
 
     A section that the table has as a column is taken from there; else the reports' files are read.
 
     Raises:
-        UsageError: where a section is asked for and the data has no reports.
+        UsageError: where a section is requested and the data has no reports.
     """
     parts = [name for name in TEXTS[text] if name != "mini_report"]
     if not parts:
         return table
     wanted = [*parts, *(CONTEXTS if text == "all" else ())]
+    # Columns win over files: a database's reports are in its tables, and there are no files to read.
     if all(name in table for name in parts):
         columns = {name: [clean(value) for value in table[name].fillna("")] for name in wanted if name in table}
     else:
         columns = _from_files(table, records, text, wanted)
     table = table.assign(**{name: texts for name, texts in columns.items() if name in parts or any(texts)})
+    # One of the sections is enough: many reports have an impression alone.
     has_text = (table[parts] != "").any(axis=1)
     if not has_text.any():
         raise UsageError(
@@ -97,12 +99,12 @@ def _from_files(table: "pd.DataFrame", records: Records, text: str, parts: list[
     mimic = records.card.name.startswith("MIMIC-CXR")
     # A report is read once, however many images its study has.
     files = table[["report", "study_id"]].drop_duplicates("report")
-    found = {
+    texts_of_file = {
         file: _sections_of(locations.local_copy(root, file), study if mimic else "")
         for file, study in track(zip(*(files[c].tolist() for c in files), strict=True), "reading reports", len(files))
         if file
     }
-    return {name: [found.get(file, {}).get(name) or "" for file in table["report"].tolist()] for name in parts}
+    return {name: [texts_of_file.get(file, {}).get(name) or "" for file in table["report"].tolist()] for name in parts}
 
 
 def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
@@ -117,11 +119,11 @@ def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
 
 def contexts(report: str) -> dict[str, str]:
     """Return a report's text for each of CONTEXTS, white space collapsed; the last of a name wins, "" if none."""
-    found = dict.fromkeys(CONTEXTS, "")
+    texts = dict.fromkeys(CONTEXTS, "")
     for section in parse(report):
-        if section.name in found and not section.aside:
-            found[section.name] = clean(report[section.body : section.end]) or found[section.name]
-    return found
+        if section.name in texts and not section.aside:
+            texts[section.name] = clean(report[section.body : section.end]) or texts[section.name]
+    return texts
 
 
 def mini_reports(table: "pd.DataFrame", card: DatasetCard) -> list[str]:

@@ -67,7 +67,9 @@ class Address:
         """Return the URL in normal form."""
         options, where = dict(self.options), self.bare
         if self.scheme == "bigquery" and "/" in self.at and "table" in options:
+            # BigQuery's own form of a table; only a database without a data set needs the option.
             where += f".{options.pop('table')}"
+        # SQL may hold & and =, which must come back from `parse` unchanged.
         query = "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items())
         return f"{where}?{query}" if query else where
 
@@ -144,6 +146,7 @@ def _options(scheme: str, query: str) -> dict[str, str]:
         if name not in OPTIONS[scheme]:
             hint = " (write & in SQL as %26)" if "sql" in out else ""
             raise unknown(f"option{hint}", name, OPTIONS[scheme], FORMS[scheme])
+        # Of a repeated option one would be dropped silently.
         if name in out or not (equals and value):
             raise UsageError(f"{FORMS[scheme]}: option {name} needs one value, once")
         out[name] = _decoded(value)
@@ -160,16 +163,16 @@ def _file(path: str, where: str) -> str:
         raise UsageError(f"{where} names no file: write {FORMS['duckdb']}")
     file = Path("/", path.lstrip("/")) if path.startswith("/") else Path(path).expanduser()
     # duckdb:///file.db is, to some tools, beside the working folder and, to others, from the root: whichever is there.
-    beside = Path(path.lstrip("/"))
-    return str((beside if not file.exists() and beside.exists() else file).absolute())
+    in_working_folder = Path(path.lstrip("/"))
+    return str((in_working_folder if not file.exists() and in_working_folder.exists() else file).absolute())
 
 
 def _project(path: str, where: str) -> tuple[str, str]:
-    """Project or project/dataset, and the table behind them or ""."""
-    found = re.fullmatch(rf"({PROJECT})(?:/({NAME})(?:\.({NAME}))?)?", path)
-    if found is None:
+    """Return project or project/dataset, and the table behind them or ""."""
+    match = re.fullmatch(rf"({PROJECT})(?:/({NAME})(?:\.({NAME}))?)?", path)
+    if match is None:
         raise UsageError(f"{where} is no project, data set and table: write {FORMS['bigquery']}")
-    project, dataset, table = found.groups()
+    project, dataset, table = match.groups()
     return (f"{project}/{dataset}" if dataset else project), table or ""
 
 

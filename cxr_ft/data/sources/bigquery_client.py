@@ -49,6 +49,7 @@ def use_endpoint(url: str | None) -> Iterator[None]:
     try:
         yield
     finally:
+        # Back to the value before, which may be an outer `use_endpoint`.
         _endpoint.reset(token)
 
 
@@ -59,6 +60,7 @@ def endpoint() -> str | None:
 
 def is_google(url: str | None) -> bool:
     """Return True for a server of Google: the only one that is ever sent credentials."""
+    # By the end of the host's name, with its dot: notgoogleapis.com is not Google's.
     host = urlsplit(url).hostname or "" if url else "bigquery.googleapis.com"
     return host == "googleapis.com" or host.endswith(".googleapis.com")
 
@@ -143,6 +145,7 @@ def _credentials(server: str | None, address: Address) -> "tuple[Credentials, st
 def _reason(error: "GoogleAPICallError", *, running: bool) -> str:
     first = (error.errors or [{}])[0]
     reason = str(first.get("reason") or type(error).__name__)
+    # This message quotes the value that could not be converted.
     if running and reason == "invalidQuery":
         return "a value does not fit what the query makes of it"
     words = " ".join(str(first.get("message") or error.message).split())

@@ -75,9 +75,9 @@ class BigQueryTable:
             with usage_errors(self.address):
                 dry_run = self._dry_run(client, sql, named)
                 key = _cache_key(client, dry_run, sql, named)
-            if key and (found := _cached(key)) is not None:
+            if key and (cached := _cached(key)) is not None:
                 _say(f"{self.address.shown}: read from the cache, as no table has changed")
-                return found
+                return cached
             # Before the run: a query that reads too much must cost nothing.
             self._check(dry_run.total_bytes_processed)
             result = self._run(client, sql, named)
@@ -116,6 +116,7 @@ class BigQueryTable:
             if odd := next((column.name for column in rows.schema if column.field_type == "INTERVAL"), None):
                 raise UsageError(f"{self.address.shown}: column {odd} is an INTERVAL, for which there is no type here")
             result = rows.to_arrow(create_bqstorage_client=_has_storage())
+        # A page that is lost on the way would otherwise be a smaller data set.
         if rows.total_rows is not None and result.num_rows != rows.total_rows:
             raise UsageError(
                 f"{self.address.shown}: the server sent {result.num_rows} of {rows.total_rows} rows; try again"
@@ -141,13 +142,14 @@ def quoted(name: str) -> str:
     Raises:
         UsageError: for a name that BigQuery cannot hold.
     """
+    # Quoting cannot be undone from inside a name: these characters would end it, and the rest would be SQL.
     if set(name) & set("`\\\n"):
         raise UsageError(f"{name!r} is no name in BigQuery")
     return f"`{name}`"
 
 
 def _path(address: Address) -> str:
-    """project.dataset.table."""
+    """Return project.dataset.table."""
     if "/" not in address.at:
         raise UsageError(f"{address.bare} names no data set: write {FORMS['bigquery']}")
     return f"{_dotted(address.at)}.{address.options['table']}"

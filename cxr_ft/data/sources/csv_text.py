@@ -36,6 +36,7 @@ def column(values: "pa.ChunkedArray", what: str) -> "pa.ChunkedArray":
     import pyarrow.compute as pc
 
     if pa.types.is_dictionary(values.type):
+        # A dictionary's values may be of any type, which decides the text.
         values = values.cast(values.type.value_type)
     text = _text(values, what)
     return pc.if_else(pc.equal(text, ""), None, text)
@@ -45,6 +46,7 @@ def cell(value: object) -> str | None:
     """Return one Python value as text, by the same rules."""
     import pyarrow as pa
 
+    # bool is an int in Python, but its text is 1 or 0 here.
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value) or None
     text = column(pa.chunked_array([pa.array([value])]), "a filter")[0].as_py()
@@ -70,6 +72,7 @@ def _text(values: "pa.ChunkedArray", what: str) -> "pa.ChunkedArray":
     if types.is_timestamp(kind) or types.is_time(kind):
         zoned = types.is_timestamp(kind) and kind.tz is not None
         text = (values.cast(pa.timestamp(kind.unit, "UTC")) if zoned else values).cast(pa.string())
+        # Arrow prints as many decimals as the unit has, so the same time would differ by the unit it is stored in.
         short = pc.replace_substring_regex(text, r"\.(\d*?)0+(Z?)$", r".\1\2")
         return pc.replace_substring_regex(pc.replace_substring_regex(short, r"\.(Z?)$", r"\1"), "Z$", "+00:00")
     raise UsageError(f"{what} is of type {kind}, which is no text: leave it out, or write it as text in the SQL")
@@ -83,6 +86,7 @@ def _floats(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
         values = values.cast(pa.float32())
     exact = values.cast(pa.float64())
     whole = pc.and_(pc.equal(pc.floor(exact), exact), pc.less(pc.abs(exact), _EXACT))
+    # The 0.0 is never used; it keeps the cast from failing on values that are no whole numbers.
     digits = pc.if_else(whole, exact, 0.0).cast(pa.int64()).cast(pa.string())
     # The column's own type, for float32 has the fewest digits that tell its values apart.
     text = pc.if_else(whole, digits, values.cast(pa.string()))
@@ -92,6 +96,8 @@ def _floats(values: "pa.ChunkedArray") -> "pa.ChunkedArray":
 def _decimal(value: "Decimal | None") -> str | None:
     if value is None:
         return None
+    # Not str(): a NUMERIC may print as 1E+3.
     digits = f"{value:f}"
     digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    # Negative zero would be another class than zero.
     return "0" if digits == "-0" else digits

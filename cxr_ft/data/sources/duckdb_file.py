@@ -33,18 +33,21 @@ class DuckdbTable:
     def fields(self) -> "Mapping[str, pa.DataType]":
         """Return the columns and their types."""
         name = self.address.options.get("table", "").removeprefix("main.")
+        # Looked up first, so that the message can name the tables that the file has.
         known_tables = list_tables(self.address) if name else []
         if name and name.casefold() not in {known.casefold() for known in known_tables}:
             raise UsageError(
                 f"{self.address.bare} has no table {name}; it has {', '.join(known_tables[:20]) or 'none'}"
             )
         with _connected(self.address) as connection:
+            # No row: only the types are wanted, and a query may be large.
             empty = connection.sql(f"SELECT * FROM {self.source} LIMIT 0").to_arrow_table()
         return {field.name: field.type for field in empty.schema}
 
     def read(self, columns: Sequence[str], filters: Filters) -> "pa.Table":
         """Return these columns of the rows that pass the filters."""
         sql, named = statement(self.source, columns, filters, quoted, lambda name: f"${name}")
+        # As parameters and never as SQL text: a value may hold quotes.
         values = {name: list(among.values) for name, among in named.items() if among.values}
         with _connected(self.address) as connection:
             return connection.sql(sql, params=values).to_arrow_table()
@@ -102,6 +105,8 @@ def _connected(address: Address) -> "Iterator[duckdb.DuckDBPyConnection]":
         spilled = cache_folder() / "duckdb"
         make_folder(spilled, private=True)
         with duckdb.connect(":memory:", config={**_CONFIG, "temp_directory": str(spilled)}) as connection:
+            # ATTACH takes no parameter, so the path's quotes are doubled. Access is closed after it, and no statement
+            # reopens it.
             path = address.at.replace("'", "''")
             connection.execute(f"ATTACH '{path}' AS file (READ_ONLY); USE file; SET enable_external_access = false")
             yield connection

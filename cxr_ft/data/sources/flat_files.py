@@ -57,15 +57,19 @@ class CsvTable:
         """
         import pyarrow as pa
 
+        # At least one column, since Arrow counts rows by the columns it converts.
         needed = list(dict.fromkeys([*columns, *filters])) or self.header[:1]
         if twice := next((name for name in needed if self.header.count(name) > 1), None):
             raise UsageError(f"{self.source} has two columns {twice}; rename one")
         with _opened(self.source) as stream:
-            batches = [pa.table(_kept(batch, filters)).select(columns) for batch in self._batches(stream, needed)]
+            batches = [
+                pa.table(_passing_rows(batch, filters)).select(columns) for batch in self._batches(stream, needed)
+            ]
         return pa.concat_tables(batches)
 
     def _header(self, start: bytes) -> list[str]:
         text = getincrementaldecoder("utf-8-sig")().decode(start, final=len(start) < _HEAD)
+        # A header's cell may hold a line feed in quotes, so its end is not simply the first line's.
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=self.separator)
         if not (header := next(filter(None, rows), [])):
             raise UsageError(f"{self.source} cannot be read: No columns, it is empty")
@@ -76,6 +80,7 @@ class CsvTable:
         import pyarrow as pa
         from pyarrow import csv as arrow
 
+        # Arrow takes an unclosed quote for a cell that ends with the file, without an error.
         end = "\n" + self.separator.join([_MARK] * len(self.header)) + "\n"
         options = {
             "read_options": arrow.ReadOptions(block_size=_BLOCK, use_threads=False),
@@ -93,6 +98,7 @@ class CsvTable:
                 for following in reader:
                     if not following.num_rows:
                         continue
+                    # One batch behind, so that the sentinel row can be taken off the last one.
                     if batch is not None:
                         yield batch
                     batch = following
@@ -117,6 +123,7 @@ class ParquetTable:
         else:
             system, path = remote_files.file_system(source)
             self.data = dataset.dataset(path, format="parquet", filesystem=system)
+        # The index may be a column that is wanted (a study's number), and pandas stores only its start, stop and step.
         if counted := _counted(self.data.schema):
             table = self.data.to_table()
             for name, rows in counted.items():
@@ -133,6 +140,7 @@ class ParquetTable:
 
         passing = None
         for name, among in filters.items():
+            # An expression and not a mask: Arrow then skips row groups whose statistics rule it out.
             here = _passes(pc.field(name), among)
             passing = here if passing is None else passing & here
         return self.data.to_table(columns=list(columns), filter=passing)
@@ -164,13 +172,13 @@ def _opened(source: str) -> Iterator[BinaryIO]:
 
 
 def _counted(schema: "pa.Schema") -> dict[str, range]:
-    """Columns that pandas did not write because they only count: the rows' names, which the file's head describes."""
+    """Return columns that pandas did not write since they only count: rows' names, which the file's head describes."""
     metadata = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    kept = [column for column in metadata.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
-    return {str(column["name"]): range(column["start"], column["stop"], column["step"]) for column in kept}
+    named = [column for column in metadata.get("index_columns", ()) if isinstance(column, dict) and column.get("name")]
+    return {str(column["name"]): range(column["start"], column["stop"], column["step"]) for column in named}
 
 
-def _kept(batch: "pa.RecordBatch", filters: Filters) -> "dict[str, pa.ChunkedArray]":
+def _passing_rows(batch: "pa.RecordBatch", filters: Filters) -> "dict[str, pa.ChunkedArray]":
     """Return the columns of a batch, without the rows that a filter stops."""
     import pyarrow as pa
 
@@ -186,6 +194,7 @@ def _passes(column: "Column", among: Among) -> "Column":
     import pyarrow.compute as pc
 
     dictionary = pa.types.is_dictionary(among.kind)
+    # is_in does not take dictionaries, so both sides are compared by their values.
     kind = among.kind.value_type if dictionary else among.kind
     values = [*among.values, *([""] if among.missing and is_text(kind) else [])]
     inside = pc.is_in(column.cast(kind) if dictionary else column, pa.array(values, kind))
@@ -201,8 +210,8 @@ def _passes(column: "Column", among: Among) -> "Column":
 def _without_cells(error: str) -> str:
     """Return the parser's message without the row that it quotes."""
     first = error.partition("\n")[0]
-    found = re.match(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", first)
-    if found is None:
+    match = re.match(r"CSV parse error: (?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", first)
+    if match is None:
         return first if ": " not in first or "CSV parse error" not in first else "it is no CSV"
-    row = f"row {found[1]}" if found[1] else "a row"
-    return f"{row} has {found[3]} cells, its header {found[2]}"
+    row = f"row {match[1]}" if match[1] else "a row"
+    return f"{row} has {match[3]} cells, its header {match[2]}"

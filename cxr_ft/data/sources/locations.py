@@ -25,6 +25,7 @@ def normalized(source: str) -> str:
     if address.is_database(source):
         return str(address.parse(source))
     if is_url(source):
+        # Else folder and name of a URL with a slash at its end would be the folder and "".
         return source.rstrip("/")
     if source.lower().startswith("file://"):
         source = unquote(urlsplit(source).path)
@@ -84,6 +85,7 @@ def list_names(folder: str) -> list[str]:
     with remote_files.usage_errors(folder):
         system, path = remote_files.file_system(folder)
         paths = system.ls(path, detail=False) if system.isdir(path) else []
+        # Object stores list folders with a slash at the end, and full paths.
         return sorted(str(name).rstrip("/").rpartition("/")[2] for name in paths)
 
 
@@ -117,6 +119,7 @@ def read_text(where: str) -> str:
 def mirror_folder(root: str) -> Path:
     """Return the local folder that holds the fetched files of a remote root."""
     scheme, _, rest = (address.parse(root).bare if address.is_database(root) else root).partition("://")
+    # The URL becomes a path below the cache folder, which `..` would leave.
     if ".." in rest.split("/"):
         raise UsageError(f"{root}: write the URL without ..")
     return cache_folder() / "remote" / scheme.lower() / rest.strip("/")

@@ -24,7 +24,7 @@ from cxr_ft.errors import UsageError
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-#: What fsspec needs for a protocol, beside itself.
+#: The package that fsspec needs for a protocol.
 _PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "http": "aiohttp", "https": "aiohttp", "abfs": "adlfs"}
 #: Errors of the packages behind fsspec that are no OSError: looked up only where the package is loaded.
 _ERRORS = (
@@ -60,6 +60,7 @@ def _options(where: str) -> dict[str, bool | str]:
     scheme = where.partition("://")[0].lower()
     if not payer or scheme not in {"gs", "gcs", "s3"}:
         return {}
+    # s3fs wants a flag, since AWS bills the caller's own account; gcsfs wants the project to bill.
     return {"requester_pays": True if scheme == "s3" else payer}
 
 
@@ -72,7 +73,7 @@ def file_system(where: str) -> "tuple[AbstractFileSystem, str]":
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return the exception types that remote reading may raise, beside ImportError."""
+    """Return the exception types that remote reading may raise, besides ImportError."""
     # Naming the classes would import packages of seconds' weight for a user who reads local files.
     loaded = [getattr(sys.modules[module], name) for module, name in _ERRORS if module in sys.modules]
     return (OSError, ValueError, EOFError, NotImplementedError, zlib.error, *loaded)
@@ -108,4 +109,5 @@ def usage_errors(where: str) -> Iterator[None]:
     except _failures() as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         payer = "; for a requester-pays bucket set CXR_FT_REQUESTER_PAYS" if "requester" in why.lower() else ""
+        # The first line alone: cloud libraries add pages of XML.
         raise UsageError(f"{where} cannot be read: {why}{payer}") from error

@@ -75,6 +75,7 @@ def filters(where: Where, fields: "Mapping[str, pa.DataType]", source: str) -> F
         several = list(wanted) if isinstance(wanted, list | tuple | set | frozenset) else [wanted]
         if not several:
             raise UsageError(f"{source}: the filter of column {name} has no value; give one or more, or leave it out")
+        # By way of text, so that a filter 1 meets 1, 1.0 and "1", whatever type the source has.
         cells = [csv_text.cell(value) for value in several]
         typed = [_typed(cell, fields[own], f"{source}: column {name}") for cell in cells if cell is not None]
         out[own] = Among(fields[own], tuple(typed), None in cells)
@@ -92,6 +93,7 @@ def _typed(cell: str, kind: "pa.DataType", what: str) -> Cell:
     import pyarrow as pa
     from pyarrow import types
 
+    # Categories of pandas are dictionaries in Arrow.
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if is_text(kind):
         return cell
@@ -100,6 +102,7 @@ def _typed(cell: str, kind: "pa.DataType", what: str) -> Cell:
     if not any(test(kind) for test in simple):
         raise UsageError(f"{what} is of type {kind}: rows cannot be chosen by it; use SQL")
     try:
+        # Converted here and not by the database: each dialect casts in its own way.
         value: Cell = pa.scalar(cell).cast(kind).as_py()
         return value
     except pa.ArrowInvalid:
@@ -131,5 +134,6 @@ def _clause(column: str, among: Among, parameter: str) -> str:
     if not among.missing:
         return inside
     blank = ", ".join(f"'{word}'" for word in among.blank)
+    # Missing is what becomes an empty cell as text: NULL, "" and NaN.
     absent = f"{column} IS NULL" + (f" OR CAST({column} AS STRING) IN ({blank})" if blank else "")
     return f"({absent} OR {inside})" if among.values else f"({absent})"

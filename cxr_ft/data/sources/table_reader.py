@@ -108,6 +108,7 @@ def _read_arrow(
             renamed[own] = name
     if missing := [name for name in columns or () if name not in renamed.values()]:
         raise UsageError(f"{shown} has no column {', '.join(missing)}; it has {', '.join(list(fields)[:20])}")
+    # The table's own order, so that a result does not depend on how a caller lists its columns.
     wanted = [name for name in fields if name in renamed]
     table = backend.read(wanted, table_query.filters(where, fields, shown))
     return table.rename_columns([renamed[name] for name in wanted])
@@ -134,6 +135,7 @@ def read_table(
 
     text = csv_text.as_text(read_arrow(source, columns, where, tuple(optional)), source)
     frame: pd.DataFrame = text.to_pandas(
+        # pandas would otherwise take missing text for the float NaN in a column of objects.
         types_mapper=lambda kind: pd.StringDtype() if kind == text.schema.types[0] else None
     )
     for name in frame.columns.intersection(list(dtypes)):

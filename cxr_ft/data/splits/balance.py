@@ -59,8 +59,10 @@ class Selection:
 
 def apportion(total: int, ratios: Sequence[float]) -> list[int]:
     """Return `total` in whole parts by `ratios`, by the largest remainders; the parts sum to `total`."""
+    # Rounding each part by itself could miss the total by one; whole parts first, then the largest remainders, cannot.
     exact = [total * r / sum(ratios) for r in ratios]
     parts = [int(e) for e in exact]
+    # Ties go to the earlier split, so that the parts are the same on every machine.
     by_remainder = sorted(range(len(parts)), key=lambda i: (parts[i] - exact[i], i))
     for i in by_remainder[: total - sum(parts)]:
         parts[i] += 1
@@ -79,16 +81,22 @@ def select_rows(patterns: Mask, available: Ints, quotas: Ints) -> Selection:
     overshoot is a whole number of rows of some label, so the first level from that bound upwards that a mixed-integer
     program can meet is the least there is, and the same program finds the least total at that level.
     """
+    # A label with a quota of 0 has no overshoot: the share would be a division by zero. Its rows may come with other
+    # labels.
     has, required = patterns[:, quotas > 0].T.astype(np.float64), quotas[quotas > 0].astype(np.float64)
     if required.size == 0:
         return Selection(take=np.zeros(len(patterns), dtype=np.int64), worst=0.0, bound=0.0, gap=0.0)
     # Rows are whole: no overshoot lies between the continuous optimum and the next whole row of some label.
     result = _least_overshoot(has, available, required, whole=False)
+    # HiGHS is exact to its tolerance only. Without SLACK a quota met exactly would round up to one row more, and the
+    # bound would claim more than is proven.
     bound = _level(np.ceil(required * (1 + result.fun) - SLACK), required)
     for _ in range(LEVELS):
         result = _least_total(has, available, required, bound)
         if result.status != INFEASIBLE:
             break
+        # No selection at this level: the next possible one is the label that reaches one more whole row at the smallest
+        # share.
         bound = _level(np.floor(required * (1 + bound) + SLACK) + 1, required)
     if result.x is None:  # LEVELS were not enough: find the least level by a program of its own
         result = _least_overshoot(has, available, required, whole=True)
@@ -117,6 +125,7 @@ def _least_overshoot(has: Floats, available: Ints, required: Floats, *, whole: b
     lower = np.concatenate([required, np.full(len(required), -np.inf)])
     upper = np.concatenate([np.full(len(required), np.inf), required])
     cost = np.append(np.zeros(has.shape[1]), 1.0)
+    # With every row selected the overshoot is as large as it can be: a bound on t that cuts off no solution.
     top = np.append(available, max(_level(has @ available, required, worst=True), 0.0))
     return _feasible(cost, LinearConstraint(matrix, lower, upper), np.append(np.full(has.shape[1], whole), False), top)
 
@@ -125,11 +134,13 @@ def _least_total(has: Floats, available: Ints, required: Floats, level: float) -
     """Solve for the n [P] with the least total over all labels and no overshoot beyond `level`."""
     from scipy.optimize import LinearConstraint
 
+    # The level is a share computed in floating point; a count of rows at that level must still be allowed.
     most = np.floor(required * (1 + level) + SLACK)
     whole = np.ones(has.shape[1])
     return _feasible(has.sum(axis=0), LinearConstraint(has, required, most), whole, available.astype(np.float64))
 
 
+# An infeasible program is an answer, which the search for the level relies on; any other lack of a point is a failure.
 def _feasible(
     cost: Floats, constraint: "LinearConstraint", whole: NDArray[np.generic], top: Floats
 ) -> "OptimizeResult":
@@ -166,7 +177,9 @@ def assign_splits(draws: Floats, counts: Ints, ratios: Iterable[float]) -> Ints:
     """
     share = np.array(list(ratios), dtype=np.float64)
     share /= share.sum()
+    # Subjects with the same counts are interchangeable for the balance, so it works on kinds, which are far fewer.
     first, kind = distinct_rows(counts)
+    # The last edge is left out: rounding may put the sum a little below 1, and a draw above it would have no split.
     split = np.searchsorted(np.cumsum(share)[:-1], draws, side="right")
     items: Ints = np.zeros((len(first), len(share)), dtype=np.int64)
     np.add.at(items, (kind, split), 1)
@@ -192,9 +205,11 @@ def balance(columns: Ints, items: Ints, share: Floats) -> Ints:
         would harm least, lowers the squared relative deviations, summed over columns and splits. Sums run in a fixed
         order, without BLAS, so that every machine takes the same moves.
     """
+    # A column without any row has no share to bring nearer; it is left out below, before the division by its total.
     total = (items.sum(axis=1) @ columns).astype(np.float64)
     state = _Balance(columns[:, total > 0], total[total > 0], items, share)
     for _ in range(MOVES):
+        # An exchange looks at NEAREST squared pairs, a move at one kind each: exchanges are tried only where moves end.
         moves = state.best_move() or state.best_exchange()
         if not moves:
             break
@@ -219,6 +234,8 @@ class _Balance:
 
     def move(self, kind: int, a: int, b: int) -> None:
         """Move one item of a kind from split a to split b."""
+        # A move changes the shares of two splits alone, so the third one's pull is still right and is not computed
+        # again.
         for s, sign in ((a, -1), (b, 1)):
             self.items[kind, s] += sign
             self.shares[s] += sign * self.x[kind]
@@ -229,6 +246,7 @@ class _Balance:
         candidates = []
         for a, b in permutations(range(len(self.share)), 2):
             change = self._change(a, b)
+            # argmin takes the first of equal values, which keeps the choice the same on every machine.
             kind = int(np.argmin(change))
             candidates.append((change[kind], [(kind, a, b)]))
         change, moves = min(candidates)
@@ -239,9 +257,13 @@ class _Balance:
         candidates = []
         for a, b in combinations(range(len(self.share)), 2):
             forth, back = self._change(a, b), self._change(b, a)
+            # A pair of all kinds with all kinds would be K squared. An exchange helps where the two moves harm little
+            # for their size, since what they have in common is subtracted twice. ENOUGH keeps items without rows from
+            # dividing by zero.
             i, j = (np.argsort(change / (self.size + ENOUGH), kind="stable")[:NEAREST] for change in (forth, back))
             # The two items change the sum together by their own moves, less twice the product of what they hold.
             both = np.zeros((len(i), len(j)))
+            # Summed column by column and not as a matrix product, for the reason that `_dot` states.
             for column in self.x.T:
                 both += np.outer(column[i], column[j])
             change = forth[i][:, None] + back[j] - 2 * self._weight(a, b) * both
@@ -253,6 +275,7 @@ class _Balance:
     def _change(self, a: int, b: int) -> Floats:
         """Return what moving one item of each kind from split a to split b adds to the sum [K]."""
         change: Floats = self.pull[b] - self.pull[a] + self.size * self._weight(a, b)
+        # A kind of which split a has no item cannot leave it.
         change[self.items[:, a] == 0] = np.inf
         return change
 
@@ -260,6 +283,7 @@ class _Balance:
         return float(1 / self.share[a] ** 2 + 1 / self.share[b] ** 2)
 
     def _pull(self, s: int) -> Floats:
+        # Divided by the squared share: a point of test, the smaller split, counts for more than a point of train.
         return _dot(self.x, 2 * (self.shares[s] - self.share[s]) / self.share[s] ** 2)
 
 

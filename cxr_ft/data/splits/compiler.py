@@ -11,7 +11,6 @@ So the result does not depend on the order of rows, on workers or on PYTHONHASHS
 rows are added. Images that cannot be read are found when they are selected, dropped, and the program is solved again.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -23,11 +22,12 @@ from cxr_ft.data import sameness
 from cxr_ft.data.labels import distinct_rows
 from cxr_ft.data.manifest import Certificate, LabelCounts, WeightQuality
 from cxr_ft.data.pixels.image_decode import CheckedImages
-from cxr_ft.data.records import GIVEN, IDS, OPTIONAL, SPLITS, Records, order_key
+from cxr_ft.data.records import IDS, INPUT_TEXTS, OPTIONAL, SPLITS, Records, order_key
 from cxr_ft.data.reports.text_columns import add_texts, columns, mini_reports
 from cxr_ft.data.splits import prevalence
 from cxr_ft.data.splits.balance import Selection, apportion, assign_splits, select_rows
 from cxr_ft.data.splits.grouping import GROUP, grouped, same_pixels
+from cxr_ft.data.splits.notes import overshoot_note, unreadable_summary, weights_note
 from cxr_ft.data.splits.request import SplitRequest, eligible, for_texts, join_studies, positives, relative_paths
 from cxr_ft.errors import UsageError
 
@@ -88,6 +88,8 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
         records, request = for_texts(records, request)
     notes: list[str] = list(records.notes)
     records = relative_paths(records)
+    # Groups are formed before any filter: two images of one patient stay together even if a third, left out, joins
+    # them.
     table = grouped(records.table, records.root, request.ids, notes)
     table = eligible(table, records, request, notes)
     table = table if is_text else add_texts(table, records, request.text, notes)
@@ -98,6 +100,7 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
         raise UsageError(
             f"{records.root}: no row is left after the filters (views {request.views}, text {request.text})"
         )
+    # Sorted by id first, so that the order of the archive's rows cannot reach the result through any tie.
     problem = _Problem(table.sort_values("dicom_id", ignore_index=True), records, request)
     _solve_with_readable(problem, check)
     tables = problem.tables()
@@ -108,7 +111,7 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
         )
     certificate = problem.certificate()
     rows = "texts" if is_text else "studies" if request.unit == "study" else "images"
-    notes += [*problem.notes, overshoot_note(certificate, rows), _weights_note(problem.weight_quality)]
+    notes += [*problem.notes, overshoot_note(certificate, rows), weights_note(problem.weight_quality)]
     readable, refused = int(problem.readable.sum()), problem.refused
     return CompiledSplits(
         tables=tables,
@@ -130,48 +133,16 @@ def _solve_with_readable(problem: "_Problem", check: Check) -> None:
     checked: set[str] = set()
     while True:
         rows = problem.solve()
+        # Only what a solution selects is decoded, which is a small part of a large archive.
         new = [path for path in problem.paths(rows) if path not in checked]
         images = check(new)
         checked.update(new)
         problem.pixels |= images.pixels
         problem.drop(images.unreadable)
+        # Both must hold in the same round: a new group or a dropped row changes the selection, which may name unseen
+        # files.
         if not problem.join_same_pixels(rows) and not images.unreadable:
             return
-
-
-def overshoot_note(certificate: Certificate, rows: str) -> str:
-    """Return the certificate as one sentence, for the manifest and the terminal.
-
-    Args:
-        rows: what a row is, in the plural ("images").
-    """
-    worst, least, gap = (
-        100 * share for share in (certificate["worst_overshoot"], certificate["least_possible"], certificate["gap"])
-    )
-    total = "" if gap == 0 else f"; the total over all labels is within {_percent(gap)} of the least possible"
-    if not certificate["at_worst"]:
-        return f"no label has more {rows} than requested{total}"
-    names = " and ".join(certificate["at_worst"])
-    verb = "has" if len(certificate["at_worst"]) == 1 else "each have"
-    proof = "no selection can do better (proven)"
-    if worst != least:
-        proof = f"no selection can do better than {_percent(least)}, and whether one can reach that is not known"
-    return f"{names} {verb} {_percent(worst)} more {rows} than requested; {proof}{total}"
-
-
-def _percent(value: float) -> str:
-    return f"{round(value, 2):g} %"
-
-
-def _weights_note(quality: dict[str, WeightQuality]) -> str:
-    """Return what the weights restore as one sentence."""
-    without = max(split["rows_without"] for split in quality.values())
-    error = max(split["prevalence_error"] for split in quality.values())
-    return (
-        f"the weights restore each split's natural prevalences to within {100 * error:.2f} points; for up to "
-        f"{100 * without:.1f} % of a split's rows no image with the same label set was selected, so weights cannot "
-        "represent them"
-    )
 
 
 class _Problem:
@@ -184,6 +155,7 @@ class _Problem:
         self.table, self.card, self.root, self.request = table, records.card, records.root, request
         self.notes: list[str] = []
         self.has, self.names = positives(table, self.card, request)  # bool [N, Q]
+        # The programs count rows by pattern: their size is that of the distinct label sets, not of the archive.
         first, self.pattern = distinct_rows(self.has)  # the pattern of each row [N]
         self.patterns: Mask = self.has[first]  # [P, Q]
         # Every random choice is a hash of seed and id: it does not change with other rows or their order.
@@ -204,15 +176,18 @@ class _Problem:
         """
         import pandas as pd
 
+        # Sorted names: a subject's number does not depend on which of its rows comes first.
         self.subject, self.subjects = pd.factorize(self.table[GROUP].to_numpy(dtype=object), sort=True)
         if len(self.subjects) < len(SPLITS):
             raise UsageError(
                 f"{self.root}: {len(self.subjects)} eligible subjects; train, val and test need one each at least"
             )
+        # Tied to the name by a hash, not drawn in order: a subject keeps its number when others are added or removed.
         self.draw = _keys(self.request.seed, self.subjects) / 2.0**64  # [G]
 
     def solve(self) -> Mask:
         """Select rows, give every subject a split, and return which rows are in any table [N]."""
+        # With the data's own split the quotas hold for train alone; its val and test are taken whole.
         pool = self.readable if self.official is None else self.readable & (self.official == 0)
         self.quotas: Ints = np.minimum(self.request.per_label, self.has[pool].sum(axis=0))
         selected = self._select(pool)
@@ -220,6 +195,7 @@ class _Problem:
         if self.official is not None:
             selected |= self.readable & (self.official > 0)
         self.selected = {name: selected & (self.split == s) for s, name in enumerate(SPLITS)}
+        # After the balanced test set, since the natural one has at least as many rows.
         self.selected["test_natural"] = self._natural(least=int(self.selected["test"].sum()))
         used: Mask = selected | self.selected["test_natural"]
         return used
@@ -231,10 +207,13 @@ class _Problem:
     def join_same_pixels(self, rows: Mask) -> bool:
         """Join the subjects of whom some `rows` [N] show the same pixels; return whether any were joined."""
         shown = self.table[rows]
+        # The data's own split is taken as it is: joining groups could not move them, and the leak is counted instead.
         if self.official is not None or (joined := same_pixels(shown, self.pixels)) is None:
             return False
         groups, images = joined
         new_name = dict(zip(shown[GROUP].tolist(), groups.tolist(), strict=True))
+        # All rows of a joined group are renamed, also those that are not selected: they can be drawn for the natural
+        # test set.
         names = self.table[GROUP].map(lambda name: new_name.get(name, name)).astype("string")
         self.table = self.table.assign(**{GROUP: names})
         self.notes.append(f"{images} images of other subjects have the same pixels; these subjects stay in one split")
@@ -245,6 +224,7 @@ class _Problem:
         """Take rows with an unreadable file out of the problem."""
         if not unreadable:
             return
+        # A study's row lists several files: one that cannot be read takes the whole row out.
         self.refused |= unreadable
         self.readable &= [unreadable.keys().isdisjoint(row.split("|")) for row in self.table["path"]]
 
@@ -253,9 +233,12 @@ class _Problem:
         out = {}
         self.weight_quality: dict[str, WeightQuality] = {}
         for name, mask in self.selected.items():
+            # The natural test set has the archive's own prevalences: weights would correct what is not off.
             weight = 1.0 if name == "test_natural" else self._weights(name, mask)[self.pattern[mask]]
             rows = self.table[mask].assign(split=name, weight=weight)
-            texts = [n for n in GIVEN if n in rows] if self.card.unit == "text" else columns(self.request.text, rows)
+            texts = (
+                [n for n in INPUT_TEXTS if n in rows] if self.card.unit == "text" else columns(self.request.text, rows)
+            )
             if "mini_report" in texts:
                 rows["mini_report"] = mini_reports(rows, self.card)
             first = [*IDS, "path", "view", "split", "weight", *(column for column in OPTIONAL if column in rows)]
@@ -270,8 +253,11 @@ class _Problem:
         # Six digits: the last bits of a machine's sums must not reach the CSVs.
         exact = prevalence.prevalence_weights(self.patterns, natural, chosen)
         weight = np.array([float(f"{w:.6g}") for w in exact])
+        # Measured with the rounded weights, since those are what a reader of the CSV computes with.
         weighted = (weight * chosen) @ self.patterns / max(float(weight @ chosen), 1.0)
         error = np.abs(weighted - natural @ self.patterns / max(int(natural.sum()), 1)).max()
+        # No weight of another pattern can stand in for a label set that was not selected at all; this share says how
+        # much.
         without = natural[chosen == 0].sum() / max(int(natural.sum()), 1)
         self.weight_quality[name] = {
             "rows_without": round(float(without), 6),
@@ -304,6 +290,8 @@ class _Problem:
     def certificate(self) -> Certificate:
         """Return what the program proves, and the labels that decide it."""
         overshoot = self.by_label / np.maximum(self.quotas, 1) - 1
+        # The same share computed in two ways may differ in its last bit, so labels at the worst are compared with a
+        # tolerance.
         worst = np.isclose(overshoot, self.selection.worst) & (self.quotas > 0)
         return {
             "worst_overshoot": round(self.selection.worst, 6),
@@ -322,6 +310,7 @@ class _Problem:
 
     def _select(self, pool: Mask) -> Mask:
         """Return the rows of `pool` [N] that the program selects: of each pattern the first ones by their hash."""
+        # A row without any positive label serves no quota, and the least total never takes it.
         rows = np.flatnonzero(pool & self.has.any(axis=1))
         if rows.size == 0 and self.refused:
             raise UsageError(f"{self.root}: no image with a positive label is left: {unreadable_summary(self.refused)}")
@@ -330,9 +319,11 @@ class _Problem:
         code = self.pattern[rows]
         available = np.bincount(code, minlength=len(self.patterns))
         self.selection: Selection = select_rows(self.patterns, available, self.quotas)
+        # Last of the three aims: it may move rows between patterns, but not change what any label has.
         self.mix = prevalence.nearest_to_natural_mix(self.patterns, available, self.selection.take)
         take = self.mix.take
         self.by_label: Ints = take @ self.patterns
+        # Within a pattern by the hash of the image's id: of those taken, a new image displaces one at most.
         order = np.lexsort((self.rank[rows], code))
         place = np.arange(len(rows)) - np.searchsorted(code[order], code[order])  # within its pattern
         selected: Mask = np.zeros(len(pool), dtype=bool)
@@ -346,6 +337,8 @@ class _Problem:
         """
         counts: Ints = np.zeros((len(self.draw), 2 * self.has.shape[1] + 2), dtype=np.int64)
         for i, column in enumerate([*self.has.T, np.ones(len(selected), dtype=bool)]):
+            # Each label is balanced twice, among the selected and among all readable rows, in columns of one table, so
+            # that one descent weighs both against each other.
             for j, mask in enumerate((selected, self.readable)):
                 counts[:, 2 * i + j] = np.bincount(self.subject[column & mask], minlength=len(self.draw))
         split: Ints = assign_splits(self.draw, counts, self.request.ratios)[self.subject]
@@ -362,6 +355,7 @@ class _Problem:
             # Not the draw that splits go by: subjects who moved to test would come first.
             names, which = np.unique(self.subject[rows], return_inverse=True)
             place = _keys(self.request.seed, [f"natural|{name}" for name in self.subjects[names]])[which]
+            # The subject with which the number is reached comes in whole, so there may be some rows more.
             last = np.sort(place)[min(max(least, NATURAL), len(rows)) - 1]
             taken[rows[place <= last]] = True
         return taken
@@ -384,6 +378,7 @@ def _official_splits(
     missing = [name for i, name in enumerate(SPLITS) if not (split == i).any()]
     if missing == ["val"]:
         train, val, _ = ratios
+        # The ratio of train to val alone decides: the data's own test set stays as large as it is.
         split[(split == 0) & (draws >= train / (train + val))] = SPLITS.index("val")
         notes.append(NO_VAL)
     elif missing:
@@ -391,15 +386,8 @@ def _official_splits(
     return split
 
 
-def unreadable_summary(refused: dict[str, tuple[str, str]]) -> str:
-    """Return how many images could not be read, why, and one of them, as one clause."""
-    reasons = Counter(reason for reason, _ in refused.values())
-    counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-    path, (reason, detail) = min(refused.items())
-    return f"{len(refused)} images could not be read ({counts}), for example {path}: {reason}, {detail}"
-
-
 def _keys(seed: int, names: Iterable[str]) -> NDArray[np.uint64]:
     """Return `order_key` of each name as a number."""
+    # Big-endian on every machine: the order of the numbers is then that of the hash's bytes.
     joined = b"".join([order_key(seed, name) for name in names])
     return np.frombuffer(joined, dtype=">u8").astype(np.uint64)

@@ -39,13 +39,17 @@ def grouped(table: "pd.DataFrame", root: str, ids: str, notes: list[str]) -> "pd
     keys = {name: table[name] if exact else sameness.id_keys(table[name]) for name in IDS}
     if not exact:
         table = _one_spelling(table, keys, notes)
+    # Without a root: the paths are compared as they are written, and no file is touched.
     files = pd.Series(sameness.path_keys(table["path"].tolist()), dtype="string", index=table.index)
     if several := int((files.duplicated() & (files != "")).sum()):
         notes.append(f"{several} rows name a file that another row names too, by another path; they stay in one split")
     columns = [keys["subject_id"], keys["study_id"], keys["dicom_id"], files]
     if OWNER in table:
         columns.append(table[OWNER] if exact else sameness.id_keys(table[OWNER]))
+    # Only columns that really join two subjects enter the graph. In nearly every archive none does, and the subjects
+    # are the groups as they are.
     subject, joining = columns[0], [column for column in columns[1:] if _joins_subjects(columns[0], column)]
+    # With exact ids nothing may be corrected: a study of two subjects is then an error of the archive.
     if exact and any(column is keys["study_id"] for column in joining):
         raise UsageError(f"{root}: with --ids exact a study belongs to two subjects; ids must be unique")
     return table.assign(**{GROUP: named_groups([subject, *joining]) if joining else subject})
@@ -77,6 +81,7 @@ def same_pixels(table: "pd.DataFrame", pixels: Mapping[str, str]) -> "tuple[pd.S
         for path in row.split("|")
         if path in pixels
     ]
+    # Each group counts once for a hash, else two identical images of one patient would look like two patients.
     pairs = pd.DataFrame(sorted(set(shown)), columns=["group", "pixels"], dtype="string")
     shared = pairs[pairs["pixels"].duplicated(keep=False)]
     if shared.empty:
@@ -109,7 +114,10 @@ def _joins_subjects(subject: "pd.Series[str]", other: "pd.Series[str]") -> bool:
     """Return whether a value of `other` [N], "" aside, goes with two subjects."""
     import pandas as pd
 
+    # Image ids and paths are unique in a sound archive, so most columns end here without a table of pairs.
     if other.is_unique:
         return False
+    # Cheaper than counting subjects for each value: after the duplicates are gone, a value that occurs twice has two
+    # subjects.
     pairs = pd.DataFrame({"subject": subject, "other": other}).drop_duplicates()
     return bool((pairs["other"].duplicated() & (pairs["other"] != "")).any())

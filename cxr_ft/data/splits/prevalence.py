@@ -59,15 +59,21 @@ def nearest_to_natural_mix(patterns: Mask, available: Ints, take: Ints) -> Natur
     has, by_label = patterns.T.astype(np.float64), (take @ patterns).astype(np.float64)
     goal = neyman_rows(patterns, available, take)
     below = np.floor(goal)
+    # Where the goal is all there is, no row is left to cross it.
     across = np.minimum(1.0, available - below)
     cost = np.concatenate([np.full(len(goal), -1.0), 1 - 2 * (goal - below), np.ones(len(goal))])
+    # Three integer variables a pattern instead of one and an absolute value, which no linear program has.
     top = np.concatenate([below, across, available - below - across])
+    # An equality for each label: the certificate of the worst overshoot and of the total must stay true.
     same = LinearConstraint(np.hstack([has] * 3), by_label, by_label)
     result = solve_milp(cost, same, np.ones(len(cost)), top, gap=GAP)
+    # Where HiGHS reaches its limit of nodes without a point, the selection that is known to be valid is used as it is.
     near, gap = take, None
     if result.x is not None:
         near = np.rint(result.x).astype(np.int64).reshape(3, -1).sum(axis=0)
         gap = max(float(result.fun - result.mip_dual_bound), 0.0) / max(int(near.sum()), 1)
+        # HiGHS returns whole numbers up to its tolerance; rounded they must meet the constraints exactly, or no
+        # certificate holds.
         if (near @ patterns != by_label).any() or (near > available).any():
             raise RuntimeError(f"HiGHS gave a selection beyond its bounds: {result.message}")
     return NaturalMix(take=near, distance=float(np.abs(near - goal).sum()) / max(int(near.sum()), 1), gap=gap)
@@ -91,6 +97,8 @@ def neyman_rows(patterns: Mask, available: Ints, take: Ints) -> Floats:
 
     def dual(multipliers: Floats) -> tuple[float, Floats]:
         """Return the negative dual function and its gradient; below m = 0 a pattern is selected whole."""
+        # m of the docstring. At m = 0 the share 1 / sqrt(1 + m) reaches 1, where the pattern has no further rows to
+        # take.
         price = has @ multipliers
         root = np.sqrt(np.maximum(1 + price, 1.0))
         value = multipliers @ by_label - (rows * (2 * root + np.minimum(price, 0.0))).sum()
@@ -98,10 +106,12 @@ def neyman_rows(patterns: Mask, available: Ints, take: Ints) -> Floats:
 
     def hessian(multipliers: Floats) -> Floats:
         inner = 1 + has @ multipliers
+        # At a pattern taken whole the dual is linear, so its second derivative is 0 there.
         second = np.where(inner > 1, rows / 2 * np.maximum(inner, 1.0) ** -1.5, 0.0)
         out: Floats = (has.T * second) @ has / scale
         return out
 
+    # At the start, and wherever patterns are taken whole, the Hessian is singular: a trust region still makes a step.
     best = minimize(dual, np.zeros(len(by_label)), jac=True, hess=hessian, method="trust-exact", options=NEWTON)
     allocation: Floats = np.round(rows / np.sqrt(np.maximum(1 + has @ best.x, 1.0)), DECIMALS)
     return allocation
@@ -125,17 +135,22 @@ def prevalence_weights(patterns: Mask, natural: Ints, selected: Ints) -> Floats:
         return np.zeros(len(patterns))
     has, rows = patterns[taken], selected[taken].astype(np.float64)
     goal, total = (natural @ patterns).astype(np.float64), float(natural.sum())
+    # Raking only multiplies, so a weight that began at 0 would stay there.
     own = np.maximum(natural[taken], 1) / rows
     reachable = has.any(axis=0) & ~has.all(axis=0) & (goal > 0) & (goal < total)
     factor = np.ones(len(rows))
     for _ in range(SWEEPS):
         before = factor.copy()
+        # The total first: labels that all or no rows have are passed over below, and would leave the sum of weights
+        # free.
         factor *= total / float((factor * own * rows).sum())
         for label in np.flatnonzero(reachable):
             for group, part in ((has[:, label], goal[label]), (~has[:, label], total - goal[label])):
                 factor[group] *= part / float((factor * own * rows)[group].sum())
             # Else two labels that pull against each other drive a weight to 0 or beyond all measure.
             factor = np.clip(factor, 1 / FACTOR, FACTOR)
+        # Raking need not converge where FACTOR clips; then SWEEPS ends it, and `prevalence_error` reports what is left
+        # over.
         if np.abs(factor / before - 1).max() < CLOSE:
             break
     out = np.zeros(len(patterns))

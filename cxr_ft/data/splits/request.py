@@ -84,6 +84,7 @@ def relative_paths(records: Records) -> Records:
         UsageError: where one leads out of the root.
     """
     remote = is_url(records.root) or is_phantom(records.root)
+    # Not resolved: an archive's folder may itself be a link, and its tables name it as the user does.
     root = None if remote else Path(os.path.normpath(Path(records.root).absolute()))
     for column in ("path", "report"):
         paths = records.table[column].tolist()
@@ -123,18 +124,19 @@ def eligible(table: "pd.DataFrame", records: Records, request: SplitRequest, not
             raise UsageError(f"--views {request.views}: {records.root} says no view of any image; use --views all")
         notes.append("the data says no views: all images are taken as frontal")
         return table
-    kept = table[table["view"].isin(FRONTAL if request.views == "frontal" else [request.views])]
+    in_view = table[table["view"].isin(FRONTAL if request.views == "frontal" else [request.views])]
     present = ", ".join(sorted({shown_view(str(view)) or "unknown" for view in table["view"].unique()}))
-    if kept.empty:
+    if in_view.empty:
         raise UsageError(f"--views {request.views}: {records.root} has none; its views are {present}; use --views all")
     notes.append(
-        f"{len(table) - len(kept)} of {len(table)} images are left out by --views {request.views} (views: {present})"
+        f"{len(table) - len(in_view)} of {len(table)} images are left out by --views {request.views} (views: {present})"
     )
-    return kept
+    return in_view
 
 
 def join_studies(table: "pd.DataFrame") -> "pd.DataFrame":
     """Return one row a study: dicom_id, path and view joined by `|`, PA, AP, LATERAL first in this order."""
+    # Models that read one view take the first, so the frontal ones come first; the id decides among equals.
     order = {"PA": 0, "AP": 1, "LATERAL": 2}
     table = table.assign(_order=table["view"].map(order).fillna(3)).sort_values(["study_id", "_order", "dicom_id"])
     joined = table.groupby("study_id", sort=True)[["dicom_id", "path", "view"]].agg("|".join)
@@ -152,6 +154,7 @@ def positives(
     """
     values = targets(raw_labels(table, card), request.uncertain, request.blank) == 1
     if card.multi_label and card.normal is None:
+        # Without a quota of their own, images without any label would never be selected: they serve no other quota.
         return np.column_stack([values, ~values.any(axis=1)]), (*card.labels, NONE)
     return values, card.labels
 
@@ -177,13 +180,15 @@ def for_texts(records: Records, request: SplitRequest) -> tuple[Records, SplitRe
 def _section(records: Records, name: str) -> Records:
     """Return the records with one section as the text, and groups made anew from what is the same in it."""
     table = records.table.assign(text=records.table[name])
-    kept = table[table["text"] != ""].reset_index(drop=True)
-    if kept.empty:
+    with_section = table[table["text"] != ""].reset_index(drop=True)
+    if with_section.empty:
         raise UsageError(f"--text {name}: no report of {records.root} has that section; leave it out")
-    dropped = len(table) - len(kept)
+    dropped = len(table) - len(with_section)
     notes = [f"{dropped} of {len(table)} reports have no {name} and are left out"] if dropped else []
-    own = OWNER if OWNER in kept else "subject_id"
-    owners = kept[own].tolist() if records.card.group == "subject" else None
-    kept = kept.assign(subject_id=near_texts.group_names(kept["text"].tolist(), owners))
-    kept["subject_id"] = kept["subject_id"].astype("string")
-    return dataclasses.replace(records, table=kept, notes=(*records.notes, *notes))
+    own = OWNER if OWNER in with_section else "subject_id"
+    owners = with_section[own].tolist() if records.card.group == "subject" else None
+    # A section is another text than the report: what was nearly the same as a whole may differ in it, and the other way
+    # round.
+    with_section = with_section.assign(subject_id=near_texts.group_names(with_section["text"].tolist(), owners))
+    with_section["subject_id"] = with_section["subject_id"].astype("string")
+    return dataclasses.replace(records, table=with_section, notes=(*records.notes, *notes))

@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cxr_ft import plugins
+from cxr_ft import csv_cells, plugins
 from cxr_ft.data import sameness
 from cxr_ft.data.audit import leak_audit
 from cxr_ft.data.card import SENSITIVITIES, DatasetCard, Sensitivity
@@ -52,6 +52,7 @@ def make_splits(
     Raises:
         UsageError: where the source, the options or the folder is wrong; nothing is written then.
     """
+    # Before the archive is read, which may take long: a folder that cannot be written should fail at once.
     if sensitivity is not None and sensitivity not in SENSITIVITIES:
         raise unknown("sensitivity", sensitivity, SENSITIVITIES)
     check_writable(out)
@@ -72,6 +73,8 @@ def make_splits(
     compiled = compile_splits(records, request, check)
     if not at_hand:
         compiled.notes.append(f"no image of {records.root} is available here: none was checked")
+    # After the check, since messages name the folder as the user wrote it; the manifest must work from any working
+    # folder.
     records = dataclasses.replace(records, root=_resolved(records.root))
     return write_splits(out, records, layout, request, compiled, draw=draw)
 
@@ -113,9 +116,13 @@ def write_splits(
     manifest = _manifest(records, layout, request, compiled, leaks)
     if (position := _position(records.root, out)) is not None:
         manifest["root_from_splits"] = position
+    # The manifest is moved into place last: a folder with a manifest has all the files that it lists.
     with staged(out, last=MANIFEST, private=True) as folder:
         for name, table in tables.items():
-            _whole_numbers(table, records.card).to_csv(folder / name, index=False, lineterminator="\n")
+            csv_cells.escape_table(_whole_numbers(table, records.card)).to_csv(
+                folder / name, index=False, lineterminator="\n"
+            )
+        # Hashed from the files, not from the tables: what a reader will open is what is certified.
         manifest["files"] = {name: sha256(folder / name) for name in sorted(tables)}
         if draw is not None:
             draw(manifest, folder / CHART)
@@ -173,15 +180,18 @@ def _certified_leaks(
         LeakError: where two compiled splits share anything; `out` is the folder that its message names.
     """
     kinds = [[*IDS, "path"]] if card.unit != "text" else [list(IDS)]
-    # By themselves: beside a column of subjects the audit would pass over what several of them have.
+    # By themselves: together with a column of subjects the audit would pass over what several of them have.
     kinds += [["text"]] if card.group == "near-duplicate" else []
     tables = compiled.tables
+    # Pixels are compared only where images were decoded; an empty column would be reported as compared.
     if compiled.pixels:
         kinds[0].append(leak_audit.PIXELS)
         tables = leak_audit.with_pixels(tables, "path", compiled.pixels)
     local_root = Path(root) if compiled.pixels and _is_local(root) else None
     exact = request.ids == "exact"
     parts = [
+        # The independent code of the audit, not the compiler's own groups: an error in the compiler must not certify
+        # itself.
         leak_audit.compare({name: table[kind] for name, table in tables.items()}, exact_ids=exact, root=local_root)
         for kind in kinds
     ]
@@ -223,6 +233,7 @@ def _text_note(counts: TextCounts, group: str) -> str:
 
 def _whole_numbers(table: "pd.DataFrame", card: DatasetCard) -> "pd.DataFrame":
     """Return the table with labels as 1, 0, -1 or nothing, not as 1.0."""
+    # pandas writes a float column with missing cells as 1.0; Int64 can be missing and stays whole.
     names = [name for name in card.labels if card.multi_label and name in table]
     return table.astype(dict.fromkeys(names, "Int64"))
 

@@ -123,6 +123,7 @@ class TextBase:
 
 def mean(states: "Tensor", mask: "Tensor") -> "Tensor":
     """Return the mean [B, D] of states [B, T, D] over the tokens where mask [B, T] is 1."""
+    # By weights and not by selection: rows have different numbers of tokens.
     weights = mask[..., None].to(states.dtype)
     out: Tensor = (states * weights).sum(1) / weights.sum(1)
     return out
@@ -204,6 +205,7 @@ def random_model(make: "Make", config: "PretrainedConfig", seed: int = 0) -> "Pr
     """Return a model with random weights that depend on `seed` alone; the caller's random state is unchanged."""
     import torch
 
+    # Without this a base with random weights would move the random numbers from which the head is drawn.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make(config).eval()

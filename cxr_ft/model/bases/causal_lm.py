@@ -182,6 +182,7 @@ class CausalLm(_text.TextBase):
 
 def _states(model: "nn.Module", ids: "Tensor", mask: "Tensor") -> "Tensor":
     """Return the last states of tokens [B, T], [B, T, D], without those of learnt tokens, which come first."""
+    # No cache: training and evaluation read each text once, and it would hold every layer's keys and values.
     out: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     return out[:, -ids.shape[1] :]
 
@@ -189,6 +190,7 @@ def _states(model: "nn.Module", ids: "Tensor", mask: "Tensor") -> "Tensor":
 def _at_last(states: "Tensor", mask: "Tensor") -> "Tensor":
     import torch
 
+    # By the mask, since the last column of a shorter row is padding.
     return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
 
 
@@ -279,6 +281,7 @@ def _likelihood(model: "nn.Module", batch: Batch, start: int, sentences: Sequenc
     # Not the model's own cache: a sliding-window one could not go back for the next sentence.
     cache = DynamicCache()
     lm: PreTrainedModel = unwrapped(model)
+    # For its side effect: it fills the cache with the input text, once for all sentences.
     lm.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
     scores = []
     for sentence in sentences:

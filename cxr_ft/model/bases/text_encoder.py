@@ -90,6 +90,7 @@ class TextEncoder(_text.TextBase):
 
     def encoder(self, pool: str = "cls") -> "nn.Module":
         """Return the whole model: both pools read all of it."""
+        # A module of its own, so that the head's layer is added to it and not to the base.
         return trimmed(self.lm)
 
     def inputs(self, examples: Sequence[Example]) -> Batch:

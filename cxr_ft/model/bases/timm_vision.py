@@ -75,6 +75,7 @@ class TimmVision:
     def __init__(self, model: "TimmWrapperModel", name: str) -> None:
         self.lm, self.name = model, name
         _keep_statistics(model)
+        # A folder that we saved has it in its config.json; a model fresh from timm has its own.
         pretrained = getattr(model.config, "pretrained_cfg", None) or model.timm_model.pretrained_cfg
         self.mean, self.std = pretrained["mean"], pretrained["std"]
         self._size = int((model.config.model_args or {}).get("img_size") or pretrained["input_size"][-1])
@@ -264,7 +265,7 @@ def _in_evaluation(module: "nn.Module", _: object) -> None:
 def _image_model() -> "type[TimmWrapperModel]":
     """Return a `TimmWrapperModel` whose state is loaded as it was saved.
 
-    transformers' own puts `timm_model.` before every name that lacks it, even a head's beside the model. The class is
+    transformers' own puts `timm_model.` before every name that lacks it, even a head's next to the model. The class is
     made on first use, since transformers is slow to import.
     """
     from torch import Tensor, nn
@@ -321,12 +322,14 @@ def _later_blocks(model: "nn.Module", states: "Tensor") -> tuple["Tensor", "Tens
     timm = wrapper.timm_model
     for block in timm.blocks[_frozen_blocks(timm) :]:
         states = block(states)
+    # timm's own order after the blocks: the last norm, then the pooling.
     last = timm.norm(states)
     return last, timm.forward_head(last)
 
 
 def _frozen_blocks(timm: "VisionTransformer") -> int:
     trained = [i for i, block in enumerate(timm.blocks) if any(p.requires_grad for p in block.parameters())]
+    # A frozen block above a trained one has no constant output: its input changes.
     return trained[0] if trained else len(timm.blocks)
 
 

@@ -94,6 +94,7 @@ class Scorer:
         writer = writer_of(self.base, "zero_shot compares sentences")
         if self.continues:
             return _continued(writer, model, batch, sentences)
+        # The difference, not the one likelihood: how probable a label's words are in any report cancels.
         present, absent = writer.likelihood(model, batch, sentences).chunk(2, dim=1)
         return present - absent
 
@@ -140,6 +141,7 @@ def _continued(writer: Writer, model: "nn.Module", batch: Batch, answers: list[l
     # At most all but the last token are shared, so that each answer keeps a token of its own.
     same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(answer[:-1] for answer in answers), strict=False))
     shared = [tokens[0] for tokens in same]
+    # The shared beginning as a further sentence: its likelihood is subtracted from that of each answer.
     likelihoods = writer.likelihood(model, batch, [*answers, shared])  # [B, L + 1]
     lengths = torch.tensor([len(answer) - len(shared) for answer in answers], device=likelihoods.device)
     return (likelihoods[:, :-1] - likelihoods[:, -1:]) / lengths

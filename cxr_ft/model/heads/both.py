@@ -1,7 +1,7 @@
 """Write a report and score labels in one run: the report's loss plus `weight` times the labels', from one forward pass.
 
 As in GIT-CXR (Sirbu et al., arXiv 2501.02598). The layer reads the state of the start token, which attends to the whole
-image and to nothing of the report. The texts' metrics come first, the scores' beside them.
+image and to nothing of the report. The texts' metrics come first, then the scores'.
 """
 
 from collections.abc import Sequence
@@ -71,6 +71,7 @@ class Both:
         counts = batch["labels"] != IGNORE
         if not self.trained:
             return self.base.logits(model, batch, counts), self.scorer.zero_shot_logits(model, batch, self.sentences)
+        # From one pass: image and prompt are read once for both tasks.
         tokens, state = self.base.logits_and_pooled(model, batch, counts)
         return tokens, label_logits(model, state)
 

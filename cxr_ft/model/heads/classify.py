@@ -46,6 +46,8 @@ class Classify:
         self.scorer = Scorer(base, config, labels, multi_label)
         self.new_modules: tuple[str, ...] = ("classifier",) if trains else ()
         self.sentences = [] if trains else self.scorer.sentences()
+        # Without what the pool never reads: it would count as trained and get no gradient. zero_shot needs the
+        # vocabulary.
         self.model = base.encoder(self.pool) if trains else base.lm
         if trains:
             self.model.classifier = self.scorer.layer(base.pools[self.pool])

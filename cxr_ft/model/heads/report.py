@@ -36,6 +36,7 @@ class Report:
 
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """Return cross-entropy summed over the report's tokens, its end token included, and their number."""
+        # Only at the positions that count: logits are as wide as the vocabulary.
         return self.text.loss(self.base.logits(model, batch, batch["labels"] != IGNORE), batch)
 
     def predict(self, model: "nn.Module", batch: Batch) -> HeadOutput:

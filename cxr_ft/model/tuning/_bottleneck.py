@@ -29,6 +29,7 @@ class Bottleneck(nn.Module):
         self.base_layer = layer
         self.adapter_down = nn.Linear(outputs, width, device=device)
         self.adapter_up = nn.Linear(width, outputs, device=device)
+        # Only the upper matrix: with both at zero neither matrix would ever get a gradient.
         nn.init.zeros_(self.adapter_up.weight)
         nn.init.zeros_(self.adapter_up.bias)
 

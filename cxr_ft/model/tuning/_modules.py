@@ -45,6 +45,7 @@ def matrices_of(model: "nn.Module", base: Base, targets: Sequence[str], method: 
 def widths(layer: "Linear") -> tuple[int, int]:
     """Return the numbers of inputs and outputs of a linear layer, torch's or GPT-2's."""
     rows, columns = layer.weight.shape
+    # By the weight's shape, since GPT-2's Conv1D has no `in_features`.
     return (rows, columns) if is_transposed(layer) else (columns, rows)
 
 
@@ -52,6 +53,7 @@ def replace(model: "nn.Module", name: str, make: "Callable[..., nn.Module]") -> 
     """Replace the module `name` by what `make` returns for it."""
     parent, _, child = name.rpartition(".")
     owner = model.get_submodule(parent)
+    # Under the same name, so that the names in saved files and the patterns of targets still hold.
     setattr(owner, child, make(getattr(owner, child)))
 
 
@@ -63,6 +65,7 @@ def adapted(model: "nn.Module", config: "PeftConfig", names: Sequence[str]) -> "
     if hasattr(config, "fan_in_fan_out"):  # not every PEFT method has it
         config.fan_in_fan_out = all(is_transposed(model.get_submodule(name)) for name in names)
     peft_model: PeftModel = get_peft_model(model, config)
+    # PEFT passes over a name that it does not find: what it adapted is compared with what was meant.
     targeted = sorted(peft_model.base_model.targeted_module_names)
     # PEFT matches names by suffix: a full name matches itself alone, unless it is the end of another one.
     if targeted != sorted(names):

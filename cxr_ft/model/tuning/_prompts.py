@@ -48,6 +48,7 @@ def prompted(
         )
     if config.num_virtual_tokens >= base.longest:
         raise UsageError(f"tuning.tokens: {config.num_virtual_tokens}; {base.name} has {base.longest} positions in all")
+    # Learnt tokens take positions of the model: texts are cut that much earlier, from now on.
     leave_room(base, config.num_virtual_tokens)
     # PEFT chooses by the task type where the tokens go, and which modules are trained besides.
     config.task_type = "CAUSAL_LM" if is_writer(base) and model is base.lm else "SEQ_CLS"

@@ -66,6 +66,7 @@ def dequantised(layer: "Linear4bit | Linear8bitLt") -> "nn.Module":
     if isinstance(layer, bitsandbytes.nn.Linear4bit):
         weights = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
     else:
+        # The first product moves the scales from the weight to the layer's state.
         scales = layer.state.SCB if layer.state.SCB is not None else weight.SCB
         weights = bitsandbytes.functional.int8_vectorwise_dequant(weight.data, scales)
     weights = weights.to(torch.float32)
@@ -73,6 +74,7 @@ def dequantised(layer: "Linear4bit | Linear8bitLt") -> "nn.Module":
         from transformers.pytorch_utils import Conv1D
 
         plain: Linear = Conv1D(layer.out_features, layer.in_features)
+        # The quantised copy was [out, in], as bitsandbytes needs it; Conv1D's own weight is [in, out].
         weights = weights.T.contiguous()
     else:
         plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
@@ -84,6 +86,7 @@ def dequantised(layer: "Linear4bit | Linear8bitLt") -> "nn.Module":
 
 def is_quantised(layer: "nn.Module") -> bool:
     """Return True if `layer` is one of bitsandbytes'."""
+    # By name, so that models without quantised layers never import bitsandbytes.
     return type(layer).__name__ in ("Linear4bit", "Linear8bitLt") and type(layer).__module__.startswith("bitsandbytes")
 
 
@@ -93,6 +96,7 @@ def _nf4(layer: "nn.Module") -> "nn.Module":
 
     inputs, outputs = widths(layer)
     # Compute in float32 or, under autocast, its dtype; with another dtype the layer would cast its bias for good.
+    # Made on the meta device: its own weight would be drawn at random and thrown away.
     new = Linear4bit(inputs, outputs, layer.bias is not None, torch.float32, True, "nf4", device="meta")
     weight = _weight(layer)
     new.weight = Params4bit(weight, compress_statistics=True, quant_type="nf4", module=new).to(weight.device)
@@ -127,4 +131,5 @@ def _in_float32(_: "nn.Module", inputs: "tuple[Tensor, ...]") -> "tuple[Tensor, 
 def _weight(layer: "Linear") -> "Tensor":
     """Return a copy of the weight, [out, in]."""
     weight: Tensor = layer.weight.detach()
+    # A contiguous copy: bitsandbytes' kernels take the numbers as they lie in memory.
     return (weight.T if is_transposed(layer) else weight).clone().contiguous()

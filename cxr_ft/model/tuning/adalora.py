@@ -56,7 +56,7 @@ class Config(LowRankOptions):
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """Return `model` with products beside exactly the linear layers that the targets mean.
+    """Return `model` with products added to exactly the linear layers that the targets mean.
 
     Raises:
         UsageError: for a target that is unknown, hits nothing, or is no linear layer.
@@ -91,6 +91,7 @@ class Allocation:
         self.tuner = model.base_model
         config = self.tuner.peft_config["default"]
         self.weight = config.orth_reg_weight
+        # Only now: how many steps there are depends on the data, which `apply` does not see.
         config.total_step, config.tinit, config.tfinal = steps, int(WARMUP * steps), int(SETTLED * steps)
         config.deltaT = max(1, steps // TIMES)
         self.end = steps - config.tfinal
@@ -104,6 +105,7 @@ class Allocation:
         ]
         with torch.enable_grad():
             excess = [torch.linalg.matrix_norm(m @ m.T - torch.eye(len(m), device=m.device)) for m in factors]
+            # Added to the gradients that the loss has left: the penalty is part of the step, and of no reported loss.
             (self.weight * torch.stack(excess).mean()).backward()
 
     def on_after_step(self, step: int) -> None:
@@ -117,14 +119,17 @@ class Allocation:
         import torch
 
         allocator, layers = self.tuner.rankallocator, list(_layers(self.tuner.model))
+        # Importances are final with the last removal: what comes later changes no choice.
         if step < self.end:
             self._weigh(allocator, layers)
         budget, due = allocator.budget_schedule(step)
+        # Also at the last step of the schedule, which need not be a multiple of PEFT's interval.
         if step <= self.end and (due or step == self.end) and budget < allocator.init_bgt:
             _fill(allocator, layers)
             pattern = allocator.mask_to_budget(self.tuner.model, budget)
             for name, layer in layers:
                 layer.kept.copy_(torch.tensor(pattern[f"{name}.lora_E.default"])[:, None])
+        # The optimizer still moves removed values, by its momentum: they are set back to zero after each step.
         elif step > self.end:
             for _, layer in layers:
                 layer.lora_E["default"].masked_fill_(~layer.kept, 0.0)
@@ -148,6 +153,7 @@ def _add_buffers(model: "nn.Module") -> None:
     """Give each adapted layer buffers for what is carried from one step to the next; no saved model holds them."""
     import torch
 
+    # Buffers, since checkpoints hold those; not persistent, so that no saved model has them.
     for _, layer in _layers(model):
         for name in _MATRICES:
             weight = getattr(layer, name)["default"]

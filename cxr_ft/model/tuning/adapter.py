@@ -48,6 +48,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     from cxr_ft.model.tuning._bottleneck import Bottleneck
 
     names = matrices_of(model, base, config.targets, "adapter")
+    # Before the adapters are added, whose own parameters are trained.
     model.requires_grad_(False)
     for name in names:
         replace(model, name, lambda layer: Bottleneck(layer, config.width))
@@ -60,6 +61,7 @@ def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...])
     """Write the adapters and the head."""
     from safetensors.torch import save_file
 
+    # Of the trained parameters alone: the base's weights are where they were.
     weights = {name: p.detach().contiguous() for name, p in trainable(model).items()}
     save_file(weights, folder / FILE, metadata={"format": "pt"})
 

@@ -32,6 +32,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     biases = [
         p for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias" and not name.startswith(inert)
     ]
+    # The head's biases do not count: with a base that has none, nothing but the head would be trained.
     head = {p for name in new for p in model.get_submodule(name).parameters()}
     if not set(biases) - head:
         raise UsageError(
@@ -49,6 +50,7 @@ def _inert(model: "nn.Module", base: Base) -> tuple[str, ...]:
     A key's bias adds the same number to all scores of a query, which softmax cancels: its gradient is rounding noise,
     and an optimizer that normalises gradients would follow it.
     """
+    # A matrix that is query, key and value together has one bias for all three, which does have an effect.
     if not any("k" in roles and roles["k"] != roles.get("q") for roles in base.targets.values()):
         return ()
     return tuple(f"{name}." for name in names_of(model, base, ("k",)))

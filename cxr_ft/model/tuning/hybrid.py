@@ -45,6 +45,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
             f"tuning.layers: {config.layers}; {base.name} has {len(blocks)} blocks: hybrid trains 1 to "
             f"{len(blocks) - 1} of them fully (for 0 use lora, for all full)"
         )
+    # With the dot, so that block 1 is not taken for the beginning of block 10.
     above = tuple(f"{name}." for name in blocks[-config.layers :])
     names = [name for name in names_of(model, base, config.targets) if not name.startswith(above)]
     if not names:

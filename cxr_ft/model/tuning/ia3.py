@@ -37,6 +37,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     from peft import IA3Config
 
     names = names_of(model, base, config.targets)
+    # PEFT cannot see from a full name which modules are scaled at their inputs.
     ends = set(names_of(model, base, ("down",))) if any("down" in roles for roles in base.targets.values()) else set()
     ia3 = IA3Config(
         target_modules=names,

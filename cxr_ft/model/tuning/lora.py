@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., arXiv 2106.09685) by PEFT: a low-rank product beside each target; the head is trained fully.
+"""LoRA (Hu et al., arXiv 2106.09685) by PEFT: a low-rank product added to each target; the head is trained fully.
 
 With options: DoRA (Liu et al., arXiv 2402.09353), rsLoRA (Kalajdzievski, arXiv 2312.03732), PiSSA (Meng et al.,
 arXiv 2404.02948).

@@ -24,7 +24,7 @@ class Config(_options.LowRankOptions):
 
 
 def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) -> "nn.Module":
-    """Return `model` with a product beside each linear layer that the targets mean.
+    """Return `model` with a product added to each linear layer that the targets mean.
 
     Raises:
         UsageError: for a target that is unknown, hits nothing, or is no linear layer.
@@ -69,6 +69,7 @@ def merge(model: "nn.Module") -> "nn.Module":
     from cxr_ft.model.tuning._low_rank import LowRankLinear
 
     model.eval()
+    # A list first, since replacing modules changes what is iterated.
     for name, module in list(model.named_modules()):
         if isinstance(module, LowRankLinear):
             replace(model, name, LowRankLinear.merged)

@@ -50,6 +50,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
             kind = type(layer).__name__
             raise UsageError(f"oft cannot rotate {name} of {base.name}, a {kind}; use lora, vera or adapter")
         inputs, _ = widths(layer)
+        # PEFT would choose another block size by itself, and the run would not be the configured one.
         if inputs % config.block:
             raise UsageError(f"tuning.block: {config.block} does not divide the {inputs} inputs of {name}")
     oft = OFTConfig(

@@ -37,6 +37,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
 
     from peft import PrefixTuningConfig
 
+    # PEFT passes the learnt keys and values as a cache: a model without that argument would fail in its first step.
     if "past_key_values" not in inspect.signature(model.forward).parameters and is_text_reader(base):
         kind = type(model).__name__
         raise UsageError(f"prefix: a {kind} ({base.name}) takes no learnt keys and values; use prompt, lora or adapter")

@@ -34,6 +34,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     return prompted(
         model,
         base,
+        # Words of the vocabulary are vectors that the model can read; random ones need not be.
         PromptTuningConfig(num_virtual_tokens=config.tokens, prompt_tuning_init="SAMPLE_VOCAB"),
         new,
         "prompt",

@@ -1,6 +1,6 @@
 """QLoRA (Dettmers et al., arXiv 2305.14314): LoRA by PEFT on a base whose blocks are quantised to four or eight bits.
 
-By bitsandbytes, on CUDA, and slowly on CPU. Beside PEFT's files a run saves `quantization_config.json`, by which
+By bitsandbytes, on CUDA, and slowly on CPU. With PEFT's files a run saves `quantization_config.json`, by which
 transformers quantises the same layers of the base in the same way.
 """
 
@@ -49,6 +49,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     """
     from peft import LoraConfig
 
+    # Before the quantisation, so that a wrong target is refused before any work.
     names = names_of(model, base, config.targets)
     _quantise(model, base, config)
     lora = LoraConfig(
@@ -68,9 +69,11 @@ def save(model: "PeftModel", folder: Path, config: Config, new: tuple[str, ...])
 
     model.save_pretrained(folder, safe_serialization=True)
     inner = unwrapped(model)
+    # transformers quantises every linear layer but the listed ones: these were left as they are, or are the head's.
     plain = [n for n, m in inner.named_modules() if is_matrix(m) and not _quantised.is_quantised(m)]
     outside = [n.removesuffix(".base_layer") for n in plain if ".lora_" not in n and not n.startswith(new)]
     four = config.quantise == "nf4"
+    # As in training: the quantised layers compute in float32 unless autocast says otherwise.
     BitsAndBytesConfig(
         load_in_4bit=four,
         load_in_8bit=not four,
@@ -99,5 +102,6 @@ def _quantise(model: "nn.Module", base: Base, config: Config) -> None:
             f"qlora quantises linear layers in blocks (nf4: those with a multiple of {_quantised.BLOCK} inputs), and "
             f"{base.name} ({base.family}) has none; use lora"
         )
+    # A plan has no weights to quantise; that the layers exist was checked above.
     if not next(model.parameters()).is_meta:
         _quantised.quantise(model, names, config.quantise)

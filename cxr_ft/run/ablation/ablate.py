@@ -53,10 +53,12 @@ def run(
     Raises:
         UsageError: for a cell that cannot be built, before any is trained.
     """
+    # Before the first training: a grid of days must not stop at its last cell for a wrong option.
     _check(cells)
     make_folder(out)
     chosen, searches = search_rates(dict(cells), out, tries, execute)
     execute(chosen, out)
+    # After the runs, which write their records anew: the search belongs to the record of each cell.
     for name, search in searches.items():
         results.write(out / name, results.read(out / name).replace(search=search))
     verify_all([out / name for name in chosen if results.read(out / name).status == "trained"])
@@ -64,6 +66,7 @@ def run(
     for name, result in finished.items():
         if result.status == "success":
             trackers.summarise(out / name, tracking)
+    # Of all cells, also those that an earlier attempt has finished: the tables show the whole grid.
     result_tables.write(out, finished)
     for note in search_notes(searches):
         print(f"note: {note}")
@@ -72,6 +75,7 @@ def run(
 
 def _check(cells: Mapping[str, RunConfig]) -> None:
     """Build every cell without weights, each method with its options once."""
+    # By fingerprint without splits: equal configurations are built once.
     for cell in {c.fingerprint({}): c for c in cells.values()}.values():
         card = manifest.read(Path(cell.data.splits)).card
         train.plan(cell, card.labels, card.multi_label)
@@ -119,12 +123,14 @@ def search_rates(cells: Cells, out: Path, tries: int, execute: workers.Execute) 
         for name in names:
             chosen[name] = _with_rate(cells[name], best)
             searches[name] = search
+        # The tries have the first cell's targets, rank and seed, so that the best one is this cell.
         _reuse(folder / _try_name(first, best), out / first)
     return chosen, searches
 
 
 def rates_around(rate: float, tries: int) -> list[float]:
     """Return `tries` rates, half a decade apart, around `rate`, ascending; two digits each."""
+    # For an even number of tries the additional one is above.
     steps = range(-((tries - 1) // 2), tries // 2 + 1)
     return [float(f"{rate * 10 ** (step / 2):.2g}") if step else rate for step in steps]
 
@@ -175,4 +181,5 @@ def _reuse(tried: Path, cell: Path) -> None:
     half = cell.parent / f".{cell.name}.half"
     shutil.rmtree(half, ignore_errors=True)
     copy_folder(tried, half)
+    # A rename within one folder is atomic: the cell exists whole or not at all.
     half.rename(cell)

@@ -36,6 +36,7 @@ def cells(raw: Mapping[str, object], grid: Mapping[str, object]) -> Cells:
     if parameters is not None and "rank" in lists:
         raise UsageError("grid: match chooses the ranks; leave out rank")
     methods = [_method(m) for m in lists["method"]] if "method" in lists else [(config.resolve(raw).tuning.name, {})]
+    # A method may be listed twice with other options.
     names = [name for name, _ in methods]
     seeds = lists["seeds"] if "seeds" in lists else [config.mapping(raw, "train").get("seed", 0)]
     fields = {m: [f.name for f in dataclasses.fields(plugins.load(plugins.TUNING, m).Config)] for m in names}
@@ -51,6 +52,7 @@ def cells(raw: Mapping[str, object], grid: Mapping[str, object]) -> Cells:
         # Every seed of a method that trains nothing would give the same numbers.
         drawn = seeds if tuning_methods.load(method).trains else seeds[:1]
         for values in itertools.product(*(lists[key] for key in own)):
+            # Later entries win: what the method sets or the grid varies, over what all runs share.
             tuning = {**_shared(raw, method, fields), "name": method, **options, **dict(zip(own, values, strict=True))}
             shared = {key: value for key, value in raw.items() if key != "tuning"}
             matched: list[str] = []
@@ -72,12 +74,14 @@ def matched_rank(cell: config.RunConfig, parameters: object) -> int:
     Raises:
         UsageError: where the nearest one differs by more than TOLERANCE.
     """
+    # `true` in YAML is a bool, which Python counts among the whole numbers.
     if not isinstance(parameters, int) or isinstance(parameters, bool) or parameters < 1:
         raise UsageError(f"grid: match is {parameters!r}; give a number of parameters, as 147456")
     one, two = (_adapter(cell, rank) for rank in (1, 2))
     # Every low-rank method adds base + slope * rank parameters: two ranks give the line.
     rank = max(1, round((parameters - (2 * one - two)) / (two - one)))
     count = one + (two - one) * (rank - 1)
+    # Runs of clearly different size would be compared as equals.
     if abs(count - parameters) > TOLERANCE * parameters:
         targets = ",".join(cell.tuning.targets)
         raise UsageError(

@@ -78,8 +78,10 @@ def ensure_splits(splits: TinySplits) -> Path:
     options = dataclasses.asdict(splits)
     # Another version may draw other splits from the same options: it gets a folder of its own.
     version = [cxr_ft.__version__, phantom.FORMAT, texts.FORMAT]
+    # By content: two recipes with the same tiny splits share one folder.
     name = hashlib.sha256(json.dumps([options, version], sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_folder() / "data_splits" / f"{KEY}-{splits.layout}-{name}"
+    # The manifest is written last: without it the folder was left by a process that was killed.
     if not (folder / "manifest.json").exists():
         source, layout = options.pop("source"), options.pop("layout")
         source = texts.ensure(source) if texts.is_spec(source) else source

@@ -11,6 +11,7 @@ fftTest_target_modules_ablation_results.csv    full fine-tuning: test
 from collections.abc import Mapping
 from pathlib import Path
 
+from cxr_ft import csv_cells
 from cxr_ft.files import atomic
 from cxr_ft.model import methods, targets
 from cxr_ft.run.record import results
@@ -47,6 +48,7 @@ def _row(name: str, result: results.Result) -> dict[str, object]:
     options = {key: value for key, value in result.tuning.items() if key != "name"}
     row |= {key: ",".join(map(str, v)) if isinstance(v, list) else v for key, v in options.items()}
     row["seed"] = result.seed
+    # So that a reader sees whether methods were tuned with equal effort.
     row["rates_tried"] = len(result.search.rates) or (1 if methods.load(result.method).trains else None)
     for split in ("train", "val", "test"):
         metrics = result.metrics.get(split) or {}
@@ -90,6 +92,7 @@ def _factors(result: results.Result) -> dict[str, factor_effects.Level]:
 def _csv(path: Path, rows: list[dict[str, object]], columns: tuple[str, ...] | None = None) -> None:
     import pandas as pd
 
+    # With the columns of the study even where it has no rows: programs that read it find them.
     table = pd.DataFrame(rows) if columns is None else pd.DataFrame(rows, columns=list(columns))
     with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        csv_cells.escape_table(table).to_csv(temporary, index=False, lineterminator="\n")

@@ -77,12 +77,14 @@ def run(
         raise UsageError("--suggest compares by AUROC, which needs a task that classifies; use --task classify or both")
     options = {key: value for key, value in config.mapping(raw, "tuning").items() if key not in ("targets", "rank")}
     lora = config.merge({k: v for k, v in raw.items() if k != "tuning"}, {"tuning": {**options, "name": "lora"}})
+    # Refuses wrong options of lora before the probe is trained, which takes a whole run.
     config.resolve(lora, "--suggest")
     make_folder(out)
     modules = candidates(_probe(raw, seeds[0], out, execute))
     proposal = propose(modules, budget)
     cells, left_out = _cells(lora, proposal, seeds)
     done = ablate.run({name: cell for named in cells.values() for name, cell in named.items()}, out, execute=execute)
+    # A comparison of fewer seeds than were requested would look like the one that was.
     if failed := [result for result in done if result.status != "success"]:
         raise UsageError(f"{out}: {failed[0].variant}, seed {failed[0].seed} failed ({failed[0].error}); run it again")
     sentences = [_proposal_sentence(proposal, budget), *left_out]
@@ -113,21 +115,22 @@ def propose(modules: Sequence[Candidate], budget: int) -> Proposal:
     best: tuple[float, int, list[Candidate]] | None = None
     for rank in RANKS:
         left, taken = budget, []
+        # Greedy: a module that is too large for what is left is passed over, and smaller ones may still fit.
         for module in sorted(modules, key=lambda m: -m.energy[:rank].sum() / m.width):
             if rank * module.width <= left:
                 taken.append(module)
                 left -= rank * module.width
-        kept = sum(float(module.energy[:rank].sum()) for module in taken)
-        if taken and (best is None or kept > best[0]):
-            best = kept, rank, taken
+        covered = sum(float(module.energy[:rank].sum()) for module in taken)
+        if taken and (best is None or covered > best[0]):
+            best = covered, rank, taken
     if best is None:
         smallest = min(module.width for module in modules)
         raise UsageError(f"--budget {budget}: the smallest module takes {smallest:,} parameters at rank 1")
-    kept, rank, taken = best
+    covered, rank, taken = best
     total = sum(float(module.energy.sum()) for module in modules)
     names = {module.name for module in taken}
     items = tuple(module.item for module in modules if module.name in names)  # in the model's order
-    return Proposal(items, rank, rank * sum(module.width for module in taken), kept / total if total else 0.0)
+    return Proposal(items, rank, rank * sum(module.width for module in taken), covered / total if total else 0.0)
 
 
 def candidates(probe: Path) -> list[Candidate]:
@@ -138,6 +141,7 @@ def candidates(probe: Path) -> list[Candidate]:
     rows = build_datasets(settings, splits, parts.base.image_size)["train"]
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     items = _items(parts)
+    # Gradients of the candidates alone: those of embeddings and norms would take memory and are not read.
     model.requires_grad_(False)
     weights: dict[str, torch.Tensor] = {name: weight_of(model, name) for name in items}
     for weight in weights.values():
@@ -168,6 +172,7 @@ def _gradients(parts: ModelParts, rows: split_dataset.SplitDataset) -> None:
     parts.model.eval()  # no dropout: the gradient of the loss itself
     for batch in track(loader, "gradients", len(loader)):
         loss, _ = parts.head.loss(parts.model, {key: value.to(device) for key, value in batch.items()})
+        # Summed over batches without a step between them: `.grad` becomes the gradient of the whole training loss.
         loss.backward()  # type: ignore[no-untyped-call]
 
 
@@ -210,6 +215,7 @@ def _compare(out: Path, proposal: Mapping[str, config.RunConfig], rival: Mapping
     first, second = ([_test(out / name) for name in cells] for cells in (proposal, rival))
     subjects, truth, _ = first[0]
     scores = [np.stack([score for _, _, score in runs]) for runs in (first, second)]
+    # Paired by subject and over all seeds, as on the page of a comparison.
     return pairs.compare(truth, scores[0], scores[1], subjects, registry.primary("scores").over_rows)
 
 
@@ -217,6 +223,7 @@ def _test(run: Path) -> tuple[NDArray[np.object_], NDArray[np.float64], NDArray[
     """Return subjects [N], truth [N, L], scores [N, L] on test, rows in the same order for all runs on the splits."""
     table = results.read_predictions(run)
     table = table[(table["split"] == "test") & table["label"].notna()]
+    # `unstack` sorts by the ids, so that all runs have their rows in one order.
     wide = table.set_index(["subject_id", "study_id", "dicom_id", "label"])[["truth", "score"]].unstack("label")
     subjects = wide.index.get_level_values("subject_id").to_numpy()
     return subjects, wide["truth"].to_numpy(float), wide["score"].to_numpy(float)

@@ -72,8 +72,10 @@ def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Ex
         ended = threading.Event()
 
         def train_cell(name: str, cell: RunConfig) -> None:
+            # The pool still begins what was queued before the error.
             if ended.is_set():
                 return
+            # A free slot always exists, since the pool has as many threads; its number chooses the device.
             slot = free.get()
             visible = {"CUDA_VISIBLE_DEVICES": str(slot % devices)} if devices else {}
             try:
@@ -96,6 +98,7 @@ def run_parallel(jobs: int, devices: int = 0, tracking: Tracking = NOBODY) -> Ex
                 # After a whole grid nothing runs any more. After an error no cell begins, and those that train are
                 # ended by SIGTERM, upon which each records that it was cancelled.
                 ended.set()
+                # A copy: threads remove their processes from it meanwhile.
                 for process in list(running.values()):
                     process.send_signal(signal.SIGTERM)
 
@@ -124,6 +127,7 @@ def _in_process(
         started(process)
         assert process.stdin is not None and process.stderr is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended already: its exit code is read below
+            # The pipe stays open until the process has ended: the worker ends itself once this end of it is closed.
             process.stdin.write(json.dumps(order).encode() + b"\n")
         # Read to its end before the wait: a full pipe would block the worker for ever.
         stderr = process.stderr.read().decode(errors="replace").strip()
@@ -140,6 +144,7 @@ def mark_failed(folder: Path, cell: RunConfig, reason: str) -> None:
         if result.status in ("failed", "cancelled"):
             return
     else:
+        # The process died before it could write the record of its start: the row of the tables is made here.
         hashes = manifest.read(Path(cell.data.splits)).hashes
         result = results.Result(status="failed", config=cell.to_json(), config_hash=cell.fingerprint(hashes))
     results.write(folder, result.replace(status="failed", error=reason))
@@ -157,8 +162,10 @@ def on_ray(address: str | None, tracking: Tracking = NOBODY) -> Execute:
 
     def execute(cells: Mapping[str, RunConfig], out: Path) -> None:
         with ray_cluster.connected(address) as ray, bar("runs", len(cells)) as progress:
+            # One GPU for each task: a task is one process, which trains on one device.
             gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
             task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ray_cluster.RETRIES)(_train)
+            # Tasks run in working folders of Ray's own.
             folder = out.absolute()
             followed = tracking.to_json()
             waiting = {task.remote(cell.to_json(), str(folder / name), followed): name for name, cell in cells.items()}
@@ -168,6 +175,7 @@ def on_ray(address: str | None, tracking: Tracking = NOBODY) -> Execute:
                 try:
                     ray.get(done)
                 except ray.exceptions.RayTaskError as error:
+                    # Bad input is the same for a user wherever the cell was trained: its own line, without Ray's trace.
                     if isinstance(error.cause, UsageError):
                         raise error.cause from None
                     raise
@@ -178,6 +186,7 @@ def on_ray(address: str | None, tracking: Tracking = NOBODY) -> Execute:
                         f"its task died {ray_cluster.RETRIES + 1} times ({type(error).__name__})",
                     )
                 progress.advance(note=name)
+            # A folder of the same name on another machine would hold the run, and this one nothing.
             if missing := [name for name in cells if not (out / name / "result.json").exists()]:
                 raise UsageError(f"{out / missing[0]} was written on a node that does not share {out}")
 
@@ -196,7 +205,9 @@ def _train(raw: JsonObject, folder: str, tracking: TrackingJson) -> None:
 def main(folder: str) -> int:
     """Train the order on standard input; return 0, also for a failure that is recorded, 2 for bad input, or 130."""
     order: Order = json.loads(sys.stdin.readline())
+    # After the order was read: from now on the input can only end.
     threading.Thread(target=_end_with_input, daemon=True).start()
+    # SIGTERM as an interrupt: the training then records that it was cancelled, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _train(order["config"], folder, order["tracking"])

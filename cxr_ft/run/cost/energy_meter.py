@@ -84,6 +84,7 @@ def metered(choose: Callable[[], EnergyReader | str] = reader) -> Iterator[Energ
         return
     start = time.perf_counter()
     used.covers, begun, done = meter.covers, meter.joules(), threading.Event()
+    # A daemon: it must not keep a process alive that ends without leaving the block.
     thread = threading.Thread(target=_watch, args=(meter, used, done), daemon=True)
     thread.start()
     try:
@@ -91,6 +92,7 @@ def metered(choose: Callable[[], EnergyReader | str] = reader) -> Iterator[Energ
     finally:
         done.set()
         thread.join()
+        # The thread has ended: nobody else reads the counter or adds readings any more.
         used.seconds = time.perf_counter() - start
         used.joules = meter.joules() - begun
         used.busy = sum(used._readings) / len(used._readings) if used._readings else None
@@ -98,7 +100,7 @@ def metered(choose: Callable[[], EnergyReader | str] = reader) -> Iterator[Energ
 
 def _watch(meter: EnergyReader, used: EnergyUse, done: threading.Event) -> None:
     while True:
-        # A counter wraps around to zero: a reader that is asked often enough sees each time that it did.
+        # A counter wraps around to zero: a reader that is read often enough sees each time that it did.
         meter.joules()
         if (busy := meter.busy()) is not None:
             used._readings.append(busy)
@@ -115,6 +117,7 @@ class _Rapl:
         self.packages = packages
         self.ranges = [int((p / "max_energy_range_uj").read_text()) for p in packages]
         self.last = self._counters()
+        # The watching thread reads the counter as well as the one that trains.
         self.total, self.lock = 0, threading.Lock()
 
     def joules(self) -> float:
@@ -136,6 +139,7 @@ class _Rapl:
 
 def rapl(folder: Path) -> EnergyReader | str:
     """Return the reader of the CPU packages below `folder`, Linux's powercap; or the reason why there is none."""
+    # "intel-rapl:0" is a package, also of AMD's; "intel-rapl:0:0" is a part of one, whose energy the package includes.
     packages = sorted(p for p in folder.glob("intel-rapl:*") if p.name.count(":") == 1)
     if not packages:
         return "this machine has no RAPL counters (virtual machines and containers rarely do)"
@@ -166,6 +170,7 @@ class _Nvidia:
             return float(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)) / 1e3
         with self.lock:
             now = time.monotonic()
+            # Milliwatts now, taken for the whole time since the last reading.
             self.total += self.nvml.nvmlDeviceGetPowerUsage(self.handle) / 1e3 * (now - self.last)
             self.last = now
             return self.total
@@ -178,6 +183,7 @@ def nvidia(nvml: Any, uuid: str) -> EnergyReader | str:
     """Return the reader of the GPU `uuid` by `nvml`, a module like pynvml; or the reason why there is none."""
     try:
         nvml.nvmlInit()
+        # By UUID: CUDA_VISIBLE_DEVICES renumbers the GPUs for CUDA and not for this library.
         return _Nvidia(nvml, nvml.nvmlDeviceGetHandleByUUID(uuid))
     except nvml.NVMLError as error:
         return f"NVIDIA's library gives no numbers: {error}"

@@ -1,4 +1,4 @@
-"""Stand in for bitsandbytes layers on fake tensors, which it cannot pack: the same bytes and the same operations."""
+"""Replace bitsandbytes layers on fake tensors, which it cannot pack: the same bytes and the same operations."""
 
 from typing import Any
 
@@ -23,6 +23,7 @@ def quantised(parts: ModelParts, config: RunConfig) -> None:
         return
     inner = unwrapped(parts.model)
     for name in _quantised.layers_of(inner, parts.base, kind):
+        # LoRA's own matrices are not quantised: they are trained.
         if ".lora_" not in name:
             replace(inner, name, lambda layer: _Packed(layer, kind))
 
@@ -42,8 +43,11 @@ class _Packed(nn.Module):
         size = self.in_features * self.out_features
         if kind == "nf4":
             scales = size // _quantised.BLOCK
+            # Two weights a byte; a scale of one byte for each block; a float32 for each group of scales; the code
+            # books.
             nbytes = size // 2 + scales + 4 * -(-scales // _SECOND) + _BOOKS
         else:
+            # A byte for each weight, and a float32 scale for each row.
             nbytes = size + 4 * self.out_features
         self.keeps = kind != "nf4"
         self.weight = nn.Parameter(torch.empty(nbytes, dtype=torch.uint8, device=layer.weight.device), False)
@@ -51,6 +55,7 @@ class _Packed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute as bitsandbytes does on CPU: int8 keeps its input for the backward pass, four bits keep nothing."""
+        # By a function of its own: autograd would save the unpacked weight, which the real layers unpack again instead.
         out: Tensor = _Product.apply(x.float() if self.keeps else x, self)
         return out
 

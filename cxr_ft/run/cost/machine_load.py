@@ -76,6 +76,7 @@ class Watch:
         began, ended = time.monotonic(), False
         with open_for_appending(self._folder / results.SYSTEM) as file:
             while not ended:
+                # Ends the wait at once when the block ends, and still writes one last line.
                 ended = self._over.wait(max(EVERY, (time.monotonic() - began) / LINES))
                 # The time between lines grows with the run, so that the file of a run of weeks stays small.
                 line = {"seconds": round(offset + time.monotonic() - began, 1), **self._measure(self._folder)}

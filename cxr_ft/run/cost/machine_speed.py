@@ -66,6 +66,7 @@ def _seconds(work: Callable[[], torch.Tensor]) -> float:
     clock = time.perf_counter if cuda else time.thread_time
     least, until = float("inf"), time.perf_counter() + _PROBE
     while least == float("inf") or time.perf_counter() < until:
+        # The least of many calls: whatever else the machine does can only make one longer.
         start = clock()
         work()
         if cuda:

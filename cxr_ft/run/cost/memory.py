@@ -10,7 +10,7 @@ import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from cxr_ft.json_values import JsonObject
 from cxr_ft.model.protocols import Batch, trainable
 from cxr_ft.run.record.result_parts import CudaMemory, ParameterCount
 
@@ -29,9 +30,25 @@ KINDS = ("weights", "gradients", "optimizer", "activations", "workspace")
 Operation = Any
 #: Its arguments: tensors, numbers, nested tuples of both.
 Arguments = tuple[Any, ...]
-Options = dict[str, Any]
-#: `cost` of a training's state: written here by key, and kept as plain numbers so that a checkpoint can hold it.
-StepCost = dict[str, Any]
+#: Its keyword arguments; they are passed on and not read.
+KeywordArguments = dict[str, object]
+
+
+class StepCost(TypedDict, total=False):
+    """The costs that grow while a run is trained, as `result_parts.Cost` explains them; unmeasured ones are missing.
+
+    Plain numbers and dicts, since a checkpoint holds them and is read without pickle.
+    """
+
+    train_seconds: float
+    eval_seconds: float
+    feature_seconds: float
+    samples_per_second: float
+    memory: Required[dict[str, int]]
+    memory_largest: dict[str, int]
+    memory_batches: dict[str, int]
+    flops_per_sample: int
+    energy: JsonObject
 
 
 class _Storage:
@@ -66,10 +83,12 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.call(tensor, kind)
         for value in batch.values():
             self.seen(value)
+        # What exists by now is the model's or the batch's, however long it lives: neither an activation nor a copy of a
+        # weight.
         self.before = set(self.pieces)
 
     def __torch_dispatch__(
-        self, func: Operation, types: object, args: Arguments = (), kwargs: Options | None = None
+        self, func: Operation, types: object, args: Arguments = (), kwargs: KeywordArguments | None = None
     ) -> object:
         """Run one operation and count the tensors that it read and wrote."""
         kwargs = kwargs or {}
@@ -85,12 +104,17 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.work(func, args, kwargs, out, (read, written))
         return out
 
-    def run(self, func: Operation, args: Arguments, kwargs: Options) -> object:
+    def run(self, func: Operation, args: Arguments, kwargs: KeywordArguments) -> object:
         """Run the operation itself."""
         return func(*args, **kwargs)
 
     def work(
-        self, func: Operation, args: Arguments, kwargs: Options, out: object, tensors: tuple[list[Tensor], list[Tensor]]
+        self,
+        func: Operation,
+        args: Arguments,
+        kwargs: KeywordArguments,
+        out: object,
+        tensors: tuple[list[Tensor], list[Tensor]],
     ) -> None:
         """Add the operation's work; `tensors` are those that it read and wrote."""
         formula = flop_registry.get(func._overloadpacket)
@@ -104,10 +128,12 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def seen(self, tensor: Tensor) -> int:
         """Count the tensor's storage if it is new; return its key."""
+        # By storage, not by tensor: views share one, and must count once.
         storage = tensor.untyped_storage()
         key = int(storage._cdata)
         if key not in self.pieces:
             self.now += 1
+            # torch has no other sign that memory is freed: a storage goes with the last tensor on it.
             ref = weakref.ref(storage, partial(self._gone, key))
             self.pieces[key] = _Storage("workspace", storage.nbytes(), self.now, ref)
             self._add("workspace", storage.nbytes())
@@ -127,6 +153,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Count as weights the tensors that outlive the step: copies of frozen weights in a lower precision."""
         for key, piece in self.pieces.items():
             if piece.kind in ("activations", "workspace") and key not in self.before and piece.born <= self.peaked:
+                # `split` was written at the peak, and counts the piece under the kind that it had then.
                 then = piece.kind if piece.changed <= self.peaked else "workspace"
                 self.split[then] -= piece.nbytes
                 self.split["weights"] += piece.nbytes
@@ -134,6 +161,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _call(self, piece: _Storage, kind: str) -> None:
         self.now += 1
+        # Taken out before it is added under its new kind: counted twice for a moment, it could make a false peak.
         self.alive[piece.kind] -= piece.nbytes
         self.total -= piece.nbytes
         piece.kind, piece.changed = kind, self.now
@@ -147,6 +175,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.peak, self.peaked, self.split = self.total, self.now, dict(self.alive)
 
     def _gone(self, key: int, _: object) -> None:
+        # None once `finish` has emptied the table: tensors that outlive the step are freed later.
         piece = self.pieces.pop(key, None)
         if piece is not None:
             self.alive[piece.kind] -= piece.nbytes
@@ -180,12 +209,14 @@ def counting(count: Count, model: nn.Module) -> Iterator[Count]:
     """Apply `count` to the forward and backward pass inside the block; call `forward_done` between them."""
 
     def packed(tensor: Tensor) -> Tensor:
+        # The backward pass also saves weights and inputs, which keep their kind: they need no further memory.
         if count.pieces[count.seen(tensor)].kind == "workspace":
             count.call(tensor, "activations")
         return tensor
 
     def accumulated(p: Tensor) -> None:
         if p.grad is not None:
+            # autograd makes the gradient inside the backward pass, where it looks like any other temporary tensor.
             count.call(p.grad, "gradients")
 
     hooks = [
@@ -204,6 +235,7 @@ def counting(count: Count, model: nn.Module) -> Iterator[Count]:
 def held(model: nn.Module, optimizer: "torch.optim.Optimizer | None") -> dict[str, list[Tensor]]:
     """Return the tensors that exist before a step, by kind; `optimizer` may be None."""
     state = {} if optimizer is None else optimizer.state
+    # The state dict as well: layers of bitsandbytes keep the scales of their weights there, and not as buffers.
     weights = [*model.parameters(), *model.buffers(), *model.state_dict(keep_vars=True).values()]
     return {
         "weights": [value for value in weights if isinstance(value, Tensor)],
@@ -224,6 +256,7 @@ def tensors(nested: object) -> list[Tensor]:
 
 def size(held: Iterable[Tensor]) -> int:
     """Return the bytes of the tensors' storages, each counted once."""
+    # One entry for each storage: tied weights and views share theirs.
     return sum({t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}.values())
 
 
@@ -250,6 +283,8 @@ class Meter:
         with counting(Count(held(self.model, self.optimizer), batch), self.model) as count:
             yield count
         counted[position] = numbers
+        # The split belongs to one moment: kinds at their own peaks, which come at different times, would add up to more
+        # than ever was needed.
         if count.peak > sum(cost["memory"].values()):
             cost["memory"] = count.split
         largest = cost.setdefault("memory_largest", dict.fromkeys(KINDS, 0))
@@ -260,6 +295,7 @@ class Meter:
     def stepped(self, cost: StepCost) -> None:
         """Add the states that the optimizer made in its first step: they are in memory at every later peak."""
         states = size(held(self.model, self.optimizer)["optimizer"])
+        # The first step was counted before AdamW had made them.
         missing = states - cost["memory"]["optimizer"]
         cost["memory"]["optimizer"] += missing
         cost["memory_largest"]["optimizer"] = states

@@ -9,7 +9,7 @@ from cxr_ft import plugins
 from cxr_ft.config import PluginConfig, RunConfig
 from cxr_ft.data import manifest
 from cxr_ft.data.dataset import open_split
-from cxr_ft.data.records import GIVEN
+from cxr_ft.data.records import INPUT_TEXTS
 from cxr_ft.model import assembly
 from cxr_ft.model.protocols import Base, is_text_reader
 from cxr_ft.run.cost import machine_speed, memory, step_forecast
@@ -70,8 +70,10 @@ def forecast(
     step = step_forecast.forecast_step(config, parts, len(labels), shape)
     full, parameters_full = None, None
     if parameters.trainable and config.tuning.name != "full":
+        # With the default options of full fine-tuning: the run's own options belong to another method.
         tuning = PluginConfig("full", plugins.load(plugins.TUNING, "full").Config())
         other = dataclasses.replace(config, tuning=tuning)
+        # Built anew: the forecast of a step leaves a model that is of no further use.
         parts = assembly.build(other, labels, multi_label, weights=False)
         parameters_full = memory.parameters(parts.model, parts.head.new_modules)
         full = step_forecast.forecast_step(other, parts, len(labels), shape)
@@ -104,10 +106,12 @@ def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) ->
     """
     head, location, table = config.head.options, assembly.location(config.model), _table(splits, config)
     writes, reads = head.writes, is_text_reader(base)
+    # A forecast fetches nothing from the network.
     if location is None or not (writes or reads):
         return None
     from transformers import AutoTokenizer
 
+    # Never code from a model's folder.
     tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
 
     def tokens(columns: Sequence[str], most: int) -> list[int]:
@@ -122,14 +126,17 @@ def _texts(splits: manifest.Splits, config: RunConfig, base: Base, rows: int) ->
             [min(len(ids), most) for ids in tokenizer(some.tolist(), add_special_tokens=False).input_ids]
             for some in (by_length.iloc[:_TOKENISED], spread)
         )
+        # One row of the longest text: a batch is padded to its longest row, and the largest batch of a training needs
+        # the memory.
         return [max(longest)] + [round(sum(others) / len(others))] * (rows - 1)
 
     prompt = len(tokenizer(head.prompt, add_special_tokens=False).input_ids) if writes else 0
     context = [0] * rows if reads else tokens(config.data.context, head.max_context)
     column = (open_split.text_column(splits, head.text),) if writes else ()
+    # Start and end tokens are added to each text that is read, within the base's limit.
     special = tokenizer.num_special_tokens_to_add(pair=False)
     return step_forecast.TextLengths(
         before=[1 + prompt + n for n in context],
         written=[n + 1 for n in tokens(column, head.max_tokens - 1)] if writes else [0] * rows,
-        read=[n + special for n in tokens(GIVEN, base.limit - special)] if is_text_reader(base) else [0] * rows,
+        read=[n + special for n in tokens(INPUT_TEXTS, base.limit - special)] if is_text_reader(base) else [0] * rows,
     )

@@ -1,7 +1,7 @@
 """Forecast a training step from the configuration alone: run the step itself on fake tensors.
 
 Model and step are the real ones, and so is every shape, dtype and saved tensor; torch's `FakeTensorMode` leaves out the
-numbers. Masks and token ids keep theirs, because the code decides by them how many positions it reads.
+numbers. Masks and token ids keep their numbers, because the code decides by them how many positions it reads.
 """
 
 import math
@@ -84,6 +84,7 @@ def forecast_step(
     train = config.train
     micro = min(train.micro_batch or train.batch_size, train.batch_size)
     lengths = texts or texts_of(config, parts.base, micro)
+    # In training mode: dropout keeps its masks for the backward pass, and they take memory.
     model, trained = parts.model.train(), trainable(parts.model)
     batch = _batch(parts, config, labels, lengths)
     dtype = AUTOCAST[train.precision]
@@ -91,6 +92,7 @@ def forecast_step(
         _materialise_fake(model)
         quantised(parts, config)
         batch = _with_prefix_output(parts, config, batch, dtype)
+        # AdamW keeps two moments, and the number of its steps as one float32, for each parameter.
         states = [torch.empty(2 * p.nbytes + 4, dtype=torch.uint8) for p in trained.values()] if trained else []
         trips = 1 if micro == train.batch_size else 2  # later micro-batches find gradients in memory
         counts = [_count(parts, batch, states, dtype) for _ in range(trips)] if trained else []
@@ -113,9 +115,10 @@ def forecast_step(
 class _FakeCount(memory.Count):  # type: ignore[no-untyped-call]
     """A count on fake and real tensors: an operation on real tensors alone is computed."""
 
-    def run(self, func: memory.Operation, args: memory.Arguments, kwargs: memory.Options) -> object:
+    def run(self, func: memory.Operation, args: memory.Arguments, kwargs: memory.KeywordArguments) -> object:
         """Run the operation, with numbers where all its inputs are real."""
         read = memory.tensors((args, kwargs))
+        # Masks and ids are real, and so is what follows from these alone: shapes depend on it.
         if read and not any(isinstance(x, FakeTensor) for x in read):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
@@ -157,7 +160,7 @@ def _count(parts: assembly.ModelParts, batch: Batch, states: list[Tensor], dtype
 @contextmanager
 def _fake_tensors() -> Iterator[None]:
     with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True):
-        # By its address `fused_linear` tells whether a kept copy is of this weight: any will do.
+        # By its address `fused_linear` tells whether a cached copy is of this weight: any will do.
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         yield
 
@@ -170,6 +173,7 @@ def _materialise_fake(model: nn.Module) -> None:
             for name, old in tensors.items():
                 if old is None:
                     continue
+                # By identity: tied weights must stay one tensor, or they would count twice.
                 if id(old) not in made:
                     new = torch.empty(old.shape, dtype=old.dtype, device=_device())
                     made[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
@@ -189,8 +193,10 @@ def _batch(parts: assembly.ModelParts, config: RunConfig, labels: int, texts: Te
         if views:
             out["views"] = torch.full((rows,), views[0])
     if any(texts.written):
+        # The last token is only predicted, never read: the inputs are one shorter than the text.
         lengths = [before + written - 1 for before, written in zip(texts.before, texts.written, strict=True)]
         out |= _tokens("input_ids", "attention_mask", lengths)
+        # Only the positions of the written text count in the loss, and only for these are logits computed.
         out["labels"] = torch.full((rows, max(lengths)), IGNORE)
         for row, (before, length) in enumerate(zip(texts.before, lengths, strict=True)):
             out["labels"][row, before - 1 : length] = 0

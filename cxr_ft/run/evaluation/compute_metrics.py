@@ -3,7 +3,7 @@
 Shapes: N rows, L labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,15 @@ from cxr_ft.data.dataset.split_dataset import SplitDataset
 from cxr_ft.data.demographics import SEXES
 from cxr_ft.data.records import OTHER_VIEW, shown_view
 from cxr_ft.data.reports.text_columns import TEXTS
+from cxr_ft.json_values import JsonObject
 from cxr_ft.model import methods
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext, thumbnails
 from cxr_ft.run.evaluation.inference import Predictions
-from cxr_ft.run.record.results import SplitMetrics
 from cxr_ft.run.record.saved_labels import SavedCalibration, SavedLabels
+from cxr_ft.score.arrays import Metrics
 from cxr_ft.score.metrics import calibration, classification, report_metrics, subgroups, text_overlap
 
-#: One split's part of `metrics` in result.json; its keys are those of the `evaluate` functions in `score.metrics`.
-Metrics = SplitMetrics
 #: The one split whose prevalences are those of the archive.
 NATURAL = "test_natural"
 
@@ -53,14 +52,21 @@ def compute_metrics(
     if predictions.score_rows:
         metrics |= score_metrics(dataset, predictions.scores, saved, split, context)
     if parts.head.output == "text" and predictions.outputs:
-        undefined = metrics.get("undefined", {})
-        metrics |= text_metrics(dataset, predictions.texts, saved.labels, context, text_column)
-        metrics["undefined"] = undefined | metrics["undefined"]
+        of_text = text_metrics(dataset, predictions.texts, saved.labels, context, text_column)
+        # A head of both kinds has reasons of both: the later dict must not replace the earlier one.
+        undefined = {**_reasons(metrics), **_reasons(of_text)}
+        metrics |= {**of_text, "undefined": undefined}
         if train_texts:
             baseline = text_overlap.constant_baseline(list(train_texts), dataset.texts, saved.labels)
             # The chosen reports are texts of patients: only their scores are recorded.
             metrics["constant_baseline"] = {name: baseline[name] for name in text_overlap.BASELINE_SCORES}
     return metrics
+
+
+def _reasons(metrics: Metrics) -> JsonObject:
+    """Return the reasons for undefined values, by name; empty where there are none."""
+    reasons = metrics.get("undefined")
+    return reasons if isinstance(reasons, Mapping) else {}
 
 
 def score_metrics(
@@ -128,6 +134,7 @@ def _train_prevalences(train: SplitDataset, multi_label: bool) -> tuple[float | 
     view = train.train_targets
     targets = train.targets if view is None else view.targets
     weights = np.ones_like(targets) if view is None or view.weights is None else view.weights
+    # A masked target has no part in training, whatever its weight.
     weights = np.where(np.isnan(targets), 0.0, weights)
     positive = (weights * np.nan_to_num(targets)).sum(axis=0)
     # Independent labels are each compared with their own known rows, classes with all rows together.
@@ -153,6 +160,7 @@ def _calibration_metrics(
     else:
         shift_of = calibration.prior_shift if multi_label else calibration.class_shift
         natural = context.natural_prevalences(labels)
+        # From the prevalences that training saw, weights included, to those of the archive.
         shift = [shift_of(a, b) for a, b in zip(fitted.prevalence, natural, strict=True)]
         why["prior"] = "the manifest does not say the natural prevalences, or a label is on all rows or none"
     return calibration.evaluate(

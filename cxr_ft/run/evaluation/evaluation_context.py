@@ -97,7 +97,7 @@ class LastFittedBaselines:
         return self._fitted
 
 
-#: Module state, for the reason given in its class; it holds no more than one entry.
+#: Module state, for the reason in its class's docstring; it holds no more than one entry.
 _last_fitted = LastFittedBaselines()
 
 
@@ -123,5 +123,6 @@ def thumbnails(dataset: SplitDataset) -> NDArray[np.uint8] | None:
         return None
     out = np.empty((len(dataset), THUMBNAIL * THUMBNAIL), np.uint8)
     for row in range(len(dataset)):
+        # Area means: each pixel of the image counts alike, and noise averages out.
         out[row] = cv2.resize(dataset.images[row], (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).ravel()
     return out

@@ -9,13 +9,12 @@ import torch
 from cxr_ft.data import manifest
 from cxr_ft.errors import UsageError
 from cxr_ft.files import make_folder, write_json
-from cxr_ft.run.evaluation.compute_metrics import Metrics, compute_metrics
+from cxr_ft.run.evaluation.evaluate_split import TEST_SPLITS, SplitEvaluator
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
-from cxr_ft.run.evaluation.inference import prediction_table, run_inference
 from cxr_ft.run.evaluation.run_datasets import build_datasets
-from cxr_ft.run.evaluation.verify import TEST_SPLITS
 from cxr_ft.run.record import results, saved_model
 from cxr_ft.run.record.saved_labels import SavedLabels
+from cxr_ft.score.arrays import Metrics
 
 
 def evaluate_on(run: Path, folder: Path, out: Path, root: str | None = None) -> tuple[dict[str, Metrics], list[str]]:
@@ -40,34 +39,28 @@ def evaluate_on(run: Path, folder: Path, out: Path, root: str | None = None) -> 
     missing: list[str] = []
     if parts.head.scored:
         splits, missing = _align_labels(splits, saved, run)
+    # The run's own options of the data stay, as its texts and views: only the place changes.
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, splits=str(folder), root=root))
     parts.model.to("cuda" if torch.cuda.is_available() else "cpu")
     datasets = build_datasets(config, splits, parts.base.image_size)
     notes = [f"the splits do not have {', '.join(missing)}: not evaluated"] if missing else []
-    metrics, tables = {}, []
     context = EvaluationContext(datasets["train"], datasets["val"], splits)
+    evaluator = SplitEvaluator(
+        parts=parts, config=config, saved=saved, context=context, batch_size=config.train.batch_size
+    )
+    evaluations = {}
     for split in TEST_SPLITS:
-        dataset = datasets[split]
         if splits.card.multi_label:
             # A label that the data does not have is masked: its blanks mean nothing, whatever the policy for blanks.
-            dataset.targets[:, [saved.labels.index(name) for name in missing]] = np.nan
-        predictions = run_inference(parts, dataset, config.train.batch_size, split)
-        metrics[split] = compute_metrics(
-            parts,
-            dataset,
-            predictions,
-            saved,
-            datasets["train"].texts,
-            split=split,
-            context=context,
-            text_column=config.head.options.text,
-        )
-        tables.append(prediction_table(parts, split, dataset, predictions, saved))
+            datasets[split].targets[:, [saved.labels.index(name) for name in missing]] = np.nan
+        evaluations[split] = evaluator.evaluate(split, datasets[split])
+    metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
     make_folder(out, private=True)
     write_json(
         out / "metrics.json",
         {"run": str(run), "splits": str(folder), "sha256": splits.hashes, "notes": notes, "metrics": metrics},
     )
+    tables = [evaluation.table for evaluation in evaluations.values()]
     results.write_predictions(out, pd.concat(tables, ignore_index=True))
     return metrics, notes
 
@@ -85,6 +78,7 @@ def _align_labels(splits: manifest.Splits, saved: SavedLabels, run: Path) -> tup
             f"{splits.folder} has classes that {run} does not know: "
             f"{', '.join(sorted(set(splits.card.labels) - set(shared)))}"
         )
+    # The model has an output for each of its labels, so that the data need a column for each, be it empty.
     missing = [name for name in saved.labels if name not in shared]
     tables = {split: table.assign(**dict.fromkeys(missing, np.nan)) for split, table in splits.tables.items()}
     card = dataclasses.replace(splits.card, labels=saved.labels)

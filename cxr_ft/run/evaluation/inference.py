@@ -79,6 +79,7 @@ def run_inference(
         TrainingError: where memory does not suffice for one row.
     """
     indices = range(len(dataset)) if indices is None else indices
+    # Also without a store: on CPU the frozen part then runs image by image, as with one, so that no bit differs.
     features = (store or FeatureStore(parts, enabled=False)).frozen_features(dataset)
     predictions, loss_sum, start = Predictions(), 0.0, 0
     was_training = parts.model.training
@@ -100,6 +101,7 @@ def run_inference(
             start += len(batch_rows)
             if progress is not None:
                 progress.advance(len(batch_rows))
+    # The loop evaluates between two epochs: training goes on with dropout.
     parts.model.train(was_training)
     predictions.loss = loss_sum / max(predictions.counted, 1)
     return predictions
@@ -127,6 +129,7 @@ def _predict_batch(
 
 def is_out_of_memory(error: Exception) -> bool:
     """Return whether `error` says that memory ran out, on CUDA or on CPU."""
+    # By type on CUDA and in numpy, by message elsewhere: CPU allocators raise a plain RuntimeError.
     by_type = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return by_type or any(words in str(error) for words in _OUT_OF_MEMORY)
 

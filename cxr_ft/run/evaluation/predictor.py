@@ -89,6 +89,7 @@ class Predictor:
             DicomError: for a file that cannot be read as one, with its reason.
         """
         pixels = to_square(image, self._parts.base.image_size)
+        # Masked: the truth of a new image is not known, and its loss is not read.
         no_targets = np.full(len(self._saved.labels), np.nan)
         batch = self._parts.head.collate([Example(pixels, no_targets, "")])
         device = next(self._parts.model.parameters()).device
@@ -126,6 +127,7 @@ def to_square(image: ImageInput, size: int) -> Pixels:
     height, width = grey.shape
     scale = size / min(height, width)
     target = max(1, round(height * scale)), max(1, round(width * scale))
+    # A strip of few pixels in height would be enlarged to a picture of any width, and take all memory.
     if target[0] * target[1] > MAX_PIXELS:
         raise UsageError(f"an image of {height} x {width} pixels is too narrow to be predicted")
     levels = (lambda rows: rows.astype(np.float32)) if grey.dtype == np.uint8 else stretch(grey)

@@ -38,6 +38,7 @@ def build_datasets(config: RunConfig, splits: manifest.Splits, image_size: int) 
 
 def _train_view(config: RunConfig) -> TrainView:
     data, seed = config.data, config.train.seed
+    # None rather than an augmentation that changes nothing: stored features are used only where there is none.
     augmented = data.augment != "none" or data.flip
     return TrainView(
         seed=seed,

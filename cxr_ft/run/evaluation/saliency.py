@@ -64,6 +64,7 @@ def cover_cells(image: Pixels, cells: int) -> list[Pixels]:
     for top, bottom in pairwise(edges):
         for left, right in pairwise(edges):
             copy = image.copy()
+            # The mean keeps the image's brightness, which black or white cells would change.
             copy[top:bottom, left:right] = round(float(image.mean()))
             copies.append(copy)
     return copies

@@ -20,7 +20,7 @@ from cxr_ft.child_processes import module_command
 from cxr_ft.data import manifest
 from cxr_ft.errors import TrainingError
 from cxr_ft.run.evaluation import gallery_files
-from cxr_ft.run.evaluation.compute_metrics import compute_metrics
+from cxr_ft.run.evaluation.evaluate_split import TEST_SPLITS, SplitEvaluator
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
 from cxr_ft.run.evaluation.inference import prediction_table, run_inference
 from cxr_ft.run.evaluation.run_datasets import build_datasets
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 #: Largest difference of a score between the trained model and the saved one, reloaded.
 TOLERANCE = 1e-5
-TEST_SPLITS = ("test", "test_natural")
 
 
 class ReloadError(TrainingError, RuntimeError):
@@ -68,26 +67,18 @@ def verify(run: Path, *, shared: bool = False) -> results.Result:
     val = run_inference(parts, datasets["val"], batch_size, "reloaded, val", store=store)
     val_table = prediction_table(parts, "val", datasets["val"], val, saved)
     _check_same(val_table, results.read_predictions(run))
-    tables, metrics = [val_table], dict(result.metrics)
     context = EvaluationContext(datasets["train"], datasets["val"], splits)
-    for split in TEST_SPLITS:
-        dataset = datasets[split]
-        predictions = run_inference(parts, dataset, batch_size, split, store=store)
-        metrics[split] = compute_metrics(
-            parts,
-            dataset,
-            predictions,
-            saved,
-            datasets["train"].texts,
-            split=split,
-            context=context,
-            text_column=config.head.options.text,
-        )
-        tables.append(prediction_table(parts, split, dataset, predictions, saved))
-        if split == "test":
-            gallery_files.write_gallery(run, dataset, predictions.outputs, saved.labels, parts, batch_size=batch_size)
+    evaluator = SplitEvaluator(
+        parts=parts, config=config, saved=saved, context=context, batch_size=batch_size, store=store
+    )
+    evaluations = {split: evaluator.evaluate(split, datasets[split]) for split in TEST_SPLITS}
+    outputs = evaluations["test"].predictions.outputs
+    gallery_files.write_gallery(run, datasets["test"], outputs, saved.labels, parts, batch_size=batch_size)
+    tables = [val_table, *(evaluation.table for evaluation in evaluations.values())]
     results.write_predictions(run, pd.concat(tables, ignore_index=True))
+    metrics = {**result.metrics, **{split: evaluation.metrics for split, evaluation in evaluations.items()}}
     cost = {**result.cost, "test_seconds": round(time.perf_counter() - began, 3)}
+    # The record comes last: a run without its predictions on test must not look verified.
     result = result.replace(status="success", metrics=metrics, cost=cost)
     results.write(run, result)
     return result

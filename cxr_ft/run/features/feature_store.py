@@ -72,6 +72,7 @@ class FrozenFeatures:
         """Return the `batch` of the split's `rows` on `device`, with the frozen part's output in place of pixels."""
         if self.stored is not None:
             batch = {name: value for name, value in batch.items() if name != PIXELS}
+            # Indexing copies these rows out of the mapped file, so that no later operation can change the file.
             batch[self.prefix.key] = self.stored[torch.as_tensor(rows)]
         on_device = {name: value.to(device) for name, value in batch.items()}
         if self.stored is None and device.type == "cpu":
@@ -93,6 +94,7 @@ def mark_trained(model: nn.Module, modules: Sequence[str]) -> None:
     """Give a reloaded `model` the frozen part it had in training, when `modules` (by `owner`) were trained."""
     trained = set(modules)
     for name, parameter in model.named_parameters():
+        # Quantised weights are whole numbers, for which torch refuses gradients.
         parameter.requires_grad_(owner(name) in trained and parameter.is_floating_point())
 
 
@@ -113,7 +115,7 @@ class FeatureStore:
         parts: the model, on its device. Its frozen part must not change: its hash is computed once.
         enabled: False: nothing is stored or read from files.
         shared: other runs follow that may read what is stored now, so one reading is enough to store.
-        verbose: print what was stored or found, and why nothing is stored; of several processes one prints.
+        verbose: print what was stored or read, and why nothing is stored; of several processes one prints.
         whole: each process has the whole model. Under FSDP it has a share, which computes nothing by itself.
     """
 
@@ -182,6 +184,7 @@ class FeatureStore:
         path = self._path(probe, dataset)
         shape = (len(dataset), *probe.shape)
         if path not in self._open:
+            # Whatever another run or process has stored by now, whether or not this one would have stored it itself.
             tensor = read_tensor(path, shape, probe.dtype)
             if tensor is not None:
                 self._print(f"image features of {len(dataset)} images: {_megabytes(tensor)} read, computed before")
@@ -208,6 +211,8 @@ class FeatureStore:
             if tensor is None:
                 self._print(f"image features ({needed / 1e6:.0f} MB) are not stored, which costs time alone: {error}")
             return tensor
+        # Of killed processes, or of one that is writing the same rows at this moment: its last step then fails, and it
+        # reads this file instead (above).
         for leftover in path.parent.glob(f".{path.name}.*"):
             leftover.unlink(missing_ok=True)
         tensor = read_tensor(path, shape, dtype)
@@ -223,6 +228,8 @@ class FeatureStore:
         batch_size = 1 if device.type == "cpu" else CUDA_BATCH
         with bar("image features", len(dataset)) as progress:
             for start in range(0, len(dataset), batch_size):
+                # By index, without the training's view of the rows: what is stored must not depend on a seed or an
+                # epoch.
                 examples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
                 out = computed.compute(self.parts.base.inputs(examples)[PIXELS].to(device)).cpu()
                 yield from out
@@ -230,6 +237,7 @@ class FeatureStore:
 
     def _path(self, probe: _Probe, dataset: SplitDataset) -> Path:
         key = [FORMAT, torch.__version__, probe.digest, self._weights_hash, *_image_hashes(dataset)]
+        # 128 bits of the hash: two keys that meet by chance are out of the question, and names stay readable.
         return cache_folder() / "features" / f"{_hash(json.dumps(key).encode())[:32]}.safetensors"
 
     def _probe(self, computed: FrozenFeatures, dataset: SplitDataset) -> _Probe:
@@ -240,6 +248,8 @@ class FeatureStore:
             ramp = np.add.outer(np.arange(side), 3 * np.arange(side)).astype(np.uint8)
             pixels = self.parts.base.inputs([dataclasses.replace(dataset[0], image=ramp, further=())])[PIXELS]
             out = computed.compute(pixels.to(self._device))
+            # The output as well as the input: it shows a change of code, library, processor or threads as soon as one
+            # bit differs.
             hashes = [_hash(tensor_bytes(x)) for x in (pixels, out)]
             key = [*hashes, computed.prefix.key, list(pixels.shape), list(out.shape), str(out.dtype), self._device.type]
             digest = _hash(json.dumps(key).encode())
@@ -250,6 +260,7 @@ class FeatureStore:
     def _weights_hash(self) -> str:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.prefix.weights.items() if self.prefix is not None else ()):
+            # With name, dtype and shape: the same bytes read in another way are other weights.
             digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
@@ -288,6 +299,7 @@ def write_tensor(path: Path, rows: Iterable[Tensor], shape: tuple[int, ...], dty
     # tensors are then aligned as torch's own are, and kernels that depend on alignment give the same bits.
     text += b" " * (-len(text) % 64 + 56)
     digest, count = hashlib.sha256(), 0
+    # Under a temporary name to the last byte: a reader never sees a file that is half written.
     with atomic(path, private=True) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for row in rows:
@@ -299,6 +311,7 @@ def write_tensor(path: Path, rows: Iterable[Tensor], shape: tuple[int, ...], dty
             count += 1
         if count != shape[0]:
             raise ValueError(f"{count} rows, where {shape[0]} were announced")
+        # Last, since the rows come one by one and are hashed as they are written; the header has kept its place.
         file.write(digest.digest())
 
 
@@ -315,6 +328,8 @@ def read_tensor(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tenso
         with safe_open(path, framework="pt") as file:
             rows: Tensor = file.get_tensor(_ROWS)
             checksum = bytes(file.get_tensor(_CHECKSUM).tolist())
+        # Hashed on the mapped tensor: this reading also brings the file into the page cache, where training will read
+        # it.
         valid = rows.shape == shape and rows.dtype == dtype and hashlib.sha256(tensor_bytes(rows)).digest() == checksum
     except (SafetensorError, OSError):
         valid = False
@@ -326,6 +341,7 @@ def read_tensor(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tenso
 def tensor_bytes(tensor: Tensor) -> memoryview:
     """Return the bytes of a tensor, copied only where it is not contiguous in the machine's memory."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
+    # As bytes, since numpy has no bfloat16.
     content: memoryview = flat.view(torch.uint8).numpy().data
     return content
 

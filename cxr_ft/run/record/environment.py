@@ -25,6 +25,7 @@ def environment(config: RunConfig, processes: int = 1) -> Environment:
         packages={name: _version(name) for name in PACKAGES},
         system=f"{platform.system()} {platform.machine()}",
         device=torch.cuda.get_device_name() if cuda else f"cpu ({_cpu()})",
+        # Sums of several threads are rounded otherwise: equal runs need equally many.
         threads=torch.get_num_threads(),
         processes=processes,
         precision=config.train.precision,
@@ -38,6 +39,7 @@ def commit() -> str:
         return ""
     try:
         head = _git(folder, "rev-parse", "--short=12", "HEAD")
+        # Untracked files are left out: data and runs may lie in a checkout, and change no line of its code.
         return head + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

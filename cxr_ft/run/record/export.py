@@ -44,6 +44,7 @@ def check(config: RunConfig, way: Way) -> None:
     Raises:
         UsageError: with the reason and what would work.
     """
+    # One label will do: whether a run can be exported does not depend on its labels.
     parts = assembly.build(config, ("label",), True, weights=False)
     if reason := _obstacle(parts, config, way):
         raise UsageError(f"--export {way}: {config.tuning.name}: {reason}")
@@ -72,6 +73,7 @@ def export(run: Path, way: Way) -> tuple[Path, Drift | None]:
             shutil.copytree(run / saved_model.FOLDER, temporary, dirs_exist_ok=True)
         write_json(temporary / "labels.json", saved.to_json())
         write_text(temporary / "README.md", model_card.text(result, parts, saved, way, drift))
+        # Written aside and renamed: an interrupted export leaves no half of a model.
         set_kind(temporary, private=False)
         target = run / FOLDER / way
         shutil.rmtree(target, ignore_errors=True)
@@ -107,6 +109,7 @@ def _obstacle(parts: ModelParts, config: RunConfig, way: Way) -> str | None:
 
 def _merge_and_save(folder: Path, parts: ModelParts, config: RunConfig, splits: Path) -> Drift:
     batches = list(_val_batches(parts, config, splits))
+    # Before the merge, which changes the weights in place.
     before = [logits(parts, parts.model, batch) for batch in batches]
     merge = methods.load(config.tuning.name).merge
     assert merge is not None  # `export` has refused the others
@@ -125,6 +128,7 @@ def _merge_and_save(folder: Path, parts: ModelParts, config: RunConfig, splits: 
 
 def _val_batches(parts: ModelParts, config: RunConfig, splits: Path) -> list[Batch]:
     rows = build_datasets(config, manifest.read(splits), parts.base.image_size)["val"]
+    # No more rows at a time than the training was configured to hold in memory.
     size = min(config.train.micro_batch or config.train.batch_size, _ROWS)
     number = min(len(rows), _ROWS)
     return [

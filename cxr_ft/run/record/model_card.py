@@ -82,6 +82,7 @@ def _labels(saved: SavedLabels) -> str:
 
 
 def _metrics(result: Result) -> str:
+    # Metrics on test belong in a card only if the saved model was reloaded and gave them.
     splits = ("val", "test") if result.status == "success" else ("val",)
     lines = []
     for split in splits:

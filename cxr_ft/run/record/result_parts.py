@@ -7,15 +7,37 @@ out what was not recorded, so that a reader can tell "not recorded" from 0.
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from cxr_ft.data.card import DatasetCard
+from cxr_ft.json_values import Json, JsonObject
 
 #: Metadata of a field that is written as null where it is None: there, null is a statement ("undefined", "no GPU").
 _NULL = {"null": True}
 
-#: A part as JSON: each class below names its keys; a reader that follows key paths knows what it finds.
-PartJson = dict[str, Any]
+#: A part as JSON: each class below names its keys and their types.
+PartJson = dict[str, Json]
+
+
+class SplitMetrics(TypedDict, total=False):
+    """The metrics of one split, as the `evaluate` functions of `score.metrics` nest them; a head leaves out some keys.
+
+    Keys of metrics that plug-ins add are not named here: `score.metrics.registry.Metric.value` reads those.
+    """
+
+    loss: float
+    n: int
+    accuracy: float | None
+    labels: Mapping[str, JsonObject]
+    macro: Mapping[str, float | None]
+    micro: Mapping[str, float | None]
+    examples: Mapping[str, float | None]
+    calibration: JsonObject
+    subgroups: JsonObject
+    baselines: Mapping[str, JsonObject | None]
+    constant_baseline: JsonObject
+    probes: JsonObject
+    undefined: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,13 +51,14 @@ class ResultPart(Mapping[str, Any]):
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Self:
         """Return the part from its JSON form; a null takes the field's default."""
-        values: PartJson = {}
+        values: dict[str, Any] = {}
         for f in dataclasses.fields(cls):
             value, kind = raw.get(f.name), f.metadata.get("part")
             if value is None:
                 continue
             if kind is not None and isinstance(value, Mapping) and not isinstance(value, kind):
                 value = kind.from_json(value)
+            # JSON has lists alone; the parts are frozen and hold tuples.
             values[f.name] = tuple(value) if isinstance(value, list) else value
         return cls(**values)
 
@@ -46,6 +69,7 @@ class ResultPart(Mapping[str, Any]):
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            # A part of defaults alone was never recorded: {} and not zeros, so that "not measured" is not read as 0.
             recorded = recorded or value != default
             if isinstance(value, (ResultPart, DatasetCard)):
                 value = value.to_json() or None

@@ -23,6 +23,7 @@ from cxr_ft.run.record.result_parts import (
     EpochRecord,
     RateSearch,
     ResultPart,
+    SplitMetrics,
     TrainingPlan,
 )
 from cxr_ft.score.metrics import registry
@@ -33,15 +34,12 @@ if TYPE_CHECKING:
 #: Load of the machine while a run was trained.
 SYSTEM = "system.jsonl"
 
-#: Metrics by split, and those of one split: nested by the `evaluate` functions of `score.metrics`, at any depth.
-SplitMetrics = dict[str, Any]
-
 Status = Literal["running", "trained", "success", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One run's record. Everything a chart shows comes from here and from the predictions beside it.
+    """One run's record. Everything a chart shows comes from here and from the predictions in the same folder.
 
     Args:
         status: "running" while training, "trained" once saved, "success" once verified and tested, else how it ended.
@@ -62,7 +60,7 @@ class Result:
     plan: TrainingPlan = field(default_factory=TrainingPlan)
     cost: Cost = field(default_factory=Cost)
     history: list[EpochRecord] = field(default_factory=list)
-    metrics: SplitMetrics = field(default_factory=dict)
+    metrics: Mapping[str, SplitMetrics] = field(default_factory=dict)
     search: RateSearch = field(default_factory=RateSearch)
     error: str | None = None
 
@@ -82,6 +80,7 @@ class Result:
         Raises:
             TypeError, KeyError, AttributeError: where it is not one of ours.
         """
+        # Other programs write a result.json, too: those keys tell ours apart.
         if missing := {"head", "tuning", "train"} - raw["config"].keys():
             raise TypeError(f"its config has no {', '.join(sorted(missing))}")
         # Other versions may write further keys: their results stay readable.

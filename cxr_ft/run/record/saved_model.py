@@ -35,6 +35,7 @@ def save(run: Path, parts: assembly.ModelParts, labels: SavedLabels, card: str =
         temporary = place / FOLDER
         make_folder(temporary)
         method = methods.load(parts.tuning.name)
+        # A method that trains the base's own weights and has no format of its own: all weights are saved.
         whole = method.save is None and not is_peft(parts.model) and bool(trainable(parts.model))
         parts.base.save(temporary, parts.model if whole else None)
         if method.save is not None:
@@ -45,6 +46,7 @@ def save(run: Path, parts: assembly.ModelParts, labels: SavedLabels, card: str =
         write_json(temporary / "labels.json", labels.to_json())
         if card:
             write_text(temporary / "README.md", card)  # in place of PEFT's, which has nothing but headings
+        # A folder cannot be renamed over one that is not empty; only a resumed run finds one here.
         set_kind(temporary, private=False)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
@@ -65,13 +67,14 @@ def labels(run: Path) -> SavedLabels:
 
 
 def load(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, SavedLabels]:
-    """The saved model of a run, built anew from disk, in evaluation mode."""
+    """Return the saved model of a run, built anew from disk, in evaluation mode."""
     config = configuration.resolve(results.read(run).config, where=str(run))
     saved = labels(run)
     folder = run / FOLDER
     base_module = assembly.family(config.model)
     whole = (folder / "model.safetensors").exists()
     base: Base = base_module.restore(folder, config.model) if whole else base_module.load(config.model)
+    # The settings of training: the base's own do not know of data.image_size.
     if not whole and has_processor(base):
         base.take_processor(folder)
 

@@ -96,6 +96,7 @@ def following(out: Path, config: RunConfig, hashes: Mapping[str, str], tracking:
         with machine_load.Watch(out, follower.log_load):
             yield
     finally:
+        # Also after a failure or an interrupt: the tracker's run must not seem to go on.
         follower.end({}, [])
 
 
@@ -105,12 +106,12 @@ def summarise(out: Path, tracking: Tracking, files: Sequence[Path] = ()) -> None
         return
     result = results.read(out)
     follower = _Follower(out, tracking, plain(result.config, result.data.sha256))
-    kept = [*files]
+    attachments = [*files]
     if tracking.include_data:
-        kept += [
+        attachments += [
             path for path in (out / "predictions.parquet", *sorted((out / "gallery").glob("*.png"))) if path.exists()
         ]
-    follower.end(summary(result), kept)
+    follower.end(summary(result), attachments)
 
 
 def log_page(out: Path, tracking: Tracking) -> None:
@@ -154,6 +155,7 @@ class _Follower:
         self._out, self._name = out, tracking.name
         self._state: TrackingState = {"name": tracking.name, "id": None, "epochs": 0, "error": None}
         if (out / FILE).exists():
+            # A resumed run goes on in the same run of the tracker, and logs no epoch twice.
             before = json.loads((out / FILE).read_text(encoding="utf-8"))
             self._state = before if before["name"] == tracking.name else self._state
         module = plugins.load(plugins.TRACKERS, tracking.name)
@@ -168,6 +170,7 @@ class _Follower:
         # Trackers raise errors of many classes where they cannot begin (no login, no server): the user has to fix each.
         except Exception as error:
             raise UsageError(f"--track {tracking.name} cannot begin: {str(error).splitlines()[0]}") from error
+        # At once, so that a run that is killed in its first epoch finds it again.
         self._state["id"] = self._tracker.id
         self._save()
 
@@ -196,6 +199,7 @@ class _Follower:
             row = json.loads(line)
             values = {key: row[key] for key in ("train_loss", "val_loss", "val", "seconds") if row.get(key) is not None}
             self._tracker.log(row["epoch"], values)
+            # Counted one by one: where the tracker fails on a line, the lines before it were sent.
             self._state["epochs"] += 1
         self._save()
 

@@ -1,4 +1,4 @@
-"""Track in MLflow: the server of MLFLOW_TRACKING_URI, or files in a folder `mlruns` beside the run's.
+"""Track in MLflow: the server of MLFLOW_TRACKING_URI, or files in a folder `mlruns` next to the run's.
 
 `mlflow-skinny` is enough: the whole package pins an older pyarrow than this one needs (mlflow 3.17.2).
 """

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from cxr_ft.run.cost.memory import StepCost
 
 if TYPE_CHECKING:
     from accelerate.optimizer import AcceleratedOptimizer
+    from torch.distributed.checkpoint.state_dict import OptimizerStateType
     from torch.optim.lr_scheduler import LambdaLR
 
 FILE = "checkpoint.pt"
@@ -31,10 +32,9 @@ INTERVAL = 600.0
 FORMAT = 3
 #: What a run writes under a temporary name first.
 _ATOMIC_FILES = (FILE, "result.json", "config.yaml", "history.jsonl", "predictions.parquet", "model")
-
-
-#: The state dict of an optimizer, a schedule or a scaler: its keys are torch's own.
-OptimizerState = dict[str, Any]
+#: The state dict of a schedule or a scaler. Its keys are torch's own and change with its versions: it is stored and
+#: handed back whole, and nothing here reads it.
+OpaqueState = dict[str, object]
 
 
 class HistoryRow(TypedDict):
@@ -86,9 +86,9 @@ class StateDict(TypedDict):
     """The state dicts of what training changes, on CPU and whole, also where the model is sharded."""
 
     weights: dict[str, torch.Tensor]
-    optimizer: OptimizerState
-    schedule: OptimizerState
-    scaler: OptimizerState | None
+    optimizer: "OptimizerStateType"
+    schedule: OpaqueState
+    scaler: OpaqueState | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +119,14 @@ class TrainState:
         if self.sharded:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
+            # Whole, so that the first process can write one file; on CPU, since a GPU need not have room for more than
+            # its share.
             options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-            optimizer: OptimizerState = get_optimizer_state_dict(
+            optimizer: OptimizerStateType = get_optimizer_state_dict(
                 self.model_with_loss, self.optimizer.optimizer, options=options
             )
         else:
+            # Its tensors are the live ones: whoever calls this writes them before the next step changes them.
             optimizer = self.optimizer.state_dict()
         return {
             "weights": self.weights(),
@@ -136,6 +139,7 @@ class TrainState:
         """Resume from what `state_dict` returned. If sharded, all processes must call it together."""
         with torch.no_grad():
             for name, tensor in changing(self.model).items():
+                # In place: the optimizer and PEFT's wrappers hold these very tensors.
                 tensor.copy_(_shard_like(states["weights"][name], tensor))
         if self.sharded:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
@@ -148,6 +152,7 @@ class TrainState:
         else:
             self.optimizer.load_state_dict(states["optimizer"])
         self.schedule.load_state_dict(states["schedule"])
+        # fp16's scale goes on where it was: a new one would skip steps until it had come down.
         if self.scaler is not None and states["scaler"] is not None:
             self.scaler.load_state_dict(states["scaler"])
 
@@ -162,6 +167,7 @@ class Checkpoint:
 
 def changing(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return by name the tensors that training changes: trained parameters, and buffers such as running means."""
+    # Frozen parameters are left out: the base holds them, and they would make each checkpoint as large as the model.
     return {**trainable(model), **dict(model.named_buffers())}
 
 
@@ -169,6 +175,7 @@ def save(folder: Path, fingerprint: str, loop: LoopState, train: StateDict) -> N
     """Write the checkpoint of the run with this `fingerprint` into its folder, whole or not at all."""
     loop.checkpoint_step = loop.step  # before it is written, so that the resumed run knows it too
     with atomic(folder / FILE) as temporary:
+        # `vars`, not the object: `read` refuses whatever needs a class to be unpickled.
         torch.save({"format": FORMAT, "fingerprint": fingerprint, "state": vars(loop), **train}, temporary)
 
 
@@ -185,6 +192,7 @@ def read(folder: Path, fingerprint: str) -> Checkpoint | None:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if content.get("format") != FORMAT:
         raise UsageError(f"{path} was written by another version of cxr_ft; remove it to train from the start")
+    # Another configuration or other splits: its weights may even fit, and the run would then be neither of the two.
     if content["fingerprint"] != fingerprint:
         raise UsageError(f"{path} belongs to another run; choose another --out, or remove it")
     states: StateDict = {
@@ -249,6 +257,7 @@ def _whole_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     from torch.distributed.tensor import DTensor
 
     full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    # A copy on CPU, too, where `to` would return the tensor itself, which the next step changes.
     return full.detach().to("cpu", copy=True)
 
 
@@ -258,4 +267,5 @@ def _shard_like(value: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
     if not isinstance(tensor, DTensor):
         return value
+    # Every process has read the whole value from the file, and keeps its share of it.
     return distribute_tensor(value.to(tensor.device), tensor.device_mesh, tensor.placements)

@@ -33,6 +33,8 @@ def check_loss(loss: float, state: checkpoint.LoopState, rows: Sequence[int], de
     """
     if not math.isfinite(loss):
         raise TrainingError(f"loss is {loss} {describe_step(state, rows)}; try a lower lr", details())
+    # In the state, and so in the checkpoint: a resumed run is compared with its true first step, not with the step at
+    # which it resumed.
     if state.first_loss is None:
         state.first_loss = state.recent_loss = loss
     state.recent_loss = DECAY * state.recent_loss + (1 - DECAY) * loss

@@ -27,7 +27,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         raise cannot_write(folder / FILE, error) from error
     with file:
         try:
-            # Without waiting: a second process would otherwise stand still for as long as the first one trains.
+            # Without waiting: a second process would otherwise hang for as long as the first one trains.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(

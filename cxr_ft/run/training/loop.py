@@ -82,6 +82,7 @@ class TrainingLoop:
         feature_seconds = time.perf_counter() - began
         training = self._prepare(steps)
         state = self._resume(training)
+        # Over all attempts: a resumed run adds what it had to read or compute again.
         state.cost["feature_seconds"] = state.cost.get("feature_seconds", 0.0) + feature_seconds
         method = methods.load(self.config.tuning.name)
         step = TrainingStep(
@@ -96,7 +97,10 @@ class TrainingLoop:
             callback=method.callback(self.parts.model, steps) if method.callback else None,
         )
         with self._progress_bar(f"training {self.config.tuning.name}", steps) as progress:
+            # A resumed run's bar begins where the run was stopped.
             progress.advance(state.step)
+            # Saved only after the evaluation: a checkpoint between epochs then holds the epoch's row of history and, if
+            # it was the best, its weights, and a resumed run evaluates no epoch twice.
             while state.epoch < train.epochs:
                 self._train_epoch(state, step, training, progress)
                 self._evaluate_epoch(state, training)
@@ -115,6 +119,8 @@ class TrainingLoop:
             checkpoint.shard(model_with_loss, [inner.get_submodule(name) for name in self.parts.base.blocks(inner)])
         # After sharding, which replaces the parameters: an optimizer made before would step on the old ones.
         optimizer = torch.optim.AdamW([dict(group) for group in self._parameter_groups()], fused=True)
+        # Not prepared by accelerate, whose schedules move on once for each process and not at all where fp16 skips a
+        # step: the rate must depend on the step's number alone.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(steps, self.config.train.warmup))
         return TrainState(
             model=self.parts.model,
@@ -132,6 +138,7 @@ class TrainingLoop:
             training.load_state_dict(last.train)
             return last.loop
         train = self.config.train
+        # The largest share of a batch: more rows than it never run at a time.
         share = -(-train.batch_size // self.accelerator.num_processes)
         return LoopState(micro_batch=min(train.micro_batch or share, share))
 
@@ -144,9 +151,11 @@ class TrainingLoop:
         # The order depends on seed and epoch alone, so a resumed run skips the rows that it has seen.
         order = list(sampler)
         done = (state.step - state.epoch * self._steps_per_epoch()) * batch_size
+        # transformers loads models in evaluation mode, where dropout is off.
         training.model_with_loss.train()
         for start in range(done, len(order), batch_size):
             loss = step.run(order[start : start + batch_size], state)
+            # Also after a step that fp16's scaler skipped, so that a resumed run finds the same rate at the same step.
             training.schedule.step()
             progress.advance(note=f"loss {loss:.3f}")
             due = time.perf_counter() - saved > checkpoint.INTERVAL
@@ -163,6 +172,7 @@ class TrainingLoop:
         states = training.state_dict() if training.sharded or main else None
         if main and states is not None:
             checkpoint.save(self.out, self.fingerprint, state, states)
+        # On all processes: each of them may have to name the last good checkpoint in a message.
         state.checkpoint_step = state.step
 
     def _evaluate_epoch(self, state: LoopState, training: TrainState) -> None:
@@ -171,6 +181,8 @@ class TrainingLoop:
         dataset = self.datasets["val"]
         state.epoch += 1
         val = self._predict(dataset, state, training)
+        # NaN is neither better nor worse than the best score: without this check a diverged epoch would pass in
+        # silence.
         if not math.isfinite(val.loss):
             raise TrainingError(
                 f"loss on val is {val.loss} after epoch {state.epoch}; {divergence.last_good_checkpoint(state)}; "
@@ -183,6 +195,7 @@ class TrainingLoop:
         primary = None if primary is None or math.isnan(primary) else primary
         # Texts are chosen by their loss on val: to generate all of val each epoch would cost more than the training.
         score = -val.loss if primary is None else primary if metric.higher_is_better else -primary
+        # Loss and scores are those of all processes, which therefore agree here: `weights` is collective under FSDP.
         # Strictly better: among equal epochs the first one is kept, which has moved the weights least.
         if not state.best_weights or score > state.best_score:
             state.best_score, state.best_weights = score, training.weights()
@@ -197,12 +210,15 @@ class TrainingLoop:
         }
         state.history.append(row)
         state.loss_sum, state.loss_count = 0.0, 0
+        # The whole file, not one more line: a run that was killed between this write and its checkpoint repeats the
+        # epoch, and would write its line twice.
         if self.accelerator.is_main_process:
             write_text(self.out / "history.jsonl", "".join(json.dumps(line) + "\n" for line in state.history))
 
     def _predict(self, dataset: SplitDataset, state: LoopState, training: TrainState) -> Predictions:
         """Return the predictions on `dataset`, each process's share put together in order."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        # One stretch of rows for each process: in the order of the ranks they are in the order of the data set again.
         share = range(len(dataset) * rank // world, len(dataset) * (rank + 1) // world)
         title = f"epoch {state.epoch}, val" if rank == 0 else ""
         with checkpoint.gathered(training.model_with_loss) if training.sharded else contextlib.nullcontext():
@@ -229,6 +245,8 @@ class TrainingLoop:
     def _parameter_groups(self) -> list[ParameterGroup]:
         """Return the optimizer's groups: the head at its own rate; weight decay on matrices, not on biases or norms."""
         train, new_modules = self.config.train, self.parts.head.new_modules
+        # In the model's order: an optimizer's state names parameters by their place in these groups, and a resumed run
+        # must find the same places.
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, p in trainable(self.parts.model).items():
             groups.setdefault((memory.in_head(name, new_modules), p.ndim > 1), []).append(p)

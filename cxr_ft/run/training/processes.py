@@ -56,6 +56,8 @@ def start(precision: str) -> "Accelerator":
 
 def is_sharded(accelerator: "Accelerator") -> bool:
     """Return whether accelerate was launched with FSDP, so that parameters are spread over the processes."""
+    # By the variable that accelerate's launcher sets, since accelerate itself reports FSDP on accelerators alone, and
+    # the loop shards on CPU, too.
     return accelerator.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
@@ -94,6 +96,7 @@ def sum_over_processes(accelerator: "Accelerator", values: Sequence[float]) -> l
     """Return each of the numbers summed over all processes, in double precision."""
     if accelerator.num_processes == 1:
         return list(values)
+    # In float64: float32 holds whole numbers up to 2**24 only, and tokens may be more.
     total = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
     torch.distributed.all_reduce(total)
     out: list[float] = total.tolist()
@@ -109,8 +112,11 @@ def sum_gradients(accelerator: "Accelerator", parameters: Iterable[nn.Parameter]
         if p.grad is None:
             # The other processes would wait for ever for a sum that this one does not join.
             raise RuntimeError("a trained parameter has no gradient to sum")
+        # The collective operations take contiguous tensors alone.
         p.grad = p.grad.contiguous()
+        # All sums are started before the first is awaited, so that they overlap.
         pending.append(torch.distributed.all_reduce(p.grad, async_op=True))
+    # Gradients may be read only once their sum has arrived.
     for work in pending:
         work.wait()
 
@@ -139,6 +145,7 @@ def run_on_first(accelerator: "Accelerator", work: Callable[[], T]) -> T:
     if accelerator.is_main_process:
         try:
             outcome[0] = work()
+        # Any other error ends this process, and the launcher then ends the others, which wait here.
         except (UsageError, TrainingError) as error:
             outcome[0] = error
     torch.distributed.broadcast_object_list(outcome)

@@ -87,10 +87,13 @@ class TrainingStep:
         # A batch whose labels are all masked has no loss to check.
         if count or not math.isfinite(loss_sum):
             divergence.check_loss(mean, state, rows, partial(divergence.describe_batch, self.dataset, places))
+        # Once: all steps have the same trained parameters. Before the sums over processes, which cannot name a
+        # parameter that has no gradient to sum.
         if first:
             check_gradients(self.parts.model)
         # The order matters: the norm that is clipped must be that of the mean loss, over all processes.
         self._divide_gradients(len(batch), count)
+        # By accelerate, which divides fp16's gradients by the loss scale first: the norm is that of the true gradient.
         norm = float(self.accelerator.clip_grad_norm_(self.model_with_loss.parameters(), self.clip))
         if not math.isfinite(norm) and not self._loss_scale_may_be_too_large():
             raise TrainingError(
@@ -123,6 +126,7 @@ class TrainingStep:
             # again, then draw what an unbroken run would have drawn.
             seed = np.random.SeedSequence([self.seed, state.step, rank]).generate_state(1, np.uint64)[0]
             torch.manual_seed(int(seed))
+            # Cut anew in each attempt: `state.micro_batch` has been halved since the last one.
             micro_batches = processes.micro_batches(batch, world, rank, state.micro_batch)
             loss_sum, count, failed = self._accumulate(micro_batches, batch, state)
             # Together with the sums travels who failed, so that all processes decide alike.
@@ -130,6 +134,7 @@ class TrainingStep:
             if not failures:
                 return loss_sum, int(total)
             self.optimizer.zero_grad()
+            # The allocator holds free blocks of the old sizes: given back, their memory fits tensors of any size.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self._halve_micro_batch(state, largest=-(-len(batch) // world))
@@ -158,6 +163,7 @@ class TrainingStep:
             # Under FSDP the other processes already wait for this one within the step: there is no second attempt.
             if not is_out_of_memory(error) or processes.is_sharded(self.accelerator):
                 raise
+            # Nothing of the attempt counts: the batch begins again with its first row.
             return 0.0, 0, True
         return loss_sum, count, False
 
@@ -174,9 +180,12 @@ class TrainingStep:
         factor = rows / max(count, 1)
         if processes.is_sharded(self.accelerator):
             factor *= self.accelerator.num_processes  # FSDP has taken the mean over processes, where we need the sum
+        # One call for all: an adapter has hundreds of small gradients, and the start of a kernel for each would take
+        # longer than the product.
         torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
 
     def _halve_micro_batch(self, state: LoopState, largest: int) -> None:
+        # A share may be smaller than `micro_batch`: half of a number that no share reaches would change nothing.
         before = min(state.micro_batch, largest)
         if before == 1:
             raise TrainingError(

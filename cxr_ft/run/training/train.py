@@ -35,7 +35,7 @@ from cxr_ft.run.evaluation.verify import verify_all
 from cxr_ft.run.features.feature_store import FeatureStore
 from cxr_ft.run.record import export, failures, model_card, results, saved_model
 from cxr_ft.run.record.environment import environment
-from cxr_ft.run.record.result_parts import DataSummary, TrainingPlan
+from cxr_ft.run.record.result_parts import Cost, DataSummary, TrainingPlan
 from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.run.training import checkpoint, lock, processes
 from cxr_ft.run.training.checkpoint import LoopState
@@ -107,7 +107,9 @@ def fit(
     done = _finished_result(out, fingerprint)
     if done is not None and (done.status == "success" or not verify):
         return done
+    # Before the data are decoded and the model is trained, which may take hours.
     check_writable(out)
+    # Before any process group, lock or file: bad input leaves nothing behind.
     planned = plan(config, splits.card.labels, splits.card.multi_label)
     if done is None:
         announce(planned)
@@ -115,6 +117,8 @@ def fit(
     # One process decodes; the others read its cache. Before the lock, which leaves a file: bad input leaves nothing.
     with accelerator.local_main_process_first():
         datasets = build_datasets(config, splits, planned.image_size or 0)
+    # A stack, because the lock is taken inside a function that runs on the first process alone, and held to the end of
+    # `fit`.
     with contextlib.ExitStack() as stack:
 
         def enter() -> results.Result | None:
@@ -214,6 +218,7 @@ def _train(run: _Run, finish: "Finish") -> results.Result:
             out=run.out,
             fingerprint=finish.start.config_hash,
         )
+        # The loop alone, as in `train_seconds` and `eval_seconds`: joules and seconds are then of the same work.
         with energy_meter.metered() as energy:
             state = loop.run()
         state.cost["energy"] = energy.to_json(state.cost["train_seconds"] + state.cost["eval_seconds"])
@@ -255,12 +260,15 @@ class Finish:
 
     def __call__(self, parts: ModelParts, state: LoopState, store: FeatureStore) -> results.Result:
         """Take the best epoch's weights, evaluate train and val, save the model, and record the run as trained."""
+        # Trained parameters are leaves of autograd, which must not be written to in place otherwise.
         with torch.no_grad():
             for name, tensor in checkpoint.changing(parts.model).items():
+                # A method that trains nothing has none, and keeps the base's.
                 if name in state.best_weights:
                     tensor.copy_(state.best_weights[name])
         train_set, val_set = self.datasets["train"], self.datasets["val"]
         val = run_inference(parts, val_set, state.micro_batch, "val", store=store)
+        # Before train is evaluated: its metrics use the thresholds that val has chosen.
         saved = self._labels(parts, val)
         train = run_inference(parts, train_set, state.micro_batch, "train", generate=False, store=store)
         text_column = self.config.head.options.text
@@ -268,8 +276,10 @@ class Finish:
             "train": compute_metrics(parts, train_set, train, saved),
             "val": compute_metrics(parts, val_set, val, saved, train_set.texts, text_column=text_column),
         }
+        # A copy of the record with the metrics so far; those on test are not known before the verification.
         card = model_card.text(self.start.replace(metrics=metrics), parts, saved, export.kind(parts, self.config))
         nbytes = saved_model.save(self.out, parts, saved, card)
+        # Of val: the reloaded model has to reproduce them, see `verify`.
         results.write_predictions(self.out, prediction_table(parts, "val", val_set, val, saved))
         done = self.start.replace(
             status="trained",
@@ -301,8 +311,8 @@ class Finish:
             ),
         )
 
-    def _cost(self, state: LoopState, saved_bytes: int) -> memory.StepCost:
-        return {
+    def _cost(self, state: LoopState, saved_bytes: int) -> Cost:
+        raw: dict[str, object] = {
             **state.cost,
             "micro_batch": state.micro_batch,
             "parameters": self.start.plan["parameters"],
@@ -310,6 +320,7 @@ class Finish:
             "cuda_memory": memory.cuda_memory(),
             "wall_seconds": round(time.perf_counter() - self.began, 3),
         }
+        return Cost.from_json(raw)
 
 
 def _verify(out: Path) -> results.Result:
@@ -324,6 +335,7 @@ def _finished_result(out: Path, fingerprint: str) -> results.Result | None:
     if not (out / "result.json").exists():
         return None
     before = results.read(out)
+    # A folder of another run is refused whatever its state: its files would be overwritten one by one.
     if before.config_hash != fingerprint:
         raise UsageError(f"{out} holds another run ({before.variant}, seed {before.seed}); choose another --out")
     return before if before.status in ("trained", "success") else None

@@ -30,7 +30,7 @@ _LINES = _any(
 )  # fmt: skip
 _DEVICES = _any("support", "monitoring", "implanted", "medical", "cardiac", "assist", "closure", "fixation")
 
-#: A finding is mentioned by these words; whether it is there, the sentence around them says.
+#: A finding is mentioned by these words; whether it is present, the sentence around them says.
 FINDINGS = {
     "Enlarged Cardiomediastinum": _words("wide mediastin(?:um|al)"),
     "Cardiomegaly": _words("cardiomegaly", "cardiac megaly"),
@@ -82,7 +82,7 @@ FINDINGS = {
     ),
 }  # fmt: skip
 
-#: What is mentioned whenever it is spoken of, and judged by a word of size nearby: "heart size is normal".
+#: Structures of every chest: only a word of size nearby makes a finding of them, as in "heart size is normal".
 STRUCTURES = {
     "Cardiomegaly": _words(
         "(?:heart|cardiac)(?: (?:size|silhouette|shadow|contours?|outline))+",
@@ -153,7 +153,7 @@ DOUBTED_AFTER = re.compile(
         r"\?",
     )
 )  # fmt: skip
-#: What is asked, planned or past is no statement about this film.
+#: A question, a plan or a history is no statement about this image.
 ASIDE_BEFORE = _words(
     "evaluat(?:e|ion)", "eval", "assess(?:ment)?", "rule out", "r/o", "to (?:exclude|ensure|confirm|document)",
     "(?:history|hx|signs|symptoms|treatment) of", "h/o", r"correlat\w+ (?:for|with|as to)", "query", "if",

@@ -1,8 +1,8 @@
 """Measure calibration: raw scores, after temperature scaling, after correction to another prevalence.
 
-Shapes: N rows, L labels. Truth is 1, 0 or NaN (masked); scores lie in [0, 1]. Multi-label: each label is judged as a
-probability of its own. Single-label: the largest score is, as in Guo et al. 2017, and each class beside it; a row that
-is masked anywhere is left out. Errors are over 15 bins of equal width (Naeini et al. 2015; Guo et al. 2017).
+Shapes: N rows, L labels. Truth is 1, 0 or NaN (masked); scores lie in [0, 1]. Multi-label: each label's score is
+read as a probability of its own. Single-label: the largest score is, as in Guo et al. 2017, and each class by itself; a
+row that is masked anywhere is left out. Errors are over 15 bins of equal width (Naeini et al. 2015; Guo et al. 2017).
 
 On few rows the expected calibration error of a perfect model is well above 0: compare it between equal numbers of rows.
 """
@@ -19,7 +19,7 @@ from cxr_ft.score.metrics.registry import Metric
 BINS = 15
 #: Temperatures searched; one at an end means that none is best.
 RANGE = (0.02, 50.0)
-#: Scores are kept so far from 0 and 1, so that each has finite log odds.
+#: Scores are clipped to this distance from 0 and 1, so that each has finite log odds.
 _EDGE = 1e-12
 
 
@@ -37,7 +37,7 @@ def evaluate(
     shift: Sequence[float | None] | None = None,
     why: dict[str, str] | None = None,
 ) -> Metrics:
-    """Judge scores [N, L] as probabilities, as they are and corrected.
+    """Measure how well scores [N, L] are probabilities, as they are and corrected.
 
     Args:
         truth: [N, L]; score: [N, L].
@@ -56,10 +56,12 @@ def evaluate(
     if scaled is None:
         undefined["scaled"] = why.get("temperature", "no temperature was fitted")
     shifts: list[float | None] = [None] * len(labels) if shift is None else list(shift)
+    # A single-label row is normalised over all classes: one class without a shift spoils the others.
     usable = any(s is not None for s in shifts) and (multi_label or None not in shifts)
     corrected = None
     if usable:
         known = [i for i, s in enumerate(shifts) if s is not None]
+        # A shift of 0 fills the place of a label without one, whose errors are left out below.
         moved = shifted(score if scaled is None else scaled, [s or 0.0 for s in shifts], multi_label)
         corrected = errors(truth[:, known], moved[:, known], [labels[i] for i in known], multi_label)
         if len(known) < len(labels):
@@ -100,6 +102,7 @@ def errors(truth: Floats, score: Floats, labels: Sequence[str], multi_label: boo
         return {**_means(list(by_label.values())), "labels": by_label, "reliability": cells}
     rows = known.all(axis=1)
     truth, score = truth[rows], score[rows]
+    # The means of no rows would be NaN, which a JSON record cannot hold.
     if not len(truth):
         return {**_binary(truth.ravel(), score.ravel()), "labels": by_label, "reliability": []}
     largest = score.argmax(axis=1)[:, None]
@@ -107,6 +110,7 @@ def errors(truth: Floats, score: Floats, labels: Sequence[str], multi_label: boo
     return {
         "ece": ece(hit, sure),
         "brier": float(((score - truth) ** 2).sum(axis=1).mean()),
+        # Only the true class's score counts, so the upper end needs no clipping: log(1) is 0.
         "log_loss": float(-(truth * np.log(np.clip(score, _EDGE, 1))).sum(axis=1).mean()),
         "labels": by_label,
         "reliability": reliability(hit, sure),
@@ -114,7 +118,7 @@ def errors(truth: Floats, score: Floats, labels: Sequence[str], multi_label: boo
 
 
 def ece(truth: Floats, score: Floats) -> float | None:
-    """The expected calibration error of probabilities [n] of 1 against truth [n]; None where there are none."""
+    """Return the expected calibration error of probabilities [n] of 1 against truth [n]; None where there are none."""
     bins = reliability(truth, score)
     total = sum(b["n"] for b in bins)
     return sum(b["n"] * abs(b["score"] - b["positive"]) for b in bins) / total if total else None
@@ -138,13 +142,13 @@ def reliability(truth: Floats, score: Floats) -> list[Bin]:
 
 
 def bins(score: Floats) -> npt.NDArray[np.int64]:
-    """The bin of each score, 0 to BINS - 1; a score on a boundary belongs to the bin above, 1 to the last."""
+    """Return the bin of each score, 0 to BINS - 1; a score on a boundary belongs to the bin above, 1 to the last."""
     place: npt.NDArray[np.int64] = np.minimum((np.asarray(score, float) * BINS).astype(np.int64), BINS - 1)
     return place
 
 
 def fit_temperature(truth: Floats, score: Floats, multi_label: bool) -> tuple[float | None, str]:
-    """The temperature with the least log loss (Guo et al. 2017), one for all labels; fit it on val.
+    """Return the temperature with the least log loss (Guo et al. 2017), one for all labels; fit it on val.
 
     Returns:
         The temperature; or None, and why there is none: no truth, or a loss that falls towards 0 or infinity.
@@ -160,12 +164,14 @@ def fit_temperature(truth: Floats, score: Floats, multi_label: bool) -> tuple[fl
 
     def loss(log_temperature: float) -> float:
         p = np.clip(scale(score, float(np.exp(log_temperature)), multi_label), _EDGE, 1 - _EDGE)
+        # log1p(-p), since 1 - p loses the digits of a small p.
         each = truth * np.log(p) + (1 - truth) * np.log1p(-p) if multi_label else truth * np.log(p)
         return float(-each.sum() / len(truth))
 
     low, high = np.log(RANGE)
     # Over the logarithm, since halving and doubling a temperature are steps of one size.
     best = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    # The bounded search comes near an end but never returns it.
     if best.x < low + 1e-3:
         return None, "the scores of val separate its classes: the lower the temperature, the better"
     if best.x > high - 1e-3:
@@ -174,7 +180,7 @@ def fit_temperature(truth: Floats, score: Floats, multi_label: bool) -> tuple[fl
 
 
 def scale(score: Floats, temperature: float, multi_label: bool) -> Floats:
-    """Scores [..., L] with their log odds, or the logarithms of a single-label row, divided by `temperature`."""
+    """Return scores [..., L] with their log odds, or the logarithms of a single-label row, divided by `temperature`."""
     if multi_label:
         return _sigmoid(_log_odds(score) / temperature)
     return _softmax(np.log(np.clip(score, _EDGE, 1)) / temperature)
@@ -192,14 +198,15 @@ def prior_shift(train: float | None, natural: float | None) -> float | None:
 
 
 def class_shift(train: float | None, natural: float | None) -> float | None:
-    """The same for a class of single-label data, added to the logarithm of its score before the row is normalised."""
+    """Return the shift of a class of single-label data: of the logarithm of its score, before rows are normalised."""
+    # No odds are taken here, so that a prevalence of 1 has a shift, too.
     if train is None or natural is None or train <= 0 or natural <= 0:
         return None
     return float(np.log(natural / train))
 
 
 def shifted(score: Floats, shift: Sequence[float], multi_label: bool) -> Floats:
-    """Scores [N, L] with `shift` [L] added to their log odds; single-label: to their logarithms."""
+    """Return scores [N, L] with `shift` [L] added to their log odds; single-label: to their logarithms."""
     if multi_label:
         return _sigmoid(_log_odds(score) + np.asarray(shift, float))
     return _softmax(np.log(np.clip(score, _EDGE, 1)) + np.asarray(shift, float))
@@ -208,7 +215,7 @@ def shifted(score: Floats, shift: Sequence[float], multi_label: bool) -> Floats:
 def _binary(truth: Floats, score: Floats) -> Values:
     if not len(truth):
         return dict.fromkeys(("ece", "brier", "log_loss"))
-    # A saturated score of 0 or 1 on the wrong side would make the loss of all rows infinite.
+    # A saturated score of 0 or 1 of the wrong class would make the loss of all rows infinite.
     p = np.clip(score, _EDGE, 1 - _EDGE)
     return {
         "ece": ece(truth, score),
@@ -233,6 +240,7 @@ def _log_odds(score: Floats) -> Floats:
 def _sigmoid(log_odds: Floats) -> Floats:
     from scipy.special import expit
 
+    # 1 / (1 + exp(-x)) overflows for large negative log odds; expit does not.
     return np.asarray(expit(log_odds))
 
 
@@ -243,12 +251,13 @@ def _softmax(logits: Floats) -> Floats:
 
 
 def _pooled_ece(truth: Floats, score: Floats, predicted: Mask, weights: Floats) -> Floats:
-    """The error of all cells together under weights [R, N]: the excess of each bin is a sum over rows."""
+    """Return the error of all cells together under weights [R, N]: the excess of each bin is a sum over rows."""
     known = ~np.isnan(truth)
     place, excess = bins(score), np.where(known, score - np.nan_to_num(truth), 0.0)
     # The sums of each row and bin once: a resample is then one product, not a pass over all cells.
     rows = np.repeat(np.arange(len(truth)), truth.shape[1])
     table = np.zeros((len(truth), BINS))
+    # A row can have several cells in one bin, of which an indexed += would add one alone.
     np.add.at(table, (rows, place.ravel()), excess.ravel())
     with np.errstate(invalid="ignore"):
         out: Floats = np.abs(weights @ table).sum(axis=1) / (weights @ known.sum(axis=1))
@@ -264,7 +273,7 @@ METRIC = Metric(
     paths=(("calibration", "raw", "ece"),),
     weighted=_pooled_ece,
     higher_is_better=False,
-    undefined="nothing to judge",
+    undefined="no cell is known",
     shown=frozenset(("subgroup",)),
     position=80,
 )

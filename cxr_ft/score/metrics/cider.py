@@ -1,6 +1,6 @@
 """CIDEr-D (Vedantam, Zitnick and Parikh 2015) with one reference each.
 
-n-grams of 1 to 4 words weighted by how rare they are among the references judged; clipped counts; a Gaussian penalty of
+n-grams of 1 to 4 words weighted by how rare they are among the references; clipped counts; a Gaussian penalty of
 the difference in length (sigma 6); scaled by 10, as the common implementation does. It needs references that differ: an
 n-gram that all of them hold weighs nothing.
 """
@@ -21,27 +21,28 @@ _Vectors = list[dict[_Gram, float]]
 
 
 def cider_d(references: Sequence[str], generated: Sequence[str]) -> list[float] | None:
-    """CIDEr-D of each pair [N], from 0 to 10; the corpus has their mean. None where no n-gram of the references weighs
-    anything: one pair only, or all references alike.
+    """Return CIDEr-D of each pair [N], from 0 to 10; the corpus has their mean.
+
+    None where no n-gram of the references weighs anything: one pair only, or all references alike.
 
     Raises:
         ValueError: where the two differ in length.
     """
-    wanted, said = [_counts(words(text)) for text in references], [_counts(words(text)) for text in generated]
-    seen = Counter(gram for counts in wanted for gram in counts)
-    rarity = {gram: math.log(len(wanted) / times) for gram, times in seen.items()}
+    expected, written = ([_counts(words(text)) for text in texts] for texts in (references, generated))
+    # In how many references an n-gram is; how often one reference repeats it does not matter.
+    frequency = Counter(gram for counts in expected for gram in counts)
+    rarity = {gram: math.log(len(expected) / times) for gram, times in frequency.items()}
     if not any(rarity.values()):
         return None
     # As rare as an n-gram that one reference alone has: the reference implementation counts at least 1.
-    unseen = math.log(len(wanted))
-    pairs = zip(references, generated, wanted, said, strict=True)
-    known: dict[tuple[str, str], float] = {}
-    values = []
-    for reference, text, its, ours in pairs:
-        if (reference, text) not in known:
-            known[reference, text] = _similarity(_weighted(its, rarity, unseen), _weighted(ours, rarity, unseen))
-        values.append(known[reference, text])
-    return values
+    unseen = math.log(len(expected))
+    # Models that learnt little repeat a few texts: each distinct pair is scored once.
+    scored: dict[tuple[str, str], float] = {}
+    pairs = list(zip(references, generated, strict=True))
+    for pair, reference, text in zip(pairs, expected, written, strict=True):
+        if pair not in scored:
+            scored[pair] = _similarity(_weighted(reference, rarity, unseen), _weighted(text, rarity, unseen))
+    return [scored[pair] for pair in pairs]
 
 
 def signature() -> str:
@@ -57,18 +58,20 @@ def _counts(tokens: Sequence[str]) -> Counter[_Gram]:
 
 
 def _weighted(counts: Counter[_Gram], rarity: dict[_Gram, float], unseen: float) -> tuple[_Vectors, int]:
-    """The weights of the n-grams of each order, and the number of words."""
+    """Return the weights of the n-grams of each order, and the number of words."""
     vectors: _Vectors = [{} for _ in range(ORDER)]
     for gram, times in counts.items():
         vectors[len(gram) - 1][gram] = times * rarity.get(gram, unseen)
+    # Each word is one n-gram of length 1, so these counts add up to the length.
     return vectors, sum(times for gram, times in counts.items() if len(gram) == 1)
 
 
 def _similarity(reference: tuple[_Vectors, int], text: tuple[_Vectors, int]) -> float:
-    (its, its_length), (ours, our_length) = reference, text
-    penalty = math.exp(-((our_length - its_length) ** 2) / (2 * SIGMA**2))
+    (expected, expected_length), (written, written_length) = reference, text
+    penalty = math.exp(-((written_length - expected_length) ** 2) / (2 * SIGMA**2))
     total = 0.0
-    for a, b in zip(its, ours, strict=True):
+    for a, b in zip(expected, written, strict=True):
+        # The norms are of whole vectors: clipping shortens the product alone, so that repetition lowers the cosine.
         norms = math.sqrt(sum(v * v for v in a.values()) * sum(v * v for v in b.values()))
         # Clipped: what a text repeats more often than the reference earns nothing.
         shared = sum(min(value, a[gram]) * a[gram] for gram, value in b.items() if gram in a)

@@ -60,17 +60,12 @@ def evaluate(
     truth, score = np.asarray(truth, float), np.asarray(score, float)
     _check(truth, score, labels)
     known = ~np.isnan(truth)
-    # Of a row with one label a masked class could be the true one: the others say nothing.
+    # Of a row with one label a masked class could be the true one: the others are no sure negatives.
     if not multi_label:
         known[np.isnan(truth).any(axis=1)] = False
     positive = predicted(score, thresholds, multi_label)
-    by_label: dict[str, _Group] = {}
-    undefined: dict[str, str] = {}
-    for column, name in enumerate(labels):
-        rows = known[:, column]
-        by_label[name] = _of_cells(truth[rows, column], score[rows, column], positive[rows, column])
-        if by_label[name].reason:
-            undefined[name] = by_label[name].reason
+    by_label = _by_label(truth, score, positive, known, labels)
+    undefined = {name: label.reason for name, label in by_label.items() if label.reason}
     micro = _of_cells(truth[known], score[known], positive[known])
     if micro.reason:
         undefined["micro"] = micro.reason
@@ -84,13 +79,14 @@ def evaluate(
     result: Metrics = {
         "n": len(truth),
         "labels": {name: label.record() for name, label in by_label.items()},
-        "macro": {known.name: _mean(both_classes, known.name) for known in registry.of_level("scores", "label")}
+        "macro": {metric.name: _mean(both_classes, metric.name) for metric in registry.of_level("scores", "label")}
         | {"labels": len(both_classes)},
         "micro": micro.record(),
         "examples": row_means,
         "undefined": undefined,
     }
     if not multi_label:
+        # A row has one true class, so any hit in it is the whole row right.
         right = np.logical_and(positive, truth > 0.5)[known.all(axis=1)].any(axis=1)
         result["accuracy"] = float(np.mean(right)) if np.size(right) else None
     return result
@@ -107,7 +103,7 @@ def predicted(score: Floats, thresholds: Sequence[float] | None, multi_label: bo
 
 
 def best_thresholds(truth: Floats, score: Floats) -> list[float]:
-    """For each label the threshold of the best F1; among equals the one nearest to 0.5.
+    """Return for each label the threshold of the best F1; among equals the one nearest to 0.5.
 
     Choose them on val, never on test. Candidates are 0.5, the lowest score and the middles between neighbouring scores.
 
@@ -126,6 +122,7 @@ def best_thresholds(truth: Floats, score: Floats) -> list[float]:
 def _best_threshold(truth: Mask, score: Floats) -> float:
     if truth.all() or not truth.any():
         return 0.5
+    # Between two neighbouring scores every threshold predicts the same: one candidate is enough for each gap.
     levels = np.unique(score)
     candidates = np.concatenate([[0.5], levels[:1], (levels[:-1] + levels[1:]) / 2])
     # Two sorts and a binary search give the counts at all candidates: a table [candidates, N] would not fit in memory.
@@ -156,10 +153,11 @@ def by_row(truth: Floats, score: Floats, positive: Mask, known: Mask) -> tuple[V
     means: Values = {}
     for metric in (*registry.of_level("scores", "label"), *registry.of_level("scores", "row")):
         values, defined = _row_values(metric, true, score, predicted_here, known)
+        # A row without a value is left out: as 0 it would punish rows that have no positive label.
         means[metric.name] = float(values[defined].mean()) if defined.any() else None
     missing = [name for name, value in means.items() if value is None]
     n = int(rows.sum())
-    why = "nothing to judge" if n == 0 else f"no row gives a value for {', '.join(missing)}"
+    why = "no cell is known" if n == 0 else f"no row gives a value for {', '.join(missing)}"
     return {**means, "n": n}, why if missing else ""
 
 
@@ -174,6 +172,15 @@ def _row_values(metric: registry.Metric, true: Mask, score: Floats, positive: Ma
     return np.array([np.nan if v is None else v for v in values]), np.array([v is not None for v in values])
 
 
+def _by_label(truth: Floats, score: Floats, positive: Mask, known: Mask, labels: Sequence[str]) -> dict[str, _Group]:
+    """Compute the metrics of each label over its known rows; all arrays [N, L]."""
+    groups: dict[str, _Group] = {}
+    for column, name in enumerate(labels):
+        rows = known[:, column]
+        groups[name] = _of_cells(truth[rows, column], score[rows, column], positive[rows, column])
+    return groups
+
+
 def _of_cells(truth: Floats, score: Floats, positive: Mask) -> _Group:
     """Compute the metrics of one label, or of all cells together; all arrays [n]."""
     true = truth > 0.5
@@ -181,7 +188,7 @@ def _of_cells(truth: Floats, score: Floats, positive: Mask) -> _Group:
     both_classes = 0 < positives < n
     reasons = []
     if not both_classes:
-        reasons.append("nothing to judge" if n == 0 else f"all {n} are {'positive' if positives else 'negative'}")
+        reasons.append("no cell is known" if n == 0 else f"all {n} are {'positive' if positives else 'negative'}")
     values: Values = {}
     for metric in registry.of_level("scores", "label"):
         lacking = registry.missing(metric)
@@ -201,6 +208,7 @@ def _mean(rows: Sequence[Values], name: str) -> float | None:
 def _check(truth: Floats, score: Floats, labels: Sequence[str]) -> None:
     if truth.shape != score.shape or truth.ndim != 2 or truth.shape[1] != len(labels):
         raise ValueError(f"truth {truth.shape}, score {score.shape} and {len(labels)} labels do not fit together")
+    # NaN compares false with every threshold: the model would pass as one that predicts nothing.
     bad = np.isnan(score)
     if bad.any():
         row, column = np.argwhere(bad)[0]

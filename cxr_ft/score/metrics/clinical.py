@@ -1,7 +1,7 @@
 """Clinical F1: whether a generated report states the findings of its reference, both read by the rule-based `labeler`.
 
-Published values differ by convention, so all are given: 14 labels or CheXpert's 5, what is in doubt counted as stated
-or as not. Denied and not mentioned count as not stated. Both texts pass the same labeler: its errors touch both.
+Published values differ by convention, so all are computed: 14 labels or CheXpert's 5, doubt counted as stated or as
+not. Denied and not mentioned count as not stated. Both texts pass the same labeler: its errors touch both.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from cxr_ft.score.arrays import Floats, Mask, Metrics, Values
 from cxr_ft.score.metrics import labeler
 from cxr_ft.score.metrics.registry import Metric
 
-#: The labels on which CheXpert's competition is judged (Irvin et al. 2019).
+#: The labels on which CheXpert's competition is scored (Irvin et al. 2019).
 FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 SETS = {"14": labeler.LABELS, "5": FIVE}
 #: What -1 counts as.
@@ -33,6 +33,7 @@ def evaluate(references: Sequence[str], generated: Sequence[str]) -> Metrics:
     Raises:
         ValueError: where the two differ in length.
     """
+    # A blank reference states no finding: whatever the model writes would count as false.
     pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
     truth, written = labeler.table([r for r, _ in pairs]), labeler.table([g for _, g in pairs])
     result: Metrics = {"n": len(pairs), "signature": SIGNATURE}
@@ -63,13 +64,14 @@ def _convention(true: Mask, predicted: Mask, rows: list[Values]) -> dict[str, Js
     return {
         "macro": {name: _mean([row[name] for row in stated_rows]) for name in ("f1", "precision", "recall")}
         | {"labels": len(stated_rows)},
+        # Micro takes the cells of all labels, also of those that no reference states: writing them is false.
         "micro": _scores(true.ravel(), predicted.ravel()),
         "examples": _examples(true, predicted),
     }
 
 
 def _scores(true: Mask, predicted: Mask) -> Values:
-    """F1, precision and recall; None where their denominators are 0, and F1 where nothing is true."""
+    """Return F1, precision and recall; None where their denominators are 0, and F1 where nothing is true."""
     hits, trues, positives = int((true & predicted).sum()), int(true.sum()), int(predicted.sum())
     return {
         "f1": 2 * hits / (trues + positives) if trues else None,
@@ -82,6 +84,7 @@ def _examples(true: Mask, predicted: Mask) -> Values:
     hits, trues, positives = (cells.sum(axis=1, dtype=float) for cells in (true & predicted, true, predicted))
 
     def mean(part: Floats, whole: Floats) -> float | None:
+        # Reports that state nothing have no value of their own: as 0 they would lower the mean, as 1 raise it.
         return float((part[whole > 0] / whole[whole > 0]).mean()) if (whole > 0).any() else None
 
     return {"f1": mean(2 * hits, trues + positives), "precision": mean(hits, positives), "recall": mean(hits, trues)}

@@ -1,8 +1,8 @@
 """RadGraph, CheXbert, RadCliQ and GREEN through radeval (Xu et al., MIT licence), an optional extra.
 
-They are learnt models: their weights are fetched from the Hugging Face hub, once, and only where it was allowed. None
-of the four sends a report to anybody; GREEN's weights bring code that transformers runs. The tests of this package have
-not run them with their weights.
+They are trained models: their weights are fetched from the Hugging Face hub, once, and only where the caller allows it.
+None of the four sends a report to anybody; GREEN's weights bring code that transformers runs. The tests of this package
+have not run them with their weights.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ INSTALL = "pip install 'cxr_ft[clinical]'"
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of the hub, `file` of `repo`, kept in the user's cache folder `cache`, or where empty in the hub's own."""
+    """A file of the hub, `file` of `repo`, stored in the user's cache folder `cache`; empty: in the hub's own."""
 
     repo: str
     file: str
     cache: str = ""
 
-    def here(self) -> bool:
+    def is_cached(self) -> bool:
         """Return whether it was fetched; it needs radeval's own dependencies."""
         from appdirs import user_cache_dir  # type: ignore[import-not-found]
         from huggingface_hub import try_to_load_from_cache
@@ -36,12 +36,12 @@ class Weights:
 
 @dataclass(frozen=True)
 class Model:
-    """A metric: radeval's name of it, what it needs, its keys, and in words what it says."""
+    """A metric: radeval's name of it, what it needs, its keys, and in words what it measures."""
 
     radeval: str
     weights: tuple[Weights, ...]
     keys: tuple[str, ...]
-    says: str
+    measures: str
 
 
 #: The hub folder of three of them, and where radeval 2.2 keeps RadGraph's.
@@ -70,7 +70,7 @@ MODELS = {
         "green",
         (Weights("StanfordAIMI/GREEN-radllama2-7b", "config.json"),),
         ("green",),
-        "errors found by a language model of 7 billion parameters (Ostmeier et al. 2024)",
+        "errors counted by a language model of 7 billion parameters (Ostmeier et al. 2024)",
     ),
 }
 
@@ -100,6 +100,7 @@ def evaluate(
     # Before radeval is imported: it fetches weights on its own, whether that was allowed or not.
     needed = {name: missing(name) for name in names}
     for name, lacks in needed.items():
+        # A missing package cannot be fetched as weights can, whatever is allowed.
         if lacks and (not download or lacks == [INSTALL]):
             raise UsageError(f"{name} cannot be computed: it needs {', '.join(lacks)}")
     if not pairs:
@@ -119,4 +120,4 @@ def missing(name: str) -> list[str]:
 
     if any(find_spec(module) is None for module in ("radeval", "appdirs", "dotmap", "huggingface_hub")):
         return [INSTALL]
-    return [f"{w.file} of {w.repo}" for w in MODELS[name].weights if not w.here()]
+    return [f"{w.file} of {w.repo}" for w in MODELS[name].weights if not w.is_cached()]

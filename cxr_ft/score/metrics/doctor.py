@@ -1,4 +1,4 @@
-"""List the optional metrics: which are here, which are missing, and what would bring them.
+"""List the optional metrics: which are here, which are missing, and what would install them.
 
 python -m cxr_ft.score.metrics.doctor
 """
@@ -11,15 +11,15 @@ from cxr_ft.score.metrics import clinical_models
 
 
 class Check(NamedTuple):
-    """Something a metric needs: its name, what it gives, its version or "" where it is missing, and what brings it."""
+    """Something a metric needs: its name, what it measures, its version ("": missing), and what installs it."""
 
     name: str
-    gives: str
-    found: str
+    measures: str
+    status: str
     fix: str
 
 
-#: Packages by name, what they give, and what installs them.
+#: Packages by name, what they measure, and what installs them.
 PACKAGES = {
     "scikit-learn": ("AUROC, average precision", "pip install cxr_ft"),
     "sacrebleu": ("BLEU, words", "pip install cxr_ft"),
@@ -31,28 +31,28 @@ PACKAGES = {
 
 
 def checks() -> list[Check]:
-    """Every package and every model, in the order they are shown."""
-    found = [Check(name, gives, _version(name), fix) for name, (gives, fix) in PACKAGES.items()]
+    """Return every package and every model, in the order they are shown."""
+    listed = [Check(name, measures, _version(name), fix) for name, (measures, fix) in PACKAGES.items()]
     for name, model in clinical_models.MODELS.items():
         lacks = clinical_models.missing(name)
         fetch = lacks if lacks == [clinical_models.INSTALL] else [f"fetch {', '.join(lacks)}"]
-        found.append(Check(name, model.says, "" if lacks else "weights are here", fetch[0]))
-    return found
+        listed.append(Check(name, model.measures, "" if lacks else "weights are here", fetch[0]))
+    return listed
 
 
-def lines(found: list[Check]) -> list[str]:
-    """A line for each check."""
+def lines(listed: list[Check]) -> list[str]:
+    """Return a line for each check."""
     return [
-        f"{'ok' if check.found else 'missing':8}{check.name:14}{check.gives}: {check.found or check.fix}"
-        for check in found
+        f"{'ok' if check.status else 'missing':8}{check.name:14}{check.measures}: {check.status or check.fix}"
+        for check in listed
     ]
 
 
 def main() -> int:
-    """Print the checks; 0 where nothing is missing, else 1."""
-    found = checks()
-    print("\n".join(lines(found)))
-    return int(not all(check.found for check in found))
+    """Print the checks; return 0 where nothing is missing, else 1."""
+    listed = checks()
+    print("\n".join(lines(listed)))
+    return int(not all(check.status for check in listed))
 
 
 def _version(name: str) -> str:

@@ -1,37 +1,38 @@
 """Find the labels that a text states in their own words, and compare generated texts with references.
 
 A sentence states a label where it holds the label's name as whole words and neither denies nor doubts it. So this reads
-mini-reports exactly; free reports say most findings in other words, for which it is no judge.
+mini-reports exactly; free reports state most findings in other words, which it does not recognise.
 """
 
 import re
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
+from cxr_ft.score.arrays import Floats, Mask
+
 _SENTENCE = re.compile(r"[.;]")
 _NOT_STATED = re.compile(r"\b(no|not|without|neither|nor|possible|possibly|may|might|cannot)\b")
 
 
 def stated(texts: Sequence[str], labels: Sequence[str]) -> Mask:
     """Return whether each text states each label, case and spacing aside: bool [N, L]."""
+    # Escaped, since labels come from data: a bracket in a name must not become a group of the pattern.
     names = [re.compile(rf"\b{re.escape(' '.join(label.lower().split()))}\b") for label in labels]
     out = np.zeros((len(texts), len(names)), dtype=bool)
-    known: dict[str, Mask] = {}
+    rows: dict[str, Mask] = {}
     for row, text in enumerate(texts):
         # Generated texts repeat: each distinct one is searched once.
-        if text not in known:
+        if text not in rows:
             sentences = (" ".join(part.split()) for part in _SENTENCE.split(text.lower()))
             plain = [sentence for sentence in sentences if sentence and not _NOT_STATED.search(sentence)]
-            known[text] = np.array([any(name.search(sentence) for sentence in plain) for name in names], dtype=bool)
-        out[row] = known[text]
+            rows[text] = np.array([any(name.search(sentence) for sentence in plain) for name in names], dtype=bool)
+        out[row] = rows[text]
     return out
 
 
-def f1(truth: Mask, written: Mask) -> tuple[NDArray[np.float64], float]:
-    """F1 of each label [L], NaN where neither states it, and over all labels together (micro)."""
+def f1(truth: Mask, written: Mask) -> tuple[Floats, float]:
+    """Return F1 of each label [L], NaN where neither states it, and over all labels together (micro)."""
     both, either = (truth & written).sum(axis=0), truth.sum(axis=0) + written.sum(axis=0)
     # A label that neither text states is 0 / 0, which the docstring promises as NaN.
     with np.errstate(invalid="ignore"):
@@ -39,7 +40,7 @@ def f1(truth: Mask, written: Mask) -> tuple[NDArray[np.float64], float]:
 
 
 def best_constant(truth: Mask) -> int:
-    """The row of `truth` [N, L], N > 0, that, written for every image, has the best macro F1; the first of equals."""
+    """Return the first row of `truth` [N, L], N > 0, of the best macro F1 if it is written for every image."""
     positive = truth.sum(axis=0)
     # Written for every image, a label's F1 is 2 p / (n + p); one that is not written has 0.
     worth = np.where(positive > 0, 2 * positive / (len(truth) + positive), 0.0)

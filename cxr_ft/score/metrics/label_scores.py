@@ -27,6 +27,7 @@ def average_precision(truth: Mask, score: Floats, predicted: Mask) -> float | No
 
 def f1(truth: Mask, score: Floats, predicted: Mask) -> float | None:
     """Return 2 TP / (positives + predicted positives); None where nothing is positive."""
+    # Nothing is positive: scikit-learn returns 0, which would lower a mean over labels that the model cannot change.
     positives = int(truth.sum())
     return 2 * int((truth & predicted).sum()) / (positives + int(predicted.sum())) if positives else None
 
@@ -58,13 +59,15 @@ def _both_classes(truth: Mask) -> bool:
 
 
 def _auroc_by_row(truth: Mask, score: Floats, predicted: Mask, known: Mask) -> tuple[Floats, Mask]:
-    """Mann-Whitney U / (positives x negatives) of each row, from ranks."""
+    """Return Mann-Whitney U / (positives x negatives) of each row, from ranks."""
     from scipy.stats import rankdata
 
     # Cells that do not count rank below all others, where they change no rank from the top.
     from_top = rankdata(np.where(known, -score, np.inf), method="average", axis=1)
     positives, n = truth.sum(axis=1), known.sum(axis=1)
+    # A row without a pair is marked as undefined below; 1 only keeps the division quiet.
     pairs = np.maximum(positives * (n - positives), 1)
+    # n + 1 minus the rank from the top is the rank from the bottom, which U is defined by.
     values = (positives * (n + 1) - (from_top * truth).sum(axis=1) - positives * (positives + 1) / 2) / pairs
     return values, (positives > 0) & (positives < n)
 
@@ -77,6 +80,7 @@ def _average_precision_by_row(truth: Mask, score: Floats, predicted: Mask, known
     at_least = rankdata(np.where(known, -score, np.inf), method="max", axis=1)
     true_at_least = rankdata(np.where(truth, -score, np.inf), method="max", axis=1)
     values = np.where(truth, true_at_least / at_least, 0.0).sum(axis=1) / np.maximum(positives, 1)
+    # Each positive adds the precision at its own score; a row of one class has no curve.
     return values, (positives > 0) & (positives < known.sum(axis=1))
 
 
@@ -102,6 +106,7 @@ def _accuracy_by_row(truth: Mask, score: Floats, predicted: Mask, known: Mask) -
 
 
 def _exact_by_row(truth: Mask, score: Floats, predicted: Mask, known: Mask) -> tuple[Floats, Mask]:
+    # Masked labels cannot be wrong; a row of masked labels alone is undefined, not right.
     wrong = ((truth != predicted) & known).any(axis=1)
     return np.asarray(~wrong, float), np.asarray(known.any(axis=1), bool)
 
@@ -111,7 +116,7 @@ def _weighted_auroc(truth: Floats, score: Floats, predicted: Mask, weights: Floa
 
 
 def _pooled_recall(truth: Floats, score: Floats, predicted: Mask, weights: Floats) -> Floats:
-    """Recall of all labels together: 1 minus the rate of underdiagnosis (Seyyed-Kalantari et al. 2021)."""
+    """Return the recall of all labels together: 1 minus the rate of underdiagnosis (Seyyed-Kalantari et al. 2021)."""
     true = truth == 1
     # A resample without a positive has no recall: 0 / 0 is NaN, and the interval leaves it out.
     with np.errstate(invalid="ignore"):

@@ -2,7 +2,7 @@
 
 The task is that of the CheXpert labeler (Irvin et al. 2019) in the manner of NegEx (Chapman et al. 2001); the rules and
 words are our own, so its labels are not those of any published labeler. `tools/labeler_error.py` measures its errors.
-Give it findings and impression, not the indication: what is asked there is not meant as a finding.
+Pass it findings and impression, not the indication: its questions are not meant as findings.
 """
 
 import itertools
@@ -27,6 +27,8 @@ POSITIVE, NEGATIVE, UNCERTAIN = 1, 0, -1
 _STRENGTH = {NEGATIVE: 0, UNCERTAIN: 1, POSITIVE: 2}
 
 _NOT = re.compile(r"\bnot(?: \w+ly)? $")
+# A full stop ends a sentence only before a space, so that "1.5 cm" goes on; an empty line ends one without a full stop,
+# as after a heading.
 _ENDS = re.compile(r"\.(?=\s|$)|(?<=[?!])\s|\n\s*\n")
 _ABBREVIATED = re.compile(r"\b(vs|dr|e\.g|i\.e|approx)\.")
 
@@ -41,33 +43,35 @@ class Mention(NamedTuple):
 
 
 def label(text: str) -> dict[str, int]:
-    """The labels a report speaks of: 1 stated, 0 denied, -1 in doubt. What it does not mention is left out.
+    """Return the labels a report mentions: 1 stated, 0 denied, -1 in doubt. Labels it does not mention are left out.
 
     "No Finding" is 1 where no other label but devices is 1 or -1, as in CheXpert; a blank text has no label.
     """
-    found: dict[str, int] = {}
+    values: dict[str, int] = {}
     for sentence in sentences(text):
         for mention in mentions(sentence):
             # A finding denied in one sentence and stated in another is stated.
-            before = found.get(mention.label, NEGATIVE)
-            found[mention.label] = max(before, mention.value, key=_STRENGTH.__getitem__)
-    if text.strip() and not any(value for name, value in found.items() if name != DEVICES):
-        found[NO_FINDING] = POSITIVE
-    return {name: found[name] for name in LABELS if name in found}
+            before = values.get(mention.label, NEGATIVE)
+            values[mention.label] = max(before, mention.value, key=_STRENGTH.__getitem__)
+    if text.strip() and not any(value for name, value in values.items() if name != DEVICES):
+        values[NO_FINDING] = POSITIVE
+    # In the order of LABELS, so that equal reports give equal records whatever order they mention findings in.
+    return {name: values[name] for name in LABELS if name in values}
 
 
 def table(texts: Sequence[str]) -> NDArray[np.float64]:
-    """The labels of N reports, [N, 14] in the order of LABELS: 1, 0, -1, NaN where not mentioned."""
+    """Return the labels of N reports, [N, 14] in the order of LABELS: 1, 0, -1, NaN where not mentioned."""
+    # Generated reports repeat each other: each distinct one is read once.
     rows: dict[str, list[float]] = {}
     for text in texts:
         if text not in rows:
-            said = label(text)
-            rows[text] = [said.get(name, np.nan) for name in LABELS]
+            values = label(text)
+            rows[text] = [values.get(name, np.nan) for name in LABELS]
     return np.array([rows[text] for text in texts], dtype=np.float64).reshape(len(texts), len(LABELS))
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text in lower case with single spaces, without their full stops."""
+    """Return the sentences of a text in lower case with single spaces, without their full stops."""
     # The full stop of an abbreviation would end the sentence, and with it the reach of a negation.
     plain = _ABBREVIATED.sub(r"\1", text.lower())
     return [" ".join(part.split()) for part in _ENDS.split(plain) if part.strip()]
@@ -76,13 +80,14 @@ def sentences(text: str) -> list[str]:
 # Sentences repeat between reports far more often than whole reports do.
 @lru_cache(maxsize=1 << 16)
 def mentions(sentence: str) -> tuple[Mention, ...]:
-    """The findings a sentence (lower case, single spaces) speaks of, in its order."""
-    found = [*_findings(sentence), *_structures(sentence)]
-    found = _either(sorted(found, key=lambda mention: mention.start), sentence)
-    if any(mention.label == LESION and mention.value == UNCERTAIN for mention in found):
+    """Return the findings a sentence (lower case, single spaces) mentions, in its order."""
+    # Sorted by place before `_either`, which looks at neighbours.
+    unordered = [*_findings(sentence), *_structures(sentence)]
+    ordered = _either(sorted(unordered, key=lambda mention: mention.start), sentence)
+    if any(mention.label == LESION and mention.value == UNCERTAIN for mention in ordered):
         # "A nodular opacity may represent a nodule": what only looks like one is in doubt with it.
-        found = [m._replace(value=UNCERTAIN) if (m.label, m.value) == (LESION, POSITIVE) else m for m in found]
-    return tuple(found)
+        ordered = [m._replace(value=UNCERTAIN) if (m.label, m.value) == (LESION, POSITIVE) else m for m in ordered]
+    return tuple(ordered)
 
 
 def clause(sentence: str, start: int, end: int) -> tuple[int, int]:
@@ -106,8 +111,10 @@ def _value(sentence: str, start: int, end: int) -> int | None:
     """Return what a sentence says of its words from `start` to `end`; None if nothing of this image."""
     first, last = clause(sentence, start, end)
     before, after = sentence[first:start], sentence[end:last]
+    # A question or a plan states nothing, but "to exclude" inside "cannot exclude" is doubt.
     if words.ASIDE_BEFORE.search(before) and not words.NOT_EXCLUDED_BEFORE.search(before):
         return None
+    # Doubt worded as a denial ("cannot be excluded") is looked for first: the denial's words are in it.
     if words.NOT_EXCLUDED_BEFORE.search(before) or _reaches(words.DOUBTED_AFTER, after):
         return UNCERTAIN
     # "No change in ..." denies the change and not the finding, so it is taken out first.
@@ -118,17 +125,20 @@ def _value(sentence: str, start: int, end: int) -> int | None:
 
 def _reaches(cue: re.Pattern[str], after: str) -> bool:
     """Return whether a cue behind a finding refers to it: no new statement begins in between."""
-    found = cue.search(after)
-    return found is not None and not words.VERB.search(after[: found.start()])
+    match = cue.search(after)
+    return match is not None and not words.VERB.search(after[: match.start()])
 
 
 def _structures(sentence: str) -> Iterator[Mention]:
-    """Heart and mediastinum with the word of size that goes with each."""
+    """Yield heart and mediastinum with the word of size that goes with each."""
     sizes = list(words.SIZE.finditer(sentence))
     places = [(name, match) for name, pattern in words.STRUCTURES.items() for match in pattern.finditer(sentence)]
+    # A word of size directly before a structure is its adjective ("normal heart size") and of no other.
     adjective = {size: place for size in sizes for _, place in places if _joined(sentence, size, place)}
     for name, place in places:
         own = next((size for size, owner in adjective.items() if owner is place), None)
+        # Else the next free one behind it ("the heart is enlarged"), else the last adjective before it ("enlarged heart
+        # and mediastinum").
         size = own or _behind(sentence, place, [size for size in sizes if size not in adjective])
         size = size or next((s for s in reversed(list(adjective)) if s.end() <= place.start()), None)
         if size is not None and (own or _together(sentence, place, size)):
@@ -142,13 +152,14 @@ def _joined(sentence: str, size: re.Match[str], place: re.Match[str]) -> bool:
 
 
 def _behind(sentence: str, place: re.Match[str], sizes: list[re.Match[str]]) -> re.Match[str] | None:
-    """The first word of size after a structure, unless another statement begins in between."""
+    """Return the first word of size after a structure, unless another statement begins in between."""
     size = next((size for size in sizes if size.start() >= place.end()), None)
     return size if size is not None and _together(sentence, place, size) else None
 
 
 def _together(sentence: str, place: re.Match[str], size: re.Match[str]) -> bool:
     between = sentence[min(place.end(), size.end()) : max(place.start(), size.start())]
+    # One verb links the two; a second one begins another statement.
     return not words.BREAK.search(between) and len(words.VERB.findall(between)) <= 1
 
 
@@ -156,15 +167,16 @@ def _size(sentence: str, size: re.Match[str]) -> int | None:
     if size["normal"]:
         return POSITIVE if _NOT.search(sentence[: size.start()]) else NEGATIVE
     value = _value(sentence, size.start(), size.end())
+    # "Borderline" is a word of size and of doubt at once; as a match it is not among the words before itself.
     if value == POSITIVE and size.group().startswith("borderline"):
         return UNCERTAIN
     return value
 
 
-def _either(found: list[Mention], sentence: str) -> list[Mention]:
-    """Two findings stated with "or" between them are both in doubt."""
-    out = list(found)
-    for i, (one, other) in enumerate(itertools.pairwise(found)):
+def _either(ordered: list[Mention], sentence: str) -> list[Mention]:
+    """Return the mentions with two findings in doubt that are stated with "or" between them."""
+    out = list(ordered)
+    for i, (one, other) in enumerate(itertools.pairwise(ordered)):
         between = sentence[one.end : other.start]
         if one.value == other.value == POSITIVE and one.label != other.label and words.OR.fullmatch(between):
             out[i], out[i + 1] = one._replace(value=UNCERTAIN), other._replace(value=UNCERTAIN)

@@ -1,4 +1,4 @@
-"""Left and right: of the findings that reference and generated report both state with a side, how many agree.
+"""Measure left and right: of the findings that reference and generated report both state with a side, how many agree.
 
 A finding's side is the nearest word of side in its part of the sentence, its own phrase before others. Heart and
 mediastinum have none.
@@ -25,19 +25,20 @@ def evaluate(references: Sequence[str], generated: Sequence[str]) -> Metrics:
     """Compare the sides of findings.
 
     Returns:
-        JSON-ready: "accuracy" (of the findings that both give a side, the share with the same), "judged" (how many
-        these are), "given" (how many the references give), "signature", "undefined".
+        JSON-ready: "accuracy" (of the findings with a side in both texts, the share with the same one), "judged" (how
+        many these are), "given" (how many have a side in the references), "signature", "undefined".
 
     Raises:
         ValueError: where the two differ in length.
     """
     with_side = compared = right = 0
     for reference, text in zip(references, generated, strict=True):
+        # Counted over findings, not averaged over reports, of which many state no side at all.
         expected, written = sides(reference), sides(text)
         shared = expected.keys() & written.keys()
         with_side, compared = with_side + len(expected), compared + len(shared)
         right += sum(expected[label] == written[label] for label in shared)
-    why = "no reference gives a side" if not with_side else "no finding has a side in both texts"
+    why = "no reference states a side" if not with_side else "no finding has a side in both texts"
     return {
         "accuracy": right / compared if compared else None,
         "judged": compared,
@@ -48,13 +49,14 @@ def evaluate(references: Sequence[str], generated: Sequence[str]) -> Metrics:
 
 
 def sides(text: str) -> dict[str, Side]:
-    """The sides a report gives to each finding that it states or suspects: {"left"}, {"right"} or both."""
+    """Return the sides of each finding that a report states or suspects: {"left"}, {"right"} or both."""
     by_label: dict[str, Side] = {}
     for sentence in labeler.sentences(text):
         for mention in labeler.mentions(sentence):
             if mention.value != labeler.NEGATIVE and mention.label not in _NOT_SIDED:
                 side = _side(sentence, mention)
                 if side:
+                    # Several mentions add up: left in one sentence and right in another is both.
                     by_label[mention.label] = by_label.get(mention.label, frozenset()) | side
     return by_label
 
@@ -67,6 +69,7 @@ def _far(sentence: str, mention: labeler.Mention, word: re.Match[str]) -> tuple[
 
 
 def _side(sentence: str, mention: labeler.Mention) -> Side:
+    # A word of side in another clause is of another finding.
     first, last = labeler.clause(sentence, mention.start, mention.end)
     word = min(_WORDS.finditer(sentence, first, last), key=lambda word: _far(sentence, mention, word), default=None)
     if word is None:

@@ -16,7 +16,7 @@ from cxr_ft.score.metrics.word_tokens import CASE, TOKENIZER, words
 
 
 def meteor(references: Sequence[str], generated: Sequence[str]) -> list[float]:
-    """METEOR of each pair [N], in [0, 1]; 0 where no word matches. The corpus has their mean.
+    """Return METEOR of each pair [N], in [0, 1]; 0 where no word matches. The corpus has their mean.
 
     Raises:
         ValueError: where the two differ in length.
@@ -25,14 +25,15 @@ def meteor(references: Sequence[str], generated: Sequence[str]) -> list[float]:
     from nltk.translate.meteor_score import single_meteor_score  # type: ignore[import-untyped]
 
     # Reports repeat each other, and the alignment of a pair is slow: each pair is scored once.
-    stemmer, known = _Stemmer(), dict[tuple[str, str], float]()
+    stemmer, scored = _Stemmer(), dict[tuple[str, str], float]()
     for pair in zip(references, generated, strict=True):
-        if pair not in known:
+        if pair not in scored:
             reference, hypothesis = words(pair[0]), words(pair[1])
-            known[pair] = float(
+            # The words are in lower case already; nltk's own preprocessing would lower each of them again.
+            scored[pair] = float(
                 single_meteor_score(reference, hypothesis, stemmer=stemmer, wordnet=_NoSynonyms(), preprocess=str)
             )
-    return [known[pair] for pair in zip(references, generated, strict=True)]
+    return [scored[pair] for pair in zip(references, generated, strict=True)]
 
 
 def signature() -> str:

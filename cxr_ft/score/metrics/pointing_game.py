@@ -1,7 +1,7 @@
 """The pointing game (Zhang et al. 2016): whether the point a map is highest at lies in a box of its label.
 
-Beside it stand what needs no model: a point drawn at random from the map's cells, and the image's centre. Points and
-boxes are in shares of the image's side, x to the right and y down. Intervals resample whole subjects.
+It is compared with what needs no model: a point drawn at random from the map's cells, and the image's centre. Points
+and boxes are in shares of the image's side, x to the right and y down. Intervals resample whole subjects.
 
 Shapes: N questions (an image and a label it has), C cells a side.
 """
@@ -56,9 +56,9 @@ def play(maps: npt.ArrayLike, boxes: Sequence[Sequence[Box]], subjects: npt.Arra
     Raises:
         ValueError: where the lengths disagree.
     """
-    table, who = np.asarray(maps, float), np.asarray(subjects)
-    if not len(table) == len(boxes) == len(who):
-        raise ValueError(f"{len(table)} maps, {len(boxes)} lists of boxes, {len(who)} subjects")
+    table, owners = np.asarray(maps, float), np.asarray(subjects)
+    if not len(table) == len(boxes) == len(owners):
+        raise ValueError(f"{len(table)} maps, {len(boxes)} lists of boxes, {len(owners)} subjects")
     if not len(table):
         return None
     cells = table.shape[1]
@@ -67,15 +67,18 @@ def play(maps: npt.ArrayLike, boxes: Sequence[Sequence[Box]], subjects: npt.Arra
     highest = (table == table.max(axis=(1, 2), keepdims=True)).reshape(len(table), -1)
     # A flat map has many highest cells: choosing one of them would be a matter of their order.
     model = (hit * highest).sum(axis=1) / highest.sum(axis=1)
+    # The expected share of a random cell, computed and not drawn, so that it adds no chance of its own.
     random = hit.mean(axis=1)
     centre = np.array([inside(np.array([[0.5, 0.5]]), some, 0.5 / cells)[0] for some in boxes], float)
-    weights = np.concatenate([np.ones((1, len(who))), intervals.cluster_bootstrap(who, REPLICATES, DRAWS)])
-    people = len(np.unique(who))
+    # The first row has each question once: the value itself. All shares use the same resamples, so differences are
+    # paired.
+    weights = np.concatenate([np.ones((1, len(owners))), intervals.cluster_bootstrap(owners, REPLICATES, DRAWS)])
+    subject_count = len(np.unique(owners))
     shares = [
         weights @ values / weights.sum(axis=1) for values in (model, random, centre, model - random, model - centre)
     ]
-    rates = [Rate(float(one[0]), intervals.interval(one[1:]) if people >= LEAST else None) for one in shares]
-    return Game(len(table), people, *rates)
+    rates = [Rate(float(one[0]), intervals.interval(one[1:]) if subject_count >= LEAST else None) for one in shares]
+    return Game(len(table), subject_count, *rates)
 
 
 def inside(points: Floats, boxes: Sequence[Box], reach: float) -> Mask:
@@ -88,7 +91,7 @@ def inside(points: Floats, boxes: Sequence[Box], reach: float) -> Mask:
 
 
 def _centres(cells: int) -> Floats:
-    """The centres [C * C, 2] of the cells, row by row."""
+    """Return the centres [C * C, 2] of the cells, row by row."""
     at = (np.arange(cells) + 0.5) / cells
     y, x = np.meshgrid(at, at, indexing="ij")
     return np.stack([x.ravel(), y.ravel()], axis=1)

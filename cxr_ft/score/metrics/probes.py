@@ -1,4 +1,4 @@
-"""Texts made wrong on purpose: a metric that does not punish them does not see what matters.
+"""Make texts wrong on purpose: a metric that does not punish them does not see what matters.
 
 Negation flipped: each sentence that states a finding denies it, each that denies one states it. Sides swapped: left is
 right. The words stay almost the same, so what counts words hardly notices.
@@ -11,7 +11,7 @@ from cxr_ft.score.metrics import _vocabulary as words
 from cxr_ft.score.metrics import labeler
 
 _SPLIT = re.compile(r"(?<=[.;?!])\s+")
-_THERE = re.compile(r"\bthere (is|are|was|were) (?:no|not)\b ?(?:evidence of )?", re.IGNORECASE)
+_THERE_IS_NO = re.compile(r"\bthere (is|are|was|were) (?:no|not)\b ?(?:evidence of )?", re.IGNORECASE)
 _COPULA = re.compile(r"\b(is|are|was|were) not\b", re.IGNORECASE)
 _NOT_EXCLUDED = re.compile(r"\b(?:cannot|can not|could not) be (?:excluded|ruled out)\b", re.IGNORECASE)
 _NO = re.compile(r"^(?P<number>\d+\s*\.\s*)?no (?:evidence of )?", re.IGNORECASE)
@@ -22,12 +22,12 @@ _NORMAL, _ENLARGED = (re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE) for patte
 
 
 def flip_negation(text: str) -> str:
-    """The text with every sentence that speaks of a finding turned into its contrary; others stay as they are."""
+    """Return the text with every sentence that mentions a finding turned into its contrary; others stay as they are."""
     return " ".join(_flip(sentence) for sentence in _SPLIT.split(text))
 
 
 def swap_sides(text: str) -> str:
-    """The text with left and right exchanged."""
+    """Return the text with left and right exchanged."""
 
     def other(word: re.Match[str]) -> str:
         side = _OTHER[word.group().lower()]
@@ -40,45 +40,48 @@ PROBES: dict[str, Callable[[str], str]] = {"negation_flipped": flip_negation, "s
 
 
 def changed(references: Sequence[str], probe: str) -> tuple[list[str], list[str]]:
-    """The references that a probe of that name changes, and what it makes of them."""
+    """Return the references that a probe of that name changes, and the texts it makes of them."""
     pairs = [(text, PROBES[probe](text)) for text in references]
     different = [(text, wrong) for text, wrong in pairs if text != wrong]
     return [text for text, _ in different], [wrong for _, wrong in different]
 
 
 def _flip(sentence: str) -> str:
-    found = [m for part in labeler.sentences(sentence) for m in labeler.mentions(part)]
-    if not found:
+    mentions = [m for part in labeler.sentences(sentence) for m in labeler.mentions(part)]
+    # A sentence without a finding has no contrary that a metric should punish.
+    if not mentions:
         return sentence
-    if any(m.value == labeler.NEGATIVE for m in found):
+    if any(m.value == labeler.NEGATIVE for m in mentions):
         return _stated(sentence)
     return _denied(sentence)
 
 
 def _stated(sentence: str) -> str:
-    """A sentence that denies, stating."""
-    for pattern, instead in ((_THERE, r"there \1 "), (_COPULA, r"\1"), (_NO, r"\g<number>")):
+    """Return a sentence that denies as one that states."""
+    for pattern, instead in ((_THERE_IS_NO, r"there \1 "), (_COPULA, r"\1"), (_NO, r"\g<number>")):
         plain = pattern.sub(instead, sentence, count=1)
         if plain != sentence:
             return _as(sentence, plain)
     if _NORMAL.search(sentence):
         return _NORMAL.sub("enlarged", sentence)
+    # A denied list is joined by "or"; the stated one needs "and", else the labeler reads doubt.
     return re.sub(r"\bwithout\b", "with", re.sub(r"\bor\b", "and", sentence))
 
 
 def _denied(sentence: str) -> str:
-    """A sentence that states, denying."""
-    there = re.sub(r"\b(there (?:is|are)) (?:an? )?", r"\1 no ", sentence, count=1, flags=re.IGNORECASE)
-    if there != sentence:
-        return there
+    """Return a sentence that states as one that denies."""
+    denied = re.sub(r"\b(there (?:is|are)) (?:an? )?", r"\1 no ", sentence, count=1, flags=re.IGNORECASE)
+    if denied != sentence:
+        return denied
     excluded = _NOT_EXCLUDED.sub("is excluded", sentence)
     if excluded != sentence:
         return excluded
+    # A numbered sentence keeps its number in front: "1. No ...".
     number, rest = re.match(r"(\d+\s*\.\s*)?(.*)", sentence, re.DOTALL).groups(default="")  # type: ignore[union-attr]
     plain = re.sub(r"^an? ", "", rest, flags=re.IGNORECASE)
     return f"{number}{_as(rest, 'no ')}{plain[:1].lower()}{plain[1:]}"
 
 
 def _as(model: str, text: str) -> str:
-    """`text` beginning with a capital where `model` does."""
+    """Return `text` beginning with a capital where `model` does."""
     return text[:1].upper() + text[1:] if model[:1].isupper() else text

@@ -93,7 +93,7 @@ class Metric:
 
     @property
     def places(self) -> tuple[tuple[str, ...], ...]:
-        """The paths to the value in the metrics of one split."""
+        """Return the paths to the value in the metrics of one split."""
         default = {"label": ("macro", self.name), "row": ("examples", self.name)}
         return self.paths or (default.get(self.level, (self.name,)),)
 
@@ -109,22 +109,22 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """The title with a capital letter, for the head of a column."""
+        """Return the title with a capital letter, for the head of a column."""
         return self.title[0].upper() + self.title[1:]
 
     @property
     def key(self) -> str:
-        """The name as a command prints it: a mean over labels says so."""
+        """Return the name as a command prints it: a mean over labels says so."""
         return f"macro {self.name}" if self.level == "label" else self.name
 
     @property
     def score_function(self) -> ScoreFunction:
-        """The function of a metric of scores that is computed by label or by row."""
+        """Return the function of a metric of scores that is computed by label or by row."""
         return cast(ScoreFunction, self._function("scores"))
 
     @property
     def text_function(self) -> TextFunction:
-        """The function of a metric of texts that is computed over the corpus."""
+        """Return the function of a metric of texts that is computed over the corpus."""
         return cast(TextFunction, self._function("text"))
 
     def _function(self, output: Output) -> ScoreFunction | TextFunction:
@@ -195,6 +195,7 @@ def primary(output: str) -> Metric:
 
 def of_level(output: Output, level: Level) -> tuple[Metric, ...]:
     """Return the metrics that are computed at a level, those without a function left out."""
+    # A metric without a function is recorded by another evaluation, and only shown from here.
     return tuple(known for known in all_metrics(output) if known.level == level and known.function is not None)
 
 
@@ -242,15 +243,18 @@ def _registered() -> Mapping[tuple[str, str], Metric]:
     """Import the files of this folder and collect what they declare, by output and name, in order."""
     package = importlib.import_module(__package__)
     declared_metrics: list[Metric] = []
+    # Sorted, since the order of a folder's files differs between file systems.
     for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
         declared = vars(importlib.import_module(f"{__package__}.{name}"))
         declared_metrics += [declared["METRIC"]] if "METRIC" in declared else []
         declared_metrics += declared.get("METRICS", ())
+    # Read-only, since all callers share the cached mapping.
     return MappingProxyType(_by_name(declared_metrics))
 
 
 def _by_name(metrics: Iterable[Metric]) -> dict[tuple[str, str], Metric]:
     named: dict[tuple[str, str], Metric] = {}
+    # The name decides between equal positions: a plug-in moves no other metric.
     for known in sorted(metrics, key=lambda known: (known.output, known.position, known.name)):
         if (known.output, known.name) in named:
             raise ValueError(f"two metrics of {known.output} are named {known.name!r}")

@@ -44,7 +44,7 @@ def baselines(
 
     Args:
         train: texts of train, M > 0 that are not blank.
-        references: N texts to judge against.
+        references: N texts to compare with.
         nearest: for each of the N the row of `train` whose image looks most like its own; None: not known, for `why`.
 
     Returns:
@@ -56,11 +56,13 @@ def baselines(
     texts = sorted(text for text in train if text.strip())
     if not texts:
         return {"undefined": {"all": "train has no text"}}
+    # A seed of its own, so that the random report is the same for every run on these splits.
     drawn = np.random.default_rng(SEED).integers(len(texts), size=len(references))
     written: dict[str, Sequence[str] | None] = {
         "constant": [text_overlap.constant_text(tuple(texts))] * len(references),
         "constant_clinical": [_clinical_constant(texts)] * len(references),
         "random": [texts[i] for i in drawn],
+        # By row of `train` as it was passed: `nearest` counts rows, not the sorted texts.
         "nearest": None if nearest is None else [train[i] for i in nearest],
     }
     values = {name: None if reports is None else brief(references, reports) for name, reports in written.items()}
@@ -72,8 +74,8 @@ def probed(references: Sequence[str]) -> Metrics:
 
     At most PROBED references are taken, evenly spread, and of them those that the probe changes ("changed").
     """
-    some = [text for text in references if text.strip()]
-    some = [some[i] for i in np.unique(np.linspace(0, len(some) - 1, min(PROBED, len(some))).round().astype(int))]
+    # Probes cost a full evaluation each: a few hundred references are enough for a mean.
+    some = text_overlap.evenly_spread([text for text in references if text.strip()], PROBED)
     out: Metrics = {}
     for name in probes.PROBES:
         right, wrong = probes.changed(some, name)
@@ -85,8 +87,10 @@ def probed(references: Sequence[str]) -> Metrics:
 
 
 def brief(references: Sequence[str], generated: Sequence[str]) -> Metrics:
-    """The metrics of a baseline or a probe as one level of numbers: those the registry shows of baselines,
-    "clinical_f1_14_positive" and its like (macro), "clinical_f1_micro_14_positive", "sides"; "undefined" with reasons.
+    """Return the metrics of a baseline or a probe as one level of numbers.
+
+    Those the registry shows of baselines, "clinical_f1_14_positive" and its like (macro),
+    "clinical_f1_micro_14_positive", "sides"; "undefined" with reasons.
     """
     metrics = evaluate(references, generated)
     findings, sides = _part(metrics, "clinical"), _part(metrics, "sides")
@@ -97,6 +101,7 @@ def brief(references: Sequence[str], generated: Sequence[str]) -> Metrics:
             out[f"clinical_f1_{size}_{doubt}"] = _part(convention, "macro")["f1"]
             out[f"clinical_f1_micro_{size}_{doubt}"] = _part(convention, "micro")["f1"]
     undefined = {**_part(metrics, "undefined")}
+    # Reasons get the keys of the flat record, where nothing says which evaluation they came from.
     undefined |= {f"clinical_f1_{name}": why for name, why in _part(findings, "undefined").items()}
     if reasons := _part(sides, "undefined"):
         undefined["sides"] = reasons["accuracy"]
@@ -112,7 +117,7 @@ def _part(metrics: JsonObject, name: str) -> JsonObject:
 
 
 def nearest(train: npt.NDArray[np.uint8], images: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """For each image [N, D] the row of `train` [M, D] that looks most like it: the highest correlation of pixels."""
+    """Return for each image [N, D] the row of `train` [M, D] with the highest correlation of pixels."""
     from sklearn.metrics import pairwise_distances_argmin
 
     rows: npt.NDArray[np.int64] = pairwise_distances_argmin(_standard(images), _standard(train))
@@ -120,16 +125,18 @@ def nearest(train: npt.NDArray[np.uint8], images: npt.NDArray[np.uint8]) -> npt.
 
 
 def _standard(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Rows of mean 0 and length 1, so that exposure and contrast do not count; a blank image is all 0."""
+    """Return rows of mean 0 and length 1, so that exposure and contrast do not count; a blank image is all 0."""
+    # float32: images of thousands of rows in float64 would double the memory for digits that no ranking needs.
     centred = images.astype(np.float32) - images.mean(axis=1, keepdims=True, dtype=np.float32)
     # On rows of length 1 the Euclidean distance orders as the correlation does.
     length = np.linalg.norm(centred, axis=1, keepdims=True)
+    # A blank image has length 0; the small bound leaves it at 0 instead of NaN.
     out: npt.NDArray[np.float32] = centred / np.maximum(length, 1e-6)
     return out
 
 
 def _clinical_constant(texts: Sequence[str]) -> str:
-    """Of at most CHOICES sorted texts the one that, written for every image, has the best macro clinical F1 on them."""
-    some = [texts[i] for i in np.unique(np.linspace(0, len(texts) - 1, min(CHOICES, len(texts))).round().astype(int))]
+    """Return of at most CHOICES sorted texts the one of the best macro clinical F1 if it is written for every image."""
+    some = text_overlap.evenly_spread(texts, CHOICES)
     best: str = some[label_mentions.best_constant(clinical.stated(labeler.table(some), doubt=True))]
     return best

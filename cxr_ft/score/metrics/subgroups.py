@@ -55,8 +55,8 @@ def evaluate(
         subjects: the subject of each row [N].
 
     Returns:
-        By variable: "labels" (those of which every judged group has both classes: what its groups are judged on),
-        "groups" by name: "n" (rows), "subjects", and "auroc" (macro), "recall" (positives found, of all labels
+        By variable: "labels" (those of which every measured group has both classes: what its groups are compared on),
+        "groups" by name: "n" (rows), "subjects", and "auroc" (macro), "recall" (positives predicted, of all labels
         together: 1 minus the rate of underdiagnosis, Seyyed-Kalantari et al. 2021) and "ece" (of all cells together,
         raw), each {"value", "low", "high"}; or None with its reason under "undefined".
     """
@@ -66,7 +66,7 @@ def evaluate(
 
 
 def age_bands(ages: Sequence[str]) -> list[str]:
-    """Ages in years ("58", "50-59", "90+") as bands of twenty ("40-59", "80+"); UNKNOWN where there is no number."""
+    """Return ages in years ("58", "50-59", "90+") as bands of twenty ("40-59", "80+"); UNKNOWN without a number."""
     import re
 
     out = []
@@ -83,9 +83,11 @@ def age_bands(ages: Sequence[str]) -> list[str]:
 def _variable(table: _Table, labels: Sequence[str], values: Names) -> Metrics:
     """Measure the groups of one variable; `values`: the group of each row [N]."""
     rows = {str(name): np.flatnonzero(values == name) for name in np.unique(values)}
-    people = {name: len(np.unique(table.subjects[where])) for name, where in rows.items()}
-    large = [name for name in rows if people[name] >= LEAST]
-    undefined = {name: f"{people[name]} subjects, fewer than {LEAST}: not judged" for name in rows if name not in large}
+    subject_counts = {name: len(np.unique(table.subjects[where])) for name, where in rows.items()}
+    large = [name for name in rows if subject_counts[name] >= LEAST]
+    undefined = {
+        name: f"{subject_counts[name]} subjects, fewer than {LEAST}: not measured" for name in rows if name not in large
+    }
     # A mean over other labels is another metric: groups are compared on the labels that all of them can be.
     shared = np.ones(table.truth.shape[1], bool)
     for name in large:
@@ -96,7 +98,7 @@ def _variable(table: _Table, labels: Sequence[str], values: Names) -> Metrics:
         undefined |= {metric.name: NO_SHARED_LABEL for metric in metrics if _on_shared(metric)}
     groups: dict[str, Metrics] = {}
     for name, where in rows.items():
-        groups[name] = {"n": len(where), "subjects": people[name], **{metric.name: None for metric in metrics}}
+        groups[name] = {"n": len(where), "subjects": subject_counts[name], **{metric.name: None for metric in metrics}}
         if name in large:
             measured, missing = _measure(table.rows(where), shared)
             groups[name] |= measured
@@ -114,11 +116,13 @@ def _measure(group: _Table, shared: Mask) -> tuple[dict[str, Values | None], dic
     values: dict[str, Values | None] = {}
     undefined: dict[str, str] = {}
     for metric in registry.shown_in("subgroup", "scores"):
+        # Pooled metrics count cells, and need no label that all groups share.
         columns = shared if _on_shared(metric) else np.ones_like(shared)
         arrays = group.truth[:, columns], group.score[:, columns], group.positive[:, columns]
         weighted = metric.weighted or partial(_resampled, metric)
         replicates = weighted(*arrays, weights) if columns.any() else np.full(len(weights), np.nan)
         values[metric.name] = _with_interval(replicates)
+        # Where no label is shared, the reason is of the variable and is written once, by `_variable`.
         if np.isnan(replicates[0]) and not _on_shared(metric):
             undefined[metric.name] = metric.undefined or "no label is positive in any row"
     for name, value in values.items():
@@ -135,7 +139,7 @@ def _with_interval(row: Floats) -> Values | None:
 
 
 def _on_shared(metric: registry.Metric) -> bool:
-    """A mean over labels is comparable only over labels that have both classes in every group."""
+    """Return whether a metric is a mean over labels, comparable only on labels with both classes in every group."""
     return metric.needs_both_classes or metric.weighted is None
 
 

@@ -1,10 +1,10 @@
-"""Baselines beside every model that reads texts: the majority of train, and TF-IDF with logistic regression.
+"""Fit the baselines of every model that reads texts: the majority of train, and TF-IDF with logistic regression.
 
 A fine-tuned model that does not beat them has learnt nothing that counting words would not give. Both are fitted on
-train alone and judged like the model, by `classification.evaluate`, with thresholds chosen on val where labels are
+train alone and evaluated like the model, by `classification.evaluate`, with thresholds chosen on val where labels are
 several. Same input, same numbers: nothing is drawn by chance.
 
-Shapes: N rows of train, M rows judged, L labels.
+Shapes: N rows of train, M rows evaluated, L labels.
 """
 
 import re
@@ -31,8 +31,8 @@ WORDS = 100_000
 STRENGTH = 10.0
 STEPS = 300
 _PIECE = re.compile(r"\w+|[^\w\s]+")
-#: What is kept of a baseline's metrics.
-KEPT = ("n", "accuracy", "macro", "micro", "undefined")
+#: What is recorded of a baseline's metrics.
+RECORDED = ("n", "accuracy", "macro", "micro", "undefined")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,12 @@ class TextBaselines:
     models: "tuple[LogisticRegression | None, ...]"
 
     def majority(self, rows: int) -> Floats:
-        """The same scores for everyone [M, L]: how often train has each label, 0.5 where that is not known."""
+        """Return the same scores for every row [M, L]: how often train has each label, 0.5 where that is not known."""
         return np.tile([0.5 if share is None else share for share in self.prevalence], (rows, 1))
 
     def tfidf_logreg(self, texts: Sequence[str], pairs: Sequence[str] = ()) -> Floats:
-        """The scores [M, L] of logistic regression."""
+        """Return the scores [M, L] of logistic regression."""
+        # Labels without a model keep the majority's scores, which are then all that train teaches.
         out, rows = self.majority(len(texts)), _counts(self.counters, texts, pairs)
         if not self.multi_label:
             (model,) = self.models
@@ -72,7 +73,7 @@ class TextBaselines:
 
 
 def fit(texts: Sequence[str], targets: Floats, *, multi_label: bool, pairs: Sequence[str] = ()) -> TextBaselines:
-    """The baselines of some training texts.
+    """Fit the baselines to training texts.
 
     Args:
         texts: N texts.
@@ -89,6 +90,7 @@ def fit(texts: Sequence[str], targets: Floats, *, multi_label: bool, pairs: Sequ
         raise ValueError(f"{len(texts)} texts, {len(pairs)} second texts and targets {targets.shape} do not fit")
     known = ~np.isnan(targets)
     if not multi_label:
+        # Of a row with one label a masked class could be the true one.
         known[~known.all(axis=1)] = False
     share = [
         float(column[rows].mean()) if rows.any() else None for column, rows in zip(targets.T, known.T, strict=True)
@@ -99,6 +101,7 @@ def fit(texts: Sequence[str], targets: Floats, *, multi_label: bool, pairs: Sequ
         models = [_regression(rows[k], column[k] > 0.5) for column, k in zip(targets.T, known.T, strict=True)]
     else:
         whole = known.all(axis=1)
+        # One model over all classes, so that the scores of a row add up to 1.
         models = [_regression(rows[whole], targets[whole].argmax(axis=1))]
     return TextBaselines(prevalence=tuple(share), multi_label=multi_label, counters=counters, models=tuple(models))
 
@@ -111,7 +114,7 @@ def thresholds(
     pairs: Sequence[str] = (),
     ruled: Floats | None = None,
 ) -> dict[str, list[float]]:
-    """The thresholds of each baseline that are best on val, for `evaluate`; the arguments as there."""
+    """Return the thresholds of each baseline that are best on val, for `evaluate`; the arguments as there."""
     scores = _scores(baselines, texts, pairs, ruled)
     return {name: classification.best_thresholds(truth, score) for name, score in scores.items()}
 
@@ -132,7 +135,7 @@ def evaluate(
         truth: [M, L] 1, 0 or NaN.
         labels: the L names.
         pairs: the second texts, where train had some.
-        ruled: what a rule-based labeler says of these texts [M, L], see `by_rules`; None: no such baseline.
+        ruled: the labels that a rule-based labeler reads from the texts [M, L], see `by_rules`; None: no such baseline.
         chosen: each baseline's `thresholds`; None: 0.5. Unused when single-label.
 
     Returns:
@@ -146,7 +149,7 @@ def evaluate(
     for name, score in _scores(baselines, texts, pairs, ruled).items():
         levels = None if chosen is None else chosen[name]
         metrics = classification.evaluate(truth, score, labels, levels, baselines.multi_label)
-        out[name] = {key: metrics[key] for key in KEPT if key in metrics}
+        out[name] = {key: metrics[key] for key in RECORDED if key in metrics}
     return out
 
 
@@ -158,9 +161,9 @@ def _scores(
 
 
 def by_rules(texts: Sequence[str], labels: Sequence[str]) -> Floats | None:
-    """Return what the rule-based labeler says of each text [M, L]: 1, 0, -1, or NaN for no mention.
+    """Return the labels that the rule-based labeler reads from each text [M, L]: 1, 0, -1, or NaN for no mention.
 
-    None where it knows not all of the labels: it is a baseline for CheXpert's labels alone.
+    None where it does not know all of the labels: it is a baseline for CheXpert's labels alone.
     """
     if not set(labels) <= set(labeler.LABELS):
         return None
@@ -168,24 +171,26 @@ def by_rules(texts: Sequence[str], labels: Sequence[str]) -> Floats | None:
 
 
 def ruled_scores(ruled: Floats) -> Floats:
-    """A labeler's words as scores [M, L]: positive 1, uncertain a half, negative or no mention 0."""
+    """Return a labeler's labels as scores [M, L]: positive 1, uncertain a half, negative or no mention 0."""
     return np.select([ruled == 1, ruled == -1], [1.0, 0.5], default=0.0)
 
 
 def _terms(text: str) -> list[str]:
-    """Words, runs of signs, and pairs of neighbours. scikit-learn's own n-grams take ten times as long."""
+    """Return words, runs of signs, and pairs of neighbours. scikit-learn's own n-grams take ten times as long."""
     pieces = _PIECE.findall(text.lower())
     return [*pieces, *(f"{a} {b}" for a, b in pairwise(pieces))]
 
 
 def _counter(texts: Sequence[str]) -> "tuple[TfidfVectorizer | None, csr_matrix]":
-    """Return TF-IDF and its rows of the texts, sparse [N, W]; None and no columns where no text says anything."""
+    """Return TF-IDF and its rows of the texts, sparse [N, W]; None and no columns where all texts are blank."""
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     # scikit-learn refuses an empty vocabulary.
     if not any(text.strip() for text in texts):
         return None, csr_matrix((len(texts), 0))
+    # float32: 200,000 columns of every text in float64 would double the memory. The logarithm of counts, since ten
+    # mentions are not ten times the evidence of one.
     counter = TfidfVectorizer(analyzer=_terms, sublinear_tf=True, max_features=WORDS, dtype=np.float32)
     return counter, counter.fit_transform(texts)
 

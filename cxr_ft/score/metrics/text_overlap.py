@@ -2,7 +2,7 @@
 
 Scores are fractions in [0, 1], but for CIDEr-D, which reaches 10. BLEU is sacrebleu's, over the corpus (Papineni et al.
 2002; Post 2018); ROUGE-L is rouge-score's F measure without stemming (Lin 2004). Case does not count: the tokenizers of
-GIT and BERT drop it. A pair whose reference is blank cannot be judged and is counted.
+GIT and BERT drop it. A pair whose reference is blank cannot be scored: it is left out and counted.
 """
 
 from collections import Counter
@@ -26,17 +26,19 @@ def evaluate(references: Sequence[str], generated: Sequence[str], labels: Sequen
     Args:
         references: N texts.
         generated: N texts, in the same order.
-        labels: names whose statement in the texts is judged too; see `mentions`.
+        labels: names whose mentions in the texts are compared too; see `label_mentions`.
 
     Returns:
         JSON-ready: "bleu_1" to "bleu_4", "rouge_l", "meteor", "cider_d", "exact" (share of texts that are the same
         but for case and spacing), "distinct" (share of distinct generated texts), "label_f1" (mean over the labels that
-        a reference states), "label_f1_micro" and "label_f1_each" of labels stated, "n" (pairs judged),
+        a reference states), "label_f1_micro" and "label_f1_each" of labels stated, "n" (pairs scored),
         "blank_references" (pairs left out), "signature", "undefined".
 
     Raises:
         ValueError: where the two differ in length.
     """
+    # A blank reference is no reference (sacrebleu: a segment may be "" to have fewer references than others). Scored
+    # all the same, its pair would add n-grams that cannot match, and words that hide the shortness of other texts.
     pairs = [(r, g) for r, g in zip(references, generated, strict=True) if r.strip()]
     result: Metrics = {known.name: None for known in registry.of_level("text", "corpus")}
     result |= _labels([], [], labels)
@@ -90,7 +92,7 @@ def _labels(references: Sequence[str], generated: Sequence[str], labels: Sequenc
 
 
 def _plain(text: str) -> str:
-    """A text without case, and without spaces, which tokenizers set as they like around signs."""
+    """Return a text without case, and without spaces, which tokenizers set as they like around signs."""
     return "".join(text.lower().split())
 
 
@@ -109,22 +111,22 @@ def constant_baseline(
 
     Returns:
         "text", and its "bleu_4" and "rouge_l" on `references`; "label_text" and its "label_f1" and "label_f1_micro";
-        None where there is nothing to choose or to judge.
+        None where there is nothing to choose from or to compare with.
     """
     train = tuple(sorted(text for text in train_references if text.strip()))
     result: Metrics = dict.fromkeys(["text", "bleu_4", "rouge_l", "label_text", "label_f1", "label_f1_micro"])
     if not train:
         return result
     best = constant_text(train)
-    judged = [text for text in references if text.strip()]
+    not_blank = [text for text in references if text.strip()]
     result["text"] = best
-    if judged:
-        result["bleu_4"] = float(bleu(bleu_counts(judged, [best] * len(judged)).sum(axis=0)))
-        result["rouge_l"] = rouge_l(judged, [best] * len(judged))
+    if not_blank:
+        result["bleu_4"] = float(bleu(bleu_counts(not_blank, [best] * len(not_blank)).sum(axis=0)))
+        result["rouge_l"] = rouge_l(not_blank, [best] * len(not_blank))
     stated = label_mentions.stated(train, labels)
     if stated.any():
         most = train[label_mentions.best_constant(stated)]
-        f1 = _labels(judged, [most] * len(judged), labels)
+        f1 = _labels(not_blank, [most] * len(not_blank), labels)
         result |= {"label_text": most, "label_f1": f1["label_f1"], "label_f1_micro": f1["label_f1_micro"]}
     return result
 
@@ -132,17 +134,23 @@ def constant_baseline(
 # A text of train is chosen by 50 times 200 scores, and every split is compared with the same one.
 @lru_cache(maxsize=2)
 def constant_text(train: tuple[str, ...]) -> str:
-    """The text of `constant_baseline`, of the sorted texts of train, at least one."""
+    """Return the text of `constant_baseline`, of the sorted texts of train, at least one."""
     usual = float(np.median([len(text) for text in train]))
     frequency = Counter(train)
     # The last key is the text itself, so that ties do not depend on the order of the rows.
     candidates = sorted(frequency, key=lambda text: (-frequency[text], abs(len(text) - usual), text))[:_CANDIDATES]
-    sample = [train[i] for i in np.linspace(0, len(train) - 1, min(_SAMPLE, len(train))).round().astype(int)]
+    sample = evenly_spread(train, _SAMPLE)
 
     def quality(text: str) -> float:
         return float(bleu(bleu_counts(sample, [text] * len(sample)).sum(axis=0)))
 
     return max(candidates, key=quality)
+
+
+def evenly_spread(texts: Sequence[str], most: int) -> list[str]:
+    """Return at most `most` texts, evenly spread over N of them, first and last included."""
+    # Of sorted texts the first ones would all begin alike.
+    return [texts[i] for i in np.linspace(0, len(texts) - 1, min(most, len(texts))).round().astype(int)]
 
 
 def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Floats:
@@ -154,18 +162,20 @@ def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Floats:
     from sacrebleu.metrics import BLEU
 
     scorer = BLEU(max_ngram_order=ORDER, force=True, lowercase=True)
-    known: dict[tuple[str, str], list[float]] = {}
+    # Generated texts repeat: each distinct pair is counted once.
+    counted: dict[tuple[str, str], list[float]] = {}
     rows = np.zeros((len(references), 2 * ORDER + 2))
     for row, pair in enumerate(zip(references, generated, strict=True)):
-        if pair not in known:
+        if pair not in counted:
+            # A corpus of one pair: sacrebleu's `sentence_score` warns of the smoothing, of which nothing is used here.
             score = scorer.corpus_score([pair[1]], [[pair[0]]])
-            known[pair] = [*score.counts, *score.totals, score.sys_len, score.ref_len]
-        rows[row] = known[pair]
+            counted[pair] = [*score.counts, *score.totals, score.sys_len, score.ref_len]
+        rows[row] = counted[pair]
     return rows
 
 
 def bleu(counts: Numbers, order: int = ORDER) -> Floats:
-    """BLEU of summed counts [..., 10] -> [...] in [0, 1], as sacrebleu has it, with its exponential smoothing."""
+    """Return BLEU of summed counts [..., 10] -> [...] in [0, 1], as sacrebleu's with its exponential smoothing."""
     matched, total = counts[..., :order], counts[..., ORDER : ORDER + order]
     length, expected = counts[..., 2 * ORDER], counts[..., 2 * ORDER + 1]
     # Each order without a match halves the precision once more (smoothing "exp" of sacrebleu).

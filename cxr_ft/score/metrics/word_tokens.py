@@ -1,4 +1,4 @@
-"""Texts as words, in one way for BLEU, METEOR and CIDEr-D: lower case, then sacrebleu's tokenizer 13a."""
+"""Split texts into words, in one way for BLEU, METEOR and CIDEr-D: lower case, then sacrebleu's tokenizer 13a."""
 
 from functools import cache
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-#: How the signatures call it.
+#: The names of both in the signatures.
 TOKENIZER, CASE = "13a", "lc"
 
 
@@ -18,5 +18,6 @@ def _tokenizer() -> "Tokenizer13a":
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words and signs of a text, in lower case."""
+    """Return the words and signs of a text, in lower case."""
+    # Trailing spaces are cut as sacrebleu cuts them, so that the words are those that BLEU counts.
     return tuple(_tokenizer()(text.lower().rstrip()).split())

@@ -38,10 +38,10 @@ class _Label(NamedTuple):
 
 
 def paired_aurocs(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLike) -> PairedAurocs:
-    """The areas under the ROC curves of M runs, and their covariance.
+    """Return the areas under the ROC curves of M runs, and their covariance.
 
     Args:
-        truth: [N] or [N, L], 1 or 0, NaN for a cell without a say.
+        truth: [N] or [N, L], 1 or 0, NaN for a masked cell.
         scores: [M, N] or [M, N, L].
         subjects: [N] the subject of each row.
 
@@ -51,9 +51,11 @@ def paired_aurocs(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.Arr
     table, values = np.asarray(truth, float), np.asarray(scores, float)
     if table.ndim == 1:
         table, values = table[:, None], values[..., None]
+    # Subjects are numbered from 0, whatever their ids are, so that bincount can add up the rows of each.
     group = np.unique(np.asarray(subjects), return_inverse=True)[1]
-    found = [_label(table[:, i], values[:, :, i], group) for i in range(table.shape[1])]
-    labels = [label for label in found if label is not None]
+    by_column = [_label(table[:, i], values[:, :, i], group) for i in range(table.shape[1])]
+    # Which labels have both classes depends on the truth alone: every run is averaged over the same ones.
+    labels = [label for label in by_column if label is not None]
     if not labels:
         return PairedAurocs(np.full(len(values), np.nan), None, "no label has both positives and negatives")
     points = np.mean([label.points for label in labels], axis=0)
@@ -76,14 +78,18 @@ def _covariance(labels: list[_Label]) -> Array:
 
 
 def _root(subjects: int) -> float:
+    # The variance of n subjects has the factor n / (n - 1); a product of two labels takes the root of each one's.
     return float(np.sqrt(subjects / (subjects - 1)))
 
 
 def _label(truth: Array, scores: Array, group: npt.NDArray[np.intp]) -> _Label | None:
-    """One label's areas and errors; None where it has one class only."""
+    """Return one label's areas and errors; None where it has one class only."""
     from scipy.stats import rankdata
 
-    known, size = ~np.isnan(truth), int(group.max(initial=-1)) + 1
+    # Counted over all rows, before masked ones leave: the tables of all labels need a column for every subject.
+    size = int(group.max(initial=-1)) + 1
+    known = ~np.isnan(truth)
+    # Masked rows leave before the ranks are taken, since they would shift the ranks of the others.
     positive, scores, group = truth[known] > 0.5, scores[:, known], group[known]
     high, low = scores[:, positive], scores[:, ~positive]
     positives, negatives = high.shape[1], low.shape[1]
@@ -94,7 +100,9 @@ def _label(truth: Array, scores: Array, group: npt.NDArray[np.intp]) -> _Label |
     above = (ranks[:, positive] - rankdata(high, axis=1)) / negatives
     below = 1 - (ranks[:, ~positive] - rankdata(low, axis=1)) / positives
     points = above.mean(axis=1)
+    # The third is not the sum of the first two: a subject can have rows of both classes.
     counted = (len(np.unique(group[positive])), len(np.unique(group[~positive])), len(np.unique(group)))
+    # A placement value minus the area is what its row contributes to the error; the rows of a subject are added up.
     return _Label(
         points,
         _by_subject(above - points[:, None], group[positive], size) / positives,
@@ -104,5 +112,5 @@ def _label(truth: Array, scores: Array, group: npt.NDArray[np.intp]) -> _Label |
 
 
 def _by_subject(values: Array, group: npt.NDArray[np.intp], size: int) -> Array:
-    """Sums [M, K] of values [M, rows] over each subject's rows."""
+    """Return the sums [M, K] of values [M, rows] over each subject's rows."""
     return np.array([np.bincount(group, row, size) for row in values])

@@ -40,7 +40,7 @@ def mcnemar(
     """Test whether two runs are right equally often.
 
     Args:
-        truth: [N], NaN for a row without a say; `first`, `second`: [N] the answers.
+        truth: [N], NaN for a row that is left out; `first`, `second`: [N] the answers.
         subjects: [N] the subject of each row.
         level: of the interval.
     """
@@ -61,9 +61,10 @@ def mcnemar(
 
 
 def exact(wins: int, losses: int) -> float:
-    """McNemar's exact two-sided p-value from the rows that only the first, and only the second, has right."""
+    """Return McNemar's exact two-sided p-value from the rows that only the first, and only the second, has right."""
     from scipy.special import bdtr
 
+    # With equal counts both tails hold the middle one, and twice a tail exceeds 1.
     return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
@@ -72,6 +73,8 @@ def _mid_p(wins: int, losses: int, rows: int, level: float) -> tuple[Interval, f
     if decided == 0:
         return (0.0, 0.0), 1.0
     # The share of wins among the rows on which the two differ, and from it the gap.
+    # With no win (or no loss) the function keeps its sign between 0 and 1, and brentq refuses it: the interval reaches
+    # the end.
     low = 0.0 if wins == 0 else _root(lambda share: 1 - _up_to(wins, decided, share) - rest)
     high = 1.0 if losses == 0 else _root(lambda share: _up_to(wins, decided, share) - rest)
     scale = decided / rows
@@ -79,7 +82,7 @@ def _mid_p(wins: int, losses: int, rows: int, level: float) -> tuple[Interval, f
 
 
 def _up_to(count: int, of: int, share: float) -> float:
-    """P(fewer than `count`) + P(`count`) / 2 of a binomial."""
+    """Return P(fewer than `count`) + P(`count`) / 2 of a binomial."""
     from scipy.special import bdtr
 
     below = float(bdtr(count - 1, of, share)) if count else 0.0
@@ -97,6 +100,7 @@ def _clustered(wins: Numbers, rows: Numbers, level: float) -> tuple[Interval | N
 
     total, many = wins.sum(), rows.sum()
     squares, mixed, weight = (wins**2).sum(), (wins * rows).sum(), (rows**2).sum()
+    # The variance is that under no gap: the squares of the wins themselves, not of their distance from the gap.
     p = 1.0 if squares == 0 else float(2 * ndtr(-abs(total) / math.sqrt(squares)))
     # The gaps g that the test does not refuse: (total - g many)^2 <= z^2 sum((wins - g rows)^2), a parabola in g.
     z2 = float(ndtri((1 + level) / 2)) ** 2
@@ -106,4 +110,5 @@ def _clustered(wins: Numbers, rows: Numbers, level: float) -> tuple[Interval | N
         return None, p
     # The root is real in exact arithmetic; rounding can make it slightly negative.
     reach = math.sqrt(max(0.0, half**2 - top * rest))
+    # The parabola knows nothing of the range of a gap.
     return (max(-1.0, float((half - reach) / top)), min(1.0, float((half + reach) / top))), p

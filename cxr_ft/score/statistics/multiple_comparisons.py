@@ -18,8 +18,10 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     Raises:
         UsageError: for a value that is not between 0 and 1.
     """
+    # Written so that NaN is refused: it lies in no range.
     if wrong := [p for p in values if p is not None and not 0 <= p <= 1]:
         raise UsageError(f"p-value {wrong[0]}: not between 0 and 1")
+    # Ties come by position, which changes nothing: equal p-values get equal adjusted ones.
     known = sorted((p, i) for i, p in enumerate(values) if p is not None)
     out: list[float | None] = [None] * len(values)
     reached = 0.0
@@ -48,6 +50,7 @@ def significance_groups(many: int, different: Iterable[tuple[int, int]]) -> list
     Raises:
         ValueError: for a pair of one variant with itself.
     """
+    # A variant is alike to itself, so that each one gets a letter, even where it differs from all others.
     alike = [set(range(many)) for _ in range(many)]
     for i, j in different:
         if i == j:
@@ -59,12 +62,13 @@ def significance_groups(many: int, different: Iterable[tuple[int, int]]) -> list
 
 
 def _cover(alike: Sequence[set[int]]) -> list[set[int]]:
-    """Sets of variants that are all alike, which together hold every pair that is, and every variant."""
+    """Return sets of variants that are all alike, which together hold every pair that is, and every variant."""
+    # Each pair once, under its first member.
     missing = [{j for j in others if j >= i} for i, others in enumerate(alike)]
     sets = []
     for i in range(len(alike)):
         while missing[i]:
-            # A variant's pair with itself is missing until it stands in some set.
+            # A variant's pair with itself is missing until it is in some set.
             members = {i, min(missing[i] - {i}, default=i)}
             common = set.intersection(*(alike[k] for k in members))
             while candidates := sorted(common - members):
@@ -83,16 +87,17 @@ def _lacks(missing: Sequence[set[int]], i: int, j: int) -> bool:
 
 
 def _without_idle(sets: list[set[int]]) -> list[set[int]]:
-    """The sets, sorted by their first members, without those whose every pair stands in another one."""
-    kept = sorted(sets, key=sorted)
+    """Return the sets, sorted by their first members, without those whose every pair is in another one."""
+    remaining = sorted(sets, key=sorted)
+    # Small sets first, which larger ones can replace; a set that was left out replaces none.
     for members in sorted(sets, key=len):
-        others = [other for other in kept if other is not members]
+        others = [other for other in remaining if other is not members]
         if all(any(i in o and j in o for o in others) for i in members for j in members):
-            kept = others
-    return kept
+            remaining = others
+    return remaining
 
 
 def _letter(index: int) -> str:
-    """a to z, A to Z, then the same primed."""
+    """Return the letter of a group: a to z, A to Z, then the same primed."""
     names = string.ascii_letters
     return names[index % len(names)] + "′" * (index // len(names))

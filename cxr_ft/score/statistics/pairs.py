@@ -3,10 +3,10 @@
 | seeds | AUROC, macro AUROC | accuracy | anything else |
 |---|---|---|---|
 | one each | DeLong (1988), clustered (Obuchowski 1997) | McNemar, mid-p or clustered | approximate randomisation |
-| more | Student's t on both levels (`levels`), with DeLong's, the rows', or the bootstrap's covariance |||
+| more | Student's t on both levels (`variance_components`), with DeLong's, the rows', or the bootstrap's covariance |||
 
 A macro AUROC with a label whose positives, or negatives, are of one subject takes the bootstrap's covariance. With one
-seed the two trained models are judged, not their methods: another training may turn the answer.
+seed the verdict is about the two trained models, not about their methods: another training may turn it.
 
 How often equal methods look different at 5 % is counted in tests/score/statistics/test_type_one.py: 4 to 6 times in a
 hundred; up to 7 with two seeds of each; down to 3 with approximate randomisation over 25 subjects only, and with three
@@ -33,7 +33,7 @@ from cxr_ft.score.statistics.randomisation import Randomised, Statistic, randomi
 UNDEFINED = "the metric is undefined in a run"
 ONE_SUBJECT = "there are fewer than two subjects"
 FEW_DRAWS = "the metric is undefined in more than a tenth of the resampled test sets"
-NOTHING_VARIES = "the subjects leave no spread to judge the gap by"
+NOTHING_VARIES = "the subjects leave no spread to measure the gap by"
 
 #: Metrics whose covariance over subjects has a closed form.
 _KNOWN = (intervals.auroc, intervals.macro_auroc, intervals.accuracy)
@@ -69,6 +69,7 @@ class Pair(NamedTuple):
         """Return what the interval covers: "subjects and seeds", or "subjects" if a trained method has one seed."""
         if self.spread is None:
             return "subjects"
+        # Where nothing is trained there is no chance of seeds to cover.
         known = [fixed or runs > 1 for fixed, runs in zip(self.fixed, self.spread.runs, strict=True)]
         return "subjects and seeds" if all(known) and not all(self.fixed) else "subjects"
 
@@ -115,34 +116,40 @@ def compare_all(
     draws: int = 2000,
     seed: int = 0,
 ) -> dict[tuple[int, int], Pair]:
-    """Every pair (i, j), i < j, of the variants [S, N, ...], as `compare` tests it: i minus j.
+    """Compare every pair (i, j), i < j, of the variants [S, N, ...], as `compare` tests it: i minus j.
 
     What belongs to one run is computed once. The p-values are each pair's own: `multiple_comparisons.holm` adjusts them
     for their number.
     """
     truth, runs, group = np.asarray(truth), [np.asarray(variant) for variant in variants], np.asarray(subjects)
     _check(truth, runs, group)
-    trains = [*fixed] or [False] * len(runs)
+    untrained = [*fixed] or [False] * len(runs)
+    # Where each variant's runs begin and end in the covariance of all runs.
     many, ends = len(np.unique(group)), np.cumsum([0, *(len(run) for run in runs)])
     # Once for all pairs, and not at all where every pair has a test of its own: the bootstrap takes seconds.
     varied = cache(lambda: _vary(truth, np.concatenate(runs), group, statistic, (draws, seed)))
 
     def pair(i: int, j: int) -> Pair:
         single = len(runs[i]) == len(runs[j]) == 1
+        # McNemar's test is of single answers; a mean over seeds is none.
         if single and statistic is intervals.accuracy:
-            return _by_rows(mcnemar(truth, runs[i][0], runs[j][0], group, level), many, level)
+            return _from_mcnemar(mcnemar(truth, runs[i][0], runs[j][0], group, level), many, level)
+        # AUROCs are not in here: scores of two runs may have scales of their own, so they cannot be exchanged.
         if single and statistic not in _KNOWN:
             one, two = runs[i][0], runs[j][0]
-            found = randomisation(truth, one, two, group, statistic, level=level, draws=draws, seed=seed)
-            return _by_chance(found, many, level)
+            randomised = randomisation(truth, one, two, group, statistic, level=level, draws=draws, seed=seed)
+            return _from_randomisation(randomised, many, level)
         points, covariance, test, why = varied()
         first, second = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
+        # The rows and columns of this pair, first's runs before second's, as `compare_values` takes them.
         part = None if covariance is None else covariance[np.ix_(*[np.r_[first, second]] * 2)]
         test = test if single else f"t over seeds and subjects ({test})"
         result = compare_values(points[first], points[second], part, many, test, level=level)
+        # `compare_values` sees that the covariance is missing, but not why.
         return result._replace(reason=why or result.reason) if result.reason else result
 
-    return {(i, j): pair(i, j)._replace(fixed=(trains[i], trains[j])) for i, j in combinations(range(len(runs)), 2)}
+    positions = combinations(range(len(runs)), 2)
+    return {(i, j): pair(i, j)._replace(fixed=(untrained[i], untrained[j])) for i, j in positions}
 
 
 def compare_values(
@@ -173,6 +180,7 @@ def compare_values(
     spread = variance_components.estimate_components(first, second, covariance)
     variance, freedom = spread.total(first, second)
     p = variance_components.p_value(gap, variance, freedom)
+    # A gap without any spread: no interval could be right, so none is made up.
     if p is None:
         return Pair(gap, None, None, test, subjects, spread, fixed, level, NOTHING_VARIES)
     half = variance_components.half_width(variance, freedom, level)
@@ -206,10 +214,13 @@ def non_inferior(pair: Pair, margin: float) -> Margin:
     """
     if not (margin > 0 and math.isfinite(margin)):
         raise UsageError(f"margin: {margin}; give how much worse is still acceptable, above 0, e.g. 0.01")
+    # Each end of a two-sided interval leaves out half of its error.
     level = (1 + pair.level) / 2
+    # A missing interval decides nothing, in either direction.
     if pair.interval is None:
         return Margin("open", None, margin, level)
     low, high = pair.interval
+    # The whole interval has to be on one side of the margin; the gap itself decides nothing.
     outcome = "within margin" if low > -margin else "worse by more than the margin" if high < -margin else "open"
     return Margin(outcome, low, margin, level)
 
@@ -222,48 +233,52 @@ def _check(truth: Floats, variants: Sequence[Floats], subjects: Names) -> None:
         raise ValueError(f"truth has {len(truth)} rows, subjects {len(subjects)}")
 
 
-def _by_rows(found: McNemar, subjects: int, level: float) -> Pair:
-    if math.isnan(found.gap):
-        return Pair(None, None, None, found.test, subjects, None, level=level, reason="no row has a truth")
-    spread = _one_seed(found.variance)
-    if found.interval is None:
+def _from_mcnemar(result: McNemar, subjects: int, level: float) -> Pair:
+    if math.isnan(result.gap):
+        return Pair(None, None, None, result.test, subjects, None, level=level, reason="no row has a truth")
+    spread = _one_seed(result.variance)
+    if result.interval is None:
         reason = "the rows of a few subjects outweigh all others"
-        return Pair(found.gap, None, None, found.test, subjects, spread, level=level, reason=reason)
-    return Pair(found.gap, found.interval, found.p, found.test, subjects, spread, level=level)
+        return Pair(result.gap, None, None, result.test, subjects, spread, level=level, reason=reason)
+    return Pair(result.gap, result.interval, result.p, result.test, subjects, spread, level=level)
 
 
-def _by_chance(found: Randomised, subjects: int, level: float) -> Pair:
+def _from_randomisation(randomised: Randomised, subjects: int, level: float) -> Pair:
     from scipy.special import ndtri
 
     test = "approximate randomisation by subject"
-    if math.isnan(found.gap):
+    if math.isnan(randomised.gap):
         return Pair(None, None, None, test, subjects, None, level=level, reason=UNDEFINED)
-    if math.isinf(found.half):
-        return Pair(found.gap, None, None, test, subjects, None, level=level, reason=FEW_DRAWS)
+    if math.isinf(randomised.half):
+        return Pair(randomised.gap, None, None, test, subjects, None, level=level, reason=FEW_DRAWS)
     # The variance of the normal that is as wide: for the question how many subjects would do.
-    spread = _one_seed((found.half / float(ndtri((1 + level) / 2))) ** 2)
-    interval = (found.gap - found.half, found.gap + found.half)
-    return Pair(found.gap, interval, found.p, test, subjects, spread, level=level)
+    spread = _one_seed((randomised.half / float(ndtri((1 + level) / 2))) ** 2)
+    interval = (randomised.gap - randomised.half, randomised.gap + randomised.half)
+    return Pair(randomised.gap, interval, randomised.p, test, subjects, spread, level=level)
 
 
 def _one_seed(variance: float) -> variance_components.VarianceComponents:
+    # All the variance is the subjects'. None: one seed does not show how much training varies.
     return variance_components.VarianceComponents(variance, (0.0, 0.0), (None, None), (1, 1))
 
 
 def _vary(
     truth: Floats, runs: Floats, subjects: Names, statistic: Statistic, draws: tuple[int, int]
 ) -> tuple[Array, Array | None, str, str | None]:
-    """The metric [M] of each run, their covariance [M, M] over subjects, where it is from, why there is none."""
+    """Return the metric [M] of each run, their covariance [M, M] over subjects, where it is from, why there is none."""
     if statistic is intervals.accuracy:
         points, covariance = intervals.shares(truth, runs, subjects)
         return points, covariance, "accuracy by subject", None if covariance is not None else ONE_SUBJECT
     if statistic in _KNOWN:
-        found = paired_aurocs(truth, runs, subjects)
+        areas = paired_aurocs(truth, runs, subjects)
         one_row = len(np.unique(subjects)) == len(subjects)
-        if found.covariance is not None or statistic is intervals.auroc:
+        # With one subject in a class a single label gains nothing from the bootstrap: more than a third of the
+        # resamples lose that subject. A mean over labels still has the others.
+        if areas.covariance is not None or statistic is intervals.auroc:
             test = "DeLong" if one_row else "DeLong, rows clustered by subject"
-            return found.points, found.covariance, test, found.reason
+            return areas.points, areas.covariance, test, areas.reason
     weights, ones = cluster_bootstrap(subjects, *draws), np.ones(len(subjects))
+    # The point is the test set's own; the replicates serve the covariance alone.
     points = np.array([float(statistic(truth, run, ones)) for run in runs])
     replicates = np.array([statistic(truth, run, weights) for run in runs], float)
     # A run that is seldom defined spoils its own pairs alone.

@@ -31,22 +31,23 @@ class Needed(NamedTuple):
 
 
 def needed(pair: Pair, *, power: float = 0.8, error: float = 0.05) -> Needed:
-    """Subjects or seeds at which a gap like the one seen would be found.
+    """Return the subjects or seeds at which a gap like the observed one would be significant.
 
     Subjects' parts of the variance shrink with their number, the seeds' part with theirs; the rest is the t-test's own
     arithmetic. With one seed the answer is about the two trained models, as the pair is.
 
     Args:
         pair: from `pairs.compare`.
-        power: the probability wanted of finding it.
+        power: the probability wanted of a significant result.
         error: two-sided, of the test.
     """
     gap, spread = pair.gap, pair.spread
     if gap is None or spread is None:
         why = pair.reason or "how much the gap varies is not known"
         return Needed(None, why, None, why, power)
+    # No sample is large enough to show a gap of 0.
     if gap == 0:
-        why = "no gap was seen"
+        why = "no gap was observed"
         return Needed(None, why, None, why, power)
 
     def settles(subjects: float, seeds: tuple[int, int]) -> bool:
@@ -71,23 +72,26 @@ def _seeds(
         return None, _FEW_SEEDS
 
     def enough(many: int) -> bool:
+        # Two seeds are the least that show their spread; a method that trains nothing keeps its one run.
         first, second = (1 if fixed else many + 1 for fixed in pair.fixed)
         return settles(pair.subjects, (first, second))
 
-    found = _least(enough, MOST_SEEDS)
-    if found is None:
+    least = _least(enough, MOST_SEEDS)
+    if least is None:
         return None, "no number of seeds would do: too few test subjects for such a gap"
-    return found + 1, None
+    # `enough` counts from two seeds of each.
+    return least + 1, None
 
 
 def _least(enough: Callable[[int], bool], most: int) -> int | None:
-    """The smallest number from 1 to `most` that is enough, or None."""
+    """Return the smallest number from 1 to `most` that is enough, or None."""
+    # Doubling first: the answer may be anything up to `most`, and most answers are small.
     high = 1
     while not enough(high):
         if high >= most:
             return None
         high = min(2 * high, most)
-    # Doubling first: the answer is unbounded, and most answers are small.
+    # Half of it was not enough, so the answer is above; from here the range is halved.
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
@@ -96,7 +100,7 @@ def _least(enough: Callable[[int], bool], most: int) -> int | None:
 
 
 def _detectable(spread: VarianceComponents, shrink: float, runs: tuple[int, int], power: float, error: float) -> float:
-    """The gap that is found with `power`; `shrink`: subjects at hand per subject wanted."""
+    """Return the gap that is significant with `power`; `shrink`: subjects at hand per subject wanted."""
     from scipy.special import stdtrit
 
     parts = [
@@ -104,6 +108,9 @@ def _detectable(spread: VarianceComponents, shrink: float, runs: tuple[int, int]
         for own, alone, many in zip(spread.own, spread.seeds, runs, strict=True)
     ]
     variance = spread.shared * shrink + sum(part for part, _ in parts)
+    # Satterthwaite's freedom, as in `VarianceComponents.total`; a single run has none and adds no noise.
     noise = sum(part**2 / freedom for part, freedom in parts if freedom)
     freedom = variance**2 / noise if noise > 0 else math.inf
+    # In standard errors: the quantile that makes a gap significant, plus that by which a true gap has to exceed it to
+    # be so with this power.
     return float(stdtrit(freedom, 1 - error / 2) + stdtrit(freedom, power)) * math.sqrt(variance)

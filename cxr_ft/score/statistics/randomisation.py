@@ -65,9 +65,10 @@ def randomisation(
     both, answers = np.concatenate([truth, truth]), np.concatenate([one, two])
 
     def gaps(swapped: Floats) -> Floats:
-        kept = 1 - swapped
-        in_place = np.asarray(statistic(both, answers, np.concatenate([kept, swapped], axis=-1)))
-        return np.asarray(in_place - np.asarray(statistic(both, answers, np.concatenate([swapped, kept], axis=-1))))
+        unswapped = 1 - swapped
+        in_place = np.asarray(statistic(both, answers, np.concatenate([unswapped, swapped], axis=-1)))
+        mirrored = np.asarray(statistic(both, answers, np.concatenate([swapped, unswapped], axis=-1)))
+        return np.asarray(in_place - mirrored)
 
     gap = float(gaps(np.zeros(len(group))))
     random, size = np.random.default_rng(seed), int(group.max(initial=-1)) + 1

@@ -1,4 +1,4 @@
-"""The charts of a comparison, one file each, found by its name; `all_charts` lists them in the page's order.
+"""The charts of a comparison, one file each, named like the chart; `all_charts` lists them in the page's order.
 
 A file declares `CHART`, a `Chart`. Nothing else is edited: the page draws every chart there is.
 """
@@ -23,7 +23,7 @@ class Chart:
         draw: makes the figure of some runs; of none, one, many, and of runs that lack a value.
         order: its place on the page; the lowest comes first.
         outputs: the kinds of output ("scores", "text") whose comparisons have it.
-        optional: whether it is left out where it has nothing to show; others then say so.
+        optional: whether it is left out where it has nothing to show; others then show a sentence.
     """
 
     draw: "Callable[[Sequence[Run]], Figure]"
@@ -37,4 +37,5 @@ def all_charts() -> dict[str, Chart]:
     charts: dict[str, Chart] = {
         name: plugins.load(plugins.CHARTS, name).CHART for name in plugins.choices(plugins.CHARTS)
     }
+    # The name decides between equal orders, so that a plug-in moves no other chart.
     return dict(sorted(charts.items(), key=lambda item: (item[1].order, item[0])))

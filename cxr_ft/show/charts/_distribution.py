@@ -25,6 +25,7 @@ def distribution(manifest: Mapping[str, object]) -> Figure:
         chosen = [sum(row[split] for split in ("train", "val", "test")) for row in labels.values()]
         # Rows available outnumber those chosen by far: cut off, they leave the chosen ones readable.
         limit = 1.25 * max(*chosen, target or 0, 1)
+        # Chosen rows are drawn inside the available ones, since they are a part of them.
         for at, row in enumerate(labels.values()):
             axis.barh(at, min(row["available"], limit), height=0.8, color=INK, alpha=0.2)
             start = 0
@@ -34,6 +35,7 @@ def distribution(manifest: Mapping[str, object]) -> Figure:
             note = f" {number_format.count(row['available'])}"
             axis.annotate(note, (1, at), xycoords=("axes fraction", "data"), va="center", fontsize=9)
         axis.set_yticks(range(len(labels)), list(labels))
+        # From above to below, so that the first label is at the top, as in the tables.
         axis.set(xlabel="Rows; at the right: available", ylim=(len(labels) - 0.4, -0.6), xlim=(0, limit))
         axis.grid(visible=False, axis="y")
         if target:

@@ -36,6 +36,7 @@ def draw(cost: CostAxis, runs: Sequence[Run]) -> Figure:
     results = [run.result for run in runs]
     with mpl.rc_context(STYLE):
         known = [(name, cost.of(one), one.primary("test")) for name, one in zip(names(results), results, strict=True)]
+        # None, not 0: a cost that was not recorded is no cost of nothing.
         drawn = [(name, x, y) for name, x, y in known if x is not None and y is not None]
         figure, (axis,) = blank(f"Quality against {cost.label[0].lower()}{cost.label[1:]}", 3.4, drawn)
         looks = looks_of(results)
@@ -58,6 +59,7 @@ def _front(axis: Axes, drawn: Sequence[tuple[str, float, float]]) -> None:
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for name, x, y in drawn:
         points[name].append((x, y))
+    # Of means, since the best of several seeds is higher by chance alone.
     means = [np.mean(seeds, axis=0).tolist() for seeds in points.values()]
     front = [(x, y) for x, y in pareto(means) if x > 0]
     axis.step([x for x, _ in front], [y for _, y in front], where="post", color=INK, linewidth=1, label="front")

@@ -1,7 +1,7 @@
 """Share among charts their style, the frame of a figure, its legend, and its files.
 
-The colours are Okabe and Ito's (2008), which colour-blind eyes tell apart. Text is mid-grey on nothing, so that a
-figure can stand on a light or a dark page. No text is ever read as mathematics: names come from data.
+The colours are Okabe and Ito's (2008), which colour-blind eyes can distinguish. Text is mid-grey without a background,
+so that a figure is readable on a light or a dark page. No text is ever read as mathematics: names come from data.
 """
 
 import io
@@ -28,8 +28,11 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#8
 MARKERS = "osD^vP*X"
 # matplotlib names the keys of its settings in a type that a plain dict of them does not satisfy.
 STYLE: Any = {
+    # A name with two dollar signs would be set as a formula, or fail to parse.
     "text.parse_math": False,
+    # Text stays text: it can be searched and copied, and files are smaller than with outlines.
     "svg.fonttype": "none",
+    # matplotlib salts its ids with a random number: without this, equal runs give unequal files.
     "svg.hashsalt": "cxr_ft",
     "font.size": 10,
     "axes.titlesize": 11,
@@ -56,7 +59,7 @@ class Look(TypedDict):
     marker: str
 
 
-WIDTH = 4.8  # inches: on a phone's page its letters are still of reading size
+WIDTH = 4.8  # inches: on a phone's page its text is still of reading size
 
 
 def svg(figure: Figure, salt: str) -> str:
@@ -64,6 +67,7 @@ def svg(figure: Figure, salt: str) -> str:
     text = io.StringIO()
     # Ids are shared by all SVG elements of a page: equal ones would point into another chart.
     with mpl.rc_context({**STYLE, "svg.hashsalt": salt}):
+        # Without date and version the same runs write the same bytes.
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
 
@@ -105,6 +109,7 @@ def legend(figure: Figure, shown: Sequence[str], looks: Mapping[str, Look], bars
     handles = [Line2D([], [], **({**looks[name], "marker": ""} if bars else looks[name]), **size) for name in order]
     columns = 2 if max(map(len, order)) < 28 else 1
     figure.legend(handles, order, loc="outside lower center", ncols=columns, handlelength=1.4, fontsize=9)
+    # The legend would otherwise take its room from the axes, which grow thin with many variants.
     figure.set_figheight(figure.get_figheight() + 0.19 * -(-len(order) // columns))
 
 
@@ -113,6 +118,8 @@ def log_axis(axis: Axes, values: Sequence[float], written: Callable[[float | Non
     if not values:
         axis.xaxis.set_ticks([])
         return
+    # The middle of a log axis is the geometric mean. A factor of 3.5 each way keeps a single value from an axis without
+    # ticks.
     middle, half = np.sqrt(min(values) * max(values)), max(np.sqrt(max(values) / min(values)) * 1.5, 3.5)
     axis.set_xlim(middle / half, middle * half)
     axis.set_xscale("log")

@@ -23,6 +23,7 @@ def draw(runs: Sequence[Run]) -> Figure:
         grouped: dict[str, dict[float, list[tuple[float, float, float]]]] = {}
         for name, run in zip(names(results), results, strict=True):
             for bin_ in _bins(run):
+                # By the bin's lower end, which is equal in all runs; a run leaves out the bins that are empty.
                 place = grouped.setdefault(name, {}).setdefault(float(bin_["from"]), [])
                 place.append((bin_["n"], bin_["score"], bin_["positive"]))
         shown = list(grouped)[:_LINES]
@@ -33,8 +34,10 @@ def draw(runs: Sequence[Run]) -> Figure:
             axis.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
         for name in shown:
             points = [np.array(cells) for _, cells in sorted(grouped[name].items())]
-            kept = [p[:, 1:].T @ p[:, 0] / p[:, 0].sum() for p in points if p[:, 0].sum() >= _FEW]
-            axis.plot(*zip(*kept, strict=True), markersize=4, **looks[name]) if kept else None
+            # Weighted by rows: the mean over seeds of a bin is that of all their rows together.
+            means = [p[:, 1:].T @ p[:, 0] / p[:, 0].sum() for p in points if p[:, 0].sum() >= _FEW]
+            if means:
+                axis.plot(*zip(*means, strict=True), markersize=4, **looks[name])
         if shown:
             axis.set(xlabel="Score", ylabel="Share of positives, test", xlim=(0, 1), ylim=(0, 1))
             legend(figure, shown, looks)
@@ -42,7 +45,7 @@ def draw(runs: Sequence[Run]) -> Figure:
 
 
 def _bins(run: Result) -> list[Bin]:
-    value = run.metrics.get("test")
+    value: object = run.metrics.get("test")
     for key in ("calibration", "raw", "reliability"):
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, list) else []

@@ -1,4 +1,4 @@
-"""Learning curves: losses and the primary metric by epoch."""
+"""Draw learning curves: losses and the primary metric by epoch."""
 
 from collections.abc import Sequence
 
@@ -17,6 +17,7 @@ def draw(runs: Sequence[Run]) -> Figure:
     results = [run.result for run in runs]
     with mpl.rc_context(STYLE):
         drawn = [(name, run) for name, run in zip(names(results), results, strict=True) if run.history]
+        # Generating texts each epoch is slow, so that runs of reports may have no metric on val but at the end.
         measured = any(step.get("val") is not None for _, run in drawn for step in run.history)
         figure, axes = blank("Learning curves", 5.2 if measured else 3.2, drawn, rows=2 if measured else 1)
         looks, losses = looks_of(results), axes[-1]
@@ -30,6 +31,7 @@ def draw(runs: Sequence[Run]) -> Figure:
             if measured:
                 axes[0].set_ylabel(f"{primary_title(drawn[0][1].output)}, val")
             losses.set(xlabel="Epoch", ylabel="Loss (dashed: train)")
+            # Half an epoch is no epoch: without this a run of three has ticks at 0.5.
             losses.xaxis.set_major_locator(MaxNLocator(integer=True))
             legend(figure, [name for name, _ in drawn], looks)
         return figure

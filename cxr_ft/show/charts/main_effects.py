@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from cxr_ft import csv_cells
 from cxr_ft.errors import UsageError
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, PALETTE, STYLE, blank
@@ -42,15 +43,17 @@ def effects(folders: Sequence[Path]) -> list[dict[str, str]]:
     Raises:
         UsageError: where the file is another one.
     """
+    # Effects are of one grid: runs of several folders have no file in common.
     places = {folder.resolve().parent for folder in folders}
     file = next(iter(places)) / "effects.csv" if len(places) == 1 else None
     if file is None or not file.is_file():
         return []
     with file.open(encoding="utf-8", newline="") as lines:
         reader = csv.DictReader(lines)
+        # A file of this name may be the user's own.
         if missing := sorted(set(_COLUMNS) - set(reader.fieldnames or ())):
             raise UsageError(f"{file} is not what cxr-ablate writes: it lacks {', '.join(missing)}; move it away")
-        return [dict(row) for row in reader]
+        return [{key: csv_cells.unescape(cell) for key, cell in row.items()} for row in reader]
 
 
 def _number(text: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Peak memory in training by what it held."""
+"""Draw peak memory in training by what it held."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,10 +23,11 @@ def draw(runs: Sequence[Run]) -> Figure:
             if any(number(run, "cost", "memory", kind) is not None for kind in MEMORY):
                 grouped[name].append(run)
         figure, (axis,) = blank("Peak memory by kind", 1.3 + 0.34 * len(grouped), grouped)
-        for place, found in enumerate(grouped.values()):
+        for place, seeds in enumerate(grouped.values()):
             start = 0.0
             for kind, colour in zip(MEMORY, PALETTE, strict=False):
-                size = float(np.mean([number(run, "cost", "memory", kind) or 0.0 for run in found]))
+                # A kind that a record lacks is 0 bytes, since other kinds of the same peak are there.
+                size = float(np.mean([number(run, "cost", "memory", kind) or 0.0 for run in seeds]))
                 axis.barh(place, size, left=start, height=0.6, color=colour, label=kind if place == 0 else None)
                 start += size
             axis.annotate(f" {number_format.size(start)}", (start, place), va="center", fontsize=9)

@@ -14,7 +14,7 @@ from cxr_ft.show.charts._style import STYLE, blank
 from cxr_ft.show.metric_columns import primary_title
 from cxr_ft.show.runs import Run
 
-#: The name of a module of a numbered layer: what stands before, the number, what stands behind.
+#: The name of a module of a numbered layer: what precedes the number, the number, what follows it.
 _LAYER = re.compile(r"(?P<tower>.*?)\.(?P<layer>\d+)\.(?P<module>.+)")
 #: At most so many rows of a chart.
 _ROWS = 24
@@ -24,16 +24,17 @@ def draw(runs: Sequence[Run]) -> Figure:
     """Draw target module by layer: the mean of the primary metric on test over the runs that had an adapter there."""
     results = [run.result for run in runs]
     with mpl.rc_context(STYLE):
-        found: dict[tuple[str, int], list[float]] = defaultdict(list)
+        values_by_place: dict[tuple[str, int], list[float]] = defaultdict(list)
         for run in results:
             value = run.primary("test")
             if value is not None and run.targets:
                 for place in _places(run):
-                    found[place].append(value)
-        rows = list(dict.fromkeys(module for module, _ in found))[:_ROWS]
-        layers = sorted({layer for _, layer in found})
+                    values_by_place[place].append(value)
+        rows = list(dict.fromkeys(module for module, _ in values_by_place))[:_ROWS]
+        layers = sorted({layer for _, layer in values_by_place})
         # Grids that trained the same places everywhere have one value alone, which no map is needed for.
-        means = {place: float(np.mean(values)) for place, values in found.items() if place[0] in rows}
+        means = {place: float(np.mean(values)) for place, values in values_by_place.items() if place[0] in rows}
+        # Rounded: means of the same values summed in another order differ in the last digits.
         drawn = rows if len({round(value, 9) for value in means.values()}) > 1 else []
         figure, (axis,) = blank("Trained modules by layer", 1.4 + 0.3 * len(rows), drawn)
         if drawn:
@@ -51,8 +52,8 @@ def draw(runs: Sequence[Run]) -> Figure:
 
 def _places(run: Result) -> list[tuple[str, int]]:
     """Return the adapted modules as (tower and module, layer); names without a layer are left out."""
-    found = (_LAYER.fullmatch(str(name)) for name in run.plan.get("modules", []))
-    return [(_short(match), int(match["layer"])) for match in found if match]
+    matches = (_LAYER.fullmatch(str(name)) for name in run.plan.get("modules", []))
+    return [(_short(match), int(match["layer"])) for match in matches if match]
 
 
 def _short(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""AUROC on test by label, one bar a variant."""
+"""Draw the AUROC on test by label, one bar a variant."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, looks_of
 from cxr_ft.show.runs import Run, names, number
 
-#: At most so many variants stand side by side as bars.
+#: At most so many variants have bars for each label.
 _BARS = 6
 
 
@@ -26,6 +26,7 @@ def draw(runs: Sequence[Run]) -> Figure:
             if _labels(run):
                 grouped[name].append(run)
         title = f"AUROC by label: the {_BARS} best on val" if len(grouped) > _BARS else "AUROC by label"
+        # By val, not by test: the choice of what is shown must not flatter what is shown.
         best = sorted(grouped, key=lambda name: -max(run.primary("val") or 0 for run in grouped[name]))[:_BARS]
         shown = [name for name in grouped if name in best]
         labels = list(dict.fromkeys(label for name in shown for run in grouped[name] for label in _labels(run)))
@@ -53,13 +54,14 @@ def _bar(axis: Axes, at: float, height: float, colour: str, values: Sequence[flo
     if values:
         axis.barh(at, float(np.mean(values)) - 0.5, left=0.5, height=height, color=colour)
     if len(values) > 1:
+        # The range of the seeds: two or three are too few for a deviation.
         axis.plot([min(values), max(values)], [at, at], color=INK, linewidth=1)
 
 
 def _areas(runs: Sequence[Result], label: str) -> list[float]:
     """Return the AUROC of a label in each run that has one."""
-    found = (number(run, "metrics", "test", "labels", label, "auroc") for run in runs)
-    return [value for value in found if value is not None]
+    areas = (number(run, "metrics", "test", "labels", label, "auroc") for run in runs)
+    return [value for value in areas if value is not None]
 
 
 def _labels(run: Result) -> list[str]:

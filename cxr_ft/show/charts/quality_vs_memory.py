@@ -1,4 +1,4 @@
-"""Quality against the peak memory of training."""
+"""Draw quality against the peak memory of training."""
 
 from functools import partial
 

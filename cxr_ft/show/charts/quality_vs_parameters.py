@@ -1,4 +1,4 @@
-"""Quality against the number of trained parameters."""
+"""Draw quality against the number of trained parameters."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Quality against the time of training."""
+"""Draw quality against the time of training."""
 
 from functools import partial
 

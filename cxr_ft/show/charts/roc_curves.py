@@ -1,4 +1,4 @@
-"""ROC curves on test."""
+"""Draw ROC curves on test."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -42,6 +42,7 @@ def _curves(run: Run) -> list[Floats]:
     """Return the sensitivity [101] of each label that has both classes, at equal steps of 1 minus specificity."""
     from sklearn.metrics import roc_curve
 
+    # A run without predictions still has its numbers; it only has no curve.
     if run.result.output != "scores" or not (run.folder / "predictions.parquet").exists():
         return []
     table = results.read_predictions(run.folder)
@@ -50,6 +51,7 @@ def _curves(run: Run) -> list[Floats]:
     for _, rows in table.groupby("label"):
         if rows["truth"].nunique() == 2:
             wrong, right, _ = roc_curve(rows["truth"] > 0.5, rows["score"])
+            # At common points: curves have their steps at the scores of their own model.
             out.append(np.interp(_GRID, wrong, right))
     return out
 

@@ -1,4 +1,4 @@
-"""The load of the machine while runs were trained."""
+"""Draw the load of the machine while runs were trained."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +27,9 @@ def draw(runs: Sequence[Run]) -> Figure:
     with mpl.rc_context(STYLE):
         looks = looks_of([run.result for run in runs])
         titles = names([run.result for run in runs])
-        found = [(name, lines) for name, run in zip(titles, runs, strict=True) if (lines := _load(run.folder))]
-        shown = [load for load in LOADS if any(load[0] in line for _, lines in found for line in lines)]
-        drawn = found if shown else []
+        measured = [(name, lines) for name, run in zip(titles, runs, strict=True) if (lines := _load(run.folder))]
+        shown = [load for load in LOADS if any(load[0] in line for _, lines in measured for line in lines)]
+        drawn = measured if shown else []
         figure, axes = blank("The machine while training", 0.6 + 1.5 * len(shown), drawn, rows=max(1, len(shown)))
         for axis, (key, label, unit) in zip(axes, shown, strict=False):
             for name, lines in drawn:
@@ -48,8 +48,9 @@ def draw(runs: Sequence[Run]) -> Figure:
 
 def _load(folder: Path) -> list[dict[str, float]]:
     """Return the lines of system.jsonl, thinned to at most `_POINTS`."""
-    found = results.read_system(folder)
-    return found[:: max(1, -(-len(found) // _POINTS))]
+    lines = results.read_system(folder)
+    # Thinned by a whole step, so that the distances in time stay equal.
+    return lines[:: max(1, -(-len(lines) // _POINTS))]
 
 
 CHART = Chart(draw=draw, order=100, optional=True)

@@ -17,6 +17,7 @@ def calibration(comparison: Comparison) -> Table | None:
     """Return calibration errors and the Brier score, means over seeds: raw, scaled, and on natural prevalence."""
     rows = []
     for row in comparison.rows:
+        # A row of dashes would look like a model that was measured and failed.
         if not any(_recorded(row, split, kind) for split, kind, _ in _COLUMNS):
             continue
         errors = [average(row.runs, "metrics", split, "calibration", kind, "ece") for split, kind, _ in _COLUMNS]

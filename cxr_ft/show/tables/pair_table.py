@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from cxr_ft import csv_cells
 from cxr_ft.show import number_format, phrasing
 from cxr_ft.show.tables.cells import Cell, Table, TableRow
 from cxr_ft.show.verdicts import Comparison, PairRow
@@ -24,8 +25,9 @@ def pair_table(comparison: Comparison) -> Table | None:
     """Return every pair, or where there are many, those with the best variant or with full fine-tuning."""
     shown = list(comparison.pairs)
     if len(shown) > PAIRS:
-        held = {row.name for row in comparison.rows if row.is_best or row.is_reference}
-        shown = [pair for pair in shown if {pair.first, pair.second} & held]
+        # Pairs grow with the square of the variants; these two are the ones that the verdicts rest on.
+        central = {row.name for row in comparison.rows if row.is_best or row.is_reference}
+        shown = [pair for pair in shown if {pair.first, pair.second} & central]
     rows = [TableRow(_cells(pair)) for pair in shown]
     return Table(PAIR_HEAD, rows) if rows else None
 
@@ -36,7 +38,7 @@ def pairs_csv(comparisons: Sequence[Comparison]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for comparison in comparisons:
-        writer.writerows(_csv_row(comparison, pair) for pair in comparison.pairs)
+        writer.writerows(csv_cells.escape_row(_csv_row(comparison, pair)) for pair in comparison.pairs)
     return text.getvalue()
 
 
@@ -50,6 +52,7 @@ def margin_table(comparison: Comparison) -> Table | None:
 
 def _csv_row(comparison: Comparison, pair: PairRow) -> list[str | float | None]:
     low, high = pair.interval or (None, None)
+    # Numbers as computed, not as shown: a reader of the CSV rounds as they need.
     line = [comparison.task, comparison.split, pair.first, pair.second, pair.gap, low, high, pair.p, pair.adjusted_p]
     verdict = phrasing.outcome(pair.outcome, pair.differing)
     return [*line, verdict, pair.test, pair.covers, *phrasing.needed(pair), pair.reason]

@@ -13,6 +13,7 @@ def quality(comparison: Comparison) -> Table:
     title = title[0].upper() + title[1:]
     columns = metric_columns.columns(comparison.output)
     head = ["Variant", f"{title}, test", "Significance groups", "Minus the best", f"{title}, val"]
+    # The registry decides the columns, so that a metric of one more file has one here.
     head += [*(column.heading for column in columns), *_COST_HEAD]
     ends = [end for row in comparison.rows for end in row.interval or ()]
     # One scale for all bars, so that the eye can compare them.
@@ -26,9 +27,10 @@ def quality(comparison: Comparison) -> Table:
 
 
 def natural(comparison: Comparison) -> Table | None:
-    """Return the balanced test split beside that of natural prevalence; None where no run was evaluated on both."""
+    """Return the metric on the balanced and on the natural test split; None where no run was evaluated on both."""
     rows = []
     for row in comparison.rows:
+        # Only runs that were evaluated on both splits: a mean over other runs would be of other models.
         if row.natural is not None:
             gap = None if row.value is None else row.natural - row.value
             rows.append(TableRow([Cell(row.name), *(number_cell(value) for value in (row.value, row.natural, gap))]))
@@ -40,6 +42,7 @@ def undefined(comparison: Comparison) -> list[str]:
     names: dict[str, dict[str, None]] = {}
     for run in comparison.runs:
         for name, reason in (run.result.metrics.get("test", {}).get("undefined") or {}).items():
+            # By reason: many metrics are undefined for the same one, as a label without positives.
             names.setdefault(reason, {})[name] = None
     return [f"{number_format.listed(list(metrics))}: {reason}" for reason, metrics in names.items()]
 
@@ -72,6 +75,7 @@ def _uncertainty(row: VariantRow) -> tuple[str, ...]:
 
 
 def _bar(row: VariantRow, low: float, high: float) -> tuple[float, float, float] | None:
+    # With one end for all intervals the scale has no width to divide by.
     if row.interval is None or row.value is None or high <= low:
         return None
     start, end, at = ((value - low) / (high - low) for value in (*row.interval, row.value))

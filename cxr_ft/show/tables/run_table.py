@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
+from cxr_ft import csv_cells
 from cxr_ft.score import published
 from cxr_ft.score.fairness import flatten
 from cxr_ft.show import number_format
@@ -18,6 +19,7 @@ def provenance(runs: Sequence[Run]) -> tuple[Table, list[str]]:
     """Return configuration, splits and environment of each run, and what of the environment is the same for all."""
     environments = [{key: str(value) for key, value in flatten(run.result.environment)} for run in runs]
     keys = list(dict.fromkeys(key for environment in environments for key in environment))
+    # What is equal everywhere is one line below the table instead of a column of it.
     differing = [key for key in keys if len({environment.get(key) for environment in environments}) > 1]
     rows = []
     for name, run, environment in zip(names([run.result for run in runs]), runs, environments, strict=True):
@@ -33,11 +35,12 @@ def provenance(runs: Sequence[Run]) -> tuple[Table, list[str]]:
 def runs_csv(runs: Sequence[Run]) -> str:
     """Return a CSV of one row a run, whatever its status; numbers as recorded."""
     lines = [_csv_row(run, name) for run, name in zip(runs, names([run.result for run in runs]), strict=True)]
+    # Runs of other tasks have other columns: the header is the union, in the order of their first appearance.
     columns = list(dict.fromkeys(key for line in lines for key in line))
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(csv_cells.escape_row(columns))
+    writer.writerows(csv_cells.escape_row(line.get(name, "") for name in columns) for line in lines)
     return text.getvalue()
 
 
@@ -60,6 +63,7 @@ def _csv_row(run: Run, name: str) -> dict[str, CsvValue]:
         **{f"sha256 {file}": value for file, value in hashes.items()},
     }
     for split, values in result.metrics.items():
+        # Only numbers: nested parts (by label, by group) have tables of their own.
         flat = {**values, **{f"macro {key}": value for key, value in (values.get("macro") or {}).items()}}
         line |= {f"{split} {key}": v for key, v in flat.items() if v is None or isinstance(v, int | float)}
     for key, value in result.cost.items():

@@ -32,6 +32,7 @@ def splits(comparison: Comparison) -> tuple[Table, str]:
 
 def _leaks(run: Run) -> str:
     data = run.result.data
+    # The recorded folder first; if both were moved together, their new place.
     manifest = _manifest(Path(data.splits or ""), data.sha256) or _manifest(_moved_to(run), data.sha256)
     leaks = None if manifest is None else manifest.get("leaks")
     if not isinstance(leaks, Mapping):
@@ -60,5 +61,6 @@ def _manifest(folder: Path | None, hashes: Mapping[str, str]) -> dict[str, objec
     if not isinstance(manifest, dict):
         return None
     files = manifest.get("files")
+    # Splits may have been compiled again in the same folder: leaks of other files say nothing of these runs.
     same = isinstance(files, dict) and all(files.get(Path(file).name) == value for file, value in hashes.items())
     return manifest if same else None

@@ -34,8 +34,8 @@ def gaps(comparison: Comparison) -> list[str]:
         for variable, record in _subgroups(row).items():
             for measure in _measures():
                 pairs = combinations(record["groups"].items(), 2)
-                if found := [gap for first, second in pairs if (gap := _gap(measure, first, second))]:
-                    largest = max(found)
+                if gaps_of_measure := [gap for first, second in pairs if (gap := _gap(measure, first, second))]:
+                    largest = max(gaps_of_measure)
                     start = f"{measure.heading} is worse for {variable} {largest.worse} than for {largest.better}"
                     variants_by_gap.setdefault(start, []).append(f"{row.name} ({largest.values})")
     return [f"{start}: {number_format.listed(variants)}." for start, variants in variants_by_gap.items()]
@@ -88,6 +88,7 @@ def _gap(measure: Metric, *groups: tuple[str, Group]) -> _Gap | None:
     ]
     if len(known) < 2:
         return None
+    # By value: which of two is worse depends on the metric, and is decided below.
     below, above = sorted(known, key=lambda group: float(group[1]["value"]))
     distance = above[1]["low"] - below[1]["high"]
     if distance <= 0:
@@ -102,4 +103,5 @@ def _gap(measure: Metric, *groups: tuple[str, Group]) -> _Gap | None:
 
 def _subgroups(row: VariantRow) -> Mapping[str, Any]:
     """Return the subgroups of the first seed on test, by variable."""
+    # Of one seed, not a mean: intervals of several seeds on the same subjects cannot be averaged.
     return (row.runs[0].result.metrics.get("test") or {}).get("subgroups") or {}

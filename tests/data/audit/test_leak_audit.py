@@ -37,23 +37,23 @@ def test_planted_leaks_are_counted(tmp_path):
         train={"subject_id": [1, 1, 2], "dicom_id": ["a", "b", "c"], "text": ["One two", "x", "y"]},
         test={"subject_id": [2, 3, 2], "dicom_id": ["d", "a", "e"], "text": [" one  TWO", "z", ""]},
     )
-    found = audit(files)
-    assert found.splits == {"train.csv": 3, "test.csv": 3}
-    assert found.compared == ["subject", "image", "text"]
-    assert {(leak.kind, leak.count, leak.rows) for leak in found.leaks} == {
+    result = audit(files)
+    assert result.splits == {"train.csv": 3, "test.csv": 3}
+    assert result.compared == ["subject", "image", "text"]
+    assert {(leak.kind, leak.count, leak.rows) for leak in result.leaks} == {
         ("subject", 1, 2),
         ("image", 1, 1),
         ("text", 1, 1),
     }
-    assert not found.clean
+    assert not result.clean
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.lists(st.integers(0, 30), min_size=1, max_size=20))
 def test_subjects_in_two_splits_are_counted_exactly(tmp_path_factory, left, right):
-    found = audit(write(tmp_path_factory.mktemp("a"), a={"subject_id": left}, b={"subject_id": right}))
+    result = audit(write(tmp_path_factory.mktemp("a"), a={"subject_id": left}, b={"subject_id": right}))
     both = set(left) & set(right)
-    assert [(leak.count, leak.rows) for leak in found.leaks] == (
+    assert [(leak.count, leak.rows) for leak in result.leaks] == (
         [(len(both), sum(one in both for one in right))] if both else []
     )
 
@@ -64,8 +64,8 @@ def test_one_csv_with_a_split_column(tmp_path):
 
 
 def test_clean_is_clean_and_blanks_are_no_leak(tmp_path):
-    found = audit(write(tmp_path, a={"subject_id": [1, None]}, b={"subject_id": [2, None]}))
-    assert found.leaks == [] and found.clean
+    result = audit(write(tmp_path, a={"subject_id": [1, None]}, b={"subject_id": [2, None]}))
+    assert result.leaks == [] and result.clean
 
 
 def test_the_natural_test_set_may_share_with_test(tmp_path):
@@ -117,8 +117,8 @@ def test_the_same_pixels_in_another_file_are_found(tmp_path):
     Image.open(tmp_path / left[0]).save(tmp_path / right[3], compress_level=0)
     files = write(tmp_path, train={"path": left}, test={"path": right})
     assert (tmp_path / left[0]).read_bytes() != (tmp_path / right[3]).read_bytes()
-    found = audit(files)
-    assert [(leak.kind, leak.count) for leak in found.leaks] == [("pixels", 1)] and "pixels" in found.compared
+    result = audit(files)
+    assert [(leak.kind, leak.count) for leak in result.leaks] == [("pixels", 1)] and "pixels" in result.compared
     (tmp_path / "else").mkdir()
     moved = write(tmp_path / "else", train={"path": left}, test={"path": right})
     assert audit(moved).clean and "no image is available" in audit(moved).notes[0]
@@ -129,8 +129,8 @@ def test_an_image_that_cannot_be_read_is_noted(tmp_path):
     left, right = films(tmp_path / "a", 3), films(tmp_path / "b", 3, seed=1)
     for path in (left[0], right[0]):
         (tmp_path / path).write_bytes(b"no image")
-    found = audit(write(tmp_path, train={"path": left}, test={"path": right}))
-    assert "2 of 6 images could not be read" in found.notes and found.leaks == []
+    result = audit(write(tmp_path, train={"path": left}, test={"path": right}))
+    assert "2 of 6 images could not be read" in result.notes and result.leaks == []
 
 
 def confounded(folder, strength, seed=0):
@@ -154,8 +154,8 @@ def test_a_confound_is_found_and_named(tmp_path):
 
 
 def test_without_a_confound_none_is_found(tmp_path):
-    found = audit([confounded(tmp_path, 0.0)])
-    assert found.clean and all(label.low < 0.7 for label in found.confounds)
+    result = audit([confounded(tmp_path, 0.0)])
+    assert result.clean and all(label.low < 0.7 for label in result.confounds)
 
 
 def test_a_source_column_is_enough(tmp_path):
@@ -168,22 +168,22 @@ def test_a_source_column_is_enough(tmp_path):
         "site": np.where(ill ^ (rng.random(200) < 0.05), "east", "west"),
         "split": np.where(np.arange(200) % 3 == 0, "test", "train"),
     }
-    found = audit(write(tmp_path, all=table))
-    assert [label.label for label in found.confounds if label.above_chance] == ["Edema"]
-    assert [label.label for label in found.confounds] == ["Edema", "Fracture"]
+    result = audit(write(tmp_path, all=table))
+    assert [label.label for label in result.confounds if label.above_chance] == ["Edema"]
+    assert [label.label for label in result.confounds] == ["Edema", "Fracture"]
 
 
 def test_classes_in_folders_of_their_own_are_no_confound(tmp_path):
     rows = [{"path": f"{'ab'[i % 2]}/{i}.png", "label": "ab"[i % 2], "split": "xy"[i % 3 == 0]} for i in range(90)]
-    found = audit(write(tmp_path, all=pd.DataFrame(rows)))
-    assert found.clean and found.confounds == []
+    result = audit(write(tmp_path, all=pd.DataFrame(rows)))
+    assert result.clean and result.confounds == []
 
 
 def test_the_command_says_what_it_found_and_leaves_with_1(tmp_path, capsys):
     file = confounded(tmp_path, 1.0)
     assert main(["--audit", str(file)]) == 1
-    said = capsys.readouterr().out
-    assert "CONFOUND well (not ill): AUROC" in said and "no leaks found, 1 labels confounded" in said
+    printed = capsys.readouterr().out
+    assert "CONFOUND well (not ill): AUROC" in printed and "no leaks found, 1 labels confounded" in printed
     leaky = write(tmp_path, a={"subject_id": [1]}, b={"subject_id": [1]})
     assert main(["--audit", *map(str, leaky)]) == 1
     assert "LEAK subject: 1 in both a.csv and b.csv (1 of 1 rows of b.csv, 100.0 %)" in capsys.readouterr().out
@@ -195,9 +195,9 @@ def test_the_command_says_what_it_found_and_leaves_with_1(tmp_path, capsys):
 @pytest.mark.skipif(not FILMS.exists(), reason="the real films are not here")
 def test_the_confound_of_the_real_films_is_found(tmp_path):
     make_splits(str(FILMS), "folder", SplitRequest(per_label=130), tmp_path / "out")
-    found = audit([tmp_path / "out" / f"{side}_split.csv" for side in ("train", "val", "test")])
-    assert [leak for leak in found.leaks if leak.kind != "pixels"] == []
-    (label,) = found.confounds
+    result = audit([tmp_path / "out" / f"{split}_split.csv" for split in ("train", "val", "test")])
+    assert [leak for leak in result.leaks if leak.kind != "pixels"] == []
+    (label,) = result.confounds
     assert label.above_chance and label.low > 0.9
 
 
@@ -230,7 +230,7 @@ def test_a_missing_file_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "found"),
+    ("left", "right", "shared_subjects"),
     [
         (["10000000", "2"], ["10000000.0", "3.0"], 1),
         (["1"], ["00000001"], 1),
@@ -240,9 +240,9 @@ def test_a_missing_file_is_one_line(tmp_path):
         (["1.5"], ["1.50"], 0),
     ],
 )
-def test_whole_numbers_are_the_same_however_written(tmp_path, left, right, found):
+def test_whole_numbers_are_the_same_however_written(tmp_path, left, right, shared_subjects):
     files = write(tmp_path, a={"subject_id": left}, b={"subject_id": right})
-    assert sum(leak.count for leak in audit(files).leaks) == found
+    assert sum(leak.count for leak in audit(files).leaks) == shared_subjects
 
 
 def test_each_file_is_compared_by_its_own_column(tmp_path):
@@ -251,10 +251,10 @@ def test_each_file_is_compared_by_its_own_column(tmp_path):
         a={"patient_id": ["7", "8"], "path": ["a.png", "b.png"]},
         b={"subject_id": ["8", "9"], "path": ["c.png", "d.png"], "study_id": ["s", "t"]},
     )
-    found = audit(files)
-    assert [(leak.kind, leak.count) for leak in found.leaks] == [("subject", 1)]
-    assert any("a.csv: patient_id, b.csv: subject_id" in note for note in found.notes)
-    assert any("study is not compared: a.csv has no column" in note for note in found.notes)
+    result = audit(files)
+    assert [(leak.kind, leak.count) for leak in result.leaks] == [("subject", 1)]
+    assert any("a.csv: patient_id, b.csv: subject_id" in note for note in result.notes)
+    assert any("study is not compared: a.csv has no column" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("bad", [0, 1])

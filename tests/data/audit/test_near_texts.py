@@ -24,11 +24,11 @@ CARD = DatasetCard(name="toy", multi_label=False, sensitivity="synthetic")
 
 def plain_pieces(text):
     """The definition in `near_texts`, word by word."""
-    found = set()
+    parts = set()
     for sentence in re.split(r"(?<=[.!?])\s+", text_key(text)):
         words = re.findall(r"\w+", sentence)
-        found |= set(pairwise(words)) if len(words) > 1 else set(words)
-    return found
+        parts |= set(pairwise(words)) if len(words) > 1 else set(words)
+    return parts
 
 
 def jaccard(a, b):
@@ -66,9 +66,9 @@ def test_groups_are_the_components_of_all_pairs_looked_at_one_by_one(texts):
     for a, b in combinations(range(len(texts)), 2):
         if text_key(texts[a]) == text_key(texts[b]) or jaccard(texts[a], texts[b]) >= NEAR:
             label = [label[a] if one == label[b] else one for one in label]
-    found = groups(texts)
+    group = groups(texts)
     for a, b in combinations(range(len(texts)), 2):
-        assert (found[a] == found[b]) == (label[a] == label[b])
+        assert (group[a] == group[b]) == (label[a] == label[b])
 
 
 @settings(max_examples=30, deadline=None)
@@ -83,8 +83,8 @@ def test_groups_and_their_names_do_not_depend_on_the_order(texts, random):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(sentence, max_size=12))
 def test_pieces_are_those_of_the_definition(texts):
-    found = pieces([text_key(text) for text in texts])
-    assert found.sizes.tolist() == [len(plain_pieces(text)) for text in texts]
+    hashed = pieces([text_key(text) for text in texts])
+    assert hashed.sizes.tolist() == [len(plain_pieces(text)) for text in texts]
 
 
 @settings(max_examples=10, deadline=None)
@@ -111,8 +111,8 @@ def test_the_audit_finds_it_in_files(tmp_path):
     text = " ".join(WORDS[:25])
     pd.DataFrame({"sentence": [text, "x y"], "label": "a"}).to_csv(left, index=False)
     pd.DataFrame({"sentence": [text.replace("w9 ", "v9 "), "X  y", "z"], "label": "a"}).to_csv(right, index=False)
-    found = {leak.kind: leak.count for leak in audit([left, right]).leaks}
-    assert found == {"text": 1, "near-identical text": 1}
+    counts = {leak.kind: leak.count for leak in audit([left, right]).leaks}
+    assert counts == {"text": 1, "near-identical text": 1}
 
 
 @pytest.mark.parametrize("share", [0.7, 0.8, 0.9])
@@ -128,28 +128,29 @@ def test_how_many_of_the_pairs_at_a_likeness_are_found(share):
             other[at] = f"o{i}x{at}"
         assert jaccard(" ".join(words), " ".join(other)) >= share
         texts += [" ".join(words), " ".join(other)]
-    found = groups(texts).reshape(-1, 2)
-    assert (found[:, 0] == found[:, 1]).sum() >= want - (share < 0.8)
-    assert len(np.unique(found)) == len(np.unique(found[:, 0])) + (found[:, 0] != found[:, 1]).sum()
+    group_pairs = groups(texts).reshape(-1, 2)
+    assert (group_pairs[:, 0] == group_pairs[:, 1]).sum() >= want - (share < 0.8)
+    separate = (group_pairs[:, 0] != group_pairs[:, 1]).sum()
+    assert len(np.unique(group_pairs)) == len(np.unique(group_pairs[:, 0])) + separate
 
 
 def test_subjects_are_joined_by_what_no_third_one_has():
     copied = "A nodule of 7 mm projects over the third rib on the right."
     texts = ["Lungs are clear."] * 4 + [copied, copied + " Lungs are clear.", "Another one altogether.", "Yet another."]
     owners = ["a", "b", "c", "d", "e", "f", "a", "g"]
-    found = dict(zip(owners, group_names(texts, owners), strict=True))
-    assert found["e"] == found["f"] == "e"
-    assert [found[name] for name in "abcdg"] == list("abcdg")
+    names = dict(zip(owners, group_names(texts, owners), strict=True))
+    assert names["e"] == names["f"] == "e"
+    assert [names[name] for name in "abcdg"] == list("abcdg")
 
 
 def test_texts_without_words_are_only_alike_where_they_are_the_same():
-    found = groups(["!!!", "???", "!!!", "", "..."])
-    assert found[0] == found[2] and len(set(found.tolist())) == 4
+    group = groups(["!!!", "???", "!!!", "", "..."])
+    assert group[0] == group[2] and len(set(group.tolist())) == 4
 
 
 def test_rows_that_must_stay_together_do():
-    found = groups(["one two", "three four", "five six"], together=[(0, 2)])
-    assert found[0] == found[2] != found[1]
+    group = groups(["one two", "three four", "five six"], together=[(0, 2)])
+    assert group[0] == group[2] != group[1]
 
 
 def test_a_great_many_alike_are_not_all_compared():
@@ -170,8 +171,8 @@ def test_splits_are_compared_pair_by_pair():
     splits = {
         name: (pd.Series(texts), None) for name, texts in {"a": ["x y z"], "b": ["x y z", "q"], "c": ["q"]}.items()
     }
-    found = shared_texts(splits, list(combinations(splits, 2)))
-    assert {pair: kinds["text"] for pair, kinds in found.items()} == {
+    shared = shared_texts(splits, list(combinations(splits, 2)))
+    assert {pair: kinds["text"] for pair, kinds in shared.items()} == {
         ("a", "b"): {"x y z"},
         ("a", "c"): set(),
         ("b", "c"): {"q"},
@@ -181,5 +182,6 @@ def test_splits_are_compared_pair_by_pair():
 def test_alike_gives_the_pairs_themselves():
     texts = [text_key(t) for t in (" ".join(WORDS[:30]), " ".join(WORDS[:30]) + " end", "nothing of it")]
     alike = Alike(texts)
-    found = {tuple(sorted(p)) for a, b in alike.pairs(lambda a, b: a != b, lambda t: t) for p in zip(a, b, strict=True)}
-    assert found == {(0, 1)}
+    candidates = alike.pairs(lambda a, b: a != b, lambda t: t)
+    alike_pairs = {tuple(sorted(p)) for a, b in candidates for p in zip(a, b, strict=True)}
+    assert alike_pairs == {(0, 1)}

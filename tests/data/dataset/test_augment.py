@@ -16,7 +16,7 @@ MILD = Augmentation(mild=True, flip=False, seed=3)
 
 
 def film(seed=0, side=64):
-    """Smooth, bright on the left: a flip is told at once."""
+    """Smooth, bright on the left: a flip is seen at once."""
     rng = np.random.default_rng(seed)
     shade = np.linspace(230, 20, side)[None] + np.linspace(0, 15, side)[:, None] + rng.integers(0, 5, (side, side))
     return shade.astype(np.uint8)
@@ -34,11 +34,11 @@ def collated(examples):
 
 
 def seen(rows, seed, epoch, workers=0):
-    given = loader(rows, collated, 3, seed)
-    given.sampler.epoch = epoch
+    batches = loader(rows, collated, 3, seed)
+    batches.sampler.epoch = epoch
     if workers:
-        given = DataLoader(rows, batch_size=3, sampler=given.sampler, collate_fn=collated, num_workers=workers)
-    return np.concatenate([batch["images"] for batch in given])
+        batches = DataLoader(rows, batch_size=3, sampler=batches.sampler, collate_fn=collated, num_workers=workers)
+    return np.concatenate([batch["images"] for batch in batches])
 
 
 def test_the_same_whatever_the_workers_and_another_each_epoch():
@@ -88,9 +88,9 @@ def test_mild_is_mild_and_leaves_left_and_right():
 
 def test_flip_is_only_what_it_says():
     flipped = Augmentation(mild=False, flip=True, seed=0)
-    found = [flipped(film(), 0, row) for row in range(100)]
-    mirrored = sum(np.array_equal(one, film()[:, ::-1]) for one in found)
-    assert sum(np.array_equal(one, film()) for one in found) == 100 - mirrored
+    images = [flipped(film(), 0, row) for row in range(100)]
+    mirrored = sum(np.array_equal(one, film()[:, ::-1]) for one in images)
+    assert sum(np.array_equal(one, film()) for one in images) == 100 - mirrored
     assert 30 < mirrored < 70
 
 
@@ -151,11 +151,11 @@ def test_training_is_shown_soft_targets_and_weights():
 
 def test_a_curriculum_goes_by_length_then_by_chance():
     rows = rows_of(TrainView(curriculum=2), count=40)
-    given = loader(rows, list, 1, 5).sampler
+    sampler = loader(rows, list, 1, 5).sampler
     lengths = {}
     for epoch in range(4):
-        given.epoch = epoch
-        drawn = [draw.row for draw in given]
+        sampler.epoch = epoch
+        drawn = [draw.row for draw in sampler]
         assert sorted(drawn) == list(range(40))
         lengths[epoch] = [len(rows.texts[row].split()) for row in drawn]
     assert all(lengths[epoch] == sorted(lengths[epoch]) for epoch in (0, 1))

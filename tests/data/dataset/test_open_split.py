@@ -40,11 +40,11 @@ def test_weights_and_changed_images_are_for_training_alone(splits):
         np.testing.assert_array_equal(example.image, data[name].images[0])
 
 
-def test_without_options_training_is_shown_what_is_judged(splits):
+def test_without_options_training_sees_what_metrics_see(splits):
     train = build_datasets(configured(), splits, 32)["train"]
-    shown, judged = train[TrainIndex(1, 3)], train[1]
-    np.testing.assert_array_equal(shown.image, judged.image)
-    np.testing.assert_array_equal(shown.targets, judged.targets)
+    shown, for_metrics = train[TrainIndex(1, 3)], train[1]
+    np.testing.assert_array_equal(shown.image, for_metrics.image)
+    np.testing.assert_array_equal(shown.targets, for_metrics.targets)
     assert shown.weights is None
 
 
@@ -74,7 +74,7 @@ def test_what_changes_the_numbers_changes_the_fingerprint():
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """Studies of the phantom, with all that stands beside their films."""
+    """Studies of the phantom, with all their texts."""
     place = tmp_path_factory.mktemp("studies")
     request = SplitRequest(per_label=4, views="all", unit="study", text="all")
     make_splits("phantom:subjects=24,seed=1,size=32", "mimic_cxr", request, place / "splits")
@@ -96,7 +96,7 @@ def test_a_studys_images_come_in_their_order_frontal_and_lateral_first():
     assert [row[0] for row in cache.several(table, 1)] == cache.first(table)
 
 
-def test_a_row_shows_as_many_images_as_asked_and_as_it_has(studies):
+def test_a_row_shows_as_many_images_as_requested_and_as_it_has(studies):
     one, two = (build_datasets(configured(views=views), studies, 32)["train"] for views in (1, 2))
     listed = [str(path).split("|") for path in two.table["path"]]
     assert {len(paths) for paths in listed} == {1, 2}
@@ -116,7 +116,7 @@ def test_every_image_of_a_study_is_changed_in_training_each_in_its_own_way(studi
     assert sum(not np.array_equal(shown[i].further[0], train[i].further[0]) for i in pairs) > len(pairs) // 3
     again = train[TrainIndex(pairs[0], 0)]
     np.testing.assert_array_equal(again.further[0], shown[pairs[0]].further[0])
-    # Where both were the same film, they would still be changed apart.
+    # Where both were the same film, they would still be changed independently.
     train.side_inputs = type(train.side_inputs)(images=train.images, starts=np.arange(len(train) + 1))
     twice = [train[TrainIndex(i, 0)] for i in range(len(train))]
     assert any(not np.array_equal(one.image, one.further[0]) for one in twice)

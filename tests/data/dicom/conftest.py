@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture
 def file(tmp_path):
-    return tmp_path / "image.dcm"
+    return tmp_path / "image"  # its first bytes say what it is

@@ -51,8 +51,8 @@ def refusal(path, reason, size=None):
         read_xray(path, size)
     error = caught.value
     assert (error.reason, error.path) == (reason, path)
-    said = f"{error} {error.detail} {error!r} {[warning.message for warning in heard]}".upper()
-    assert not [value for value in IDENTIFYING.values() if value in said]
+    texts = f"{error} {error.detail} {error!r} {[warning.message for warning in heard]}".upper()
+    assert not [value for value in IDENTIFYING.values() if value in texts]
     return error
 
 

@@ -112,7 +112,7 @@ def test_a_jpeg_that_ends_before_a_restart_marker(file, kind):
     """Guards against libjpeg-turbo 3.1 and Pillow 12: both fill up what is missing after whole intervals."""
     stream = with_restarts(kind)
     coded = stream.index(b"\xff\xda")
-    places = [coded + found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", stream[coded:])]
+    places = [coded + match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", stream[coded:])]
     assert len(places) == KINDS.get(kind, len(places)) > 0
     write_jpeg(file, kind, stream)
     if kind == "lossless":

@@ -104,8 +104,8 @@ def test_negative_slope_darkens_large_stored_values(file):
     write_dicom(file, RAMP, RescaleSlope=-1, RescaleIntercept=4095, WindowCenter=2048, WindowWidth=4096)
     assert_shows(file, linear(4095.0 - RAMP, 2048, 4096))
     header = pydicom.dcmread(file)
-    theirs = apply_windowing(apply_modality_lut(header.pixel_array, header), header)
-    assert theirs[0, 0] < theirs[-1, -1]
+    by_pydicom = apply_windowing(apply_modality_lut(header.pixel_array, header), header)
+    assert by_pydicom[0, 0] < by_pydicom[-1, -1]
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0, 5), ("1e999", 0), (1, "-1e999")])

@@ -212,7 +212,7 @@ def test_luminance_of_ybr_is_y(file, photometric):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_grey_picture_keeps_its_levels_whatever_its_name(file, kind):
+def test_a_grey_picture_keeps_its_levels(file, kind):
     array = (shade() // 20).astype(np.uint8)
     Image.fromarray(array).save(file, kind)
     assert_shows(file, np.asarray(Image.open(file)).astype(float))

@@ -22,11 +22,11 @@ def test_broken_files(tmp_path, count, seed):
         env=os.environ | {"PYTHONPATH": str(here.parent)},
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    found = json.loads(result.stdout)
-    outcomes = found["outcomes"]
+    report = json.loads(result.stdout)
+    outcomes = report["outcomes"]
     assert sum(outcomes.values()) == count
     assert set(outcomes) <= {"picture", *Reason}
     assert {"picture", Reason.TRUNCATED, Reason.BAD_HEADER, Reason.BAD_PIXELS} <= set(outcomes)
-    assert found["slowest"] < 5  # seconds, of which a busy machine takes most
-    assert 0 < found["self_mb"] < 500
-    assert 0 < found["child_mb"] < 500
+    assert report["slowest"] < 5  # seconds, of which a busy machine takes most
+    assert 0 < report["self_mb"] < 500
+    assert 0 < report["child_mb"] < 500

@@ -95,8 +95,8 @@ def test_a_decoder_that_dies_takes_nothing_with_it(file, monkeypatch, end):
     assert_shows(file, minmax(array))
 
 
-#: What a worker that lies may do, as the end of a script that has read a request.
-LIES = {
+#: What a worker that misbehaves may do, as the end of a script that has read a request.
+BAD_ANSWERS = {
     "dead": "sys.exit(1)",
     "empty": "os.close(1); time.sleep(60)",
     "short head": "out.write(b'<u2'); out.flush(); os.close(1); time.sleep(60)",
@@ -106,29 +106,29 @@ LIES = {
     "objects": "out.write(answer(b'|O', 9, 2, 1, 144) + bytes(144)); out.flush(); time.sleep(60)",
     "late": "time.sleep(60)",
 }
-LIAR = """
+BAD_WORKER = """
 import os, struct, sys, time
 from pathlib import Path
 out = os.fdopen(1, "wb", closefd=False)
 answer = struct.Struct("<4sLLLQ").pack
 sys.stdin.buffer.read(4)
-with Path(sys.argv[1]).open("a") as asked:
-    asked.write("x")
+with Path(sys.argv[1]).open("a") as requests:
+    requests.write("x")
 """
 
 
-@pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("lies", [1, 2])
-def test_a_worker_that_lies_is_asked_once_more_and_then_named(file, tmp_path, monkeypatch, lie, lies):
-    """The first lie is mended by a fresh worker, the second is an error of its own, and the next file reads."""
-    script, asked, honest = tmp_path / "liar.py", tmp_path / "asked", codecs._worker
-    script.write_text(LIAR + LIES[lie])
-    asked.write_text("")
+@pytest.mark.parametrize("bad_answer", BAD_ANSWERS)
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_worker_with_a_bad_answer_is_replaced_once(file, tmp_path, monkeypatch, bad_answer, failures):
+    """After one bad answer a fresh worker decodes, after two the file is refused; the next file reads either way."""
+    script, requests, honest = tmp_path / "bad_worker.py", tmp_path / "requests", codecs._worker
+    script.write_text(BAD_WORKER + BAD_ANSWERS[bad_answer])
+    requests.write_text("")
 
     def worker():
-        if len(asked.read_text()) >= lies:
+        if len(requests.read_text()) >= failures:
             return honest()
-        command = [sys.executable, str(script), str(asked)]
+        command = [sys.executable, str(script), str(requests)]
         pipe = subprocess.PIPE
         codecs._workers[os.getpid()] = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
         return codecs._workers[os.getpid()]
@@ -137,11 +137,11 @@ def test_a_worker_that_lies_is_asked_once_more_and_then_named(file, tmp_path, mo
     write_dicom(file, array, syntax=uid.JPEG2000Lossless, **BITS_12)
     codecs._stop()
     monkeypatch.setattr(codecs, "_worker", worker)
-    monkeypatch.setattr(codecs, "PATIENCE", -9.0 if lie == "late" else 20.0)
-    if lies == 2:
+    monkeypatch.setattr(codecs, "PATIENCE", -9.0 if bad_answer == "late" else 20.0)
+    if failures == 2:
         refusal(file, Reason.DECODER_FAILED)
     assert_shows(file, minmax(array))
-    assert asked.read_text() == "x" * lies
+    assert requests.read_text() == "x" * failures
 
 
 @pytest.mark.parametrize("interleave", [0, 1, 2])

@@ -7,14 +7,16 @@ import pickle
 import struct
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from dicom_checks import RAMP, refusal
 from dicom_files import write_dicom
+from PIL import Image
 from pydicom import DataElement, uid
 from pydicom.encaps import encapsulate
 
-from cxr_ft.data.dicom import DicomError, Reason, header_scan
+from cxr_ft.data.dicom import DicomError, Reason, header_scan, read_xray
 from cxr_ft.data.dicom.bounded_file import BoundedFile
 
 
@@ -27,6 +29,62 @@ def test_not_dicom(file, content):
 def test_a_bare_data_set_that_is_no_image_is_not_dicom(file):
     write_dicom(file, RAMP, meta=False, Rows=None, Columns=None)
     refusal(file, Reason.NOT_DICOM)
+
+
+@pytest.mark.parametrize("name", ["film.dcm", "FILM.DCM", "film.dicom", "film.png.ima"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_under_a_dicom_files_name(tmp_path, name, kind):
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(tmp_path / "film", format=kind)
+    assert read_xray(tmp_path / "film").shape == (8, 8)
+    (tmp_path / "film").rename(tmp_path / name)
+    refusal(tmp_path / name, Reason.NOT_DICOM)
+
+
+@pytest.mark.parametrize("name", ["film.png", "film.jpg", "film"])
+def test_dicom_under_another_name_reads(tmp_path, name):
+    write_dicom(tmp_path / name, RAMP)
+    assert read_xray(tmp_path / name).shape == RAMP.shape
+
+
+def data_set(path, media, **tags):
+    """Write a DICOM file with a preamble whose data set has these tags alone."""
+    data = pydicom.Dataset()
+    for keyword, value in tags.items():
+        data.add(DataElement(keyword, *value))
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = media
+    data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    data.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"FileSetID": ("CS", "ARCHIVE")},
+        {"SOPClassUID": ("UI", "1.2.826.0.1.3680043.9.1")},
+        {"Modality": ("CS", "OT"), "PatientName": ("PN", "Doe^Jane")},
+    ],
+)
+def test_what_describes_no_image(tmp_path, tags):
+    data_set(tmp_path / "DICOMDIR", uid.MediaStorageDirectoryStorage, **tags)
+    data_set(tmp_path / "other.dcm", "1.2.826.0.1.3680043.9.1", **tags)
+    refusal(tmp_path / "other.dcm", Reason.NO_IMAGE)
+    refusal(tmp_path / "DICOMDIR", Reason.NO_IMAGE)
+
+
+def test_an_image_cut_before_its_first_image_tag_is_truncated(tmp_path):
+    data_set(tmp_path / "cut.dcm", uid.ComputedRadiographyImageStorage, Modality=("CS", "CR"))
+    refusal(tmp_path / "cut.dcm", Reason.TRUNCATED)
+    data_set(tmp_path / "cut.dcm", uid.ComputedRadiographyImageStorage)
+    refusal(tmp_path / "cut.dcm", Reason.TRUNCATED)
+
+
+@pytest.mark.parametrize("frames", [0, -1, -3])
+def test_a_number_of_frames_below_one(file, frames):
+    write_dicom(file, RAMP, NumberOfFrames=frames)
+    refusal(file, Reason.BAD_HEADER)
 
 
 def test_not_readable(tmp_path):

@@ -71,8 +71,8 @@ def test_padding_written_as_a_word_of_more_bits(file, dtype, stored, padding, ta
     shown = minmax(values)
     values[0, :5] = padding
     shown[0, :5] = 0
-    kept = values[values != padding].astype(float)
-    shown[values != padding] = 255 * (kept - kept.min()) / (kept.max() - kept.min())
+    in_image = values[values != padding].astype(float)
+    shown[values != padding] = 255 * (in_image - in_image.min()) / (in_image.max() - in_image.min())
     if photometric == "MONOCHROME1":
         shown[values != padding] = 255 - shown[values != padding]
     header: dict[str, object] = {"BitsStored": stored, "HighBit": stored - 1, "PhotometricInterpretation": photometric}
@@ -90,8 +90,8 @@ def test_a_range_of_padding_may_end_beyond_the_values(file, ends, stored):
     padding = values >= ends[0]
     header: dict[str, object] = {"PixelPaddingValue": ends[0], "PixelPaddingRangeLimit": ends[1]}
     write_dicom(file, values, BitsStored=stored, HighBit=stored - 1, **header)
-    kept = values[~padding] if not padding.all() else values
-    grey = 255 * (values - float(kept.min())) / float(np.ptp(kept))
+    in_image = values[~padding] if not padding.all() else values
+    grey = 255 * (values - float(in_image.min())) / float(np.ptp(in_image))
     assert_shows(file, np.where(padding, 0, grey))
 
 

@@ -27,19 +27,19 @@ def config(tmp_path, monkeypatch):
 
 
 def test_dicom_rows(archive, config):
-    found = dicom.records(str(archive))
+    records = dicom.records(str(archive))
     headers = {str(f.relative_to(archive)): dcmread(f) for f in archive.rglob("*.dcm")}
-    assert set(found.table["path"]) == set(headers)
-    patients = found.table["path"].map(lambda path: headers[path].PatientID)
-    assert (found.table.groupby(patients)["subject_id"].nunique() == 1).all()
-    assert found.table["subject_id"].nunique() == patients.nunique()
-    assert set(found.table["sex"]) == {"M", "F"} and set(found.table["age"]) == {"50-59"}
-    assert found.card.labels == ("Edema", "Nodule") and set(found.table["view"]) <= {"PA", "AP", "LATERAL", ""}
+    assert set(records.table["path"]) == set(headers)
+    patients = records.table["path"].map(lambda path: headers[path].PatientID)
+    assert (records.table.groupby(patients)["subject_id"].nunique() == 1).all()
+    assert records.table["subject_id"].nunique() == patients.nunique()
+    assert set(records.table["sex"]) == {"M", "F"} and set(records.table["age"]) == {"50-59"}
+    assert records.card.labels == ("Edema", "Nodule") and set(records.table["view"]) <= {"PA", "AP", "LATERAL", ""}
 
 
 def test_no_identifying_value_is_in_the_table(archive, config):
-    found = dicom.records(str(archive))
-    text = found.table.drop(columns="path").to_csv() + json.dumps(found.notes) + json.dumps(found.card.to_json())
+    records = dicom.records(str(archive))
+    text = records.table.drop(columns="path").to_csv() + json.dumps(records.notes) + json.dumps(records.card.to_json())
     for file in archive.rglob("*.dcm"):
         header = dcmread(file)
         for tag in ("PatientID", "SOPInstanceUID", "StudyInstanceUID", "StudyDate", "StudyTime"):
@@ -91,11 +91,11 @@ def test_dicom_patients_who_are_not_named(small, config):
     change(small / "film2", PatientID="", StudyInstanceUID="2.25.4")
     change(small / "film3", PatientID="ANNA3 ", StudyInstanceUID="2.25.4")
     change(small / "film4", PatientID="ANNA3")
-    found = dicom.records(str(small))
-    subject = found.table.set_index("path")["subject_id"]
+    records = dicom.records(str(small))
+    subject = records.table.set_index("path")["subject_id"]
     assert subject["film0"] == subject["film1"] != subject["film2"]
     assert subject["film2"] == subject["film3"] == subject["film4"]
-    assert any("2 files name no patient" in note for note in found.notes)
+    assert any("2 files name no patient" in note for note in records.notes)
 
 
 def test_dicom_one_study_of_two_patients(small, config):
@@ -110,10 +110,10 @@ def test_dicom_copies_and_other_files(small, config):
     shutil.copy(small / "film0", small / "zcopy")
     (small / "readme.txt").write_text("ANNA0")
     (small / "labels.csv").write_text("file,label\nfilm0,a\nfilm1,b\nfilm9,b\n")
-    found = dicom.records(str(small))
-    assert list(found.table["path"]) == ["film0", "film1"]
+    records = dicom.records(str(small))
+    assert list(records.table["path"]) == ["film0", "film1"]
     for note in ("1 of 8 files are no DICOM", "1 files are copies", "1 of 3 rows", "4 of 6 DICOM files have no row"):
-        assert any(note in said for said in found.notes), note
+        assert any(note in line for line in records.notes), note
 
 
 @pytest.mark.parametrize(

@@ -36,21 +36,21 @@ def with_patients(tmp_path, text):
 def test_age_at_the_study_follows_the_anchor(tmp_path):
     head = "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
     root = with_patients(tmp_path, lambda ids: head + "".join(f"{i},F,52,2180,2014 - 2016,\n" for i in ids[1:]))
-    found = mimic_cxr.records(str(root))
+    records = mimic_cxr.records(str(root))
     metadata = pd.read_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz", dtype=str).set_index("dicom_id")
-    known = found.table[found.table["subject_id"] != found.table["subject_id"].min()]
+    known = records.table[records.table["subject_id"] != records.table["subject_id"].min()]
     years = known["dicom_id"].map(metadata["StudyDate"]).str[:4].astype(int) - 2180 + 52
     wanted = years.where(years.between(0, 120)).astype("Int64").astype("string")
     assert known["age"].fillna("").tolist() == wanted.fillna("").tolist() and set(known["sex"]) == {"F"}
-    rest = found.table.drop(known.index)
+    rest = records.table.drop(known.index)
     assert rest["sex"].isna().all() and rest["age"].isna().all()
-    assert any(f"{len(rest)} of {len(found.table)} images show subjects" in note for note in found.notes)
+    assert any(f"{len(rest)} of {len(records.table)} images show subjects" in note for note in records.notes)
 
 
 def test_ones_own_patients_table(tmp_path):
     root = with_patients(tmp_path, lambda ids: "subject_id,sex,age\n" + "".join(f"{i},male,91.0\n" for i in ids))
-    found = mimic_cxr.records(str(root)).table
-    assert set(found["sex"]) == {"M"} and set(found["age"]) == {"91"}
+    table = mimic_cxr.records(str(root)).table
+    assert set(table["sex"]) == {"M"} and set(table["age"]) == {"91"}
 
 
 def test_a_patients_table_that_says_nothing(tmp_path):

@@ -34,8 +34,8 @@ def test_rows_follow_the_tables(archive):
     assert set(records.table["official"]) <= {"train", "val", "test"}
     labels = pd.read_csv(archive / "mimic-cxr-2.0.0-chexpert.csv.gz", dtype={"study_id": str}).set_index("study_id")
     for row in records.table.head(30).to_dict("records"):
-        theirs = labels.loc[row["study_id"], list(CHEXPERT_14)].astype(float)
-        pd.testing.assert_series_equal(theirs, pd.Series(row)[list(CHEXPERT_14)].astype(float), check_names=False)
+        expected = labels.loc[row["study_id"], list(CHEXPERT_14)].astype(float)
+        pd.testing.assert_series_equal(expected, pd.Series(row)[list(CHEXPERT_14)].astype(float), check_names=False)
 
 
 def test_reports_lie_where_the_rows_say(archive):

@@ -24,16 +24,16 @@ def chexpert_folder(tmp_path):
 
 
 def test_chexpert_rows(chexpert_folder):
-    found = chexpert.records(str(chexpert_folder))
+    records = chexpert.records(str(chexpert_folder))
     raw = pd.concat([pd.read_csv(chexpert_folder / f"{name}.csv") for name in ("train", "valid")], ignore_index=True)
-    values = found.table[list(CHEXPERT_14)].to_numpy()
+    values = records.table[list(CHEXPERT_14)].to_numpy()
     np.testing.assert_array_equal(values, raw[list(CHEXPERT_14)].to_numpy(dtype=float))
-    first = found.table.iloc[0]
+    first = records.table.iloc[0]
     assert first["path"] == "train/patient00001/study1/view1_frontal.jpg"
     assert (first["subject_id"], first["study_id"]) == ("patient00001", "patient00001/study1")
-    assert found.table["view"].value_counts().to_dict() == {"AP": 35, "LATERAL": 35}
-    assert found.table["official"].value_counts().to_dict() == {"train": 60, "val": 10}
-    assert first["sex"] == "M" and first["age"] == "1" and found.card.sensitivity == "credentialed"
+    assert records.table["view"].value_counts().to_dict() == {"AP": 35, "LATERAL": 35}
+    assert records.table["official"].value_counts().to_dict() == {"train": 60, "val": 10}
+    assert first["sex"] == "M" and first["age"] == "1" and records.card.sensitivity == "credentialed"
 
 
 @pytest.mark.parametrize("how", ["renamed", "table", "parent", "gzipped"])
@@ -49,16 +49,16 @@ def test_chexpert_wherever_it_lies(chexpert_folder, how):
         raw = (source / "train.csv").read_bytes()
         (source / "train.csv").unlink()
         (source / "train.csv.gz").write_bytes(gzip.compress(raw))
-    found = chexpert.records(str(source))
-    assert all((Path(found.root) / path).is_file() for path in found.table["path"])
+    records = chexpert.records(str(source))
+    assert all((Path(records.root) / path).is_file() for path in records.table["path"])
 
 
 def test_chexpert_without_demographics_as_its_test_table_comes(chexpert_folder):
     raw = pd.read_csv(chexpert_folder / "valid.csv").drop(columns=["Sex", "Age", "Frontal/Lateral", "AP/PA"])
     raw["Path"] = raw["Path"].str.replace("CheXpert-v1.0-small/valid", "test")
     raw.to_csv(chexpert_folder / "test.csv", index=False)
-    found = chexpert.records(str(chexpert_folder / "test.csv")).table
-    assert set(found["view"]) == {"FRONTAL", "LATERAL"} and set(found["official"]) == {"test"} and "sex" not in found
+    table = chexpert.records(str(chexpert_folder / "test.csv")).table
+    assert set(table["view"]) == {"FRONTAL", "LATERAL"} and set(table["official"]) == {"test"} and "sex" not in table
 
 
 def test_chexpert_errors(chexpert_folder, tmp_path):
@@ -85,13 +85,14 @@ def nih_folder(tmp_path):
 
 
 def test_nih_rows(nih_folder):
-    found = nih.records(str(nih_folder))
+    records = nih.records(str(nih_folder))
     raw = pd.read_csv(nih_folder / "Data_Entry_2017.csv", dtype=str)
-    for row, said in zip(found.table.to_dict("records"), raw.to_dict("records"), strict=True):
-        assert {label for label in found.card.labels if row[label]} == set(said["Finding Labels"].split("|"))
-        assert row["subject_id"] == f"{int(said['Patient ID']):08}" and row["age"] == str(int(said["Patient Age"][:3]))
+    for row, raw_row in zip(records.table.to_dict("records"), raw.to_dict("records"), strict=True):
+        assert {label for label in records.card.labels if row[label]} == set(raw_row["Finding Labels"].split("|"))
+        assert row["subject_id"] == f"{int(raw_row['Patient ID']):08}"
+        assert row["age"] == str(int(raw_row["Patient Age"][:3]))
         assert (nih_folder / row["path"]).is_file()
-    assert found.card.sensitivity == "public" and len(found.card.labels) == 15
+    assert records.card.sensitivity == "public" and len(records.card.labels) == 15
 
 
 def test_nih_in_one_folder_and_with_its_own_split(nih_folder):
@@ -103,9 +104,9 @@ def test_nih_in_one_folder_and_with_its_own_split(nih_folder):
     names = sorted(image.name for image in (nih_folder / "images").iterdir())
     (nih_folder / "train_val_list.txt").write_text("\n".join(names[:40]) + "\n")
     (nih_folder / "test_list.txt").write_text("\n".join(names[40:]))
-    found = nih.records(str(nih_folder)).table
-    assert all((nih_folder / path).is_file() for path in found["path"])
-    assert found["official"].value_counts().to_dict() == {"train": 40, "test": 20}
+    table = nih.records(str(nih_folder)).table
+    assert all((nih_folder / path).is_file() for path in table["path"])
+    assert table["official"].value_counts().to_dict() == {"train": 40, "test": 20}
 
 
 def test_nih_unknown_label(nih_folder):
@@ -119,18 +120,18 @@ def test_nih_unknown_label(nih_folder):
 def test_nih_label_that_is_blank_is_unknown(nih_folder):
     file = nih_folder / "Data_Entry_2017.csv"
     file.write_text(file.read_text().replace("_000.png,No Finding,", "_000.png,,"))
-    found = nih.records(str(file)).table
-    blank = found[list(nih.CARD.labels)].isna()
+    table = nih.records(str(file)).table
+    blank = table[list(nih.CARD.labels)].isna()
     assert blank.any(axis=None) and (blank.all(axis=1) == blank.any(axis=1)).all()
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real table is not at hand")
 def test_the_real_nih_table():
     """Counts as published: Wang et al., table 1 of the extended version."""
-    found = nih.records(str(REAL / "nih_data_entry_2017.csv.gz")).table
-    assert len(found) == 112_120 and found["subject_id"].nunique() == 30_805
-    assert found["Hernia"].sum() == 227 and found["Infiltration"].sum() == 19_894
-    assert found["No Finding"].sum() == 60_361 and set(found["view"]) == {"PA", "AP"}
+    table = nih.records(str(REAL / "nih_data_entry_2017.csv.gz")).table
+    assert len(table) == 112_120 and table["subject_id"].nunique() == 30_805
+    assert table["Hernia"].sum() == 227 and table["Infiltration"].sum() == 19_894
+    assert table["No Finding"].sum() == 60_361 and set(table["view"]) == {"PA", "AP"}
 
 
 # --- Open-I
@@ -138,12 +139,12 @@ def test_the_real_nih_table():
 
 def test_openi_rows(tmp_path):
     root = openi.demo(tmp_path)
-    found = openi.records(root)
-    assert len(found.table) == 60 and found.table["study_id"].nunique() == 30
-    first = found.table.iloc[0]
+    records = openi.records(root)
+    assert len(records.table) == 60 and records.table["study_id"].nunique() == 30
+    first = records.table.iloc[0]
     assert first["findings"] == "Film 1." and first["impression"] == "As above."
-    assert (found.table[list(openi.HEADINGS)].any(axis=1) != (found.table["normal"] == 1)).all()
-    assert any("names no patients" in note for note in found.notes) and any("views" in note for note in found.notes)
+    assert (records.table[list(openi.HEADINGS)].any(axis=1) != (records.table["normal"] == 1)).all()
+    assert any("names no patients" in note for note in records.notes) and any("views" in note for note in records.notes)
 
 
 def test_openi_views_where_they_are_known(tmp_path):
@@ -151,9 +152,9 @@ def test_openi_views_where_they_are_known(tmp_path):
     images = openi.records(str(root)).table["dicom_id"]
     views = ["LL" if name.endswith("2001") else "PA" for name in images]
     pd.DataFrame({"imageid": images, "View Position": views}).to_csv(root / "nlmcxr_dicom_metadata.csv.gz", index=False)
-    found = openi.records(str(root))
-    assert found.table["view"].value_counts().to_dict() == {"PA": 30, "LATERAL": 30}
-    assert not any("views" in note for note in found.notes)
+    records = openi.records(str(root))
+    assert records.table["view"].value_counts().to_dict() == {"PA": 30, "LATERAL": 30}
+    assert not any("views" in note for note in records.notes)
 
 
 def test_openi_reports_without_headings_images_or_text(tmp_path):
@@ -163,10 +164,10 @@ def test_openi_reports_without_headings_images_or_text(tmp_path):
     (reports / "1.xml").write_text(re.sub("<MeSH>.*</MeSH>", "<MeSH><major>No Indexing</major></MeSH>", text))
     (reports / "2.xml").write_text(re.sub("<parentImage.*</parentImage>", "", (reports / "2.xml").read_text()))
     (reports / "3.xml").write_text(re.sub("<Abstract>.*</Abstract>", "", (reports / "3.xml").read_text()))
-    found = openi.records(str(root))
-    assert not set(found.table["subject_id"]) & {"CXR1", "CXR2"}
-    assert (found.table.loc[found.table["subject_id"] == "CXR3", "findings"] == "").all()
-    assert any("2 images of reports without MeSH" in note for note in found.notes)
+    records = openi.records(str(root))
+    assert not set(records.table["subject_id"]) & {"CXR1", "CXR2"}
+    assert (records.table.loc[records.table["subject_id"] == "CXR3", "findings"] == "").all()
+    assert any("2 images of reports without MeSH" in note for note in records.notes)
 
 
 @pytest.mark.parametrize(("text", "why"), [("<a", "no XML"), ("<a/>", "no report of Open-I"), ("", "no XML")])

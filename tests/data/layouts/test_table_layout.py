@@ -18,15 +18,15 @@ def mapped(tmp_path):
 
 
 def test_table_rows(mapped):
-    found = table.records(str(mapped))
+    records = table.records(str(mapped))
     raw = pd.read_csv(mapped, dtype=str).fillna("")
     words = {"present": 1.0, "absent": 0.0, "unsure": -1.0}
-    for row, said in zip(found.table.to_dict("records"), raw.to_dict("records"), strict=True):
-        assert row["path"] == f"{said['File']}.png" and row["subject_id"] == said["Patient"]
-        for ours, theirs in (("Edema", "edema_flag"), ("Nodule", "nodule_flag")):
-            assert row[ours] == words[said[theirs]] if said[theirs] else np.isnan(row[ours])
-    assert found.card.name == "demo" and found.card.sensitivity == "synthetic" and found.card.group == "subject"
-    assert table.records(str(mapped.with_suffix(".csv"))).table.equals(found.table)
+    for row, raw_row in zip(records.table.to_dict("records"), raw.to_dict("records"), strict=True):
+        assert row["path"] == f"{raw_row['File']}.png" and row["subject_id"] == raw_row["Patient"]
+        for label, column in (("Edema", "edema_flag"), ("Nodule", "nodule_flag")):
+            assert row[label] == words[raw_row[column]] if raw_row[column] else np.isnan(row[label])
+    assert records.card.name == "demo" and records.card.sensitivity == "synthetic" and records.card.group == "subject"
+    assert table.records(str(mapped.with_suffix(".csv"))).table.equals(records.table)
 
 
 def test_table_by_its_map_and_as_parquet(mapped):
@@ -34,15 +34,15 @@ def test_table_by_its_map_and_as_parquet(mapped):
     raw = pd.read_csv(mapped, dtype=str)
     raw.to_parquet(mapped.with_name("rows.parquet"))
     map_file.write_text("table: rows.parquet\n" + map_file.read_text())
-    found = table.records(str(map_file))
-    assert found.table.equals(table.records(str(mapped)).table)
+    records = table.records(str(map_file))
+    assert records.table.equals(table.records(str(mapped)).table)
 
 
 def test_table_of_one_class_an_image(mapped):
     mapped.with_suffix(".yaml").write_text('root: png\ncolumns: {path: "{File}.png", label: Projection}\n')
-    found = table.records(str(mapped))
-    assert found.card.labels == ("LL", "PA") and not found.card.multi_label
-    assert found.card.group == "unknown" and found.card.sensitivity == "credentialed"
+    records = table.records(str(mapped))
+    assert records.card.labels == ("LL", "PA") and not records.card.multi_label
+    assert records.card.group == "unknown" and records.card.sensitivity == "credentialed"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,6 @@ def test_folder_of_a_gzipped_table_with_patients(tmp_path):
     raw = pd.DataFrame({"path": [f"{i}.png" for i in range(4)], "label": list("abab"), "PatientID": list("wxyz")})
     raw.to_csv(tmp_path / "index.csv.gz", index=False)
     (tmp_path / "patients.csv").write_text("subject_id,sex,age\nw,F,40\nx,M,50-59\ny,,\nz,O,200\n")
-    found = folder.records(str(tmp_path))
-    assert found.table["sex"].fillna("").tolist() == ["F", "M", "", "O"]
-    assert found.table["age"].fillna("").tolist() == ["40", "50-59", "", ""]
+    records = folder.records(str(tmp_path))
+    assert records.table["sex"].fillna("").tolist() == ["F", "M", "", "O"]
+    assert records.table["age"].fillna("").tolist() == ["40", "50-59", "", ""]

@@ -42,8 +42,8 @@ def test_splits_of_every_layout(layout, tmp_path):
 def test_the_order_of_rows_changes_nothing(layout, tmp_path):
     source = LAYOUTS[layout].demo(tmp_path / "data")
     records = LAYOUTS[layout].records(source)
-    said = [name for name in ("text", "text_pair", "label") if name in records.table]
-    table = records.table.assign(split=records.table["official"])[["split", *said]]
+    content = [name for name in ("text", "text_pair", "label") if name in records.table]
+    table = records.table.assign(split=records.table["official"])[["split", *content]]
     written = {}
     for seed in (0, 1):
         file = tmp_path / f"{seed}.csv"
@@ -58,13 +58,13 @@ def test_the_order_of_rows_changes_nothing(layout, tmp_path):
 
 def test_text_table_by_known_names_and_by_a_map(tmp_path):
     source = Path(text_table.demo(tmp_path))
-    found = text_table.records(str(source))
-    assert found.card.labels == ("network", "printer") and found.card.sensitivity == "credentialed"
+    records = text_table.records(str(source))
+    assert records.card.labels == ("network", "printer") and records.card.sensitivity == "credentialed"
     (tmp_path / "map.yaml").write_text(
         "table: tickets.csv\ncolumns: {text: Text, label: Category}\ncard: {name: t, sensitivity: public}\n"
     )
     mapped = text_table.records(str(tmp_path / "map.yaml"))
-    same(mapped, found)
+    same(mapped, records)
     assert mapped.card.name == "t" and mapped.card.sensitivity == "public"
     (tmp_path / "map.yaml").write_text("table: tickets.csv\ncolumns: {text: Text, path: Text, label: Category}\n")
     with pytest.raises(UsageError, match="unknown column 'path'"):
@@ -82,9 +82,9 @@ def test_text_table_of_several_labels_and_of_subjects(tmp_path):
         }
     )
     rows.to_parquet(tmp_path / "t.parquet")
-    found = text_table.records(str(tmp_path / "t.parquet"))
-    assert found.card.labels == ("Rude", "Funny") and found.card.multi_label and found.card.group == "subject"
-    assert set(found.table["subject_id"]) == {str(i) for i in range(10)}
+    records = text_table.records(str(tmp_path / "t.parquet"))
+    assert records.card.labels == ("Rude", "Funny") and records.card.multi_label and records.card.group == "subject"
+    assert set(records.table["subject_id"]) == {str(i) for i in range(10)}
 
 
 @settings(max_examples=25, deadline=None)
@@ -123,9 +123,9 @@ def test_what_is_no_table_of_texts_is_one_line(tmp_path, text, why):
 def test_a_study_of_several_texts_stays_together(tmp_path):
     rows = [f"{word} {i},{'ab'[i % 2]},{i // 2},M,{'3' * (1 + i % 3)}" for i, word in enumerate(["one", "two"] * 6)]
     (tmp_path / "t.csv").write_text("\n".join(["text,label,study_id,sex,age", *rows]) + "\n")
-    found = text_table.records(str(tmp_path / "t.csv")).table
-    assert (found.groupby("study_id")["subject_id"].nunique() == 1).all() and found["subject_id"].nunique() == 6
-    assert set(found["sex"]) == {"M"} and found["age"].fillna("").tolist() == ["3", "33", ""] * 4
+    table = text_table.records(str(tmp_path / "t.csv")).table
+    assert (table.groupby("study_id")["subject_id"].nunique() == 1).all() and table["subject_id"].nunique() == 6
+    assert set(table["sex"]) == {"M"} and table["age"].fillna("").tolist() == ["3", "33", ""] * 4
 
 
 def test_several_tables_that_are_no_splits_are_not_mixed(tmp_path):
@@ -175,8 +175,8 @@ def test_the_command_says_groups_and_finds_nothing_in_its_own(tmp_path, capsys):
     source = resumes.demo(tmp_path / "data")
     command = [source, "--layout", "resumes", "--per-label", "12", "--out", str(tmp_path / "out")]
     assert main(command) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "60 texts, 24 of them distinct, are 24 groups that stay together" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "60 texts, 24 of them distinct, are 24 groups that stay together" in printed
     assert main(["--audit", *(str(tmp_path / "out" / f"{s}_split.csv") for s in ("train", "val", "test"))]) == 0
 
 

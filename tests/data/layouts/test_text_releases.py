@@ -22,9 +22,9 @@ from cxr_ft.errors import UsageError
 
 
 def test_sst2_as_glue_writes_it(tmp_path):
-    found = sst2.records(sst2.demo(tmp_path)).table
-    assert found["official"].value_counts().to_dict() == {"train": 60, "test": 20}
-    assert found["text"].str.endswith(' " ').all()  # a quote is a quote, not the beginning of a cell
+    table = sst2.records(sst2.demo(tmp_path)).table
+    assert table["official"].value_counts().to_dict() == {"train": 60, "test": 20}
+    assert table["text"].str.endswith(' " ').all()  # a quote is a quote, not the beginning of a cell
     with zipfile.ZipFile(tmp_path / "SST-2.zip", "w") as archive:
         for file in (tmp_path / "SST-2").iterdir():
             archive.write(file, f"SST-2/{file.name}")
@@ -68,9 +68,9 @@ def test_a_phrase_stays_with_its_sentence(tmp_path):
     ]
     table = pd.DataFrame({"sentence": rows, "label": [i % 2 for i in range(len(rows))]})
     table.to_csv(tmp_path / "s.csv", index=False)
-    found = sst2.records(str(tmp_path / "s.csv")).table.set_index("text")["subject_id"]
-    assert found[rows[0]] == found[rows[1]] == found[rows[3]] != found[rows[2]]
-    assert found.nunique() == len(rows) - 2
+    subjects = sst2.records(str(tmp_path / "s.csv")).table.set_index("text")["subject_id"]
+    assert subjects[rows[0]] == subjects[rows[1]] == subjects[rows[3]] != subjects[rows[2]]
+    assert subjects.nunique() == len(rows) - 2
 
 
 @pytest.mark.parametrize(
@@ -93,22 +93,22 @@ def test_a_spoilt_release_is_one_line(tmp_path, text, why):
 
 def test_imdb_as_folder_archive_and_table(tmp_path):
     archive = imdb.demo(tmp_path)
-    found = imdb.records(archive)
-    assert found.table["official"].value_counts().to_dict() == {"train": 48, "test": 24}
-    assert "unsup" not in found.table["text"].str.cat() and "\u201c" in found.table["text"][0]
+    records = imdb.records(archive)
+    assert records.table["official"].value_counts().to_dict() == {"train": 48, "test": 24}
+    assert "unsup" not in records.table["text"].str.cat() and "\u201c" in records.table["text"][0]
     shutil.unpack_archive(archive, tmp_path / "there")
-    same(imdb.records(str(tmp_path / "there" / "aclImdb")), found)
-    table = found.table.rename(columns={"text": "review", "label": "sentiment", "official": "split"})
+    same(imdb.records(str(tmp_path / "there" / "aclImdb")), records)
+    table = records.table.rename(columns={"text": "review", "label": "sentiment", "official": "split"})
     table[["review", "sentiment", "split"]].to_csv(tmp_path / "IMDB Dataset.csv", index=False)
-    same(imdb.records(str(tmp_path / "IMDB Dataset.csv")), found)
+    same(imdb.records(str(tmp_path / "IMDB Dataset.csv")), records)
 
 
 def test_official_takes_val_from_train_by_groups(tmp_path):
     written = made(imdb.demo(tmp_path), "imdb", tmp_path / "out", official=True)
     splits = manifest.read(tmp_path / "out")
     official = imdb.records(str(tmp_path / "aclImdb_v1.tar.gz")).table.set_index("dicom_id")["official"]
-    for side, wanted in (("train", "train"), ("val", "train"), ("test", "test")):
-        assert set(official[splits.tables[side]["dicom_id"]]) == {wanted}
+    for split, wanted in (("train", "train"), ("val", "train"), ("test", "test")):
+        assert set(official[splits.tables[split]["dicom_id"]]) == {wanted}
     assert not set(splits.tables["train"]["subject_id"]) & set(splits.tables["val"]["subject_id"])
     assert any("has no val" in note for note in written["notes"])
     # The demo's train and test reviews are alike: the data's own leaks are counted and said, not refused.
@@ -128,24 +128,24 @@ def test_a_spoilt_archive_is_one_line(tmp_path):
 
 def test_mnli_pairs_and_their_split(tmp_path):
     source = mnli.demo(tmp_path)
-    found = mnli.records(source)
-    assert found.table["official"].value_counts().to_dict() == {"train": 60, "val": 24, "test": 24}
-    assert found.card.labels == ("entailment", "neutral", "contradiction")
-    assert (found.table.groupby("text")["subject_id"].nunique() == 1).all()
-    assert any("3 of 111 rows have no label" in note for note in found.notes)
+    records = mnli.records(source)
+    assert records.table["official"].value_counts().to_dict() == {"train": 60, "val": 24, "test": 24}
+    assert records.card.labels == ("entailment", "neutral", "contradiction")
+    assert (records.table.groupby("text")["subject_id"].nunique() == 1).all()
+    assert any("3 of 111 rows have no label" in note for note in records.notes)
 
 
 def test_mnli_as_glue_writes_it(tmp_path):
-    found = mnli.records(mnli.demo(tmp_path))
+    records = mnli.records(mnli.demo(tmp_path))
     (tmp_path / "MNLI").mkdir()
     for split, name in (("train", "train"), ("val", "dev_matched"), ("test", "dev_mismatched")):
-        rows = found.table[found.table["official"] == split]
+        rows = records.table[records.table["official"] == split]
         lines = [f"{i}\tg\t{r.text}\t{r.text_pair}\t{r.label}" for i, r in enumerate(rows.itertuples())]
         text = "\n".join(["index\tgenre\tsentence1\tsentence2\tgold_label", *lines]) + "\n"
         (tmp_path / "MNLI" / f"{name}.tsv").write_text(text)
     ours = mnli.records(str(tmp_path / "MNLI"))
     columns = ["text", "text_pair", "label", "official", "subject_id"]
-    a, b = (r.table[columns].sort_values(columns, ignore_index=True) for r in (ours, found))
+    a, b = (r.table[columns].sort_values(columns, ignore_index=True) for r in (ours, records))
     pd.testing.assert_frame_equal(a, b)
 
 
@@ -154,8 +154,8 @@ def test_mnli_as_glue_writes_it(tmp_path):
 
 def test_tweet_eval_and_its_broken_pairs(tmp_path):
     source = Path(tweet_sentiment.demo(tmp_path))
-    found = tweet_sentiment.records(str(source))
-    assert found.table["official"].value_counts().to_dict() == {"train": 45, "val": 15, "test": 15}
+    records = tweet_sentiment.records(str(source))
+    assert records.table["official"].value_counts().to_dict() == {"train": 45, "val": 15, "test": 15}
     (source / "val_labels.txt").write_text("0\n")
     with pytest.raises(UsageError) as caught:
         tweet_sentiment.records(str(source))
@@ -171,10 +171,10 @@ def test_sentiment140(tmp_path):
     train.write_bytes("\n".join(rows).encode("latin-1"))
     test = '"2","3","d","q","u","a neutral one"\n"4","4","d","q","u","a fine one"\n'
     (tmp_path / "testdata.manual.2009.06.14.csv").write_text(test)
-    found = tweet_sentiment.records(str(tmp_path))
-    assert found.card.labels == ("negative", "neutral", "positive")
-    assert 'tweet \xe9 3, "quoted" and so on' in set(found.table["text"])
-    assert not found.table.astype(str).apply(lambda c: c.str.contains("user3")).any().any()
+    records = tweet_sentiment.records(str(tmp_path))
+    assert records.card.labels == ("negative", "neutral", "positive")
+    assert 'tweet \xe9 3, "quoted" and so on' in set(records.table["text"])
+    assert not records.table.astype(str).apply(lambda c: c.str.contains("user3")).any().any()
     assert tweet_sentiment.records(str(train)).card.labels == ("negative", "positive")
 
 
@@ -183,15 +183,15 @@ def test_sentiment140(tmp_path):
 
 def test_open_i_reports_are_the_same_from_xml_and_from_a_table(tmp_path):
     folder = report_text.demo(tmp_path)
-    found = report_text.records(folder)
-    assert found.card.unit == "text" and found.card.group == "near-duplicate" and len(found.table) == 30
+    records = report_text.records(folder)
+    assert records.card.unit == "text" and records.card.group == "near-duplicate" and len(records.table) == 30
     base = openi.records(folder).table.drop_duplicates("study_id")
     mesh = ["|".join(f"{n}/left" for n in openi.CARD.labels if row[n]) for _, row in base.iterrows()]
     table = pd.DataFrame({"uid": base["study_id"], "findings": base["findings"], "impression": base["impression"]})
     table.assign(mesh=mesh).to_csv(tmp_path / "reports.csv", index=False)
     other = report_text.records(str(tmp_path / "reports.csv"))
-    columns = [*found.card.labels, "text", "subject_id", "study_id"]
-    a, b = (r.table[columns].sort_values("study_id", ignore_index=True) for r in (found, other))
+    columns = [*records.card.labels, "text", "subject_id", "study_id"]
+    a, b = (r.table[columns].sort_values("study_id", ignore_index=True) for r in (records, other))
     pd.testing.assert_frame_equal(a, b)
     table.assign(mesh="No Indexing").to_csv(tmp_path / "none.csv", index=False)
     with pytest.raises(UsageError, match="no row has both a text and a label"):
@@ -212,17 +212,17 @@ def test_mimic_reports_go_by_subject(tmp_path):
     from cxr_ft.data.layouts import mimic_cxr
 
     root = mimic_cxr.demo(tmp_path)
-    found = report_text.records(root)
+    records = report_text.records(root)
     images = mimic_cxr.records(root).table.drop_duplicates("study_id").set_index("study_id")
-    assert found.card.group == "subject" and found.card.sensitivity == "synthetic"
-    table = found.table.set_index("study_id")
+    assert records.card.group == "subject" and records.card.sensitivity == "synthetic"
+    table = records.table.set_index("study_id")
     assert set(table["subject_id"]) <= set(images["subject_id"]) and not table.index.duplicated().any()
     np.testing.assert_array_equal(table[list(CHEXPERT_14)], images.loc[table.index, list(CHEXPERT_14)])
     # The same rows from a table of their own, and the stock report of many subjects ties none of them together.
-    flat = found.table.assign(text="Lungs are clear. No effusion.")[["subject_id", "study_id", "text", *CHEXPERT_14]]
+    flat = records.table.assign(text="Lungs are clear. No effusion.")[["subject_id", "study_id", "text", *CHEXPERT_14]]
     flat.to_csv(tmp_path / "flat.csv", index=False)
     stock = report_text.records(str(tmp_path / "flat.csv"))
-    assert stock.table["subject_id"].nunique() == found.table["subject_id"].nunique()
+    assert stock.table["subject_id"].nunique() == records.table["subject_id"].nunique()
     written = made(tmp_path / "flat.csv", "report_text", tmp_path / "out")
     assert written["texts"]["distinct"] == 1
     assert written["texts"]["verbatim_in_train"]["test"] == written["rows"]["test"]

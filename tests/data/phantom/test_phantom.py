@@ -36,11 +36,11 @@ def archive(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tables(archive):
     names = ("metadata", "chexpert", "negbio", "split")
-    found = {name: pd.read_csv(archive / f"mimic-cxr-2.0.0-{name}.csv.gz") for name in names}
-    found["records"] = pd.read_csv(archive / "cxr-record-list.csv.gz")
-    found["studies"] = pd.read_csv(archive / "cxr-study-list.csv.gz")
-    found["truth"] = pd.read_csv(archive / "truth.csv")
-    return found
+    tables = {name: pd.read_csv(archive / f"mimic-cxr-2.0.0-{name}.csv.gz") for name in names}
+    tables["records"] = pd.read_csv(archive / "cxr-record-list.csv.gz")
+    tables["studies"] = pd.read_csv(archive / "cxr-study-list.csv.gz")
+    tables["truth"] = pd.read_csv(archive / "truth.csv")
+    return tables
 
 
 def test_bytes_follow_from_the_seed_alone(tmp_path):

@@ -30,15 +30,15 @@ def films(planted, count=100, seed=11):
 
 def studies(planted, count=400, seed=11):
     """A row a study: truth, and whether the device bias decided there."""
-    found = [study for index in range(count) for study in cases.subject(seed, index, planted).studies]
-    return pd.DataFrame([{**cases.severities(study.signs), "tied": study.tied} for study in found])
+    studies = [study for index in range(count) for study in cases.subject(seed, index, planted).studies]
+    return pd.DataFrame([{**cases.severities(study.signs), "tied": study.tied} for study in studies])
 
 
 def probe(table, label, column):
     return roc_auc_score(table[label] > 0, table[column])
 
 
-def test_a_device_goes_with_pneumothorax_only_when_asked():
+def test_a_device_goes_with_pneumothorax_only_with_that_bias():
     on, off = studies({"device": 0.8}), studies({})
     device, leak = on["Support Devices"] > 0, on["Pneumothorax"] > 0
     assert on["tied"].mean() == pytest.approx(0.8, abs=0.05)
@@ -48,7 +48,7 @@ def test_a_device_goes_with_pneumothorax_only_when_asked():
     assert not off["tied"].any()
 
 
-def test_a_sites_look_goes_with_cardiomegaly_only_when_asked():
+def test_a_sites_look_goes_with_cardiomegaly_only_with_that_bias():
     """The probe sees pixels alone: the corner where the site's disc lies."""
     on, off = films({"site": 0.8}), films({})
     assert probe(on, "Cardiomegaly", "corner") > 0.75
@@ -59,10 +59,10 @@ def test_a_sites_look_goes_with_cardiomegaly_only_when_asked():
     assert not off["site"].any()
 
 
-def test_signs_are_fainter_in_women_only_when_asked():
+def test_signs_are_fainter_in_women_only_with_that_bias():
     """The change that signs make to a film, women against men."""
     change = {0.0: {"F": [], "M": []}, 0.8: {"F": [], "M": []}}
-    for strength, found in change.items():
+    for strength, by_sex in change.items():
         for index in range(40):
             subject = cases.subject(3, index, {"subgroup": strength})
             study = subject.studies[0]
@@ -71,8 +71,8 @@ def test_signs_are_fainter_in_women_only_when_asked():
             picture = study.pictures[0]
             bare = tuple(sign for sign in study.drawn if sign.label == "Support Devices")
             with_, without = (render.render(subject.body, s, picture, SIZE)[0] for s in (study.drawn, bare))
-            found[subject.body.sex].append(float(np.abs(with_ - without).mean()))
-    ratio = {strength: np.mean(found["F"]) / np.mean(found["M"]) for strength, found in change.items()}
+            by_sex[subject.body.sex].append(float(np.abs(with_ - without).mean()))
+    ratio = {strength: np.mean(by_sex["F"]) / np.mean(by_sex["M"]) for strength, by_sex in change.items()}
     assert ratio[0.8] < 0.6 * ratio[0.0]
     assert 0.6 < ratio[0.0] < 1.6
 

@@ -32,9 +32,9 @@ def test_headers_vary_as_real_ones_do():
         ("voi", {"window": 0.55, "lut": 0.41, "none": 0.05}),
         ("pack", {"": 0.92, **dicom_file.COMPRESSED}),
     ):
-        found = styles[column].value_counts(normalize=True)
-        assert set(found.index) == set(shares)
-        assert all(found[value] == pytest.approx(share, abs=0.004 + 0.05 * share) for value, share in shares.items())
+        frequency = styles[column].value_counts(normalize=True)
+        assert set(frequency.index) == set(shares)
+        assert all(frequency[name] == pytest.approx(share, abs=0.004 + 0.05 * share) for name, share in shares.items())
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 15])
@@ -90,18 +90,18 @@ def test_a_keyword_that_is_none_is_refused():
 
 def _flat(data, start=""):
     """Every element's value by keyword; sequences item by item, the pixels by their length."""
-    found = {}
+    values = {}
     for element in data:
         name, value = start + element.keyword, element.value
         if element.VR == "SQ":
             for number, item in enumerate(value):
-                found |= _flat(item, f"{name}{number}.")
+                values |= _flat(item, f"{name}{number}.")
         elif isinstance(value, bytes):
-            found[name] = len(value)
+            values[name] = len(value)
         else:
             several = value if isinstance(value, pydicom.multival.MultiValue) else [value]
-            found |= {f"{name}.{number}": part for number, part in enumerate(several)}
-    return found
+            values |= {f"{name}.{number}": part for number, part in enumerate(several)}
+    return values
 
 
 def _row(path):
@@ -127,11 +127,11 @@ def _columns(rows):
 
 def _auroc(columns, known, groups):
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=200))
-    kept = (known != -1).to_numpy()
-    positive = known[kept] == 1
+    certain = (known != -1).to_numpy()
+    positive = known[certain] == 1
     folds = GroupKFold(5)
     scores = cross_val_predict(
-        probe, columns[kept], positive, groups=groups[kept], cv=folds, method="decision_function"
+        probe, columns[certain], positive, groups=groups[certain], cv=folds, method="decision_function"
     )
     return roc_auc_score(positive, scores)
 
@@ -144,9 +144,9 @@ def test_no_header_value_file_size_or_mean_intensity_tells_a_label(archive):
     columns = _columns([_row(archive / path) for path in records["path"]])
     assert {"file", "mean", "shown"} <= set(columns) and len(columns.columns) > 50
     groups = records["subject_id"]
-    found = {label: _auroc(columns, known[label], groups) for label in CHEXPERT_14}
-    assert max(found.values()) < 0.65 and np.mean(list(found.values())) < 0.54, found
-    told = columns.assign(
+    areas = {label: _auroc(columns, known[label], groups) for label in CHEXPERT_14}
+    assert max(areas.values()) < 0.65 and np.mean(list(areas.values())) < 0.54, areas
+    leaky_columns = columns.assign(
         leak=(known["Fracture"] == 1).astype(float) + np.random.default_rng(0).normal(0, 0.4, len(known))
     )
-    assert _auroc(told, known["Fracture"], groups) > 0.7
+    assert _auroc(leaky_columns, known["Fracture"], groups) > 0.7

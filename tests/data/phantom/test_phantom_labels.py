@@ -22,7 +22,7 @@ def opinions():
     }
     for name in label_noise.SLIPS:
         rows[name] = [label_noise.labelled(stream(name, 5, study.study_id), study.stated, name) for study in studies]
-    return {name: pd.DataFrame(found, columns=list(CHEXPERT_14)) for name, found in rows.items()}
+    return {name: pd.DataFrame(label_rows, columns=list(CHEXPERT_14)) for name, label_rows in rows.items()}
 
 
 def test_readers_err_as_often_as_stated(opinions):
@@ -85,8 +85,8 @@ def test_denials_and_hedges_are_mimics(opinions, label):
 
 def test_prevalence_suits_balanced_splits():
     studies = [study for index in range(700) for study in cases.subject(5, index).studies]
-    found = pd.DataFrame([cases.severities(study.signs) for study in studies]) > 0
-    share = found.mean()
+    present = pd.DataFrame([cases.severities(study.signs) for study in studies]) > 0
+    share = present.mean()
     assert 0.28 < share["No Finding"] < 0.42
     assert share.drop(["No Finding", "Lung Opacity"]).between(0.07, 0.30).all()
     assert 1.4 < len(studies) / 700 < 1.8

@@ -48,9 +48,9 @@ def test_reports_say_what_the_label_table_says(seed):
             text = report_writer.write(subject.body, study, prior, np.random.default_rng(index))
             assert text.lstrip().startswith("FINAL REPORT") and "___" in text
             assert all(line.startswith(" ") for line in text.splitlines())
-            found = sections(text)
-            assert set(found) == {"findings", "impression"}
-            sentences = re.split(r"\.\s+(?:\d+\.\s+)?", f"{found['findings']} {found['impression']} ")
+            parts = sections(text)
+            assert set(parts) == {"findings", "impression"}
+            sentences = re.split(r"\.\s+(?:\d+\.\s+)?", f"{parts['findings']} {parts['impression']} ")
             for label in WORDS:
                 value = study.stated.get(label)
                 assert stated(sentences, label) == value, (label, value, text)

@@ -28,9 +28,9 @@ def inside(boxes, shape):
 
 
 def drawn(label, kind, severity, number):
-    sides = ("left", "right", "both") if label in BOTH else ("both",) if label == "Edema" else ("left", "right")
+    choices = ("left", "right", "both") if label in BOTH else ("both",) if label == "Edema" else ("left", "right")
     return findings.Sign(
-        label=label, severity=1.0 if label == "Support Devices" else severity, side=sides[number % len(sides)],
+        label=label, severity=1.0 if label == "Support Devices" else severity, side=choices[number % len(choices)],
         zone=findings.ZONES[number % 3], kind=kind, seed=100 + number,
     )  # fmt: skip
 
@@ -82,8 +82,8 @@ def test_every_label_shown_has_a_severity_and_boxes_on_the_film(tmp_path):
         assert set(boxes) <= present
         if row["view"] != "LATERAL":
             assert present - set(boxes) <= {"Support Devices", "Fracture"}  # these may lie beyond the film's edge
-        for found in boxes.values():
-            assert inside(found, shape).any()
+        for boxes_of_label in boxes.values():
+            assert inside(boxes_of_label, shape).any()
         assert all(box in boxes["Lung Opacity"] for box in boxes.get("Pneumonia", ()))
         seen |= set(boxes)
     assert seen == set(CHEXPERT_14) - {"No Finding"}

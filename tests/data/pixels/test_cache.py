@@ -72,7 +72,7 @@ def elsewhere(monkeypatch, tmp_path, name):
     return tmp_path / name
 
 
-def test_the_pixels_are_those_of_the_files_in_the_order_asked(films):
+def test_the_pixels_are_those_of_the_files_in_the_requested_order(films):
     root, paths = films
     wanted = [*paths[250:], *paths[:10], paths[3]]
     np.testing.assert_array_equal(cache.cached(root, wanted, SIZE)[:], expected(root, wanted))
@@ -203,8 +203,8 @@ def test_build_again_mends_what_was_damaged(splits, tmp_path, monkeypatch):
     file = built.folder / "00000.arrow"
     file.write_bytes(file.read_bytes()[:-200])
     again = cache.build(splits, SIZE, workers=1)
-    assert (again.mended, again.made, again.found) == (1, 0, built.shards - 1)
-    assert dataclasses.replace(again, mended=0, found=0) == dataclasses.replace(built, made=0)
+    assert (again.mended, again.made, again.whole) == (1, 0, built.shards - 1)
+    assert dataclasses.replace(again, mended=0, whole=0) == dataclasses.replace(built, made=0)
     assert everything(place) == good
 
 
@@ -264,8 +264,8 @@ def test_two_processes_make_one_cache(films, tmp_path, monkeypatch):
     clean = elsewhere(monkeypatch, tmp_path, "clean")
     cache.cached(root, paths, SIZE)
     both = [start(root, paths, tmp_path / "both") for _ in range(2)]
-    said = [process.communicate()[1].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    errors = [process.communicate()[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
     assert everything(tmp_path / "both") == everything(clean)
 
 

@@ -141,9 +141,9 @@ def test_make_finds_makes_and_mends(tmp_path):
     shard = Shard(tmp_path / "out" / "0.arrow", tmp_path, ("0.png", "1.png", "2.png"), SIZE, decoder())
     assert shards.make(shard) == "made"
     good = shard.file.read_bytes()
-    assert shards.make(shard, thorough=True) == "found"
+    assert shards.make(shard, thorough=True) == "whole"
     shard.file.write_bytes(good.replace(b"\x32" * 25, b"\x33" * 25))
-    assert shards.make(shard) == "found"
+    assert shards.make(shard) == "whole"
     assert shards.make(shard, thorough=True) == "mended"
     assert shard.file.read_bytes() == good
 

@@ -43,11 +43,11 @@ PIECES = st.lists(
 
 @given(PIECES.map("".join))
 def test_sections_put_together_are_the_report(report):
-    found = parse(report)
-    assert "".join(report[s.start : s.end] for s in found) == report
-    assert found[0].start == 0 and found[-1].end == len(report)
-    assert all(s.start <= s.body <= s.end for s in found)
-    assert all(a.end == b.start for a, b in pairwise(found))
+    parts = parse(report)
+    assert "".join(report[s.start : s.end] for s in parts) == report
+    assert parts[0].start == 0 and parts[-1].end == len(report)
+    assert all(s.start <= s.body <= s.end for s in parts)
+    assert all(a.end == b.start for a, b in pairwise(parts))
 
 
 @given(PIECES.map("".join))
@@ -69,10 +69,10 @@ def test_missing_and_empty_sections_are_none():
 
 
 def test_offsets_point_at_header_and_text():
-    found = {s.name: s for s in parse(REPORT)}
-    assert list(found) == ["preamble", "final report", "examination", "indication", "findings", "impression"]
-    assert REPORT[found["findings"].start : found["findings"].body] == "FINDINGS:"
-    assert REPORT[found["impression"].body : found["impression"].end].strip() == "Small left effusion."
+    by_name = {s.name: s for s in parse(REPORT)}
+    assert list(by_name) == ["preamble", "final report", "examination", "indication", "findings", "impression"]
+    assert REPORT[by_name["findings"].start : by_name["findings"].body] == "FINDINGS:"
+    assert REPORT[by_name["impression"].body : by_name["impression"].end].strip() == "Small left effusion."
 
 
 FINDINGS, IMPRESSION = "Heart size is normal. AP view: no effusion.", "1. No acute disease. 2. Stable nodule."
@@ -167,8 +167,8 @@ def test_real_reports_are_recovered_to_the_word(name):
     table = pd.read_csv(OPENI, keep_default_na=False)
     wrong = []
     for f, i in zip(table["findings"], table["impression"], strict=True):
-        said = f"1. {i} 2. End." if name == "numbered" else i
-        if sections(REAL[name](f, i)) != {"findings": clean(f) or None, "impression": clean(said) or None}:
+        impression = f"1. {i} 2. End." if name == "numbered" else i
+        if sections(REAL[name](f, i)) != {"findings": clean(f) or None, "impression": clean(impression) or None}:
             wrong.append(f)
     assert len(table) == 1500 and wrong == []
 

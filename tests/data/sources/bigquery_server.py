@@ -45,7 +45,7 @@ class Job:
 
 @dataclass
 class Server:
-    """Its state; `fail` holds errors for the next requests, `asked` the requests so far.
+    """Its state; `fail` holds errors for the next requests, `requests` the requests so far.
 
     Args:
         page: rows a page at most.
@@ -58,7 +58,7 @@ class Server:
     page: int = 7
     polls: int = 0
     fail: list = field(default_factory=list)
-    asked: list = field(default_factory=list)
+    requests: list = field(default_factory=list)
     headers: list = field(default_factory=list)
     tables: dict = field(default_factory=dict)
     jobs: dict = field(default_factory=dict)
@@ -110,10 +110,10 @@ class Server:
     # --- what the protocol asks
 
     def answer(self, method, path, query, body):
-        self.asked.append((method, path, body))
+        self.requests.append((method, path, body))
         if self.fail:
             code, reason = self.fail.pop(0)
-            raise RefusedError(code, reason, "the server was told to fail")
+            raise RefusedError(code, reason, "the server was made to fail")
         routes = [
             ("POST", r"projects/([^/]+)/jobs", lambda _: self.insert(body)),
             ("GET", r"projects/[^/]+/jobs/([^/]+)", lambda m: self.job(m[1]).resource),
@@ -122,8 +122,8 @@ class Server:
             ("GET", r"projects/([^/]+)/datasets/([^/]+)/tables/([^/]+)", lambda m: self.table(*m.groups())),
         ]
         for verb, pattern, call in routes:
-            if verb == method and (found := re.fullmatch(pattern, path)):
-                return call(found)
+            if verb == method and (match := re.fullmatch(pattern, path)):
+                return call(match)
         raise RefusedError(404, "notFound", f"no such method: {method} {path}")
 
     def listed(self, dataset):
@@ -136,14 +136,14 @@ class Server:
         name = f"{dataset}.{table}"
         if name not in self.tables or project != self.project:
             raise RefusedError(404, "notFound", f"Not found: Table {project}:{name}")
-        said = self.tables[name]
+        stored = self.tables[name]
         return {
             "kind": "bigquery#table",
-            "etag": f"e{said['modified']}",
+            "etag": f"e{stored['modified']}",
             "tableReference": self.reference(name),
-            "schema": {"fields": [schema_field(column, kind) for column, kind in said["columns"].items()]},
-            "type": said["kind"],
-            "lastModifiedTime": str(said["modified"]),
+            "schema": {"fields": [schema_field(column, kind) for column, kind in stored["columns"].items()]},
+            "type": stored["kind"],
+            "lastModifiedTime": str(stored["modified"]),
             "numBytes": str(self.size(name)),
         }
 
@@ -158,7 +158,7 @@ class Server:
         return rows * len(self.tables[name]["columns"]) * 8
 
     def insert(self, body):
-        asked = body["configuration"]["query"]
+        query_config = body["configuration"]["query"]
         dry = body["configuration"].get("dryRun", False)
         name = body.get("jobReference", {}).get("jobId", uuid.uuid4().hex)
         resource = {
@@ -167,7 +167,7 @@ class Server:
             "jobReference": {"projectId": self.project, "jobId": name, "location": "US"},
             "status": {"state": "DONE"},
         }
-        tree, used = self.parsed(asked["query"])
+        tree, used = self.parsed(query_config["query"])
         columns = {column: kind for table in used for column, kind in self.tables[table]["columns"].items()}
         size = sum(map(self.size, used))
         statistics = {
@@ -180,13 +180,13 @@ class Server:
         if not isinstance(tree, exp.Query):
             return resource
         sql = tree.sql("duckdb")
-        values = {p["name"]: parameter_value(p) for p in asked.get("queryParameters", [])}
+        values = {p["name"]: parameter_value(p) for p in query_config.get("queryParameters", [])}
         schema, rows = self.run(f"SELECT * FROM ({sql}) LIMIT 0" if dry else sql, values, columns, resource)
         statistics["schema"] = {"fields": schema}
         if dry:
             del resource["jobReference"]["jobId"]
             return resource
-        if size > int(asked.get("maximumBytesBilled", size)):
+        if size > int(query_config.get("maximumBytesBilled", size)):
             raise RefusedError(400, "bytesBilledLimitExceeded", f"Query exceeded limit for bytes billed: {size}")
         if self.polls:
             resource["status"], resource["later"] = {"state": "RUNNING"}, resource["status"]
@@ -219,12 +219,12 @@ class Server:
     def run(self, sql, values, columns, resource):
         with self.lock:
             try:
-                found = self.connection.cursor().sql(sql, params=values)
-                kinds = dict(zip(found.columns, map(str, found.types), strict=True))
-                rows = [tuple(row.values()) for row in found.to_arrow_table().to_pylist()]
+                relation = self.connection.cursor().sql(sql, params=values)
+                kinds = dict(zip(relation.columns, map(str, relation.types), strict=True))
+                rows = [tuple(row.values()) for row in relation.to_arrow_table().to_pylist()]
             except duckdb.DataError as error:  # found while rows are read: the job fails, and quotes the row
-                said = {"reason": "invalidQuery", "message": str(error)}
-                resource["status"] = {"state": "DONE", "errorResult": said, "errors": [said]}
+                error_body = {"reason": "invalidQuery", "message": str(error)}
+                resource["status"] = {"state": "DONE", "errorResult": error_body, "errors": [error_body]}
                 return [], []
             except duckdb.Error as error:
                 raise RefusedError(400, "invalidQuery", str(error).splitlines()[0]) from None

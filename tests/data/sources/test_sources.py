@@ -116,8 +116,8 @@ def test_tables_of_every_kind(name, remote, memory, tmp_path):
     if remote:
         memory.pipe_file(f"/b/{name}", where.read_bytes())
     place = f"memory://b/{name}" if remote else str(where)
-    found = table_reader.read_table(place, ["id", "class", "x"], dtypes={"x": "float64"})
-    pd.testing.assert_frame_equal(found, wanted)
+    table = table_reader.read_table(place, ["id", "class", "x"], dtypes={"x": "float64"})
+    pd.testing.assert_frame_equal(table, wanted)
     assert list(table_reader.read_table(place, ["x"], optional=["class", "y"])) == ["class", "x"]
     with pytest.raises(UsageError, match="has no column y; it has id, class, x"):
         table_reader.read_table(place, ["y"])

@@ -38,10 +38,10 @@ def server():
     http.server_close()
 
 
-def csvs(source, layout, out, url, **asked):
+def csvs(source, layout, out, url, **options):
     """The split CSVs of a source, by name."""
     with bigquery_client.use_endpoint(url):
-        make_splits(str(source), layout, SplitRequest(**{"per_label": 4, "views": "all", **asked}), out)
+        make_splits(str(source), layout, SplitRequest(**{"per_label": 4, "views": "all", **options}), out)
     return {file.name: file.read_bytes() for file in out.glob("*_split.csv")} | {
         "sampled": next(out.glob("sampled_*.csv")).read_bytes()
     }
@@ -63,8 +63,8 @@ def everywhere(folder, server, name, typed):
     typed["csv"].to_pandas().to_csv(folder / f"{name}.csv", index=False)
     pq.write_table(shuffled(typed["parquet"], 1), folder / f"{name}.parquet")
     with duckdb.connect(str(folder / "all.db")) as connection:
-        connection.register("given", shuffled(typed["duckdb"], 2))
-        connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM given")
+        connection.register("arrow_rows", shuffled(typed["duckdb"], 2))
+        connection.execute(f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM arrow_rows")
     server.load_arrow(f"hospital.{name}", shuffled(typed["bigquery"], 3))
     return {
         "csv": folder / f"{name}.csv",
@@ -98,7 +98,7 @@ TRUTH = (*WHOLE, "bool", "true")
 KINDS = ("csv", "parquet", "duckdb", "bigquery")
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mapped_table_whatever_its_types(tmp_path_factory, server, data):
     """Its records, in the order of their ids, which is what splits are made of; the CSVs are compared below."""
@@ -118,24 +118,24 @@ def test_a_mapped_table_whatever_its_types(tmp_path_factory, server, data):
                 "Edema flag": label(edema, data.draw(st.sampled_from(TRUTH))),
                 "nodule": label(nodule, data.draw(st.sampled_from(WHOLE))),
                 "age": pa.array([40 + i % 30 for i in range(count)]),
-                "said": pa.array(texts, pa.string()),
+                "note": pa.array(texts, pa.string()),
                 "site": pa.array(["AB"[i % 2] for i in range(count)]),
             }
         )
     folder = tmp_path_factory.mktemp("mapped")
-    found = {}
+    by_kind = {}
     for kind, where in everywhere(folder, server, "films", typed).items():
         (folder / f"{kind}.yaml").write_text(
             f"table: {where!s}\nroot: {folder}\nwhere: {{site: A}}\n"
-            'columns: {path: "{File}.png", subject_id: Patient, age: age, findings: said}\n'
+            'columns: {path: "{File}.png", subject_id: Patient, age: age, findings: note}\n'
             "labels: {Edema: Edema flag, Nodule: nodule}\n"
         )
         with bigquery_client.use_endpoint(server.url):
             records = table.records(str(folder / f"{kind}.yaml")).table
-        found[kind] = records.sort_values("dicom_id", ignore_index=True)
-    assert len(found["csv"]) == count / 2 and found["csv"]["subject_id"].iloc[0] == "1000"
-    for kind, records in found.items():
-        pd.testing.assert_frame_equal(records, found["csv"], obj=kind)
+        by_kind[kind] = records.sort_values("dicom_id", ignore_index=True)
+    assert len(by_kind["csv"]) == count / 2 and by_kind["csv"]["subject_id"].iloc[0] == "1000"
+    for kind, records in by_kind.items():
+        pd.testing.assert_frame_equal(records, by_kind["csv"], obj=kind)
 
 
 def test_a_mapped_table_to_the_byte(tmp_path, server):
@@ -154,14 +154,14 @@ def test_a_mapped_table_to_the_byte(tmp_path, server):
         )
         for kind, (first, second) in stored.items()
     }
-    found = {}
+    by_kind = {}
     for kind, where in everywhere(tmp_path, server, "bytes", typed).items():
         (tmp_path / f"{kind}.yaml").write_text(
             f"table: {where!s}\nroot: {tmp_path}\ncolumns: {{path: path, subject_id: subject_id}}\n"
             "labels: [Edema, Nodule]\n"
         )
-        found[kind] = csvs(tmp_path / f"{kind}.yaml", "table", tmp_path / f"out_{kind}", server.url)
-    assert all(files == found["csv"] for files in found.values())
+        by_kind[kind] = csvs(tmp_path / f"{kind}.yaml", "table", tmp_path / f"out_{kind}", server.url)
+    assert all(files == by_kind["csv"] for files in by_kind.values())
 
 
 @pytest.mark.parametrize("kinds", [("int", "float", "text.0", "decimal"), ("true", "bool", "int", "bool")])
@@ -212,8 +212,8 @@ def mimic(tmp_path_factory, server):
                 f"CREATE TABLE {name} AS SELECT * FROM read_csv('{tree / file}.csv.gz') ORDER BY random()"
             )
         connection.execute(f"CREATE TABLE patients AS SELECT * FROM read_csv('{tree / 'patients.csv'}')")
-        connection.register("given", pd.DataFrame(reports, columns=["study_id", "text"]))
-        connection.execute("CREATE TABLE reports AS SELECT * FROM given ORDER BY random()")
+        connection.register("arrow_rows", pd.DataFrame(reports, columns=["study_id", "text"]))
+        connection.execute("CREATE TABLE reports AS SELECT * FROM arrow_rows ORDER BY random()")
         for name in (*names, "patients", "reports"):
             arrow = connection.sql(f"SELECT * FROM {name} ORDER BY random()").to_arrow_table()
             plain = [column.replace(" ", "_") for column in arrow.column_names]
@@ -221,17 +221,19 @@ def mimic(tmp_path_factory, server):
     return tree, f"duckdb://{folder / 'cxr.db'}", "bigquery://hospital/mimic_cxr"
 
 
-@pytest.mark.parametrize("asked", [{}, {"text": "all", "unit": "study"}, {"uncertain": "positive", "views": "frontal"}])
-def test_mimic_cxr_from_its_tables(mimic, server, tmp_path, asked):
+@pytest.mark.parametrize(
+    "options", [{}, {"text": "all", "unit": "study"}, {"uncertain": "positive", "views": "frontal"}]
+)
+def test_mimic_cxr_from_its_tables(mimic, server, tmp_path, options):
     tree, *databases = mimic
-    wanted = csvs(tree, "mimic_cxr", tmp_path / "tree", server.url, **asked)
+    wanted = csvs(tree, "mimic_cxr", tmp_path / "tree", server.url, **options)
     for place, rooted in zip(databases, (True, False), strict=True):
         source = table_reader.with_image_root(place, str(tree)) if rooted else place
         out = tmp_path / place.partition(":")[0]
-        assert csvs(source, "mimic_cxr", out, server.url, **asked) == wanted
-        said = manifest.read(out)
-        assert said.root == (str(tree) if rooted else place)
-        assert any("images are not at hand" in note for note in said.manifest["notes"]) != rooted
+        assert csvs(source, "mimic_cxr", out, server.url, **options) == wanted
+        splits = manifest.read(out)
+        assert splits.root == (str(tree) if rooted else place)
+        assert any("images are not at hand" in note for note in splits.manifest["notes"]) != rooted
 
 
 def test_mimic_cxr_from_physionets_table_of_headers(mimic, server, tmp_path):
@@ -243,12 +245,12 @@ def test_mimic_cxr_from_physionets_table_of_headers(mimic, server, tmp_path):
         server.load_arrow("published.dicom_metadata_string", connection.sql(sql).to_arrow_table())
         for name in ("chexpert", "record_list"):
             server.load_arrow(f"published.{name}", connection.sql(f"SELECT * FROM {name}").to_arrow_table())
-    found = csvs("bigquery://hospital/published", "mimic_cxr", tmp_path / "a", server.url)
+    written = csvs("bigquery://hospital/published", "mimic_cxr", tmp_path / "a", server.url)
     with duckdb.connect(str(tmp_path / "less.db")) as connection:
         connection.execute(f"ATTACH '{database.removeprefix('duckdb://')}' AS whole (READ_ONLY)")
         for name in ("metadata", "chexpert", "record_list"):
             connection.execute(f"CREATE TABLE {name} AS SELECT * FROM whole.{name}")
-    assert found == csvs(f"duckdb://{tmp_path / 'less.db'}", "mimic_cxr", tmp_path / "b", server.url)
+    assert written == csvs(f"duckdb://{tmp_path / 'less.db'}", "mimic_cxr", tmp_path / "b", server.url)
 
 
 def test_the_command_takes_a_database(mimic, server, tmp_path, capsys):
@@ -312,8 +314,8 @@ def test_texts_whatever_the_type_of_their_label(layout, kind, server, tmp_path):
         typed[k] = typed[k].set_column(typed[k].column_names.index(name), name, stored)
     assert layout in plugins.choices(plugins.LAYOUTS)
     places = everywhere(tmp_path, server, layout, typed)
-    found = {k: csvs(where, layout, tmp_path / f"out_{k}", server.url, text="none") for k, where in places.items()}
-    assert all(files == found["csv"] for files in found.values())
+    by_kind = {k: csvs(where, layout, tmp_path / f"out_{k}", server.url, text="none") for k, where in places.items()}
+    assert all(files == by_kind["csv"] for files in by_kind.values())
 
 
 @pytest.mark.slow
@@ -330,8 +332,8 @@ def test_real_texts_in_three_sources(layout, file, columns, server, tmp_path):
     frame = pd.read_csv(REAL / file, usecols=columns, dtype=str, keep_default_na=False, na_values=[""])
     arrow = pa.Table.from_pandas(frame, preserve_index=False)
     places = everywhere(tmp_path, server, layout, dict.fromkeys(KINDS, arrow))
-    found = {
+    by_kind = {
         k: csvs(places[k], layout, tmp_path / f"out_{k}", server.url, text="none")
         for k in ("csv", "duckdb", "bigquery")
     }
-    assert all(files == found["csv"] for files in found.values())
+    assert all(files == by_kind["csv"] for files in by_kind.values())

@@ -67,18 +67,18 @@ MANY = "bigquery://hospital/cxr.many"
 
 
 def jobs(server, dry=False):
-    inserted = [body for verb, path, body in server.asked if verb == "POST" and path.endswith("/jobs")]
+    inserted = [body for verb, path, body in server.requests if verb == "POST" and path.endswith("/jobs")]
     return [body["configuration"]["query"] for body in inserted if body["configuration"].get("dryRun", False) == dry]
 
 
 @pytest.mark.parametrize("name", TYPES)
 def test_every_type_comes_through(server, name):
     _, value, kind = TYPES[name]
-    found = table_reader.read_arrow("bigquery://hospital/cxr.types", [name])
-    assert found.num_rows == 2 and found[name][0].as_py() == value
-    assert kind is None or found.schema.field(name).type == kind
+    table = table_reader.read_arrow("bigquery://hospital/cxr.types", [name])
+    assert table.num_rows == 2 and table[name][0].as_py() == value
+    assert kind is None or table.schema.field(name).type == kind
     again = table_reader.read_arrow("bigquery://hospital/cxr.types", [name])
-    assert again.equals(found) and again.schema == found.schema and len(jobs(server)) == 1
+    assert again.equals(table) and again.schema == table.schema and len(jobs(server)) == 1
 
 
 def test_types_that_have_none_here_are_refused(server):
@@ -92,16 +92,16 @@ def test_types_that_have_none_here_are_refused(server):
 
 def test_as_text_it_is_what_a_csv_would_hold(server):
     names = [name for name in TYPES if name not in {"raw", "several", "record"}]
-    found = table_reader.read_table("bigquery://hospital/cxr.types", names)
+    table = table_reader.read_table("bigquery://hospital/cxr.types", names)
     wanted = ["10000032", "0.5", "1.5", "0.25", "1", TYPES["words"][1], "2180-05-06", "2180-05-06 01:02:03.000004"]
     wanted += ["01:02:03", "2180-05-06 01:02:03.000005+00:00", "POINT(1 2)", '{"a": 1}']
-    assert found.iloc[0].tolist() == wanted and found.iloc[1].isna().all()
+    assert table.iloc[0].tolist() == wanted and table.iloc[1].isna().all()
 
 
 def test_an_answer_of_many_pages(server):
     server.polls = 2
     assert sorted(table_reader.read_arrow(MANY)["id"].to_pylist()) == list(range(40))
-    pages = [path for verb, path, _ in server.asked if "/queries/" in path]
+    pages = [path for verb, path, _ in server.requests if "/queries/" in path]
     assert len(pages) >= 40 / server.page
 
 
@@ -112,14 +112,14 @@ def test_rows_that_do_not_come_are_missed(server):
 
 
 def test_an_empty_answer_has_its_columns(server):
-    found = table_reader.read_arrow(MANY, ["id", "word"], where={"id": 1000})
-    assert found.num_rows == 0 and found.schema.types == [pa.int64(), pa.string()]
+    table = table_reader.read_arrow(MANY, ["id", "word"], where={"id": 1000})
+    assert table.num_rows == 0 and table.schema.types == [pa.int64(), pa.string()]
 
 
 def test_columns_and_filters_are_pushed_down_and_values_are_parameters(server):
     evil = "w1' OR '1'='1"
-    found = table_reader.read_arrow(MANY, ["id"], where={"word": ["w3", "w7", evil], "fold": [3, None]})
-    assert found.to_pydict() == {"id": [3]}
+    table = table_reader.read_arrow(MANY, ["id"], where={"word": ["w3", "w7", evil], "fold": [3, None]})
+    assert table.to_pydict() == {"id": [3]}
     (query,) = jobs(server)
     assert query["query"].startswith("SELECT `id` FROM `hospital.cxr.many` WHERE ") and "w3" not in query["query"]
     assert evil in str(query["queryParameters"]) and len(query["queryParameters"]) == 2
@@ -168,7 +168,7 @@ def test_the_server_holds_the_limit_too(server, monkeypatch):
         table_reader.read_arrow(f"{MANY}?maximum_bytes_billed=500")
 
 
-# --- what is kept
+# --- what is cached
 
 
 def test_an_answer_is_kept_until_its_table_changes(server, capsys):
@@ -182,7 +182,7 @@ def test_an_answer_is_kept_until_its_table_changes(server, capsys):
     assert len(jobs(server)) == 4
 
 
-def test_what_is_kept_is_its_users_alone_and_may_be_spoilt(server):
+def test_the_cache_is_its_users_alone_and_may_be_damaged(server):
     first = table_reader.read_arrow(MANY)
     (file,) = (cache_folder() / "bigquery").iterdir()
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
@@ -201,7 +201,7 @@ def test_what_is_kept_is_its_users_alone_and_may_be_spoilt(server):
         "bigquery://hospital?sql=SELECT 1 AS one",
     ],
 )
-def test_what_may_change_unseen_is_not_kept(server, source):
+def test_what_may_change_unseen_is_not_cached(server, source):
     server.load("cxr.view", {"id": "INTEGER"}, [[1]], kind="VIEW")
     server.load("cxr.outside", {"id": "INTEGER"}, [[1]], kind="EXTERNAL")
     table_reader.read_arrow(source)
@@ -209,7 +209,7 @@ def test_what_may_change_unseen_is_not_kept(server, source):
     assert len(jobs(server)) == 2 and not (cache_folder() / "bigquery").exists()
 
 
-def test_two_servers_do_not_share_what_is_kept(server):
+def test_two_servers_do_not_share_a_cache(server):
     table_reader.read_arrow(MANY)
     other = Server()
     other.load("cxr.many", {"id": "INTEGER", "fold": "INTEGER", "word": "STRING"})
@@ -224,7 +224,7 @@ def test_two_servers_do_not_share_what_is_kept(server):
 # --- errors
 
 
-def test_a_busy_server_is_asked_again(server):
+def test_a_request_to_a_busy_server_is_repeated(server):
     server.fail = [(503, "backendError"), (429, "rateLimitExceeded")]
     assert table_reader.read_arrow(MANY).num_rows == 40
 
@@ -289,7 +289,7 @@ def test_no_server_at_all_is_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-# --- who is asked, and who asks
+# --- which server, and which credentials
 
 
 def test_credentials_are_shown_to_google_alone(server, monkeypatch, tmp_path):
@@ -329,7 +329,7 @@ def test_who_pays_may_be_another(server):
     with pytest.raises(UsageError, match="sql file /nowhere cannot be read"):
         table_reader.read_arrow("bigquery://hospital?sql=@/nowhere")
     table_reader.read_arrow(f"{MANY}?billing=my-project")
-    posted = {path for verb, path, _ in server.asked if verb == "POST"}
+    posted = {path for verb, path, _ in server.requests if verb == "POST"}
     assert posted == {"projects/my-project/jobs"}
 
 

@@ -42,8 +42,8 @@ def test_a_database_is_a_folder_of_tables(database):
 
 
 def test_odd_names_of_columns(database):
-    found = table_reader.read_table(f"{database}?table=t", ['a "b'], where={'a "b': "P3"})
-    assert found['a "b'].tolist() == ["P3", "P3"]
+    table = table_reader.read_table(f"{database}?table=t", ['a "b'], where={'a "b': "P3"})
+    assert table['a "b'].tolist() == ["P3", "P3"]
 
 
 def test_a_place_is_written_in_one_way(database, tmp_path, monkeypatch):
@@ -71,8 +71,8 @@ def test_a_query_however_it_is_written(database, tmp_path, query, coded):
     if coded == "file":
         (tmp_path / "q.sql").write_text(query + "\n")
         query = f"@{tmp_path / 'q.sql'}"
-    said = {"quoted": f"sql={quote(query)}", "form": urlencode({"sql": query})}.get(coded, f"sql={query}")
-    assert table_reader.read_table(f"{database}?{said}")["id"].tolist() == ["1", "2"]
+    option = {"quoted": f"sql={quote(query)}", "form": urlencode({"sql": query})}.get(coded, f"sql={query}")
+    assert table_reader.read_table(f"{database}?{option}")["id"].tolist() == ["1", "2"]
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_a_whole_number_is_the_same_in_every_type(number):
 CELLS = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(st.tuples(st.integers(0, 10**9), CELLS, CELLS), min_size=1, max_size=6))
 def test_text_comes_through_every_source_to_the_letter(tmp_path_factory, rows):
     """Quotes, commas, line ends and odd letters, written by DuckDB and read by us."""
@@ -70,15 +70,15 @@ def test_text_comes_through_every_source_to_the_letter(tmp_path_factory, rows):
     ids, first, second = (list(column) for column in zip(*rows, strict=True))
     arrow = pa.table({"id": ids, "a b": pa.array(first, pa.string()), "c": pa.array(second, pa.string())})
     with duckdb.connect(str(folder / "t.db")) as connection:
-        connection.register("given", arrow)
-        connection.execute("CREATE TABLE t AS SELECT * FROM given")
+        connection.register("arrow_rows", arrow)
+        connection.execute("CREATE TABLE t AS SELECT * FROM arrow_rows")
         connection.execute(f"COPY t TO '{folder / 't.csv'}' (HEADER, FORCE_QUOTE *)")
     pq.write_table(arrow, folder / "t.parquet")
     wanted = pd.DataFrame({"id": [str(i) for i in ids], "a b": first, "c": second}, dtype="string")
     for name in ("t.csv", "t.parquet"):
         pd.testing.assert_frame_equal(table_reader.read_table(str(folder / name)), wanted)
-    found = table_reader.read_table(f"duckdb://{folder / 't.db'}?table=t")
-    pd.testing.assert_frame_equal(found, wanted)
+    table = table_reader.read_table(f"duckdb://{folder / 't.db'}?table=t")
+    pd.testing.assert_frame_equal(table, wanted)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def everywhere(tmp_path_factory):
     csv_text.as_text(arrow, "t").to_pandas().to_csv(folder / "t.csv", index=False)
     csv_text.as_text(arrow, "t").to_pandas().to_csv(folder / "t.tsv.gz", index=False, sep="\t")
     with duckdb.connect(str(folder / "t.db")) as connection:
-        connection.register("given", arrow)
-        connection.execute("CREATE TABLE t AS SELECT * FROM given")
+        connection.register("arrow_rows", arrow)
+        connection.execute("CREATE TABLE t AS SELECT * FROM arrow_rows")
     urls = [str(folder / name) for name in ("t.parquet", "t.csv", "t.tsv.gz")]
     return [*urls, f"duckdb://{folder / 't.db'}?table=t", f"duckdb://{folder / 't.db'}?sql=SELECT * FROM t;"]
 
@@ -115,7 +115,7 @@ WANTED = {
 }
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(st.data())
 def test_a_filter_means_the_same_everywhere(everywhere, data):
     """Against the same filter on the text of all rows."""
@@ -127,8 +127,8 @@ def test_a_filter_means_the_same_everywhere(everywhere, data):
         for name, values in where.items():
             cells = [csv_text.cell(value) for value in values]
             keep &= whole[name].isin([c for c in cells if c]) | (whole[name].isna() & (None in cells))
-        found = table_reader.read_table(source, ["id", "score"], where=where)
-        pd.testing.assert_frame_equal(found, whole.loc[keep, ["id", "score"]].reset_index(drop=True))
+        table = table_reader.read_table(source, ["id", "score"], where=where)
+        pd.testing.assert_frame_equal(table, whole.loc[keep, ["id", "score"]].reset_index(drop=True))
 
 
 def test_all_kinds_say_the_same(everywhere):
@@ -201,8 +201,8 @@ def test_two_columns_of_one_name(tmp_path):
 def test_a_row_longer_than_a_block_and_many_blocks(tmp_path):
     rows = ["x" * 3_000_000, *("y" * 10 for _ in range(5))] * 7
     pd.DataFrame({"id": range(len(rows)), "text": rows}).to_csv(tmp_path / "t.csv", index=False)
-    found = table_reader.read_table(str(tmp_path / "t.csv"), where={"id": [1, 40]})
-    assert found["text"].tolist() == ["y" * 10, "y" * 10]
+    table = table_reader.read_table(str(tmp_path / "t.csv"), where={"id": [1, 40]})
+    assert table["text"].tolist() == ["y" * 10, "y" * 10]
     assert table_reader.read_table(str(tmp_path / "t.csv"))["text"].tolist() == rows
 
 
@@ -219,5 +219,5 @@ def test_a_row_longer_than_a_block_and_many_blocks(tmp_path):
     ],
 )
 def test_classes_do_not_depend_on_their_type(values, wanted):
-    found = _rows.classes(pd.Series(values, dtype="string"))
-    assert [None if value is pd.NA else value for value in found] == wanted
+    values_as_classes = _rows.classes(pd.Series(values, dtype="string"))
+    assert [None if value is pd.NA else value for value in values_as_classes] == wanted

@@ -182,9 +182,9 @@ def test_a_leaking_compiler_ends_in_one_line_and_no_file(tmp_path, capsys, rows_
     rows_not_subjects()
     capsys.readouterr()
     assert split(source, out, "--layout", "folder") == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("cxr-split: error: ")
-    assert "subjects would be in both" in said.err and "secret" not in said.err
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and printed.err.startswith("cxr-split: error: ")
+    assert "subjects would be in both" in printed.err and "secret" not in printed.err
     assert not out.exists() and not [*tmp_path.glob(".*")]
 
 
@@ -204,8 +204,8 @@ def test_texts_grouped_wrongly_end_in_one_line_and_no_file(tmp_path, capsys, mon
     pd.DataFrame(rows).to_csv(source, index=False)
     monkeypatch.setattr(near_texts, "group_names", lambda texts, *_: [f"g{i}" for i in range(len(texts))])
     assert split(source, out, "--layout", "text_table") == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and " in both " in said and "text" in said and "nodule" not in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and " in both " in printed and "text" in printed and "nodule" not in printed
     assert not out.exists()
 
 
@@ -224,5 +224,5 @@ def test_the_audit_finds_the_same_pixels_in_two_files(tmp_path, left, right):
     for name in (left, right):
         files.append(tmp_path / f"{name}.csv")
         tables[name].drop(columns="A").to_csv(files[-1], index=False)
-    found = leak_audit.audit(files)
-    assert [(leak.kind, leak.left, leak.right, leak.count) for leak in found.leaks] == [("pixels", left, right, 1)]
+    result = leak_audit.audit(files)
+    assert [(leak.kind, leak.left, leak.right, leak.count) for leak in result.leaks] == [("pixels", left, right, 1)]

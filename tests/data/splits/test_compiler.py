@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.pixels.image_decode import NOT_CHECKED, CheckedImages
 from cxr_ft.data.records import Records
-from cxr_ft.data.splits.compiler import compile_splits, overshoot_note
+from cxr_ft.data.splits.compiler import compile_splits
+from cxr_ft.data.splits.notes import overshoot_note
 from cxr_ft.data.splits.request import NONE, SplitRequest
 from cxr_ft.errors import UsageError
 
@@ -54,8 +55,8 @@ def compiled(records, check=none_bad, **options):
 def test_subjects_and_studies_are_in_one_split():
     out = compiled(toy(), views="all")
     for column in ("subject_id", "study_id"):
-        sides = pd.concat(out.tables.values()).assign(split=lambda t: t["split"].str.removesuffix("_natural"))
-        assert (sides.groupby(column)["split"].nunique() == 1).all()
+        rows = pd.concat(out.tables.values()).assign(split=lambda t: t["split"].str.removesuffix("_natural"))
+        assert (rows.groupby(column)["split"].nunique() == 1).all()
 
 
 def test_no_image_is_taken_twice_and_none_is_invented():
@@ -111,11 +112,11 @@ def test_disjoint_complete_and_the_same_in_any_order(data, order, per_label):
     one = compiled(records, per_label=per_label, seed=order)
     shuffled = Records(table=records.table.sample(frac=1, random_state=order), card=CARD, root=".")
     other = compiled(shuffled, per_label=per_label, seed=order)
-    for side in one.tables:
-        pd.testing.assert_frame_equal(one.tables[side], other.tables[side])
-    sides = [set(one.tables[side]["subject_id"]) for side in SPLITS]
-    assert all(a.isdisjoint(b) for i, a in enumerate(sides) for b in sides[:i])
-    assert set(one.tables["test_natural"]["subject_id"]).isdisjoint(sides[0] | sides[1])
+    for name in one.tables:
+        pd.testing.assert_frame_equal(one.tables[name], other.tables[name])
+    subjects = [set(one.tables[name]["subject_id"]) for name in SPLITS]
+    assert all(a.isdisjoint(b) for i, a in enumerate(subjects) for b in subjects[:i])
+    assert set(one.tables["test_natural"]["subject_id"]).isdisjoint(subjects[0] | subjects[1])
     assert all(row["achieved"] >= row["target"] for row in one.labels.values())
 
 
@@ -124,14 +125,14 @@ def test_one_percent_more_rows_moves_few_subjects(seed):
     more = toy(subjects=1500, seed=seed)
     gone = {f"s{i}" for i in range(seed, 1500, 100)}
     less = Records(table=more.table[~more.table["subject_id"].isin(gone)], card=CARD, root=".")
-    before, after = (_sides(compiled(records, per_label=200, views="all")) for records in (less, more))
+    before, after = (_split_of_subject(compiled(records, per_label=200, views="all")) for records in (less, more))
     both = before.index.intersection(after.index)
     assert len(both) > 300
-    # At MIMIC's size it is one in a hundred; if sides were drawn anew it would be nearly one in two.
+    # At MIMIC's size it is one in a hundred; if splits were drawn anew it would be nearly one in two.
     assert (before[both] != after[both]).mean() < 0.1
 
 
-def _sides(out):
+def _split_of_subject(out):
     whole = pd.concat([out.tables[side] for side in SPLITS])
     return whole.drop_duplicates("subject_id").set_index("subject_id")["split"]
 
@@ -260,7 +261,7 @@ def test_views_that_are_not_there_are_named():
     assert any("left out by --views AP" in note for note in compiled(records, views="AP").notes)
 
 
-def test_official_split_is_kept():
+def test_the_official_split_is_used_as_it_is():
     records = toy()
     side = records.table["subject_id"].map(lambda s: ("train", "train", "val", "test")[int(s[1:]) % 4])
     records.table["official"] = side

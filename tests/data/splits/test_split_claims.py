@@ -28,7 +28,7 @@ def ids(out, side, column="dicom_id"):
     return set(out.tables[side][column])
 
 
-def sides_by_name(self, chosen):
+def splits_by_name(self, chosen):
     """A side for each row that follows from its subject alone."""
     return self.subject % 3
 
@@ -38,15 +38,15 @@ def test_the_seed_decides_which_rows_are_chosen():
     assert set.union(*(ids(one, side) for side in SPLITS)) != set.union(*(ids(other, side) for side in SPLITS))
 
 
-def test_the_seed_decides_the_sides():
-    """Where every row with a label is chosen, the seed still moves subjects from side to side."""
+def test_the_seed_decides_the_splits():
+    """Where every row with a label is chosen, the seed still moves subjects from split to split."""
     one, other = (compiled(toy(), views="all", per_label=10_000, seed=seed) for seed in (0, 1))
     assert ids(one, "test", "subject_id") != ids(other, "test", "subject_id")
 
 
 def test_the_seed_decides_the_natural_test_set(monkeypatch):
-    """Under fixed sides two seeds draw other subjects, and not one seed more of the same than the other."""
-    monkeypatch.setattr(compiler._Problem, "_assigned", sides_by_name)
+    """Under fixed splits two seeds draw other subjects, and not one seed more of the same than the other."""
+    monkeypatch.setattr(compiler._Problem, "_assigned", splits_by_name)
     monkeypatch.setattr(compiler, "NATURAL", 10)
     one, other = (ids(compiled(toy(), views="all", per_label=6, seed=s), "test_natural", "subject_id") for s in (0, 1))
     assert one - other and other - one
@@ -58,20 +58,20 @@ def test_seed_and_epoch_decide_the_order_of_training_and_nothing_else_does():
     assert all(tuple(order(50, *key)) == one and sorted(one) == [*range(50)] for key, one in orders.items())
 
 
-# The sides.
+# The splits.
 
 
 def test_val_and_test_get_their_own_shares():
     out = compiled(toy(subjects=300), per_label=10**6, ratios=(60.0, 30.0, 10.0), views="all")
     for row in out.labels.values():
-        shares = [row[side] / row["available"] for side in SPLITS]
+        shares = [row[split] / row["available"] for split in SPLITS]
         assert shares == pytest.approx([0.6, 0.3, 0.1], abs=0.03)
 
 
-def official(sides):
-    """Records whose own split gives each subject one of `sides`."""
+def official(names):
+    """Records whose own split gives each subject one of `names`."""
     records = toy()
-    records.table["official"] = records.table["subject_id"].map(lambda s: sides[int(s[1:]) % len(sides)])
+    records.table["official"] = records.table["subject_id"].map(lambda s: names[int(s[1:]) % len(names)])
     return records, records.table.set_index("dicom_id")["official"]
 
 
@@ -79,7 +79,7 @@ def test_an_official_split_without_val_gets_whole_subjects_of_its_train():
     records, was = official(("train", "train", "train", "train", "test"))
     out = compiled(records, official=True, views="all", per_label=10_000, ratios=(60.0, 20.0, 20.0))
     assert ids(out, "train", "subject_id").isdisjoint(ids(out, "val", "subject_id"))
-    assert {was[one] for side in ("train", "val") for one in ids(out, side)} == {"train"}
+    assert {was[one] for split in ("train", "val") for one in ids(out, split)} == {"train"}
     assert {was[one] for one in ids(out, "test")} == {"test"}
     val = len(ids(out, "val", "subject_id")) / records.table["subject_id"][was.to_numpy() == "train"].nunique()
     assert val == pytest.approx(20 / 80, abs=0.12)
@@ -95,12 +95,12 @@ def test_rows_that_the_official_split_leaves_out_are_in_no_table():
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"),
+    ("views", "expected"),
     [("all", {"PA", "AP", "LATERAL"}), ("frontal", {"PA", "AP"}), ("PA", {"PA"}), ("LATERAL", {"LATERAL"})],
 )
-def test_only_the_views_wanted_are_in_the_tables(asked, kept):
-    out = compiled(toy(), views=asked, per_label=10_000)
-    assert {view for table in out.tables.values() for view in table["view"]} == kept
+def test_only_the_views_wanted_are_in_the_tables(views, expected):
+    out = compiled(toy(), views=views, per_label=10_000)
+    assert {view for table in out.tables.values() for view in table["view"]} == expected
 
 
 def test_a_study_counts_once():
@@ -142,9 +142,9 @@ def test_the_natural_test_set_is_whole_subjects_of_test_unweighted(monkeypatch):
     assert len(table) < 80  # some subjects of the side, not all
 
 
-def test_the_natural_test_set_is_not_drawn_by_the_number_that_gives_sides(monkeypatch):
+def test_the_natural_test_set_is_not_drawn_by_the_number_that_gives_splits(monkeypatch):
     """Subjects who moved to test have the lowest of those numbers there, so they would all be in it."""
-    monkeypatch.setattr(compiler._Problem, "_assigned", sides_by_name)
+    monkeypatch.setattr(compiler._Problem, "_assigned", splits_by_name)
     monkeypatch.setattr(compiler, "NATURAL", 10)
     records = toy()
     drawn = ids(compiled(records, views="all", per_label=6), "test_natural", "subject_id")
@@ -230,8 +230,8 @@ def test_a_change_of_any_csv_is_refused(tmp_path, side):
 )
 def test_batches_have_the_targets_of_the_splits_own_policies(tmp_path, uncertain, blank, expected):
     """Film i has Edema 1, 0, -1 or blank by i modulo 4: what is masked stays NaN, and stays in its own column."""
-    asked = SplitRequest(per_label=100, uncertain=uncertain, blank=blank)
-    make_splits(table_of_films(tmp_path / "a"), "folder", asked, tmp_path / "out")
+    request = SplitRequest(per_label=100, uncertain=uncertain, blank=blank)
+    make_splits(table_of_films(tmp_path / "a"), "folder", request, tmp_path / "out")
     data = open_split(manifest.read(tmp_path / "out"), "train", 8)
     film = [int(path.removesuffix(".png")) for path in data.table["path"]]
     assert {i % 4 for i in film} == {0, 1, 2, 3}
@@ -288,8 +288,8 @@ def test_the_class_is_the_first_folder_however_deep_the_film(tmp_path):
 def test_texts_are_near_from_seven_tenths_on(shared, alike):
     """Texts of 16 pairs of words each, `shared` of them the same: 14 of 18 are .78, 13 of 19 are .68."""
     words = [f"w{i}" for i in range(17)]
-    kept = shared + 1
-    other = [*words[:kept], *(f"x{i}" for i in range(17 - kept))]
+    same_words = shared + 1
+    other = [*words[:same_words], *(f"x{i}" for i in range(17 - same_words))]
     pairs = [set(pairwise(text)) for text in (words, other)]
     assert (len(pairs[0] & pairs[1]) >= 0.7 * len(pairs[0] | pairs[1])) == alike
     one, two = groups([" ".join(words), " ".join(other)])

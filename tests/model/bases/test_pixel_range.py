@@ -86,9 +86,9 @@ def test_the_saved_processor_is_the_one_that_is_used(method, tmp_path):
     before = answer(run)
     np.testing.assert_array_equal(before, answer(run))
     file = run / "model" / "processor_config.json"
-    said = json.loads(file.read_text())
-    said["image_processor"]["image_mean"] = [0.1, 0.1, 0.1]
-    file.write_text(json.dumps(said))
+    settings = json.loads(file.read_text())
+    settings["image_processor"]["image_mean"] = [0.1, 0.1, 0.1]
+    file.write_text(json.dumps(settings))
     assert np.abs(answer(run) - before).max() > 1e-5
 
 
@@ -97,9 +97,9 @@ def test_the_saved_mean_of_an_image_model_is_the_one_that_is_used(method, tmp_pa
     run = saved_run(tmp_path, timm_vision, method)
     before = answer(run)
     file = run / "model" / "config.json"
-    said = json.loads(file.read_text())
-    said["pretrained_cfg"]["mean"] = [0.1, 0.1, 0.1]
-    file.write_text(json.dumps(said))
+    settings = json.loads(file.read_text())
+    settings["pretrained_cfg"]["mean"] = [0.1, 0.1, 0.1]
+    file.write_text(json.dumps(settings))
     assert np.abs(answer(run) - before).max() > 1e-5
 
 

@@ -35,8 +35,8 @@ def test_the_code_makes_the_vector_that_the_head_reads(name, pool):
         names = {"tokens": tokens, "mask": tokens["attention_mask"][..., None]}
     model = base.encoder(pool).eval()
     with torch.no_grad():
-        theirs = eval(base.code[pool], {"model": model, **names})  # noqa: S307
-        torch.testing.assert_close(theirs, base.pooled(model, batch, pool), rtol=1e-5, atol=1e-5)
+        expected = eval(base.code[pool], {"model": model, **names})  # noqa: S307
+        torch.testing.assert_close(expected, base.pooled(model, batch, pool), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "pool"), POOLS)

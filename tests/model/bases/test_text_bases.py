@@ -38,9 +38,9 @@ def test_a_row_answers_the_same_alone_and_among_longer_ones(kind):
 def test_an_encoder_is_transformers_own(kind, tmp_path):
     base = base_of(kind)
     base.save(tmp_path, base.lm)
-    theirs = AutoModel.from_pretrained(tmp_path).eval()
+    reference = AutoModel.from_pretrained(tmp_path).eval()
     tokens = base.tokenizer(list(TEXTS), padding=True, return_tensors="pt")
-    states = theirs(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
+    states = reference(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
     ours, batch = base.encoder("cls").eval(), base.inputs(examples())
     torch.testing.assert_close(base.pooled(ours, batch, "cls"), states[:, 0])
     by_hand = torch.stack(
@@ -53,10 +53,10 @@ def test_an_encoder_is_transformers_own(kind, tmp_path):
 def test_a_causal_model_is_transformers_own(kind, tmp_path):
     base = base_of(kind)
     base.save(tmp_path, base.lm)
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     for one in examples(TEXTS[:2]):
         ids = torch.tensor([base.tokenizer(one.given).input_ids])
-        out = theirs(ids, output_hidden_states=True)
+        out = reference(ids, output_hidden_states=True)
         model, batch = base.encoder("last"), base.inputs([one])
         torch.testing.assert_close(base.pooled(model, batch, "last"), out.hidden_states[-1][:, -1])
         torch.testing.assert_close(base.pooled(model, batch, "mean"), out.hidden_states[-1].mean(1))
@@ -71,15 +71,15 @@ def test_pairs_are_two_segments_to_a_bert_and_two_lines_to_a_causal_model():
     model = bert.encoder("cls").eval()
     other = bert.pooled(model, {**batch, "token_type_ids": torch.zeros_like(batch["token_type_ids"])}, "cls")
     assert float((bert.pooled(model, batch, "cls") - other).abs().max()) > 1e-4
-    given = llama.inputs(examples(pairs=pairs))["given_ids"][0].tolist()
+    read_ids = llama.inputs(examples(pairs=pairs))["given_ids"][0].tolist()
     assert (
-        given[: len(llama.tokenizer(f"{TEXTS[0]}\n{pairs[0]}").input_ids)]
+        read_ids[: len(llama.tokenizer(f"{TEXTS[0]}\n{pairs[0]}").input_ids)]
         == llama.tokenizer(f"{TEXTS[0]}\n{pairs[0]}").input_ids
     )
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-def test_long_texts_are_cut_to_the_positions_and_further_when_asked(kind):
+def test_long_texts_are_cut_to_the_positions_or_to_read_tokens(kind):
     base, long = base_of(kind), examples(["no edema. " * 200])
     (tokens,) = (value for name, value in base.inputs(long).items() if name.endswith("_ids"))
     assert tokens.shape == (1, base.limit) and base.limit == base.longest
@@ -112,11 +112,13 @@ def test_written_positions_are_those_of_the_joined_row(kind):
         some, state = base.logits_and_pooled(model, batch, at)
         everywhere = base.logits(model, batch)
         for i, one in enumerate(examples()):
-            given = base.inputs([one])["given_ids"][0].tolist()
+            read_ids = base.inputs([one])["given_ids"][0].tolist()
             text = base.tokenizer(one.text, add_special_tokens=False).input_ids
-            whole = model(torch.tensor([[*given, base.start, *text]]), output_hidden_states=True)
-            torch.testing.assert_close(everywhere[i, : len(text) + 1], whole.logits[0, len(given) :], rtol=0, atol=1e-5)
-            torch.testing.assert_close(state[i], whole.hidden_states[-1][0, len(given) - 1], rtol=0, atol=1e-5)
+            whole = model(torch.tensor([[*read_ids, base.start, *text]]), output_hidden_states=True)
+            torch.testing.assert_close(
+                everywhere[i, : len(text) + 1], whole.logits[0, len(read_ids) :], rtol=0, atol=1e-5
+            )
+            torch.testing.assert_close(state[i], whole.hidden_states[-1][0, len(read_ids) - 1], rtol=0, atol=1e-5)
             assert batch["labels"][i][at[i]].tolist() == [*text, base.end]
     torch.testing.assert_close(some, everywhere[at], rtol=0, atol=1e-5)
 
@@ -155,10 +157,10 @@ def test_likelihood_is_that_of_the_whole_row(kind):
     with torch.no_grad():
         scores = base.likelihood(base.lm, base.inputs(examples()), [*sentences, []])
         for i, one in enumerate(examples()):
-            given = [*base.inputs([one])["given_ids"][0].tolist(), base.start]
+            read_ids = [*base.inputs([one])["given_ids"][0].tolist(), base.start]
             for k, sentence in enumerate(sentences):
-                out = base.lm(torch.tensor([[*given, *sentence]])).logits[0].log_softmax(-1)
-                expected = sum(float(out[len(given) - 1 + t, token]) for t, token in enumerate(sentence))
+                out = base.lm(torch.tensor([[*read_ids, *sentence]])).logits[0].log_softmax(-1)
+                expected = sum(float(out[len(read_ids) - 1 + t, token]) for t, token in enumerate(sentence))
                 assert float(scores[i, k]) == pytest.approx(expected, abs=1e-4)
     assert scores.shape == (4, 3) and not scores[:, 2].any()
 
@@ -254,11 +256,11 @@ def test_a_model_with_a_head_of_its_own_is_read_without_it(tmp_path):
 
     base = base_of("roberta")
     torch.manual_seed(0)
-    theirs = AutoModelForSequenceClassification.from_config(base.lm.config)
-    theirs.save_pretrained(tmp_path)
+    reference = AutoModelForSequenceClassification.from_config(base.lm.config)
+    reference.save_pretrained(tmp_path)
     base.tokenizer.save_pretrained(tmp_path)
     again = text_encoder.load(str(tmp_path))
-    body = theirs.roberta.state_dict()
+    body = reference.roberta.state_dict()
     assert set(again.lm.state_dict()) == set(body)
     assert all(torch.equal(value, body[name]) for name, value in again.lm.state_dict().items())
 
@@ -333,7 +335,7 @@ def test_minilm_knows_what_is_alike():
 
 
 @pytest.mark.parametrize(("kind", "method"), [("bert", "full"), ("llama", "prompt")])
-def test_a_run_on_texts_is_trained_reloaded_and_judged(kind, method, tmp_path):
+def test_a_run_on_texts_is_trained_reloaded_and_tested(kind, method, tmp_path):
     import csv
 
     words = ("heart", "lung", "rib", "spine", "left", "right")
@@ -365,7 +367,7 @@ def test_a_base_of_texts_says_what_it_would_read_of_images(tmp_path):
         )
 
 
-def test_options_stand_in_the_configuration():
+def test_options_are_recorded_in_the_configuration():
     resolved = config.resolve({"head": {"answer": "diagnosis: {label}", "read_tokens": 7}})
     assert dataclasses.asdict(resolved.head.options)["read_tokens"] == 7
     with pytest.raises(UsageError, match=r"head\.answer"):

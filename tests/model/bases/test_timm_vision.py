@@ -1,4 +1,4 @@
-"""Image-only baselines: timm's own features, batch norms that stand still, and what they cannot do said by name."""
+"""Image-only baselines: timm's own features, batch norms that keep their statistics, and what is refused."""
 
 import json
 
@@ -30,7 +30,7 @@ def saved(folder, architecture):
     torch.manual_seed(0)
     model = timm.create_model(architecture, num_classes=0, **SMALL[architecture])
     folder.mkdir()
-    given = {"input_size": [3, 32, 32], "mean": [0.2, 0.3, 0.4], "std": [0.5, 0.6, 0.7], "num_classes": 5}
+    pretrained = {"input_size": [3, 32, 32], "mean": [0.2, 0.3, 0.4], "std": [0.5, 0.6, 0.7], "num_classes": 5}
     (folder / "config.json").write_text(
         json.dumps(
             {
@@ -38,7 +38,7 @@ def saved(folder, architecture):
                 "num_classes": 5,
                 "model_args": SMALL[architecture],
                 "label_names": list("abcde"),
-                "pretrained_cfg": given,
+                "pretrained_cfg": pretrained,
             }
         )
     )
@@ -53,7 +53,7 @@ def batch_of(base, head, rows=4):
 
 @pytest.mark.parametrize("architecture", SMALL)
 def test_a_folder_of_timms_own_gives_timms_own_features(architecture, tmp_path):
-    theirs = saved(tmp_path / "model", architecture)
+    reference = saved(tmp_path / "model", architecture)
     name = str(tmp_path / "model")
     assert assembly.family(name) is timm_vision
     base = timm_vision.load(name)
@@ -65,16 +65,16 @@ def test_a_folder_of_timms_own_gives_timms_own_features(architecture, tmp_path):
     pool, width = next(iter(base.pools.items()))
     ours = base.pooled(base.encoder(pool).eval(), {"pixel_values": pixels}, pool)
     assert ours.shape == (2, width)
-    torch.testing.assert_close(ours, theirs(pixels))
+    torch.testing.assert_close(ours, reference(pixels))
 
 
-def test_a_vit_has_the_mean_of_its_patches_besides(tmp_path):
-    theirs = saved(tmp_path / "model", "vit_tiny_patch16_224")
+def test_a_vit_also_pools_the_mean_of_its_patches(tmp_path):
+    reference = saved(tmp_path / "model", "vit_tiny_patch16_224")
     base = timm_vision.load(str(tmp_path / "model"))
     assert list(base.pools) == ["cls", "mean"]
     pixels = torch.rand(2, 3, 32, 32)
     ours = base.pooled(base.encoder("mean").eval(), {"pixel_values": pixels}, "mean")
-    torch.testing.assert_close(ours, theirs.forward_features(pixels)[:, 1:].mean(1))
+    torch.testing.assert_close(ours, reference.forward_features(pixels)[:, 1:].mean(1))
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "last_layers"])

@@ -95,8 +95,8 @@ def test_single_label_soft_weighted_and_masked(base):
     logits = head.model.classifier(base.pooled(head.model, batch))
     loss, count = head.loss(head.model, batch)
     assert count == 2
-    theirs = F.cross_entropy(logits[:2], batch["targets"][:2], weight=torch.tensor(weights[0]), reduction="sum")
-    torch.testing.assert_close(loss, theirs)
+    expected = F.cross_entropy(logits[:2], batch["targets"][:2], weight=torch.tensor(weights[0]), reduction="sum")
+    torch.testing.assert_close(loss, expected)
     plain = F.cross_entropy(logits[:2], batch["targets"][:2], reduction="sum").item()
     assert head.predict(head.model, batch).loss == pytest.approx(plain, rel=1e-5)
 
@@ -131,7 +131,7 @@ def test_both_is_the_two_heads_on_one_reading(base, weight):
 
 
 def test_both_reads_a_prompt_no_report_in_its_scores(base):
-    """The query token stands before prompt and report: neither changes the scores."""
+    """The query token comes before prompt and report: neither changes the scores."""
     plain = both.attach(base, both.Config(), LABELS, True, True)
     rows = examples(base)
     scores = plain.predict(base.lm, plain.collate(rows)).scores
@@ -159,7 +159,7 @@ def test_beams_are_transformers_own(base, options):
     written = head.predict(base.lm, batch).answers
     ids = torch.tensor([head.text.prompt] * 2)
     names = {"beams": "num_beams", "length_penalty": "length_penalty"}
-    theirs = base.lm.generate(
+    expected = base.lm.generate(
         pixel_values=batch["pixel_values"],
         input_ids=ids,
         max_new_tokens=8,
@@ -168,7 +168,7 @@ def test_beams_are_transformers_own(base, options):
         pad_token_id=base.tokenizer.pad_token_id,
         **{names[key]: value for key, value in options.items()},
     )
-    assert written == base.tokenizer.batch_decode(theirs[:, ids.shape[1] :], skip_special_tokens=True)
+    assert written == base.tokenizer.batch_decode(expected[:, ids.shape[1] :], skip_special_tokens=True)
 
 
 def test_drawn_texts_are_the_same_each_time_and_leave_training_alone(base):

@@ -24,14 +24,14 @@ def pixels_of(base, rows=2):
 
 @pytest.mark.parametrize("size", [16, 48, 96])
 def test_positions_are_what_transformers_interpolates(size):
-    theirs, ours = git.tiny(), git.tiny()
-    theirs.lm.eval(), ours.lm.eval()
+    reference, ours = git.tiny(), git.tiny()
+    reference.lm.eval(), ours.lm.eval()
     ours.resize(size)
     assert ours.image_size == size
     pixels = pixels_of(ours)
     ids = torch.full((2, 1), ours.tokenizer.cls_token_id)
     with torch.no_grad():
-        states = theirs.lm.git.image_encoder(pixels, interpolate_pos_encoding=True).last_hidden_state
+        states = reference.lm.git.image_encoder(pixels, interpolate_pos_encoding=True).last_hidden_state
         torch.testing.assert_close(ours.lm.git.image_encoder(pixels).last_hidden_state, states)
         # transformers' own decoder counts image tokens by the configuration: both count right.
         plain = ours.lm.git(input_ids=ids, pixel_values=pixels).last_hidden_state[:, -1]
@@ -51,7 +51,7 @@ def test_generation_at_another_size_is_transformers_own():
     base.lm.eval()
     base.resize(64)
     pixels, start = pixels_of(base), base.tokenizer.cls_token_id
-    theirs = base.lm.generate(
+    expected = base.lm.generate(
         pixel_values=pixels,
         input_ids=torch.full((2, 1), start),
         max_new_tokens=6,
@@ -59,7 +59,7 @@ def test_generation_at_another_size_is_transformers_own():
         pad_token_id=base.tokenizer.pad_token_id,
     )
     assert base.generate(base.lm, {"pixel_values": pixels}, [start], 6) == base.tokenizer.batch_decode(
-        theirs[:, 1:], skip_special_tokens=True
+        expected[:, 1:], skip_special_tokens=True
     )
 
 
@@ -115,9 +115,9 @@ def test_the_report_head_keeps_its_loss_at_another_size():
     ids = torch.cat([batch["input_ids"][0], torch.tensor([base.tokenizer.sep_token_id])])[None]
     labels = ids.clone()
     labels[0, 0] = -100
-    theirs = base.lm(input_ids=ids, labels=labels, pixel_values=batch["pixel_values"]).loss
+    expected = base.lm(input_ids=ids, labels=labels, pixel_values=batch["pixel_values"]).loss
     loss, count = head.loss(base.lm, batch)
-    torch.testing.assert_close(loss / count, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(loss / count, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_git_of_videos_reads_one_image(tmp_path):
@@ -138,14 +138,14 @@ def test_a_git_of_videos_reads_one_image(tmp_path):
     base = git.load(str(tmp_path / "videos"))
     base.lm.eval(), tiny.lm.eval()
     pixels, start = pixels_of(base), base.tokenizer.cls_token_id
-    theirs = base.lm.generate(
+    expected = base.lm.generate(
         pixel_values=pixels,
         input_ids=torch.full((2, 1), start),
         max_new_tokens=6,
         eos_token_id=base.tokenizer.sep_token_id,
         pad_token_id=base.tokenizer.pad_token_id,
     )
-    written = base.tokenizer.batch_decode(theirs[:, 1:], skip_special_tokens=True)
+    written = base.tokenizer.batch_decode(expected[:, 1:], skip_special_tokens=True)
     assert (
         base.generate(base.lm, {"pixel_values": pixels}, [start], 6)
         == tiny.generate(tiny.lm, {"pixel_values": pixels}, [start], 6)

@@ -47,7 +47,7 @@ def test_a_context_is_cut_to_its_longest(most):
     batch = head.collate([row])
     context = base.tokenizer(row.given, add_special_tokens=False).input_ids
     assert len(context) > most
-    # What stands before the first token that counts: the start token and the context.
+    # What comes before the first token that counts: the start token and the context.
     first = int((batch["labels"][0] != -100).int().argmax())
     assert batch["input_ids"][0, : first + 1].tolist() == [base.start, *context[:most]]
 
@@ -78,20 +78,20 @@ def test_a_causal_model_searches_as_transformers_does(kind, search):
         base.lm.get_output_embeddings().weight.mul_(8)
     drawn = "temperature" in search
     names = {"beams": "num_beams"}
-    theirs = {"do_sample": drawn, **{names.get(key, key): value for key, value in search.items()}}
+    upstream_options = {"do_sample": drawn, **{names.get(key, key): value for key, value in search.items()}}
     (one,) = examples(["no edema."])
-    given = [*base.inputs([one])["given_ids"][0].tolist(), base.start]
+    prompt_ids = [*base.inputs([one])["given_ids"][0].tolist(), base.start]
     torch.manual_seed(3)
     out = base.lm.eval().generate(
-        input_ids=torch.tensor([given]),
+        input_ids=torch.tensor([prompt_ids]),
         max_new_tokens=12,
         eos_token_id=base.end,
         pad_token_id=base.tokenizer.pad_token_id,
-        **theirs,
+        **upstream_options,
     )
     torch.manual_seed(3)
     (written,) = base.generate(base.lm, base.inputs([one]), [base.start], 12, **search)
-    assert written == base.tokenizer.decode(out[0, len(given) :], skip_special_tokens=True)
+    assert written == base.tokenizer.decode(out[0, len(prompt_ids) :], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize(

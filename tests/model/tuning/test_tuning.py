@@ -71,7 +71,7 @@ def test_lora_scratch_is_lora(head):
     """Same weights: same outputs, same gradients as PEFT's, at a point where neither matrix is zero."""
     own = built("lora_scratch", head=head, targets="q,v,down", rank=4, alpha=6.0)
     peft = built("lora", head=head, targets="q,v,down", rank=4, alpha=6.0)
-    theirs = dict(peft.model.named_parameters())
+    peft_parameters = dict(peft.model.named_parameters())
 
     def name_there(name):
         start = "base_model.model." + name
@@ -79,18 +79,18 @@ def test_lora_scratch_is_lora(head):
             return start.replace(".weight", ".default.weight")
         return start.replace("classifier.", "classifier.modules_to_save.default.")
 
-    mine = trainable(own.model)
-    assert {name_there(name) for name in mine} == set(trainable(peft.model))
+    own_parameters = trainable(own.model)
+    assert {name_there(name) for name in own_parameters} == set(trainable(peft.model))
     torch.manual_seed(1)
     with torch.no_grad():
-        for name, p in mine.items():
-            theirs[name_there(name)].copy_(p.normal_(std=0.2))
+        for name, p in own_parameters.items():
+            peft_parameters[name_there(name)].copy_(p.normal_(std=0.2))
     batch = batch_of(own)
     torch.testing.assert_close(logits(own, batch), logits(peft, batch), rtol=0, atol=1e-6)
     for parts in (own, peft):
         parts.head.loss(parts.model, batch)[0].backward()
-    for name, p in mine.items():
-        torch.testing.assert_close(p.grad, theirs[name_there(name)].grad, rtol=1e-5, atol=1e-6)
+    for name, p in own_parameters.items():
+        torch.testing.assert_close(p.grad, peft_parameters[name_there(name)].grad, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["lora_scratch", "adapter"])
@@ -221,7 +221,7 @@ def test_hybrid_trains_a_block_whole_and_products_below():
         ("ia3", {"targets": "gate"}, r"no target 'gate'"),
     ],
 )
-def test_what_cannot_be_done_is_said(method, options, words):
+def test_what_cannot_be_done_is_refused_with_a_reason(method, options, words):
     with pytest.raises(UsageError, match=words):
         built(method, **options)
 
@@ -240,7 +240,7 @@ def test_every_method_has_frozen_options_and_says_no_to_others():
             config.resolve({"tuning": {"name": method, "nonsense": 1}})
 
 
-def test_lora_in_a_peft_config_is_what_was_asked():
+def test_lora_in_a_peft_config_is_what_was_configured():
     parts = built("lora", rslora=True, dora=True, rank=4, alpha=3.0)
     made = parts.model.peft_config["default"]
     assert isinstance(made, LoraConfig)

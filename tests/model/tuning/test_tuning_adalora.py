@@ -31,15 +31,15 @@ def adalora_steps(parts, batch, steps, first=1, last=None):
         optimizer.zero_grad()
 
 
-def test_adalora_ends_with_the_rank_that_was_asked(tmp_path):
+def test_adalora_ends_with_the_configured_rank(tmp_path):
     parts = built("adalora", rank=2, start=5)
     batch = batch_of(parts)
     layers = [module for module in parts.model.modules() if hasattr(module, "kept")]
     assert len(layers) == 8 and all(len(layer.lora_E["default"]) == 5 for layer in layers)
     adalora_steps(parts, batch, 20)
-    kept = [int(layer.kept.sum()) for layer in layers]
-    assert sum(kept) == 2 * len(layers)
-    assert len(set(kept)) > 1, "all layers alike: nothing was allocated by importance"
+    ranks = [int(layer.kept.sum()) for layer in layers]
+    assert sum(ranks) == 2 * len(layers)
+    assert len(set(ranks)) > 1, "all layers alike: nothing was allocated by importance"
     for layer in layers:
         assert torch.equal(layer.lora_E["default"] != 0, layer.kept)
     (tmp_path / "run").mkdir()

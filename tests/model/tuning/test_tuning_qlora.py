@@ -18,9 +18,9 @@ from cxr_ft.run.record.saved_labels import SavedLabels
 
 def test_qlora_without_bitsandbytes_is_refused_before_loading(monkeypatch):
 
-    found = importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else found(name, *rest)
+        importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest)
     )
     base = git.load("microsoft/git-base", weights=False)
     with pytest.raises(UsageError, match=r"qlora needs bitsandbytes: pip install bitsandbytes"):

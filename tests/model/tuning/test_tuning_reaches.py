@@ -19,9 +19,9 @@ TRAINING = [
 
 
 def modules_with(parts, attribute):
-    found = [module for module in parts.model.modules() if hasattr(module, attribute)]
-    assert found
-    return found
+    adapted = [module for module in parts.model.modules() if hasattr(module, attribute)]
+    assert adapted
+    return adapted
 
 
 @pytest.mark.parametrize(

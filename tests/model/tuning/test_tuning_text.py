@@ -24,7 +24,7 @@ CANNOT = {
 }
 #: What no weight of the base can take up.
 UNMERGED = [name for name in METHODS if methods.load(name).merge is None]
-#: Bert and Llama stand in the contract test of all bases; the others differ from these and from each other.
+#: Bert and Llama are in the contract test of all bases; the others differ from these and from each other.
 FAST = ("distilbert", "gpt2")
 CELLS = [
     pytest.param(kind, head, method, id=f"{kind}-{head}-{method}", marks=() if kind in FAST else pytest.mark.slow)
@@ -142,7 +142,7 @@ def test_options_on_matrices_of_every_kind(kind, method, options):
     "make", [lambda: base_of("bert"), lambda: base_of("qwen2"), git.tiny], ids=["bert", "qwen2", "git"]
 )
 def test_lowers_the_loss_by_itself_at_its_own_rate(make, method):
-    """The head stands still, so that what falls is the method's doing; the schedule is that of every run."""
+    """The head is frozen, so that the fall of the loss is due to the method; the schedule is that of every run."""
     base = make()
     parts = parts_of(base, method)
     rows = examples()

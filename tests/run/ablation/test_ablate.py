@@ -158,13 +158,13 @@ def test_evaluated_on_its_own_splits_it_says_the_same(place, finished, tmp_path)
     metrics, notes = external_validation.evaluate_on(finished, place / "splits", tmp_path / "out")
     own = results.read(finished).metrics
     assert notes == []
-    for side in ("test", "test_natural"):
-        assert metrics[side]["macro"] == pytest.approx(own[side]["macro"], nan_ok=True)
+    for split in ("test", "test_natural"):
+        assert metrics[split]["macro"] == pytest.approx(own[split]["macro"], nan_ok=True)
     assert (tmp_path / "out" / "metrics.json").exists()
     assert len(results.read_predictions(tmp_path / "out")) > 0
 
 
-def test_other_labels_cannot_judge_it(finished, tmp_path):
+def test_splits_with_other_labels_are_refused(finished, tmp_path):
     from PIL import Image
 
     for name in ("cat", "dog"):
@@ -176,8 +176,8 @@ def test_other_labels_cannot_judge_it(finished, tmp_path):
         external_validation.evaluate_on(finished, tmp_path / "splits", tmp_path / "out")
 
 
-def test_fewer_classes_can_still_judge_a_single_label_run(place, tmp_path):
-    """A run on three classes, judged on splits that have two of them."""
+def test_splits_with_fewer_classes_evaluate_a_single_label_run(place, tmp_path):
+    """A run on three classes can be evaluated on splits that have two of them."""
     from PIL import Image
 
     for i in range(12):

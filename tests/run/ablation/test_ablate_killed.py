@@ -31,23 +31,23 @@ def place(tmp_path_factory):
 
 
 def command(place, out, *more):
-    given = ["--splits", str(place / "splits"), "--model", str(place / "tiny"), "--set", "train.epochs=1"]
-    return [sys.executable, "-m", "cxr_ft.cli.ablate", *given, "--out", str(out), *more]
+    options = ["--splits", str(place / "splits"), "--model", str(place / "tiny"), "--set", "train.epochs=1"]
+    return [sys.executable, "-m", "cxr_ft.cli.ablate", *options, "--out", str(out), *more]
 
 
 def left(out):
     """All that an ablation leaves, but for times: bytes of models and predictions, JSONs and tables."""
-    found = {}
+    contents = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
         if path.suffix in (".safetensors", ".parquet", ".png"):
-            found[name] = path.read_bytes()
+            contents[name] = path.read_bytes()
         elif path.name == "result.json":
-            found[name] = timeless(json.loads(path.read_text()))
+            contents[name] = timeless(json.loads(path.read_text()))
         elif path.suffix == ".csv":
             table = pd.read_csv(path)
-            found[name] = table[[c for c in table if not any(word in c for word in SPENT)]].to_csv()
-    return found
+            contents[name] = table[[c for c in table if not any(word in c for word in SPENT)]].to_csv()
+    return contents
 
 
 def timeless(value):
@@ -105,9 +105,9 @@ def test_on_ray_with_a_worker_killed(place, tmp_path):
     grid = ["--method", "last_layers", "--seeds", "0,1,2"]
     subprocess.run(command(place, tmp_path / "here", *grid), check=True, capture_output=True)
     flag = tmp_path / "killed"
-    given = command(place, tmp_path / "ray", *grid, "--ray")[3:]
+    options = command(place, tmp_path / "ray", *grid, "--ray")[3:]
     done = subprocess.run(
-        [sys.executable, "-c", RAY, str(flag), *given],
+        [sys.executable, "-c", RAY, str(flag), *options],
         check=False,
         capture_output=True,
         text=True,

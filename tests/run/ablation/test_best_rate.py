@@ -1,4 +1,4 @@
-"""The search for a learning rate takes the rate that is best on val, wherever it stands among those that were tried."""
+"""The search for a learning rate takes the rate that is best on val, wherever it lies among those that were tried."""
 
 import pytest
 import toy

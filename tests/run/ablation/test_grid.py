@@ -118,13 +118,13 @@ def test_the_continued_studys_tables(raw, tmp_path):
     assert "q" not in effects.index and effects.loc["v", "runs"] == 2
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_processes_of_their_own_give_the_same_numbers(raw, tmp_path, jobs):
     cells = grid.cells(raw, {"method": ["last_layers", "zero_shot"]})
     alone = ablate.run(cells, tmp_path / "alone")
-    apart = ablate.run(cells, tmp_path / "apart", execute=workers.run_parallel(jobs))
-    assert [r.metrics for r in apart] == [r.metrics for r in alone]
-    assert [r.config_hash for r in apart] == [r.config_hash for r in alone]
+    separate = ablate.run(cells, tmp_path / "separate", execute=workers.run_parallel(jobs))
+    assert [r.metrics for r in separate] == [r.metrics for r in alone]
+    assert [r.config_hash for r in separate] == [r.config_hash for r in alone]
 
 
 def test_a_process_that_dies_is_a_failed_row(raw, tmp_path, monkeypatch):

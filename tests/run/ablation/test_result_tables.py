@@ -1,4 +1,4 @@
-"""The CSVs of an ablation: each number stands in the column of its own side, and effects are those of test."""
+"""The CSVs of an ablation: each number is in the column of its own split, and effects are those of test."""
 
 import pandas as pd
 import pytest
@@ -8,16 +8,16 @@ from cxr_ft.run.record import results
 
 SCORES = ("auroc", "ap", "f1", "precision", "recall", "accuracy")
 TEXTS = ("bleu_1", "bleu_4", "rouge_l", "label_f1", "distinct")
-SIDES = {"train": 0.1, "val": 0.3, "test": 0.5, "test_natural": 0.7}
+SPLIT_VALUES = {"train": 0.1, "val": 0.3, "test": 0.5, "test_natural": 0.7}
 
 
 def run_of(targets, seed, test, *, status="success", method="lora", task="classify"):
-    """A record whose every metric says its side: val is as good as test is bad."""
-    sides = {**SIDES, "test": test, "val": 1 - test}
+    """Return a record whose every metric says its split: val is as good as test is bad."""
+    values = {**SPLIT_VALUES, "test": test, "val": 1 - test}
     metrics = {
-        side: {"loss": value + 0.01, "macro": {name: value + i / 1000 for i, name in enumerate(SCORES)}}
+        split: {"loss": value + 0.01, "macro": {name: value + i / 1000 for i, name in enumerate(SCORES)}}
         | {name: value + i / 1000 for i, name in enumerate(TEXTS)}
-        for side, value in sides.items()
+        for split, value in values.items()
     }
     tuning = {"name": method, "targets": list(targets), **({"rank": 8} if method == "lora" else {})}
     return results.Result(
@@ -39,12 +39,14 @@ def done():
 
 
 @pytest.mark.parametrize(("task", "names"), [("classify", SCORES), ("report", TEXTS)])
-def test_each_side_has_its_own_numbers(tmp_path, task, names):
+def test_each_split_has_its_own_numbers(tmp_path, task, names):
     result_tables.write(tmp_path, {"one": run_of(("q",), 3, 0.9, task=task)})
     (row,) = pd.read_csv(tmp_path / "ablation.csv").to_dict("records")
-    for side, value in (("train", 0.1), ("val", 1 - 0.9), ("test", 0.9)):
-        assert row[f"{side}_loss"] == pytest.approx(value + 0.01)
-        assert [row[f"{side}_{name}"] for name in names] == pytest.approx([value + i / 1000 for i in range(len(names))])
+    for split, value in (("train", 0.1), ("val", 1 - 0.9), ("test", 0.9)):
+        assert row[f"{split}_loss"] == pytest.approx(value + 0.01)
+        assert [row[f"{split}_{name}"] for name in names] == pytest.approx(
+            [value + i / 1000 for i in range(len(names))]
+        )
     assert (row["run"], row["seed"], row["rank"], row["targets"]) == ("one", 3, 8, "q")
     counted = [row[f"{what}_parameters"] for what in ("trainable", "total", "adapter", "head")]
     assert counted == [11, 99, 7, 4]

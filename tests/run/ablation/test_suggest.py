@@ -72,7 +72,7 @@ def test_predictions_are_read_row_by_row(tmp_path):
 
 
 @pytest.mark.parametrize(("ours", "words"), [(0.9, "better"), (0.1, "worse"), (0.5, "no significant difference")])
-def test_the_verdict_is_on_the_side_of_the_better_one(tmp_path, ours, words):
+def test_the_verdict_names_the_better_one(tmp_path, ours, words):
     """The proposal's scores follow the truth by `ours`, the rival's are noise; of 200 subjects in two seeds each."""
     import pandas as pd
 

@@ -32,7 +32,7 @@ def test_a_chain_of_products_by_hand():
     weights, x, hidden, y = 4 * (64 * 128 + 128 * 32), 4 * 16 * 64, 4 * 16 * 128, 4 * 16 * 32
     assert count.largest["weights"] == count.split["weights"] == weights
     assert count.largest["gradients"] == weights
-    # Within the forward pass, y besides; the batch is workspace until it is found saved.
+    # Within the forward pass y as well; the batch is workspace until autograd saves it.
     assert count.largest["activations"] in (x + hidden, x + hidden + 4, x + hidden + y, x + hidden + y + 4)
     assert count.peak == sum(count.split.values())
     # At the end: weights, their gradients, the batch, and the gradient of the hidden state on its way.
@@ -41,7 +41,7 @@ def test_a_chain_of_products_by_hand():
     assert count.flops == 2 * 16 * (3 * 128 * 32 + 2 * 64 * 128)
 
 
-def test_the_optimizer_and_what_is_there_already_are_counted_apart():
+def test_optimizer_states_and_existing_tensors_are_counted_separately():
     model = nn.Linear(10, 10, bias=False)
     optimizer = torch.optim.AdamW(model.parameters())
     batch = {"x": torch.randn(2, 10)}
@@ -134,8 +134,8 @@ def test_energy_is_the_difference_and_busy_the_mean(monkeypatch):
     monkeypatch.setattr(energy_meter, "EVERY", 0.01)
     with energy_meter.metered(Clock) as spent:
         torch.randn(300, 300) @ torch.randn(300, 300)
-    told = spent.to_json(spent.seconds)
-    assert told["joules"] >= 10 and told["busy_percent"] == 40 and told["why_not"] is None
+    recorded = spent.to_json(spent.seconds)
+    assert recorded["joules"] >= 10 and recorded["busy_percent"] == 40 and recorded["why_not"] is None
     # A run that was stopped before: what it used then nobody measured.
     assert spent.to_json(spent.seconds + 100)["joules"] is None
     with energy_meter.metered(lambda: "no counter here") as spent:

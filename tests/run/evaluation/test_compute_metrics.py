@@ -1,4 +1,4 @@
-"""What judging takes from the data: prevalences of training and of the archive, subgroups, thumbnails, the section."""
+"""What evaluation takes from the data: prevalences of train and of the archive, subgroups, thumbnails, the section."""
 
 import dataclasses
 import json
@@ -69,7 +69,7 @@ def test_the_natural_prevalence_is_the_manifests():
     ]
 
 
-def test_scores_of_the_natural_side_are_corrected_and_of_the_balanced_side_not():
+def test_scores_of_the_natural_split_are_corrected_and_of_the_balanced_one_not():
     rng = np.random.default_rng(2)
     truth = (rng.random((4000, 2)) < [0.2, 0.05]).astype(float)
     scores = expit(3 * rng.normal(np.where(truth == 1, 1.0, -1.0)))
@@ -77,14 +77,14 @@ def test_scores_of_the_natural_side_are_corrected_and_of_the_balanced_side_not()
     calibration = SavedCalibration(temperature=1.5, prevalence=(0.5, 0.5), why="")
     saved = SavedLabels(labels=LABELS, multi_label=True, thresholds=(0.5, 0.5), calibration=calibration)
     tested = EvaluationContext(natural, natural, manifest())
-    judged = compute_metrics.score_metrics(natural, scores, saved, "test_natural", tested)
-    assert judged["calibration"]["corrected"]["ece"] < judged["calibration"]["raw"]["ece"] / 3
-    assert set(judged["subgroups"]) == {"sex", "age"}
-    assert set(judged["subgroups"]["age"]["groups"]) == {"40-59", "unknown"}
-    json.dumps(judged, allow_nan=False)
+    metrics = compute_metrics.score_metrics(natural, scores, saved, "test_natural", tested)
+    assert metrics["calibration"]["corrected"]["ece"] < metrics["calibration"]["raw"]["ece"] / 3
+    assert set(metrics["subgroups"]) == {"sex", "age"}
+    assert set(metrics["subgroups"]["age"]["groups"]) == {"40-59", "unknown"}
+    json.dumps(metrics, allow_nan=False)
     balanced = compute_metrics.score_metrics(natural, scores, saved, "test", tested)["calibration"]
     assert balanced["corrected"] is None and "balanced as train is" in balanced["undefined"]["corrected"]
-    assert balanced["scaled"] == judged["calibration"]["scaled"]
+    assert balanced["scaled"] == metrics["calibration"]["scaled"]
     train = compute_metrics.score_metrics(natural, scores, saved, "", None)
     assert "subgroups" not in train
     old = compute_metrics.score_metrics(
@@ -96,32 +96,34 @@ def test_scores_of_the_natural_side_are_corrected_and_of_the_balanced_side_not()
 def test_scores_are_cut_at_the_thresholds_that_were_saved():
     truth = np.array([[0, 1], [1, 0], [1, 1], [0, 0]] * 20, float)
     scores = np.where(truth == 1, 0.3, 0.1)
-    side = rows(80, truth, size=1, sex=["F", "M", "M", "F"] * 20)
+    test_rows = rows(80, truth, size=1, sex=["F", "M", "M", "F"] * 20)
     saved = SavedLabels(labels=LABELS, multi_label=True, thresholds=(0.2, 0.2), calibration=None)
-    judged = compute_metrics.score_metrics(side, scores, saved, "test", EvaluationContext(side, side, manifest()))
-    assert judged["macro"]["f1"] == 1.0
-    assert judged["subgroups"]["sex"]["groups"]["M"]["recall"]["value"] == 1.0
-    # At 0.5 nothing would be found.
+    metrics = compute_metrics.score_metrics(
+        test_rows, scores, saved, "test", EvaluationContext(test_rows, test_rows, manifest())
+    )
+    assert metrics["macro"]["f1"] == 1.0
+    assert metrics["subgroups"]["sex"]["groups"]["M"]["recall"]["value"] == 1.0
+    # At 0.5 no row would be positive.
     missed = compute_metrics.score_metrics(
-        side, scores, dataclasses.replace(saved, thresholds=(0.5, 0.5)), "test", None
+        test_rows, scores, dataclasses.replace(saved, thresholds=(0.5, 0.5)), "test", None
     )
     assert missed["macro"]["recall"] == 0.0
 
 
-def test_texts_are_judged_with_baselines_and_probes_on_a_test_side_alone():
+def test_texts_get_baselines_and_probes_on_a_test_split_alone():
     findings = ["Small left effusion.", "No edema. Right pneumothorax.", "Mild edema.", "Heart size is normal."]
     some = rows(4, np.zeros((4, 2)), findings=findings)
-    judged = compute_metrics.text_metrics(some, findings, LABELS, EvaluationContext(some, some, manifest()))
+    metrics = compute_metrics.text_metrics(some, findings, LABELS, EvaluationContext(some, some, manifest()))
     # Each image is its own nearest one here.
-    assert judged["baselines"]["nearest"]["bleu_4"] == judged["bleu_4"] == pytest.approx(1.0)
-    assert judged["signature"]["section"] == "findings" and judged["probes"]["sides_swapped"]["changed"] == 2
+    assert metrics["baselines"]["nearest"]["bleu_4"] == metrics["bleu_4"] == pytest.approx(1.0)
+    assert metrics["signature"]["section"] == "findings" and metrics["probes"]["sides_swapped"]["changed"] == 2
     assert "baselines" not in compute_metrics.text_metrics(some, findings, LABELS, None)
     blind = rows(4, np.zeros((4, 2)), size=0, findings=findings)
-    judged = compute_metrics.text_metrics(blind, findings, LABELS, EvaluationContext(blind, blind, manifest()))
-    assert judged["baselines"]["nearest"] is None and judged["baselines"]["undefined"] == {
+    metrics = compute_metrics.text_metrics(blind, findings, LABELS, EvaluationContext(blind, blind, manifest()))
+    assert metrics["baselines"]["nearest"] is None and metrics["baselines"]["undefined"] == {
         "nearest": "the rows have no image"
     }
-    json.dumps(judged, allow_nan=False)
+    json.dumps(metrics, allow_nan=False)
 
 
 def test_the_configured_text_column_is_the_one_that_is_recorded():

@@ -1,4 +1,4 @@
-"""The gallery: spread over the side's rows, each with its own truth and answer, and the likeliest label's map."""
+"""The gallery: spread over the split's rows, each with its own truth and answer, and the likeliest label's map."""
 
 import json
 from types import SimpleNamespace
@@ -57,12 +57,12 @@ def test_each_image_has_its_own_truth_answer_and_map(shown):
         assert entry["looked"] == {"at": "Fracture", "map": [[i, 1.0]]}
 
 
-def test_each_text_stands_beside_its_own_truth(shown):
+def test_each_text_has_its_own_truth(shown):
     entries = shown(24, [f"written {i:02}" for i in range(24)])
     for i, entry in zip(range(0, 24, 3), entries, strict=True):
         assert (entry["truth"], entry["predicted"]) == (f"truth {i}", f"written {i:02}")
         assert entry["looked"] == {"at": "", "map": [[float(i)]]}
 
 
-def test_a_small_side_is_shown_whole(shown):
+def test_a_small_split_is_shown_whole(shown):
     assert [entry["dicom_id"] for entry in shown(3, np.full((3, 3), 0.5))] == ["d0", "d1", "d2"]

@@ -127,8 +127,8 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason(tmp_path, capsys):
     with pytest.raises(DicomError, match="not_readable"):
         Predictor(run).predict(str(tmp_path / "absent.png"))
     assert command.main([str(run), str(tmp_path / "text.png"), str(written(tmp_path, pixels(40, 40)))]) == 1
-    said = capsys.readouterr()
-    assert "text.png: cannot be read: not_dicom" in said.err and "image.png: " in said.out
+    printed = capsys.readouterr()
+    assert "text.png: cannot be read: not_dicom" in printed.err and "image.png: " in printed.out
 
 
 def test_a_model_of_texts_is_refused(tmp_path):

@@ -55,13 +55,13 @@ def example():
 def test_each_pixel_is_covered_once_and_nothing_else_is_touched(side, cells):
     image = np.random.default_rng(0).integers(1, 255, (side, side)).astype(np.uint8)
     before = image.copy()
-    found = saliency.cover_cells(image, cells)
-    assert len(found) == cells**2
+    copies = saliency.cover_cells(image, cells)
+    assert len(copies) == cells**2
     assert (image == before).all()
     mean = round(float(image.mean()))
-    changed = np.array([one != image for one in found])
+    changed = np.array([one != image for one in copies])
     assert (changed.sum(axis=0) == (image != mean)).all()
-    assert all((one[where] == mean).all() for one, where in zip(found, changed, strict=True))
+    assert all((one[where] == mean).all() for one, where in zip(copies, changed, strict=True))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])

@@ -73,9 +73,9 @@ def alone(where, place, model):
 @pytest.mark.parametrize(
     ("method", "way", "model", "task"),
     [
-        ("lora", "merged", "git", "classify"),
         ("lora", "adapter", "git", "classify"),
         ("full", "merged", "vit", "classify"),
+        pytest.param("lora", "merged", "git", "classify", marks=pytest.mark.slow),
         pytest.param("lora_scratch", "adapter", "git", "report", marks=pytest.mark.slow),
         pytest.param("hybrid", "merged", "git", "report", marks=pytest.mark.slow),
         pytest.param("prompt", "adapter", "git", "classify", marks=pytest.mark.slow),
@@ -134,7 +134,7 @@ def test_the_drift_is_the_difference_that_merging_made(place, tmp_path, monkeypa
         ("zero_shot", "merged", r"zero_shot: nothing is trained"),
     ],
 )
-def test_what_cannot_be_exported_is_said_before_training(method, way, words):
+def test_what_cannot_be_exported_is_refused_before_training(method, way, words):
     resolved = config.resolve({"model": "git-tiny-random", "tuning": {"name": method}})
     with pytest.raises(UsageError, match=words):
         export.check(resolved, way)

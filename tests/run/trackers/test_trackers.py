@@ -20,7 +20,7 @@ from cxr_ft.run.trackers import tensorboard
 from cxr_ft.run.training import train
 
 TRACKERS = plugins.choices(plugins.TRACKERS)
-#: A patient's name that stands in file names, and so in paths and ids; and what must never leave either.
+#: A patient's name that is part of file names, and so in paths and ids; and what must never leave either.
 NAME = "Mustermann"
 
 
@@ -68,8 +68,8 @@ def tracked(resolved, tmp_path, monkeypatch):
 def read_tensorboard(out):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(out / "tracking" / "tensorboard"), size_guidance={"scalars": 0}).Reload()
-    return {tag: [event.value for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    events = EventAccumulator(str(out / "tracking" / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def read_mlflow(out):
@@ -140,15 +140,15 @@ def test_nothing_of_the_data_goes_there(tracked, place, name):
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_data_goes_there_when_it_may(tracked, name):
     out, _ = tracked(name, include_data=True)
-    kept = [path for top in (out / "tracking", out.parent / "mlruns") for path in top.rglob("*") if path.is_file()]
+    logged = [path for top in (out / "tracking", out.parent / "mlruns") for path in top.rglob("*") if path.is_file()]
     if name == "mlflow":
-        assert {"predictions.parquet", "0.png"} <= {path.name for path in kept}
+        assert {"predictions.parquet", "0.png"} <= {path.name for path in logged}
     else:
-        assert any(b"predictions.parquet" in path.read_bytes() for path in kept)
+        assert any(b"predictions.parquet" in path.read_bytes() for path in logged)
 
 
-def test_a_run_goes_on_where_it_was_told(tracked, resolved, monkeypatch):
-    """Interrupted after an epoch and run again it is one run, and no epoch is told twice."""
+def test_a_resumed_run_goes_on_in_the_tracker(tracked, resolved, monkeypatch):
+    """Interrupted after an epoch and run again it is one run, and no epoch is logged twice."""
     pytest.importorskip("tensorboard")
     right = train.compute_metrics
     with pytest.raises(KeyboardInterrupt):

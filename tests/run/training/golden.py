@@ -47,8 +47,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         make(place)
-        found = {name: losses(place, name, place / name) for name in METHODS}
-    (Path(sys.argv[1]) if sys.argv[1:] else FILE).write_text(json.dumps(found, indent=1) + "\n")
+        measured = {name: losses(place, name, place / name) for name in METHODS}
+    (Path(sys.argv[1]) if sys.argv[1:] else FILE).write_text(json.dumps(measured, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `torchrun` starts in tests: one process of a run, told by a JSON file how to suffer.
+"""What `torchrun` starts in tests: one process of a run; a JSON file says what goes wrong in it.
 
 config, out: as `fit` takes them; die: the step at which the first process kills itself; hungry: the second process has
 memory for one row at a time.
@@ -21,7 +21,7 @@ step, loss = TrainingStep.run, Classify.loss
 
 
 def dying(self, batch, state):
-    if state.step == told["die"] and self.accelerator.is_main_process:
+    if state.step == order["die"] and self.accelerator.is_main_process:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, batch, state)
 
@@ -33,10 +33,10 @@ def hungry(self, model, batch):
 
 
 if __name__ == "__main__":
-    told = json.loads(Path(sys.argv[1]).read_text())
+    order = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
     checkpoint.INTERVAL = 0.0
     TrainingStep.run = dying
-    if told["hungry"]:
+    if order["hungry"]:
         Classify.loss = hungry
-    train.fit(config.resolve(told["config"]), Path(told["out"]), verify=False)
+    train.fit(config.resolve(order["config"]), Path(order["out"]), verify=False)

@@ -63,7 +63,7 @@ def test_another_primary_metric_chooses_the_epoch_without_a_change_of_the_loop(o
     chosen = toy.configured(overlapping, "full", "classify", {"lr": RATES["classify"]}, **SPOILING)
     result = train.fit(chosen, tmp_path / "run", verify=False)
     values = [row["val"] for row in result.history]
-    # Were larger values better, another epoch would be kept.
+    # Were larger values better, another epoch would be the best.
     assert min(values) < max(values) < 1
     parts, again, _ = saved_model.load(tmp_path / "run")
     rows = build_datasets(again, manifest.read(overlapping / "splits"), parts.base.image_size)["val"]

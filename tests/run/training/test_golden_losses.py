@@ -16,7 +16,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("name", golden.METHODS)
 def test_the_losses_are_what_they_were(place, tmp_path, name):
     expected = json.loads(golden.FILE.read_text())[name]
-    found = golden.losses(place, name, tmp_path / "run")
-    for side in ("train", "val"):
-        assert len(expected[side]) == 5
-        assert found[side] == pytest.approx(expected[side], rel=golden.TOLERANCE), side
+    measured = golden.losses(place, name, tmp_path / "run")
+    for split in ("train", "val"):
+        assert len(expected[split]) == 5
+        assert measured[split] == pytest.approx(expected[split], rel=golden.TOLERANCE), split

@@ -103,14 +103,14 @@ def test_the_gradient_is_that_of_the_mean_loss(tmp_path, monkeypatch, head, mult
     expected = {name: p.grad.clone() for name, p in trainable(parts.model).items() if p.grad is not None}
     parts.model.zero_grad(set_to_none=True)
 
-    judged = run_inference(parts, rows, micro or N, "", generate=False)
-    assert (judged.loss, judged.counted) == (pytest.approx(loss.item(), rel=1e-5), counted)
+    predictions = run_inference(parts, rows, micro or N, "", generate=False)
+    assert (predictions.loss, predictions.counted) == (pytest.approx(loss.item(), rel=1e-5), counted)
 
-    found = {}
+    gradients = {}
     step = torch.optim.AdamW.step
 
     def capture(self, *arguments, **more):
-        found.update({name: p.grad.clone() for name, p in trainable(parts.model).items() if p.grad is not None})
+        gradients.update({name: p.grad.clone() for name, p in trainable(parts.model).items() if p.grad is not None})
         return step(self, *arguments, **more)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", capture)
@@ -124,9 +124,9 @@ def test_the_gradient_is_that_of_the_mean_loss(tmp_path, monkeypatch, head, mult
         fingerprint="",
     ).run()
     assert state.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
-    assert found.keys() == expected.keys() and len(found) > 10
+    assert gradients.keys() == expected.keys() and len(gradients) > 10
     largest = max(float(g.abs().max()) for g in expected.values())
     for name, gradient in expected.items():
         torch.testing.assert_close(
-            found[name], gradient, rtol=1e-3, atol=1e-6 * largest, msg=lambda m, n=name: f"{n}: {m}"
+            gradients[name], gradient, rtol=1e-3, atol=1e-6 * largest, msg=lambda m, n=name: f"{n}: {m}"
         )

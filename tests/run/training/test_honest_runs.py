@@ -23,7 +23,7 @@ SHORT = {"epochs": 1}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of one epoch by task, verified in this process, and its `splits`, in which no two sides are alike."""
+    """A run of one epoch by task, verified in this process, and its `splits`, in which no two splits are alike."""
     place = tmp_path_factory.mktemp("trained")
     toy.make(place, per_label=24)
     for task in ("classify", "report"):
@@ -52,58 +52,58 @@ def test_a_run_resumed_after_its_best_epoch_still_saves_that_epoch(overlapping, 
     assert result.metrics["val"]["loss"] == pytest.approx(value, rel=1e-5)
 
 
-def test_each_prediction_is_of_its_own_row_and_side(trained):
+def test_each_prediction_is_of_its_own_row_and_split(trained):
     tables = manifest.read(trained / "splits").tables
     predictions = results.read_predictions(trained / "classify")
-    for side in ("val", "test", "test_natural"):
-        mine = predictions[(predictions["split"] == side) & (predictions["label"] == "opaque")]
-        assert sorted(mine["dicom_id"]) == sorted(tables[side]["dicom_id"].astype(str))
-        truth = tables[side].assign(dicom_id=tables[side]["dicom_id"].astype(str)).set_index("dicom_id")["label"]
-        assert (mine.set_index("dicom_id")["truth"] == (truth == "opaque").astype(float)[mine["dicom_id"]]).all()
-    # Without this one side could stand for the other.
+    for split in ("val", "test", "test_natural"):
+        own = predictions[(predictions["split"] == split) & (predictions["label"] == "opaque")]
+        assert sorted(own["dicom_id"]) == sorted(tables[split]["dicom_id"].astype(str))
+        truth = tables[split].assign(dicom_id=tables[split]["dicom_id"].astype(str)).set_index("dicom_id")["label"]
+        assert (own.set_index("dicom_id")["truth"] == (truth == "opaque").astype(float)[own["dicom_id"]]).all()
+    # Without this one split could pass for the other.
     assert set(tables["test"]["dicom_id"]) != set(tables["test_natural"]["dicom_id"])
 
 
 def test_the_score_of_an_image_alone_is_that_of_its_row(trained):
     predictions = results.read_predictions(trained / "classify")
     parts, again, saved = saved_model.load(trained / "classify")
-    sides = build_datasets(again, manifest.read(trained / "splits"), parts.base.image_size)
+    datasets = build_datasets(again, manifest.read(trained / "splits"), parts.base.image_size)
     column = saved.labels.index("opaque")
-    for side in ("val", "test", "test_natural"):
-        mine = predictions[(predictions["split"] == side) & (predictions["label"] == "opaque")].set_index("dicom_id")
-        for i in (0, len(sides[side]) - 1):
-            (score,) = run_inference(parts, sides[side], 1, "", indices=[i]).scores[:, column]
-            assert mine.loc[str(sides[side].ids["dicom_id"].iloc[i]), "score"] == pytest.approx(score, abs=1e-6)
+    for split in ("val", "test", "test_natural"):
+        own = predictions[(predictions["split"] == split) & (predictions["label"] == "opaque")].set_index("dicom_id")
+        for i in (0, len(datasets[split]) - 1):
+            (score,) = run_inference(parts, datasets[split], 1, "", indices=[i]).scores[:, column]
+            assert own.loc[str(datasets[split].ids["dicom_id"].iloc[i]), "score"] == pytest.approx(score, abs=1e-6)
 
 
-def test_reports_are_held_against_their_own_reference(trained):
+def test_reports_are_compared_with_their_own_reference(trained):
     splits = manifest.read(trained / "splits")
     predictions = results.read_predictions(trained / "report")
-    for side in ("val", "test", "test_natural"):
-        mine = predictions[predictions["split"] == side].set_index("dicom_id")["reference"]
-        table = splits.tables[side].assign(dicom_id=splits.tables[side]["dicom_id"].astype(str))
-        assert mine.to_dict() == table.set_index("dicom_id")["findings"].to_dict()
+    for split in ("val", "test", "test_natural"):
+        own = predictions[predictions["split"] == split].set_index("dicom_id")["reference"]
+        table = splits.tables[split].assign(dicom_id=splits.tables[split]["dicom_id"].astype(str))
+        assert own.to_dict() == table.set_index("dicom_id")["findings"].to_dict()
 
 
 def test_the_constant_report_is_chosen_on_train(trained):
     tables = manifest.read(trained / "splits").tables
     metrics = results.read(trained / "report").metrics
     labels = saved_model.labels(trained / "report").labels
-    for side in ("val", "test", "test_natural"):
-        train_texts, texts = tables["train"]["findings"].tolist(), tables[side]["findings"].tolist()
+    for split in ("val", "test", "test_natural"):
+        train_texts, texts = tables["train"]["findings"].tolist(), tables[split]["findings"].tolist()
         chosen = text_overlap.constant_baseline(train_texts, texts, labels)
         # The scores alone: the text itself is a patient's report.
-        assert metrics[side]["constant_baseline"] == {name: chosen[name] for name in text_overlap.BASELINE_SCORES}
+        assert metrics[split]["constant_baseline"] == {name: chosen[name] for name in text_overlap.BASELINE_SCORES}
 
 
-def test_thresholds_are_those_of_val_and_of_no_other_side(trained):
+def test_thresholds_are_those_of_val_and_of_no_other_split(trained):
     predictions = results.read_predictions(trained / "classify")
     saved = saved_model.labels(trained / "classify")
 
-    def chosen(side):
-        mine = predictions[predictions["split"] == side]
+    def chosen(split):
+        own = predictions[predictions["split"] == split]
         truth, score = (
-            pd.concat([mine[mine["label"] == label][name].reset_index(drop=True) for label in saved.labels], axis=1)
+            pd.concat([own[own["label"] == label][name].reset_index(drop=True) for label in saved.labels], axis=1)
             for name in ("truth", "score")
         )
         return best_thresholds(truth.to_numpy(), score.to_numpy())
@@ -153,9 +153,9 @@ def test_only_train_is_learnt_from_and_weighted_only_where_the_head_says_so(trai
     raw = toy.configured(trained).to_json()
     for weights in ("none", "balanced"):
         raw["head"]["weights"] = weights
-        sides = build_datasets(toy.config.resolve(raw), splits, 32)
-        assert {side for side, rows in sides.items() if rows.train_targets is not None} == {"train"}
-        assert (sides["train"].train_targets.weights is not None) == (weights == "balanced")
+        datasets = build_datasets(toy.config.resolve(raw), splits, 32)
+        assert {split for split, rows in datasets.items() if rows.train_targets is not None} == {"train"}
+        assert (datasets["train"].train_targets.weights is not None) == (weights == "balanced")
 
 
 def test_running_means_change_in_training_and_are_saved_with_it():

@@ -133,8 +133,8 @@ def test_killed_within_a_checkpoint_the_one_before_counts(place, tmp_path, monke
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert [p for p in (tmp_path / "broken").iterdir() if p.name.startswith(".checkpoint.pt.")]
-    kept = torch.load(tmp_path / "broken" / checkpoint.FILE, weights_only=True)
-    assert kept["state"]["step"] == 8
+    saved = torch.load(tmp_path / "broken" / checkpoint.FILE, weights_only=True)
+    assert saved["state"]["step"] == 8
     monkeypatch.setattr(torch, "save", save)
     train.fit(resolved, tmp_path / "broken", verify=False)
     assert same(weights(tmp_path / "broken"), weights(tmp_path / "whole"))
@@ -227,9 +227,9 @@ def test_out_of_memory_halves_the_rows_at_a_time(place, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(Classify, "loss", hungry)
     halved = train.fit(resolved, tmp_path / "halved", verify=False)
-    said = capsys.readouterr().err
-    assert "out of memory at step 1 with 8 rows at a time: going on with 4" in said
-    assert "with 4 rows at a time: going on with 2" in said and said.count("out of memory") == 2
+    printed = capsys.readouterr().err
+    assert "out of memory at step 1 with 8 rows at a time: going on with 4" in printed
+    assert "with 4 rows at a time: going on with 2" in printed and printed.count("out of memory") == 2
     assert json.loads((tmp_path / "halved" / "result.json").read_text())["cost"]["micro_batch"] == 2
     for before, after in zip(whole.history, halved.history, strict=True):
         assert after["train_loss"] == pytest.approx(before["train_loss"], rel=1e-4)
@@ -286,8 +286,8 @@ def test_what_is_no_number_stops_with_step_rows_and_checkpoint(place, tmp_path, 
     log = tmp_path / "run" / failures.LOG
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     assert all(f"row {number}: " in log.read_text() and ids[number - 1] in log.read_text() for number in numbers)
-    kept = torch.load(tmp_path / "run" / checkpoint.FILE, weights_only=True)
-    assert all(tensor.isfinite().all() for tensor in kept["weights"].values())
+    saved = torch.load(tmp_path / "run" / checkpoint.FILE, weights_only=True)
+    assert all(tensor.isfinite().all() for tensor in saved["weights"].values())
     # What was the matter being mended, the run goes on from there and succeeds.
     monkeypatch.setattr(Classify, "loss", loss)
     assert train.fit(resolved, tmp_path / "run", verify=False).status == "trained"

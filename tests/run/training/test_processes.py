@@ -43,11 +43,11 @@ def raw(place, method, task):
     }
 
 
-def launch(told, out, env, die=None, hungry=False):
-    """Run it in two processes; the launcher's exit code and what it said."""
+def launch(raw_config, out, env, die=None, hungry=False):
+    """Run it in two processes; return the launcher's exit code and what it printed."""
     out.parent.mkdir(exist_ok=True)
     order = out.parent / f"{out.name}.json"
-    order.write_text(json.dumps({"config": told, "out": str(out), "die": die, "hungry": hungry}))
+    order.write_text(json.dumps({"config": raw_config, "out": str(out), "die": die, "hungry": hungry}))
     script = Path(__file__).with_name("launched.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, order]
     done = subprocess.run(
@@ -68,33 +68,33 @@ def weights(run):
     ids=["full", "full-fsdp", "lora-report-fsdp"],
 )
 def test_two_processes_learn_what_one_learns_and_survive_a_kill(place, tmp_path, method, task, env):
-    told = raw(place, method, task)
-    one = train.fit(config.resolve(told), tmp_path / "one", verify=False)
-    code, said = launch(told, tmp_path / "two", env)
-    assert code == 0, said
+    raw_config = raw(place, method, task)
+    one = train.fit(config.resolve(raw_config), tmp_path / "one", verify=False)
+    code, printed = launch(raw_config, tmp_path / "two", env)
+    assert code == 0, printed
     two = results.read(tmp_path / "two")
     assert two.status == "trained" and two.environment["processes"] == 2
-    for mine, theirs in zip(one.history, two.history, strict=True):
-        assert theirs["step"] == mine["step"]
-        assert theirs["train_loss"] == pytest.approx(mine["train_loss"], rel=1e-4)
-        assert theirs["val_loss"] == pytest.approx(mine["val_loss"], rel=1e-4)
+    for alone, together in zip(one.history, two.history, strict=True):
+        assert together["step"] == alone["step"]
+        assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-4)
+        assert together["val_loss"] == pytest.approx(alone["val_loss"], rel=1e-4)
     assert {p.name for p in (tmp_path / "two").iterdir()} == {p.name for p in (tmp_path / "one").iterdir()}
-    code, _ = launch(told, tmp_path / "broken", env, die=5)
+    code, _ = launch(raw_config, tmp_path / "broken", env, die=5)
     assert code != 0 and (tmp_path / "broken" / checkpoint.FILE).exists()
-    code, said = launch(told, tmp_path / "broken", env)
-    assert code == 0, said
+    code, printed = launch(raw_config, tmp_path / "broken", env)
+    assert code == 0, printed
     unbroken = weights(tmp_path / "two")
     assert all(torch.equal(tensor, unbroken[name]) for name, tensor in weights(tmp_path / "broken").items())
 
 
 @pytest.mark.slow
 def test_one_process_out_of_memory_leaves_none_waiting(place, tmp_path):
-    told = raw(place, "full", "classify")
-    one = train.fit(config.resolve(told), tmp_path / "one", verify=False)
-    code, said = launch(told, tmp_path / "two", {}, hungry=True)
-    assert code == 0, said
+    raw_config = raw(place, "full", "classify")
+    one = train.fit(config.resolve(raw_config), tmp_path / "one", verify=False)
+    code, printed = launch(raw_config, tmp_path / "two", {}, hungry=True)
+    assert code == 0, printed
     # Of 5 rows the first process has 3 and the second 2, then 2 + 1 and 1 + 1; the first one alone says so.
-    assert said.count("out of memory at step") == 1 and "with 3 rows at a time: going on with 2" in said
+    assert printed.count("out of memory at step") == 1 and "with 3 rows at a time: going on with 2" in printed
     two = results.read(tmp_path / "two")
     assert two.cost["micro_batch"] == 2
     assert two.history[-1]["train_loss"] == pytest.approx(one.history[-1]["train_loss"], rel=1e-4)

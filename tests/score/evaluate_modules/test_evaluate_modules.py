@@ -53,13 +53,14 @@ def test_classification_and_calibration_are_the_functions(multi_label, load):
     assert metric.compute(**given, temperature=2.0) == wanted
 
 
-def test_all_are_named_and_found():
+def test_all_are_named_and_loaded():
     folder = Path(evaluate_modules.__file__).parent
     assert {p.name for p in folder.iterdir() if p.is_dir() and p.name != "__pycache__"} == set(evaluate_modules.NAMES)
     with pytest.raises(UsageError, match="unknown evaluate module 'bleu'"):
         evaluate_modules.path("bleu")
 
 
+@pytest.mark.slow
 def test_they_load_in_a_process_without_a_network(tmp_path):
     code = (
         "import socket\ndef refuse(*a): raise SystemExit(f'opened a socket: {a}')\nsocket.socket.connect = refuse\n"

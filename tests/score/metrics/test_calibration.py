@@ -25,29 +25,29 @@ def test_it_agrees_with_scikit_learn_and_torchmetrics():
     rng = np.random.default_rng(0)
     truth, score = rng.integers(0, 2, (300, 2)).astype(float), rng.random((300, 2))
     truth[rng.random((300, 2)) < 0.1] = np.nan
-    judged = calibration.errors(truth, score, LABELS, multi_label=True)
+    result = calibration.errors(truth, score, LABELS, multi_label=True)
     for i, name in enumerate(LABELS):
         known = ~np.isnan(truth[:, i])
         y, s = truth[known, i], score[known, i]
         wanted = binary_calibration_error(torch.tensor(s), torch.tensor(y).int(), n_bins=15, norm="l1")
-        assert judged["labels"][name]["ece"] == pytest.approx(float(wanted), abs=1e-6)
-        assert judged["labels"][name]["brier"] == pytest.approx(brier_score_loss(y, s))
-        assert judged["labels"][name]["log_loss"] == pytest.approx(log_loss(y, s))
-    assert judged["ece"] == pytest.approx(np.mean([judged["labels"][name]["ece"] for name in LABELS]))
+        assert result["labels"][name]["ece"] == pytest.approx(float(wanted), abs=1e-6)
+        assert result["labels"][name]["brier"] == pytest.approx(brier_score_loss(y, s))
+        assert result["labels"][name]["log_loss"] == pytest.approx(log_loss(y, s))
+    assert result["ece"] == pytest.approx(np.mean([result["labels"][name]["ece"] for name in LABELS]))
 
 
-def test_a_single_label_is_judged_by_its_largest_score():
+def test_single_label_calibration_is_of_the_largest_score():
     rng = np.random.default_rng(1)
     score = softmax(2 * rng.normal(size=(200, 3)), axis=1)
     which = np.array([rng.choice(3, p=row) for row in score])
     truth = np.eye(3)[which]
-    judged = calibration.errors(truth, score, ("a", "b", "c"), multi_label=False)
+    result = calibration.errors(truth, score, ("a", "b", "c"), multi_label=False)
     wanted = multiclass_calibration_error(torch.tensor(score), torch.tensor(which), 3, n_bins=15, norm="l1")
-    assert judged["ece"] == pytest.approx(float(wanted), abs=1e-6)
-    assert judged["log_loss"] == pytest.approx(log_loss(which, score))
-    assert judged["brier"] == pytest.approx(((truth - score) ** 2).sum(axis=1).mean())
+    assert result["ece"] == pytest.approx(float(wanted), abs=1e-6)
+    assert result["log_loss"] == pytest.approx(log_loss(which, score))
+    assert result["brier"] == pytest.approx(((truth - score) ** 2).sum(axis=1).mean())
     masked = np.vstack([truth, np.full((1, 3), np.nan)])
-    assert calibration.errors(masked, np.vstack([score, [[1, 0, 0]]]), ("a", "b", "c"), False) == judged
+    assert calibration.errors(masked, np.vstack([score, [[1, 0, 0]]]), ("a", "b", "c"), False) == result
 
 
 def test_the_bins_hold_every_score_and_the_ends():
@@ -58,7 +58,7 @@ def test_the_bins_hold_every_score_and_the_ends():
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
-def test_the_temperature_that_was_put_in_is_found(multi_label):
+def test_the_planted_temperature_is_fitted(multi_label):
     rng = np.random.default_rng(2)
     logits = 2 * rng.normal(size=(20000, 3))
     if multi_label:
@@ -66,22 +66,22 @@ def test_the_temperature_that_was_put_in_is_found(multi_label):
     else:
         truth = np.eye(3)[[rng.choice(3, p=row) for row in softmax(logits, axis=1)]]
         score = softmax(2.5 * logits, axis=1)
-    found, why = calibration.fit_temperature(truth, score, multi_label)
-    assert found == pytest.approx(2.5, rel=0.03) and why == ""
+    fitted, why = calibration.fit_temperature(truth, score, multi_label)
+    assert fitted == pytest.approx(2.5, rel=0.03) and why == ""
     before = calibration.errors(truth, score, "abc", multi_label)
-    after = calibration.errors(truth, calibration.scale(score, found, multi_label), "abc", multi_label)
+    after = calibration.errors(truth, calibration.scale(score, fitted, multi_label), "abc", multi_label)
     assert after["ece"] < before["ece"] / 3 and after["log_loss"] < before["log_loss"]
-    assert np.array_equal(score.argmax(axis=1), calibration.scale(score, found, multi_label).argmax(axis=1))
+    assert np.array_equal(score.argmax(axis=1), calibration.scale(score, fitted, multi_label).argmax(axis=1))
 
 
 def test_there_is_no_temperature_where_none_is_best():
     truth = np.array([[0.0], [0.0], [1.0], [1.0]])
-    found, why = calibration.fit_temperature(truth, np.array([[0.1], [0.4], [0.6], [0.9]]), True)
-    assert found is None and "separate" in why
-    found, why = calibration.fit_temperature(truth, np.array([[0.9], [0.6], [0.4], [0.1]]), True)
-    assert found is None and "say nothing" in why
-    found, why = calibration.fit_temperature(np.full((2, 1), np.nan), np.full((2, 1), 0.5), True)
-    assert found is None and "nothing to fit" in why
+    fitted, why = calibration.fit_temperature(truth, np.array([[0.1], [0.4], [0.6], [0.9]]), True)
+    assert fitted is None and "separate" in why
+    fitted, why = calibration.fit_temperature(truth, np.array([[0.9], [0.6], [0.4], [0.1]]), True)
+    assert fitted is None and "say nothing" in why
+    fitted, why = calibration.fit_temperature(np.full((2, 1), np.nan), np.full((2, 1), 0.5), True)
+    assert fitted is None and "nothing to fit" in why
 
 
 def test_prior_correction_restores_natural_probabilities():
@@ -91,11 +91,11 @@ def test_prior_correction_restores_natural_probabilities():
     temperature, _ = calibration.fit_temperature(truth, expit(log_odds), True)
     truth, log_odds = world(rng, 20000, 0.05, sharpness=1.8)
     shift = [calibration.prior_shift(0.5, 0.05)]
-    judged = calibration.evaluate(truth, expit(log_odds), ["a"], True, temperature=temperature, shift=shift)
-    assert judged["corrected"]["ece"] < judged["raw"]["ece"] / 3
-    assert judged["corrected"]["ece"] < judged["scaled"]["ece"] / 3
-    assert judged["corrected"]["ece"] < 0.01
-    json.dumps(judged, allow_nan=False)
+    result = calibration.evaluate(truth, expit(log_odds), ["a"], True, temperature=temperature, shift=shift)
+    assert result["corrected"]["ece"] < result["raw"]["ece"] / 3
+    assert result["corrected"]["ece"] < result["scaled"]["ece"] / 3
+    assert result["corrected"]["ece"] < 0.01
+    json.dumps(result, allow_nan=False)
 
 
 def test_the_shift_is_bayes_rule():
@@ -111,11 +111,11 @@ def test_the_shift_is_bayes_rule():
 
 def test_what_is_not_known_is_none_with_its_reason():
     truth, score = np.array([[1.0, 0.0], [0.0, np.nan]]), np.array([[0.9, 0.2], [0.3, 0.4]])
-    judged = calibration.evaluate(truth, score, LABELS, True, why={"temperature": "no val", "prior": "no manifest"})
-    assert judged["scaled"] is judged["corrected"] is judged["temperature"] is None
-    assert judged["undefined"] == {"scaled": "no val", "corrected": "no manifest"}
-    judged = calibration.evaluate(truth, score, LABELS, True, shift=[0.3, None])
-    assert list(judged["corrected"]["labels"]) == ["a"] and "b" in judged["undefined"]["corrected, some labels"]
+    result = calibration.evaluate(truth, score, LABELS, True, why={"temperature": "no val", "prior": "no manifest"})
+    assert result["scaled"] is result["corrected"] is result["temperature"] is None
+    assert result["undefined"] == {"scaled": "no val", "corrected": "no manifest"}
+    result = calibration.evaluate(truth, score, LABELS, True, shift=[0.3, None])
+    assert list(result["corrected"]["labels"]) == ["a"] and "b" in result["undefined"]["corrected, some labels"]
     for multi_label in (True, False):
         nothing = calibration.errors(np.full((2, 2), np.nan), score, LABELS, multi_label)
         assert nothing["ece"] is nothing["brier"] is nothing["labels"]["a"]["ece"] is None
@@ -123,7 +123,7 @@ def test_what_is_not_known_is_none_with_its_reason():
 
 
 def test_a_score_of_0_or_1_stays_finite():
-    judged = calibration.evaluate(
+    result = calibration.evaluate(
         np.array([[1.0], [0.0]]), np.array([[0.0], [1.0]]), ["a"], True, temperature=2.0, shift=[1.0]
     )
-    json.dumps(judged, allow_nan=False)
+    json.dumps(result, allow_nan=False)

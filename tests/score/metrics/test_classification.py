@@ -35,13 +35,13 @@ def test_it_agrees_with_scikit_learn_on_masked_labels():
     for column, name in enumerate(LABELS):
         known = ~np.isnan(truth[:, column])
         y, s = truth[known, column], score[known, column]
-        judged = result["labels"][name]
+        computed = result["labels"][name]
         areas.append(roc_auc_score(y, s))
-        assert judged["auroc"] == pytest.approx(areas[-1])
-        assert judged["f1"] == pytest.approx(f1_score(y, s >= 0.5))
-        assert judged["precision"] == pytest.approx(precision_score(y, s >= 0.5))
-        assert judged["recall"] == pytest.approx(recall_score(y, s >= 0.5))
-        assert judged["n"] == known.sum()
+        assert computed["auroc"] == pytest.approx(areas[-1])
+        assert computed["f1"] == pytest.approx(f1_score(y, s >= 0.5))
+        assert computed["precision"] == pytest.approx(precision_score(y, s >= 0.5))
+        assert computed["recall"] == pytest.approx(recall_score(y, s >= 0.5))
+        assert computed["n"] == known.sum()
     known = ~np.isnan(truth)
     assert result["macro"]["auroc"] == pytest.approx(np.mean(areas))
     assert result["micro"]["auroc"] == pytest.approx(roc_auc_score(truth[known], score[known]))
@@ -94,21 +94,21 @@ def test_by_examples_it_agrees_with_scikit_learn_on_the_rows_that_have_a_value()
     score = np.round(rng.random((80, 6)), 1)
     truth[:3], score[:2] = 0, 0
     both = (truth.any(axis=1)) & ~(truth.all(axis=1))
-    said = score >= 0.5
-    judged = evaluate(truth, score, list("abcdef"), None, True)["examples"]
-    assert judged["auroc"] == pytest.approx(roc_auc_score(truth[both], score[both], average="samples"))
-    assert judged["ap"] == pytest.approx(average_precision_score(truth[both], score[both], average="samples"))
+    positive = score >= 0.5
+    computed = evaluate(truth, score, list("abcdef"), None, True)["examples"]
+    assert computed["auroc"] == pytest.approx(roc_auc_score(truth[both], score[both], average="samples"))
+    assert computed["ap"] == pytest.approx(average_precision_score(truth[both], score[both], average="samples"))
     for name, judge, rows in (
-        ("f1", f1_score, truth.any(axis=1) | said.any(axis=1)),
-        ("precision", precision_score, said.any(axis=1)),
+        ("f1", f1_score, truth.any(axis=1) | positive.any(axis=1)),
+        ("precision", precision_score, positive.any(axis=1)),
         ("recall", recall_score, truth.any(axis=1)),
     ):
-        assert judged[name] == pytest.approx(judge(truth[rows], said[rows], average="samples", zero_division=0))
-    assert judged["accuracy"] == pytest.approx((truth == said).mean())
-    assert judged["exact"] == pytest.approx((truth == said).all(axis=1).mean())
+        assert computed[name] == pytest.approx(judge(truth[rows], positive[rows], average="samples", zero_division=0))
+    assert computed["accuracy"] == pytest.approx((truth == positive).mean())
+    assert computed["exact"] == pytest.approx((truth == positive).all(axis=1).mean())
 
 
-def test_by_examples_a_masked_cell_is_as_if_the_label_were_not_there():
+def test_by_examples_a_masked_cell_is_as_if_the_label_were_missing():
     rng = np.random.default_rng(6)
     truth, score = rng.integers(0, 2, (30, 5)).astype(float), np.round(rng.random((30, 5)), 1)
     truth[:, 3] = np.nan

@@ -26,7 +26,7 @@ def test_weights_that_are_not_here_are_fetched_only_where_it_was_allowed(monkeyp
         clinical_models.evaluate(TEXTS, TEXTS, ["chexbert"])
 
 
-def test_radeval_is_asked_for_the_pairs_that_can_be_judged(monkeypatch):
+def test_radeval_gets_the_pairs_with_a_reference_alone(monkeypatch):
     asked = {}
 
     class RadEval:
@@ -40,9 +40,9 @@ def test_radeval_is_asked_for_the_pairs_that_can_be_judged(monkeypatch):
     monkeypatch.setitem(sys.modules, "radeval", types.SimpleNamespace(RadEval=RadEval))
     monkeypatch.setattr("importlib.metadata.version", lambda name: "2.2.1")
     monkeypatch.setattr(clinical_models, "missing", lambda name: [])
-    judged = clinical_models.evaluate(TEXTS, ["a", "b", "c"], ["green", "radcliq"])
+    result = clinical_models.evaluate(TEXTS, ["a", "b", "c"], ["green", "radcliq"])
     assert asked == {"metrics": ["green", "radcliq"], "pairs": (["no edema .", "mild edema ."], ["a", "b"])}
-    assert judged == {"green": 0.25, "radcliq_v1": 1.5, "n": 2, "signature": "radeval 2.2.1", "undefined": {}}
+    assert result == {"green": 0.25, "radcliq_v1": 1.5, "n": 2, "signature": "radeval 2.2.1", "undefined": {}}
     nothing = clinical_models.evaluate([""], ["a"], ["green"])
     assert nothing["green"] is None and nothing["undefined"]
 
@@ -62,10 +62,10 @@ def test_the_doctor_says_what_is_missing_and_what_brings_it(monkeypatch, capsys)
     monkeypatch.setattr(clinical_models, "missing", lambda name: [] if name == "green" else [clinical_models.INSTALL])
     monkeypatch.setattr(doctor, "_version", lambda name: "" if name == "radeval" else "1.0")
     assert doctor.main() == 1
-    said = capsys.readouterr().out.splitlines()
-    assert "ok      nltk          METEOR: 1.0" in said
-    assert any(line.startswith("missing radeval") and line.endswith(clinical_models.INSTALL) for line in said)
-    assert any(line.startswith("ok      green") for line in said)
+    printed = capsys.readouterr().out.splitlines()
+    assert "ok      nltk          METEOR: 1.0" in printed
+    assert any(line.startswith("missing radeval") and line.endswith(clinical_models.INSTALL) for line in printed)
+    assert any(line.startswith("ok      green") for line in printed)
     monkeypatch.setattr(clinical_models, "missing", lambda name: [])
     monkeypatch.setattr(doctor, "_version", lambda name: "1.0")
     assert doctor.main() == 0

@@ -58,8 +58,8 @@ SENTENCES = [
 
 @pytest.mark.parametrize(("sentence", "wanted"), SENTENCES, ids=[sentence for sentence, _ in SENTENCES])
 def test_a_sentence_is_read(sentence, wanted):
-    found = {name: value for name, value in labeler.label(sentence).items() if name != "No Finding"}
-    assert found == wanted
+    values = {name: value for name, value in labeler.label(sentence).items() if name != "No Finding"}
+    assert values == wanted
 
 
 def test_of_several_mentions_the_strongest_counts():
@@ -116,11 +116,11 @@ def test_a_long_sentence_takes_no_long_time(end):
 def test_phantom_reports_are_read_almost_without_error():
     """The one difference: an opacity that may be consolidation is an opacity here, and in doubt in the phantom."""
     texts, truth = labeler_error.phantom(subjects=150, seed=3)
-    said = labeler.table(texts)
+    labelled = labeler.table(texts)
     for i, name in enumerate(labeler.LABELS):
-        same = (truth[:, i] == said[:, i]) | (np.isnan(truth[:, i]) & np.isnan(said[:, i]))
+        same = (truth[:, i] == labelled[:, i]) | (np.isnan(truth[:, i]) & np.isnan(labelled[:, i]))
         if name == "Lung Opacity":
-            assert set(said[~same, i]) <= {1.0} and same.mean() > 0.9
+            assert set(labelled[~same, i]) <= {1.0} and same.mean() > 0.9
         else:
             assert same.mean() > 0.995, name
 

@@ -36,7 +36,7 @@ def reports(rng, n, longest=14):
     return [" ".join(rng.choice(WORDS, rng.integers(0, longest))) for _ in range(n)]
 
 
-def test_words_are_lower_case_with_signs_apart():
+def test_words_are_lower_case_and_signs_are_words():
     assert words("The heart is NORMAL, 1.5 cm.") == ("the", "heart", "is", "normal", ",", "1.5", "cm", ".")
     assert words(" \n") == ()
 
@@ -54,15 +54,15 @@ def test_meteor_is_the_formula_on_the_alignment_of_nltk():
     rng = np.random.default_rng(0)
     pairs = list(zip(reports(rng, 60), reports(rng, 60), strict=True))
     for (reference, hypothesis), value in zip(pairs, meteor(*map(list, zip(*pairs, strict=True))), strict=True):
-        said, wanted = list(enumerate(hypothesis.split())), list(enumerate(reference.split()))
-        exact, rest, left = _match_enums(said, wanted)
+        written, wanted = list(enumerate(hypothesis.split())), list(enumerate(reference.split()))
+        exact, rest, left = _match_enums(written, wanted)
         stem, _, _ = _enum_stem_match(rest, left, PorterStemmer())
         matched = sorted(exact + stem)
         if not matched:
             assert value == 0
             continue
         chunks = 1 + sum((b[0] - a[0], b[1] - a[1]) != (1, 1) for a, b in itertools.pairwise(matched))
-        p, r = len(matched) / len(said), len(matched) / len(wanted)
+        p, r = len(matched) / len(written), len(matched) / len(wanted)
         assert value == pytest.approx(p * r / (0.9 * p + 0.1 * r) * (1 - 0.5 * (chunks / len(matched)) ** 3))
 
 
@@ -84,8 +84,8 @@ def test_repeating_a_word_earns_nothing():
 
 def test_cider_d_has_no_value_where_references_do_not_differ():
     assert cider_d(["no edema"], ["no edema"]) is cider_d(["no edema"] * 3, ["a", "b", "c"]) is cider_d([], []) is None
-    judged = text_overlap.evaluate(["no edema ."], ["no edema ."])
-    assert judged["cider_d"] is None and "do not differ" in judged["undefined"]["cider_d"]
+    result = text_overlap.evaluate(["no edema ."], ["no edema ."])
+    assert result["cider_d"] is None and "do not differ" in result["undefined"]["cider_d"]
 
 
 #: Pairs of reference and generated text. In the second the text repeats words that its reference holds once (clipping),
@@ -125,13 +125,14 @@ def test_cider_d_follows_its_formula_on_random_texts():
 
     expected = np.zeros(len(references))
     for n in (1, 2, 3, 4):
-        theirs, ours = ([counts(text, n) for text in texts] for texts in (references, generated))
-        grams = sorted(set().union(*theirs, *ours))
-        held = np.array([sum(gram in count for count in theirs) for gram in grams])
-        weights = np.log(len(references) / np.maximum(held, 1))
-        table, said = (np.array([[c[g] for g in grams] for c in each]) * weights for each in (theirs, ours))
-        norms = np.linalg.norm(table, axis=1) * np.linalg.norm(said, axis=1)
-        shared = (np.minimum(table, said) * table).sum(axis=1)
+        reference_counts, generated_counts = ([counts(text, n) for text in texts] for texts in (references, generated))
+        grams = sorted(set().union(*reference_counts, *generated_counts))
+        frequency = np.array([sum(gram in count for count in reference_counts) for gram in grams])
+        weights = np.log(len(references) / np.maximum(frequency, 1))
+        counted = (reference_counts, generated_counts)
+        table, written = (np.array([[c[g] for g in grams] for c in each]) * weights for each in counted)
+        norms = np.linalg.norm(table, axis=1) * np.linalg.norm(written, axis=1)
+        shared = (np.minimum(table, written) * table).sum(axis=1)
         expected += np.divide(shared, norms, out=np.zeros(len(norms)), where=norms > 0)
     lengths = np.array([[len(text.split()) for text in texts] for texts in (references, generated)])
     expected *= 10 / 4 * np.exp(-((lengths[0] - lengths[1]) ** 2) / 72)

@@ -14,53 +14,53 @@ from cxr_ft.score.metrics import clinical, labeler, laterality, probes, report_m
 
 @pytest.fixture(scope="module")
 def texts():
-    found = []
+    collected = []
     for index in range(60):
         subject = cases.subject(5, index)
         for study in subject.studies:
             parts = sections(phantom.write(subject.body, study, None, np.random.default_rng(index)))
-            found.append(" ".join(parts.get(name) or "" for name in ("findings", "impression")))
-    return found
+            collected.append(" ".join(parts.get(name) or "" for name in ("findings", "impression")))
+    return collected
 
 
 @pytest.mark.parametrize(("size", "names"), clinical.SETS.items())
 @pytest.mark.parametrize(("doubt", "counts"), clinical.DOUBT.items())
 def test_clinical_f1_is_scikit_learns_in_every_convention(texts, size, names, doubt, counts):
     generated = texts[7:] + texts[:7]
-    judged = clinical.evaluate(texts, generated)[f"{size}_{doubt}"]
+    result = clinical.evaluate(texts, generated)[f"{size}_{doubt}"]
     columns = [labeler.LABELS.index(name) for name in names]
-    truth, said = (clinical.stated(labeler.table(t), counts)[:, columns] for t in (texts, generated))
+    truth, written = (clinical.stated(labeler.table(t), counts)[:, columns] for t in (texts, generated))
     for name, judge in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
-        assert judged["macro"][name] == pytest.approx(judge(truth, said, average="macro"))
-        assert judged["micro"][name] == pytest.approx(judge(truth, said, average="micro"))
-    some = truth.any(axis=1) | said.any(axis=1)
-    assert judged["examples"]["f1"] == pytest.approx(
-        f1_score(truth[some], said[some], average="samples", zero_division=0)
+        assert result["macro"][name] == pytest.approx(judge(truth, written, average="macro"))
+        assert result["micro"][name] == pytest.approx(judge(truth, written, average="micro"))
+    some = truth.any(axis=1) | written.any(axis=1)
+    assert result["examples"]["f1"] == pytest.approx(
+        f1_score(truth[some], written[some], average="samples", zero_division=0)
     )
 
 
 def test_doubt_counts_as_the_convention_says():
-    judged = clinical.evaluate(["Possible edema."], ["Mild edema."])
-    assert judged["5_positive"]["micro"]["f1"] == 1.0
-    assert judged["5_negative"]["micro"]["f1"] is None
-    assert judged["undefined"] == dict.fromkeys(
+    result = clinical.evaluate(["Possible edema."], ["Mild edema."])
+    assert result["5_positive"]["micro"]["f1"] == 1.0
+    assert result["5_negative"]["micro"]["f1"] is None
+    assert result["undefined"] == dict.fromkeys(
         ("14_negative", "5_negative"), "no reference states any of these labels"
     )
-    assert judged["labels"]["Edema"]["positive"] == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "stated": 1}
-    json.dumps(judged, allow_nan=False)
+    assert result["labels"]["Edema"]["positive"] == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "stated": 1}
+    json.dumps(result, allow_nan=False)
 
 
 def test_a_label_that_no_reference_states_is_none_and_its_false_alarms_count_in_micro():
-    judged = clinical.evaluate(["Mild edema.", ""], ["Mild edema. Fracture.", "Edema."])
-    assert judged["n"] == 1 and judged["labels"]["Fracture"]["positive"]["f1"] is None
-    assert judged["14_positive"]["macro"] == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "labels": 1}
-    assert judged["14_positive"]["micro"]["f1"] == pytest.approx(2 / 3)
+    result = clinical.evaluate(["Mild edema.", ""], ["Mild edema. Fracture.", "Edema."])
+    assert result["n"] == 1 and result["labels"]["Fracture"]["positive"]["f1"] is None
+    assert result["14_positive"]["macro"] == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "labels": 1}
+    assert result["14_positive"]["micro"]["f1"] == pytest.approx(2 / 3)
 
 
 def test_nothing_to_judge_is_none_with_its_reason():
-    for judged in (clinical.evaluate([], []), clinical.evaluate([" "], ["Edema."])):
-        assert judged["14_positive"]["macro"]["f1"] is None and len(judged["undefined"]) == 4
-    assert laterality.evaluate([], [])["undefined"] == {"accuracy": "no reference gives a side"}
+    for result in (clinical.evaluate([], []), clinical.evaluate([" "], ["Edema."])):
+        assert result["14_positive"]["macro"]["f1"] is None and len(result["undefined"]) == 4
+    assert laterality.evaluate([], [])["undefined"] == {"accuracy": "no reference states a side"}
     assert "both texts" in laterality.evaluate(["Left effusion."], ["Edema."])["undefined"]["accuracy"]
 
 
@@ -84,11 +84,11 @@ def test_sides_of_findings(text, wanted):
 
 
 def test_side_accuracy_by_hand():
-    judged = laterality.evaluate(
+    result = laterality.evaluate(
         ["Left effusion. Right pneumothorax.", "Left effusion.", "Edema."],
         ["Left effusion. Left pneumothorax.", "No effusion.", "Left edema."],
     )
-    assert (judged["accuracy"], judged["judged"], judged["given"]) == (0.5, 2, 3)
+    assert (result["accuracy"], result["judged"], result["given"]) == (0.5, 2, 3)
 
 
 def test_swapping_sides_twice_changes_nothing(texts):
@@ -97,7 +97,7 @@ def test_swapping_sides_twice_changes_nothing(texts):
     assert probes.swap_sides("Left base; the right LEFT.") == "Right base; the left RIGHT."
 
 
-def test_flipping_turns_what_is_said_into_its_contrary(texts):
+def test_flipping_turns_each_statement_into_its_contrary(texts):
     before, after = labeler.table(texts), labeler.table([probes.flip_negation(text) for text in texts])
     findings = slice(1, None)  # "No Finding" follows from the others
     before, after = before[:, findings], after[:, findings]
@@ -106,41 +106,41 @@ def test_flipping_turns_what_is_said_into_its_contrary(texts):
 
 
 def test_the_probes_are_punished_by_what_reads_findings_and_hardly_by_what_counts_words(texts):
-    judged = report_metrics.probed(texts)
-    flipped, swapped = judged["negation_flipped"], judged["sides_swapped"]
+    result = report_metrics.probed(texts)
+    flipped, swapped = result["negation_flipped"], result["sides_swapped"]
     assert flipped["changed"] > 50 and flipped["rouge_l"] > 0.75
     assert flipped["clinical_f1_micro_14_positive"] < 0.3
     assert swapped["rouge_l"] > 0.8 and swapped["clinical_f1_14_positive"] == pytest.approx(1.0)
     assert swapped["sides"] < 0.4
     assert report_metrics.brief(texts, texts)["sides"] == 1.0
-    json.dumps(judged, allow_nan=False)
+    json.dumps(result, allow_nan=False)
 
 
 def test_baselines_are_taken_from_train_whatever_its_order(texts):
     train, test = texts[:50], texts[50:]
     near = list(range(len(test)))
-    judged = report_metrics.baselines(train, test, near)
-    assert set(judged) == {"constant", "constant_clinical", "random", "nearest", "undefined"}
-    assert judged["nearest"] == report_metrics.brief(test, [train[i] for i in near])
+    result = report_metrics.baselines(train, test, near)
+    assert set(result) == {"constant", "constant_clinical", "random", "nearest", "undefined"}
+    assert result["nearest"] == report_metrics.brief(test, [train[i] for i in near])
     other = report_metrics.baselines(train[::-1], test, [len(train) - 1 - i for i in near])
-    assert judged == other
-    assert judged["constant_clinical"]["clinical_f1_14_positive"] >= judged["constant"]["clinical_f1_14_positive"]
+    assert result == other
+    assert result["constant_clinical"]["clinical_f1_14_positive"] >= result["constant"]["clinical_f1_14_positive"]
     without = report_metrics.baselines(train, test, None, "the rows have no image")
     assert without["nearest"] is None and without["undefined"] == {"nearest": "the rows have no image"}
     assert report_metrics.baselines([" "], test)["undefined"] == {"all": "train has no text"}
-    json.dumps(judged, allow_nan=False)
+    json.dumps(result, allow_nan=False)
 
 
-def test_no_baseline_of_reports_sees_the_reports_it_is_judged_on():
+def test_no_baseline_of_reports_sees_the_references_of_its_metrics():
     """Train says one thing only: whatever the references are, every baseline says that."""
     train, test = ["Mild edema."] * 4, ["Left effusion.", "Fracture.", "Left effusion."]
-    judged = report_metrics.baselines(train, test, [0, 1, 2])
+    result = report_metrics.baselines(train, test, [0, 1, 2])
     wanted = report_metrics.brief(test, ["Mild edema."] * 3)
-    assert [judged[name] for name in ("constant", "constant_clinical", "random", "nearest")] == [wanted] * 4
+    assert [result[name] for name in ("constant", "constant_clinical", "random", "nearest")] == [wanted] * 4
     assert wanted["clinical_f1_14_positive"] == 0
 
 
-def test_a_probe_is_judged_on_the_texts_that_it_changes_alone():
+def test_a_probe_is_measured_on_the_texts_that_it_changes_alone():
     references, wrong = probes.changed(["Left effusion.", "Normal heart.", "Clear."], "sides_swapped")
     assert (references, wrong) == (["Left effusion."], ["Right effusion."])
 
@@ -153,7 +153,7 @@ def test_the_nearest_image_is_the_one_that_looks_alike_whatever_its_exposure():
     assert report_metrics.nearest(train, np.zeros((1, 256), np.uint8)).shape == (1,)
 
 
-def test_all_of_a_report_is_judged_at_once(texts):
-    judged = report_metrics.evaluate(texts, texts, section="findings")
-    assert judged["signature"]["section"] == "findings" and "labels:14,5" in judged["signature"]["clinical"]
-    assert judged["clinical"]["14_positive"]["macro"]["f1"] == judged["sides"]["accuracy"] == judged["bleu_4"] == 1
+def test_all_metrics_of_a_report_are_computed_together(texts):
+    result = report_metrics.evaluate(texts, texts, section="findings")
+    assert result["signature"]["section"] == "findings" and "labels:14,5" in result["signature"]["clinical"]
+    assert result["clinical"]["14_positive"]["macro"]["f1"] == result["sides"]["accuracy"] == result["bleu_4"] == 1

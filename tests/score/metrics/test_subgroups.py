@@ -14,37 +14,37 @@ def drawn(rng, n, noise):
     return truth, np.clip(0.5 + 0.25 * (truth - 0.5) + noise * rng.normal(size=(n, 2)), 0, 1)
 
 
-def test_a_group_that_is_judged_worse_is_found():
+def test_a_group_with_worse_predictions_has_lower_metrics():
     rng = np.random.default_rng(0)
     parts = [drawn(rng, 400, 0.05), drawn(rng, 400, 0.6)]
     truth, score = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     sex = ["F"] * 400 + ["M"] * 400
-    judged = subgroups.evaluate(
+    result = subgroups.evaluate(
         truth, score, score >= 0.5, ["a", "b"], groups={"sex": sex}, subjects=[f"s{i // 2}" for i in range(800)]
     )["sex"]
-    good, bad = judged["groups"]["F"], judged["groups"]["M"]
+    good, bad = result["groups"]["F"], result["groups"]["M"]
     assert good["auroc"]["low"] > bad["auroc"]["high"] and good["recall"]["low"] > bad["recall"]["high"]
     assert (good["n"], good["subjects"]) == (400, 200)
     wanted = np.mean([roc_auc_score(truth[:400, i], score[:400, i]) for i in (0, 1)])
     assert good["auroc"]["value"] == pytest.approx(wanted)
     assert good["recall"]["value"] == pytest.approx(np.mean((score[:400] >= 0.5)[truth[:400] == 1]))
     assert good["ece"]["value"] == pytest.approx(calibration.ece(truth[:400].ravel(), score[:400].ravel()), abs=1e-6)
-    assert judged["undefined"] == {}
-    json.dumps(judged, allow_nan=False)
+    assert result["undefined"] == {}
+    json.dumps(result, allow_nan=False)
 
 
 def test_four_images_of_a_subject_that_are_alike_are_no_more_evidence_than_one():
     truth, score = drawn(np.random.default_rng(4), 60, 0.4)
-    found = []
+    collected = []
     for times in (1, 4):
         rows, right = np.repeat(score, times, axis=0), np.repeat(truth, times, axis=0)
         people = np.repeat([f"s{i:02}" for i in range(60)], times)
-        judged = subgroups.evaluate(
+        result = subgroups.evaluate(
             right, rows, rows >= 0.5, ["a", "b"], groups={"sex": ["F"] * len(rows)}, subjects=people.tolist()
         )
-        found.append(judged["sex"]["groups"]["F"])
+        collected.append(result["sex"]["groups"]["F"])
     for name in ("auroc", "recall", "ece"):
-        assert found[1][name] == pytest.approx(found[0][name], abs=1e-6)
+        assert collected[1][name] == pytest.approx(collected[0][name], abs=1e-6)
 
 
 def test_groups_are_compared_on_labels_that_all_of_them_have():
@@ -52,45 +52,45 @@ def test_groups_are_compared_on_labels_that_all_of_them_have():
     truth, score = drawn(rng, 60, 0.2)
     truth[:30, 1] = 0
     groups = {"view": ["AP"] * 30 + ["PA"] * 30}
-    judged = subgroups.evaluate(
+    result = subgroups.evaluate(
         truth, score, score > 0.5, ["a", "b"], groups=groups, subjects=list(map(str, range(60)))
     )
-    assert judged["view"]["labels"] == ["a"]
-    assert judged["view"]["groups"]["PA"]["auroc"]["value"] == pytest.approx(
+    assert result["view"]["labels"] == ["a"]
+    assert result["view"]["groups"]["PA"]["auroc"]["value"] == pytest.approx(
         roc_auc_score(truth[30:, 0], score[30:, 0])
     )
     truth[30:, 0] = 1
-    judged = subgroups.evaluate(
+    result = subgroups.evaluate(
         truth, score, score > 0.5, ["a", "b"], groups=groups, subjects=list(map(str, range(60)))
     )
-    assert judged["view"]["groups"]["AP"]["auroc"] is None
-    assert judged["view"]["undefined"]["auroc"] == "no label has both classes in every group"
+    assert result["view"]["groups"]["AP"]["auroc"] is None
+    assert result["view"]["undefined"]["auroc"] == "no label has both classes in every group"
 
 
-def test_a_group_of_few_subjects_is_counted_and_not_judged():
+def test_a_group_of_few_subjects_is_counted_and_not_measured():
     rng = np.random.default_rng(2)
     truth, score = drawn(rng, 50, 0.2)
     people = [f"s{i}" for i in range(40)] + ["t"] * 10
-    judged = subgroups.evaluate(
+    result = subgroups.evaluate(
         truth, score, score > 0.5, ["a", "b"], groups={"sex": ["F"] * 40 + ["M"] * 10}, subjects=people
     )
-    few = judged["sex"]["groups"]["M"]
+    few = result["sex"]["groups"]["M"]
     assert (few["n"], few["subjects"], few["auroc"]) == (10, 1, None)
-    assert "1 subjects, fewer than 10" in judged["sex"]["undefined"]["M"]
+    assert "1 subjects, fewer than 10" in result["sex"]["undefined"]["M"]
 
 
-def test_no_positive_and_nothing_known_are_said():
+def test_no_positive_and_no_known_cell_have_their_reasons():
     truth = np.zeros((20, 1))
-    judged = subgroups.evaluate(
+    result = subgroups.evaluate(
         truth, truth + 0.2, truth > 1, ["a"], groups={"sex": ["F"] * 20}, subjects=list(map(str, range(20)))
     )["sex"]
-    assert judged["groups"]["F"]["recall"] is None and "no label is positive" in judged["undefined"]["F: recall"]
+    assert result["groups"]["F"]["recall"] is None and "no label is positive" in result["undefined"]["F: recall"]
     truth[:] = np.nan
-    judged = subgroups.evaluate(
+    result = subgroups.evaluate(
         truth, np.zeros((20, 1)), truth > 1, ["a"], groups={"sex": ["F"] * 20}, subjects=list(map(str, range(20)))
     )["sex"]
-    assert judged["groups"]["F"]["ece"] is None
-    json.dumps(judged, allow_nan=False)
+    assert result["groups"]["F"]["ece"] is None
+    json.dumps(result, allow_nan=False)
 
 
 def test_ages_as_numbers_and_as_bands():

@@ -90,7 +90,7 @@ def test_the_baseline_looks_at_train_alone():
     assert constant_baseline(train, reports(rng, 5))["text"] == constant_baseline(train, ["edema ."])["text"]
 
 
-def test_the_constant_of_labels_is_chosen_on_train_and_judged_on_the_references():
+def test_the_constant_of_labels_is_chosen_on_train_and_scored_on_the_references():
     train = ["There is edema."] * 3 + ["There is fracture."]
     baseline = constant_baseline(train, ["There is fracture."] * 5, LABELS)
     assert baseline["label_text"] == "There is edema."
@@ -99,9 +99,9 @@ def test_the_constant_of_labels_is_chosen_on_train_and_judged_on_the_references(
 
 def test_case_and_spacing_do_not_count():
     """A model whose tokenizer drops case cannot write it back."""
-    judged = evaluate(["The film shows an effusion."], ["the film shows an effusion ."])
-    assert judged["exact"] == 1 and judged["bleu_4"] == 1
-    assert "case:lc" in judged["signature"]["bleu"]
+    scores = evaluate(["The film shows an effusion."], ["the film shows an effusion ."])
+    assert scores["exact"] == 1 and scores["bleu_4"] == 1
+    assert "case:lc" in scores["signature"]["bleu"]
 
 
 LABELS = ("Edema", "Lung Opacity", "Fracture")
@@ -124,19 +124,19 @@ def test_a_label_counts_as_stated_by_its_whole_name_without_negation_or_doubt():
 
 def test_label_f1_is_scikit_learns():
     rng = np.random.default_rng(3)
-    truth, said = rng.random((40, 3)) < 0.4, rng.random((40, 3)) < 0.4
+    truth, written = rng.random((40, 3)) < 0.4, rng.random((40, 3)) < 0.4
     truth[:, 2] = False
 
     def texts(stated):
         return ["heart. " + " ".join(f"There is {LABELS[i].lower()}." for i in np.flatnonzero(row)) for row in stated]
 
-    result = evaluate(texts(truth), texts(said), LABELS)
-    assert result["label_f1"] == pytest.approx(f1_score(truth[:, :2], said[:, :2], average="macro"))
-    assert result["label_f1_micro"] == pytest.approx(f1_score(truth, said, average="micro"))
+    result = evaluate(texts(truth), texts(written), LABELS)
+    assert result["label_f1"] == pytest.approx(f1_score(truth[:, :2], written[:, :2], average="macro"))
+    assert result["label_f1_micro"] == pytest.approx(f1_score(truth, written, average="micro"))
     assert set(result["label_f1_each"]) == {"Edema", "Lung Opacity"}
 
 
-def test_the_baseline_of_label_f1_is_the_best_text_of_train_said_to_everyone():
+def test_the_baseline_of_label_f1_is_the_best_text_of_train_for_every_image():
     rng = np.random.default_rng(4)
     stated = rng.random((60, 3)) < [0.2, 0.5, 0.7]
     train = ["heart. " + " ".join(f"There is {LABELS[i].lower()}." for i in np.flatnonzero(row)) for row in stated]

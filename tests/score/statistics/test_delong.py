@@ -63,19 +63,19 @@ def test_ranks_give_what_every_pair_gives(seed, decimals, images):
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 30 // images, 30)
     truth, scores = rng.integers(0, 2, 30).astype(float), rng.random((3, 30)).round(decimals)
-    found = paired_aurocs(truth, scores, groups)
+    estimate = paired_aurocs(truth, scores, groups)
     points, covariance = direct(truth, scores, groups)
-    assert found.points == pytest.approx(points)
-    assert found.covariance == pytest.approx(covariance, abs=1e-12)
+    assert estimate.points == pytest.approx(points)
+    assert estimate.covariance == pytest.approx(covariance, abs=1e-12)
 
 
 def test_one_row_a_subject_is_delong():
     rng = np.random.default_rng(3)
     truth, scores = rng.integers(0, 2, 80), rng.random((3, 80)).round(1)
     points, covariance = delong(truth, scores)
-    found = paired_aurocs(truth, scores, np.arange(80))
-    assert found.points == pytest.approx(points)
-    assert found.covariance == pytest.approx(covariance)
+    estimate = paired_aurocs(truth, scores, np.arange(80))
+    assert estimate.points == pytest.approx(points)
+    assert estimate.covariance == pytest.approx(covariance)
 
 
 def test_the_patients_of_delong_s_paper():
@@ -83,9 +83,9 @@ def test_the_patients_of_delong_s_paper():
     table = np.array(PATIENTS.split(), float).reshape(-1, 4)
     scores = np.stack([10 - table[:, 2], table[:, 0], table[:, 1]])
     points, covariance = delong(table[:, 3], scores)
-    found = paired_aurocs(table[:, 3], scores, np.arange(len(table)))
-    assert found.points == pytest.approx(points)
-    assert found.covariance == pytest.approx(covariance)
+    estimate = paired_aurocs(table[:, 3], scores, np.arange(len(table)))
+    assert estimate.points == pytest.approx(points)
+    assert estimate.covariance == pytest.approx(covariance)
     for first, second, p in ((1, 0, 0.9102063472), (2, 0, 0.4561397075), (2, 1, 0.1118282101)):
         pair = compare(table[:, 3], scores[[first]], scores[[second]], np.arange(len(table)), auroc)
         assert pair.p == pytest.approx(p, abs=1e-9)
@@ -101,11 +101,11 @@ def world(rng, subjects=300, labels=3):
 
 def test_several_labels_vary_as_the_bootstrap_says():
     groups, truth, scores = world(np.random.default_rng(5))
-    found = paired_aurocs(truth, scores, groups)
-    assert found.points == pytest.approx([float(macro_auroc(truth, run)) for run in scores])
+    estimate = paired_aurocs(truth, scores, groups)
+    assert estimate.points == pytest.approx([float(macro_auroc(truth, run)) for run in scores])
     weights = cluster_bootstrap(groups, 4000, 0)
     expected = np.cov([macro_auroc(truth, run, weights) for run in scores])
-    assert found.covariance == pytest.approx(expected, rel=0.1)
+    assert estimate.covariance == pytest.approx(expected, rel=0.1)
 
 
 def test_a_table_of_one_label_is_that_label():

@@ -120,9 +120,9 @@ def test_replicates_give_the_covariance_of_runs():
     assert resampled(draws) is None
 
 
-def some(found):
-    assert found is not None
-    return found
+def some(computed):
+    assert computed is not None
+    return computed
 
 
 def world(rng, subjects=50, images=4):

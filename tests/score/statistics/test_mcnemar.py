@@ -25,8 +25,8 @@ def test_exact_and_chi_square_agree_with_statsmodels(wins, losses):
     if wins + losses:
         # Each row twice, under one subject each: the clustered form is that of subjects, not of rows.
         truth, first, second = (np.repeat(values, 2) for values in tables(wins, losses))
-        found = mcnemar(truth, first, second, np.repeat(np.arange(len(truth) // 2), 2))
-        assert found.p == pytest.approx(contingency.mcnemar(table, exact=False, correction=False).pvalue)
+        result = mcnemar(truth, first, second, np.repeat(np.arange(len(truth) // 2), 2))
+        assert result.p == pytest.approx(contingency.mcnemar(table, exact=False, correction=False).pvalue)
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,17 @@ def test_p_values_are_those_of_statsmodels(wins, losses, p_exact, p_chi_square):
     """contingency_tables.mcnemar of statsmodels 0.15.0: exact, and chi-square without correction for continuity."""
     assert exact(wins, losses) == pytest.approx(p_exact)
     truth, first, second = (np.repeat(values, 2) for values in tables(wins, losses))
-    found = mcnemar(truth, first, second, np.repeat(np.arange(len(truth) // 2), 2))
-    assert found.p == pytest.approx(p_chi_square)
+    result = mcnemar(truth, first, second, np.repeat(np.arange(len(truth) // 2), 2))
+    assert result.p == pytest.approx(p_chi_square)
 
 
 def test_mid_p_of_closed_cases():
     # 3 against 9 of 12: 2 P(fewer than 3) + P(3) = (2 (1 + 12 + 66) + 220) / 4096.
     truth, first, second = tables(3, 9)
-    found = mcnemar(truth, first, second, np.arange(len(truth)))
-    assert found.gap == pytest.approx(-6 / 27)
-    assert found.p == pytest.approx((2 * (1 + 12 + 66) + 220) / 4096)
-    assert found.test == "McNemar, mid-p"
+    result = mcnemar(truth, first, second, np.arange(len(truth)))
+    assert result.gap == pytest.approx(-6 / 27)
+    assert result.p == pytest.approx((2 * (1 + 12 + 66) + 220) / 4096)
+    assert result.test == "McNemar, mid-p"
     assert mcnemar(*tables(5, 5), np.arange(25)).p == 1
     assert mcnemar(*tables(0, 0), np.arange(15))[:3] == (0, (0, 0), 1)
 
@@ -73,14 +73,14 @@ def test_the_interval_holds_zero_exactly_where_p_is_large(seed, images, level):
     groups = np.repeat(np.arange(20), rng.integers(1, images + 1, 20))
     truth = np.where(rng.random(len(groups)) < 0.05, np.nan, rng.integers(0, 2, len(groups)))
     first, second = (np.where(rng.random(len(groups)) < rng.random(), truth, 2) for _ in range(2))
-    found = mcnemar(truth, first, second, groups, level)
+    result = mcnemar(truth, first, second, groups, level)
     mirror = mcnemar(truth, second, first, groups, level)
-    assert mirror.p == pytest.approx(found.p)
-    assert mirror.gap == pytest.approx(-found.gap)
-    low, high = found.interval
-    assert -1 <= low <= found.gap <= high <= 1
+    assert mirror.p == pytest.approx(result.p)
+    assert mirror.gap == pytest.approx(-result.gap)
+    low, high = result.interval
+    assert -1 <= low <= result.gap <= high <= 1
     assert mirror.interval == pytest.approx((-high, -low))
-    assert (low <= 0 <= high) == (found.p > 1 - level)
+    assert (low <= 0 <= high) == (result.p > 1 - level)
 
 
 def test_rows_of_one_subject_do_not_count_as_many():

@@ -21,8 +21,8 @@ def test_holm_agrees_with_statsmodels(many):
 
 def test_holm_has_the_values_of_statsmodels():
     """multipletests(..., method="holm") of statsmodels 0.15.0, with ties and with p-values whose products fall."""
-    found = holm([0.01, 0.04, 0.03, 0.005, 0.04, 0.6, 0.02])
-    assert found == pytest.approx([0.06, 0.12, 0.12, 0.035, 0.12, 0.6, 0.1])
+    adjusted = holm([0.01, 0.04, 0.03, 0.005, 0.04, 0.6, 0.02])
+    assert adjusted == pytest.approx([0.06, 0.12, 0.12, 0.035, 0.12, 0.6, 0.1])
 
 
 @given(st.lists(st.floats(0, 1), max_size=20))
@@ -49,7 +49,7 @@ def graphs(draw):
 
 
 @given(graphs())
-def test_two_share_a_letter_exactly_when_they_are_not_told_apart(graph):
+def test_two_share_a_letter_exactly_when_they_do_not_differ(graph):
     many, apart = graph
     shown = significance_groups(many, apart)
     assert all(shown)

@@ -80,8 +80,8 @@ def test_the_interval_holds_zero_exactly_where_p_is_large(seed, seeds, better, s
 def test_delong_s_z():
     world = simulated.one_row_each(some())
     pair = compare(*world, intervals.auroc)
-    found = paired_aurocs(world.truth, np.concatenate([world.first, world.second]), world.subjects)
-    z = (found.points[0] - found.points[1]) / math.sqrt(np.array([1, -1]) @ found.covariance @ [1, -1])
+    result = paired_aurocs(world.truth, np.concatenate([world.first, world.second]), world.subjects)
+    z = (result.points[0] - result.points[1]) / math.sqrt(np.array([1, -1]) @ result.covariance @ [1, -1])
     assert pair.p == pytest.approx(2 * norm.sf(abs(z)))
 
 
@@ -150,12 +150,12 @@ def test_a_run_that_is_undefined_spoils_its_own_pairs_alone():
     world = simulated.decisions(some(seeds=(2, 2)))
     spoilt = np.full_like(world.first, 2)
     variants = [world.first, world.second, spoilt]
-    found = compare_all(world.truth, variants, world.subjects, never_for_twos, draws=200)
-    assert found[0, 1].p is not None
-    assert (found[0, 2].gap, found[1, 2].reason) == (None, "the metric is undefined in a run")
+    result = compare_all(world.truth, variants, world.subjects, never_for_twos, draws=200)
+    assert result[0, 1].p is not None
+    assert (result[0, 2].gap, result[1, 2].reason) == (None, "the metric is undefined in a run")
 
 
-def test_what_the_interval_covers_is_said():
+def test_the_interval_names_what_it_covers():
     world = some(seeds=(3, 1))
     assert compare(*world, intervals.auroc).covers == "subjects"
     assert compare(*world, intervals.auroc, fixed=(False, True)).covers == "subjects and seeds"

@@ -19,11 +19,11 @@ def pair(gap, spread, fixed=(False, False), subjects=100):
 
 def test_one_seed_is_the_usual_formula():
     """n = (z(97.5 %) + z(80 %))^2 times the variance of one subject, over the squared gap."""
-    found = needed(pair(0.02, VarianceComponents(0.0004, (0, 0), (None, None), (1, 1))))
+    answer = needed(pair(0.02, VarianceComponents(0.0004, (0, 0), (None, None), (1, 1))))
     expected = (norm.ppf(0.975) + norm.ppf(0.8)) ** 2 * 0.0004 * 100 / 0.02**2
-    assert found.subjects == math.ceil(expected)
-    assert found.seeds is None
-    assert "one seed" in found.why_seeds
+    assert answer.subjects == math.ceil(expected)
+    assert answer.seeds is None
+    assert "one seed" in answer.why_seeds
     stricter = needed(pair(0.02, VarianceComponents(0.0004, (0, 0), (None, None), (1, 1))), power=0.9, error=0.01)
     assert stricter.subjects == math.ceil((norm.ppf(0.995) + norm.ppf(0.9)) ** 2 * 0.0004 * 100 / 0.02**2)
 
@@ -39,17 +39,17 @@ def test_what_no_number_would_settle_has_a_reason():
     assert people.subjects > 100
     assert needed(pair(0.0, VarianceComponents(1, (0, 0), (1, 1), (2, 2))))[:4] == (
         None,
-        "no gap was seen",
+        "no gap was observed",
         None,
-        "no gap was seen",
+        "no gap was observed",
     )
     assert needed(pair(None, None)._replace(reason="so"))[:4] == (None, "so", None, "so")
 
 
 def test_a_method_that_trains_nothing_has_no_seeds_to_add():
     spread = VarianceComponents(1e-5, (0, 0), (0.001, None), (3, 1))
-    found = needed(pair(0.03, spread, fixed=(False, True)))
-    assert found.seeds > 3
+    answer = needed(pair(0.03, spread, fixed=(False, True)))
+    assert answer.seeds > 3
     assert needed(pair(0.03, spread)).seeds is None
     assert "trains" in needed(pair(0.03, spread, fixed=(True, True))).why_seeds
 
@@ -69,8 +69,8 @@ def true_pair(seeds, better, between=0.0):
 
 
 def settled(rng, times, **world):
-    found = [compare(*simulated.scores(rng, **world), intervals.auroc).p <= 0.05 for _ in range(times)]
-    return np.mean(found)
+    answer = [compare(*simulated.scores(rng, **world), intervals.auroc).p <= 0.05 for _ in range(times)]
+    return np.mean(answer)
 
 
 def test_so_many_subjects_settle_it_four_times_in_five():

@@ -166,8 +166,8 @@ def test_twenty_five_subjects_are_enough(world, statistic, least):
     ],
     ids=["delong", "mcnemar", "randomisation"],
 )
-def test_the_interval_holds_a_gap_that_is_there(world, statistic):
+def test_the_interval_covers_a_true_gap(world, statistic):
     rng = np.random.default_rng(6)
     truth = np.mean([compare(*world(rng, 2000), statistic, draws=20).gap for _ in range(60)])
-    found = [compare(*world(rng, 150), statistic, draws=399).interval for _ in range(1500)]
-    assert 0.93 <= np.mean([low <= truth <= high for low, high in found]) <= 0.975
+    computed = [compare(*world(rng, 150), statistic, draws=399).interval for _ in range(1500)]
+    assert 0.93 <= np.mean([low <= truth <= high for low, high in computed]) <= 0.975

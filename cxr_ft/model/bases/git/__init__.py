@@ -106,6 +106,7 @@ class Git:
         """Read images of `size` pixels from now on."""
         from cxr_ft.model.bases.git import vision
 
+        # The size of pretraining needs no interpolation, and keeps its position embeddings bit for bit.
         if size != self.image_size:
             vision.resize(self.lm, size)
 
@@ -265,6 +266,7 @@ class Git:
         if model is not None:
             from cxr_ft.model.bases.git import multi_view
 
+            # By transformers' own names, so that a program without this package reads the folder.
             model.save_pretrained(folder, state_dict=multi_view.transformers_state_dict(model), safe_serialization=True)
 
 
@@ -287,9 +289,11 @@ def load(name: str, weights: bool = True) -> Git:
         else:
             config = GitConfig.from_pretrained(where)
         if not weights:
+            # On the meta device a model of any size takes no memory.
             with torch.device("meta"):
                 return _without_views(GitForCausalLM(config), None, name)
         processor = GitProcessor.from_pretrained(where)
+        # The config.json of a fine-tuned model still has the seed; its weights file then counts, not the seed.
         seed = getattr(config, SEED_KEY, None)
         if seed is not None and not (folder is not None and (folder / "model.safetensors").exists()):
             return _without_views(_random(config, int(seed)), processor, name)
@@ -328,6 +332,7 @@ def _random(config: "GitConfig", seed: int) -> "GitForCausalLM":
     import torch
     from transformers import GitForCausalLM
 
+    # The caller's random numbers stay as they are: a head's first weights must depend on the run's seed alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GitForCausalLM(config)

@@ -89,6 +89,7 @@ class _Products(torch.autograd.Function):
         q, k, v = (split_heads(x, shape.width) for x in (q, k, v))
         saved, contexts = [], []
         for rows, keys, biased in shape.parts(q.shape[2], k.shape[2]):
+            # Divided before the product: the queries are a smaller tensor than the scores.
             scores = (q[:, :, rows] / math.sqrt(shape.width)) @ k[:, :, keys].transpose(-1, -2)
             probabilities = (scores + bias if biased and bias is not None else scores).softmax(-1)
             drop = dropout.draw(probabilities, shape.p)
@@ -97,12 +98,14 @@ class _Products(torch.autograd.Function):
             saved += [probabilities, drop.patterns]
         ctx.shape = shape
         ctx.drop = drop
+        # The probabilities are kept, and the scores are not: softmax's gradient needs its result alone.
         ctx.save_for_backward(q, k, v, *saved)
         return merge_heads(contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=2))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *saved = ctx.saved_tensors
+        # The scale of dropout once, on the smallest tensor, instead of on each product.
         grad = split_heads(grads[0] * ctx.drop.scale, ctx.shape.width)
         # Each query is in one part; keys and values of the image are in both, so that their gradients are sums.
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)

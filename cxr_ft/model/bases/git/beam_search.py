@@ -79,9 +79,11 @@ class Beams:
         texts = _pick(self.running, parents)
         texts[:, :, self.length] = tokens
         self.length += 1
+        # A text of full length is finished, with or without an end token.
         last = self.length == self.longest
         ended = (tokens == self.end) | last
         self._finish(texts, total, ended)
+        # Ended candidates are in the list of finished texts now, and must not grow.
         self.scores, best = (total + ended * NEVER).topk(self.beams)
         self.running = _pick(texts, best)
         self._check_done(last or bool(ended.all()))
@@ -97,6 +99,7 @@ class Beams:
         # As in transformers: a text that ends among the spare candidates is not kept.
         eligible[:, self.beams :] = False
         scores = total / self.length**self.penalty + (~eligible | ~self.improvable) * NEVER
+        # Both lists together: an older text may still be better than a newly finished one.
         self.finished_scores, best = torch.cat((self.finished_scores, scores), 1).topk(self.beams)
         self.finished = _pick(torch.cat((self.finished, texts), 1), best)
         self.is_finished = torch.cat((self.is_finished, eligible), 1).gather(1, best)

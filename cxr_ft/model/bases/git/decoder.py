@@ -30,7 +30,7 @@ class _BlockInputs(NamedTuple):
     at: Tensor | None
     keep: KeysAndValues | None
 
-    def kept(self, attention: upstream.GitSelfAttention, k: Tensor, v: Tensor) -> None:
+    def store(self, attention: upstream.GitSelfAttention, k: Tensor, v: Tensor) -> None:
         """Add a layer's keys and values to `keep`, if there is one."""
         if self.keep is not None:
             width = attention.attention_head_size
@@ -79,6 +79,7 @@ def embedded(embeddings: upstream.GitEmbeddings, input_ids: Tensor, positions: T
 def text_bias(input_ids: Tensor, attention_mask: Tensor | None, n: int, dtype: torch.dtype) -> Tensor:
     """Return the bias of the text's scores on `n` image tokens and text: [1 or B, 1, T, n + T], 0 or the minimum."""
     t = input_ids.shape[1]
+    # The image's columns stay 0: each token of the text sees the whole image, and earlier text.
     seen = torch.ones(t, t, dtype=torch.bool, device=input_ids.device).tril()[None]
     if attention_mask is not None:
         seen = seen & attention_mask.bool()[:, None]
@@ -97,7 +98,7 @@ def _block(layer: upstream.GitLayer, hidden: Tensor, block_inputs: _BlockInputs)
     """Run a decoder block, [B, n + T, D]: image attends to image, text to all. Image on text is not computed at all."""
     attention = layer.attention.self
     q, k, v = apply_linears((attention.query, attention.key, attention.value), to_autocast(hidden))
-    block_inputs.kept(attention, k, v)
+    block_inputs.store(attention, k, v)
     context = attend(q, k, v, _shape(attention, block_inputs.n), block_inputs.bias)
     return after_attention(layer, context, hidden)
 
@@ -106,7 +107,7 @@ def _last_block(layer: upstream.GitLayer, hidden: Tensor, block_inputs: _BlockIn
     """Run the last block for the text alone, since nothing reads the image's states above it; then only `at`."""
     attention, low = layer.attention.self, to_autocast(hidden)
     k, v = apply_linears((attention.key, attention.value), low)
-    block_inputs.kept(attention, k, v)
+    block_inputs.store(attention, k, v)
     (q,) = apply_linears((attention.query,), low[:, block_inputs.n :])
     context = attend(q, k, v, _shape(attention, 0), block_inputs.bias)
     residual = hidden[:, block_inputs.n :]

@@ -42,6 +42,7 @@ def draw(x: Tensor, p: float) -> Drop:
     The rate is exact to 2^-33 in float32 and to 2^-17 in bfloat16, and `scale` belongs to that rate. The random numbers
     come from a generator seeded by torch's, so that `torch.manual_seed` and gradient checkpointing reproduce them.
     """
+    # A dtype without an entry, as float16, takes torch's own random numbers below.
     bits, infinity = _BITS.get(x.dtype, (0, 0))
     count = round(p * 2**bits)
     if p == 0 or (bits and count == 0):
@@ -71,11 +72,13 @@ class _ApplyDrop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, drop: Drop) -> Tensor:
         ctx.save_for_backward(drop.patterns)
+        # A tensor on `ctx` itself would escape autograd's bookkeeping and live as long as the graph.
         ctx.drop = drop._replace(patterns=None)
         return drop.on(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        # The same patterns as in the forward pass: a gradient flows exactly where a number was kept.
         drop: Drop = ctx.drop._replace(patterns=ctx.saved_tensors[0])
         return drop.on(grads[0]), None
 
@@ -91,6 +94,7 @@ def _threshold(count: int, dtype: torch.dtype) -> float:
 
 def _patterns(x: Tensor) -> Tensor:
     """Return independent uniform bit patterns in the shape and dtype of `x`."""
+    # From torch's own generator, whose state gradient checkpointing restores before it runs a layer again.
     seed = int(torch.randint(2**63 - 1, (), device="cpu"))
     words = -(-x.numel() * x.itemsize // 8)
     # SFC64 fills 64 bits at a time, enough for two or four numbers.

@@ -30,6 +30,7 @@ def can_use_fused_path(model: nn.Module) -> bool:
     Otherwise transformers' own forward has to run: a hook on one of those modules must fire, a replaced module must be
     called, a learnt prompt must be read.
     """
+    # PEFT's own forward adds the learnt tokens: the fused path, which calls the modules inside, would not see them.
     if learns_prompts(model):
         return False
     inner = unwrapped(model)
@@ -50,6 +51,7 @@ def _decoder(git: upstream.GitModel) -> bool:
             is_unmodified(layer, upstream.GitLayer)
             and is_unmodified(layer.attention, upstream.GitAttention)
             and is_unmodified(layer.attention.self, upstream.GitSelfAttention)
+            # The fused path reads the rate and draws the zeros itself: another module might drop otherwise.
             and is_unmodified(layer.attention.self.dropout, nn.Dropout)
             for layer in git.encoder.layer
         )

@@ -157,6 +157,7 @@ def plain_pooled(model: nn.Module, batch: Batch, start: int) -> Tensor:
 def plain_pooled_of_lm(model: nn.Module, batch: Batch) -> Tensor:
     """Return the state at each row's first token, [B, D], of a model with a vocabulary projection."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", PIXELS)}
+    # One position's logits, since transformers cannot leave them all out.
     states: Tensor = model(**inputs, logits_to_keep=1, output_hidden_states=True).hidden_states[-1]
     return states[:, -batch["input_ids"].shape[1]]
 

@@ -26,10 +26,12 @@ def prefix(model: nn.Module) -> FrozenPrefix | None:
         return None
     git = eligibility.git_of(model)
     tower, projection = {"image_encoder": git.image_encoder}, {"visual_projection": git.visual_projection}
+    # Layers above the tower need its output, so that without a constant tower no longer part is constant either.
     if not _constant(tower):
         return None
     if hasattr(git, "img_temporal_embedding"):
         view_embeddings = {"img_temporal_embedding": git.img_temporal_embedding}
+        # The tower is frozen and the views' embeddings are trained: its states are stored before these are added.
         if not _constant(view_embeddings):
             return FrozenPrefix(TOWER, lambda pixels: vision.tower_states(git, pixels), _weights(tower))
         tower |= view_embeddings
@@ -61,4 +63,5 @@ def _constant(parts: dict[str, nn.Module]) -> bool:
 
 
 def _weights(parts: dict[str, nn.Module]) -> dict[str, Tensor]:
+    # Buffers as well as parameters: whatever the output depends on belongs in the hash of a stored file.
     return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}

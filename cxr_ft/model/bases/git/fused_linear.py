@@ -57,6 +57,7 @@ def packed() -> Iterator[None]:
     For many products of few rows, as in generation token by token: each reads its whole weight, and torch would
     reorder it each time (bfloat16), or read it more slowly (MKL's float32). Without gradients, on x86 CPUs.
     """
+    # By a token: blocks may be nested, and the outer one keeps its packs.
     token = _packs.set({})
     try:
         yield
@@ -80,6 +81,7 @@ def apply_linears(modules: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
 
 
 def _linear(module: nn.Module, x: Tensor) -> Tensor:
+    # On CPU alone: `_copy` reads numbers of the weight, for which a GPU would have to finish its work first.
     if _constant(module) and x.device.type == "cpu":
         copy = _copy(module, x.dtype, 0)
         return F.linear(x, copy.weight, copy.bias)
@@ -97,6 +99,7 @@ def _can_pack(x: Tensor) -> bool:
 
 def _packed_linear(module: nn.Module, x: Tensor) -> Tensor:
     """Return `module(x)`, by its pack if it is an ordinary layer with weights of the dtype that `x` needs."""
+    # A weight of another dtype than the input's is packed only where autocast would cast it anyway.
     if not is_unmodified(module, nn.Linear) or not (torch.is_autocast_enabled("cpu") or module.weight.dtype == x.dtype):
         return _linear(module, x) if torch.is_autocast_enabled("cpu") else module(x)
     packs = _packs.get()
@@ -134,6 +137,7 @@ def _adapted(module: LoraLinear, adapter: str, x: Tensor) -> Tensor:
     """Return the base's and the adapter's output by one product, with the adapter's own dropout."""
     up, dropout = module.lora_B[adapter].weight, module.lora_dropout[adapter]
     rank = up.shape[1]
+    # Dropout is on the adapter's input alone, as in PEFT: the base reads all of x.
     low = F.linear(dropout(x), module.lora_A[adapter].weight)  # [..., r]
     if x.device.type == "cpu":
         copy = _copy(module.base_layer, x.dtype, rank)
@@ -151,6 +155,7 @@ class _FusedLowRank(torch.autograd.Function):
     def forward(  # noqa: PLR0917
         ctx: Any, x: Tensor, low: Tensor, up: Tensor, copy: _CastWeight, scale: float
     ) -> Tensor:
+        # Scaled before it is rounded, as the sum of the paper is: the columns hold s U, so that one product is enough.
         scaled = (up * scale).to(x.dtype)
         copy.weight[:, -up.shape[1] :] = scaled
         ctx.save_for_backward(low, scaled)
@@ -169,19 +174,20 @@ class _FusedLowRank(torch.autograd.Function):
 
 
 def _copy(layer: nn.Linear, dtype: torch.dtype, rank: int) -> _CastWeight:
-    """Return the kept cast weight of `layer`, cast again if the weight has changed since."""
+    """Return the cached cast weight of `layer`, cast again if the weight has changed since."""
     weight = layer.weight
     flat = weight.detach().view(-1)
     # Merging an adapter writes through `.data`, which `_version` does not count: compare seven numbers as well.
     sample = tuple(flat[:: max(1, len(flat) // 7)].tolist())
     of = (dtype, rank, weight.data_ptr(), weight._version, sample)
-    kept = _copies.get(layer)
-    if kept is None or kept.of != of:
-        kept = _copies[layer] = _cast(layer, dtype, rank, of)
-    return kept
+    cached = _copies.get(layer)
+    if cached is None or cached.of != of:
+        cached = _copies[layer] = _cast(layer, dtype, rank, of)
+    return cached
 
 
 def _cast(layer: nn.Linear, dtype: torch.dtype, rank: int, of: tuple[object, ...]) -> _CastWeight:
+    # In the fused form [W, s U]: the last columns are written in each forward pass.
     weight = torch.empty(layer.out_features, layer.in_features + rank, dtype=dtype, device=layer.weight.device)
     weight[:, : layer.in_features] = layer.weight.detach()
     return _CastWeight(of, weight, None if layer.bias is None else layer.bias.detach().to(dtype))

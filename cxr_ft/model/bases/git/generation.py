@@ -58,6 +58,7 @@ def log_probability(lm: GitForCausalLM, tokens: Tensor, start: int, sentences: T
         shifted = sentences[None, :, :-1].clamp(min=0).expand(b, k, t - 1)
         rest = extend(lm.git, prefix, TextCache(len(lm.git.encoder.layer), t - 1), shifted)
         states = torch.cat((states, rest), dim=2)  # [B, K, T, D]
+    # Logits are computed only where a sentence has a token: they are as wide as the vocabulary.
     counts = (sentences >= 0).expand(b, k, t)
     chosen = _token_log_probabilities(lm, states[counts], sentences.expand(b, k, t)[counts])
     return torch.zeros(b, k, t, device=tokens.device).masked_scatter_(counts, chosen).sum(2)
@@ -70,6 +71,7 @@ def _token_log_probabilities(lm: GitForCausalLM, states: Tensor, ids: Tensor, ro
 
 
 def _logits(lm: GitForCausalLM, states: Tensor) -> Tensor:
+    # In float32: sums of many bfloat16 logarithms would make beams equal that are not.
     return apply_linears((lm.output,), to_autocast(states))[0].float()
 
 
@@ -83,6 +85,7 @@ def _single(lm: GitForCausalLM, prefix: PrefixCache, text: TextCache, search: Se
         chosen = torch.where(alive, chosen, search.pad)
         out.append(chosen)
         alive = alive & (chosen != search.end)
+        # Before the decoder runs again: the state after the last token is never read.
         if len(out) == search.max_new_tokens or not bool(alive.any()):
             return torch.stack(out, dim=1)
         state = extend(lm.git, prefix, text, chosen[:, None, None])[:, 0, 0]
@@ -94,6 +97,7 @@ def _next(logits: Tensor, search: Search) -> Tensor:
         return logits.argmax(-1)
     logits = logits / search.temperature
     if search.top_k:
+        # Tokens as likely as the k-th one stay, too, as in transformers.
         least = logits.topk(min(search.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if search.top_p < 1:
@@ -109,10 +113,12 @@ def _beams(lm: GitForCausalLM, prefix: PrefixCache, text: TextCache, search: Sea
     """Return the best finished text of each row by beam search."""
     b, k = len(prefix.state), search.beams
     beams = Beams(b, search, prefix.state.device)
+    # All beams begin at the same state; `Beams` lets only the first one grow.
     states = prefix.state[:, None].expand(b, k, -1)
     while True:
         parents, chosen = beams.grow(_logits(lm, states.flatten(0, 1)).log_softmax(-1).view(b, k, -1))
         if beams.done:
             return beams.best()
+        # Before the new tokens are read: they belong behind the text of their own parents.
         text.reorder(parents)
         states = extend(lm.git, prefix, text, chosen[..., None])[:, :, 0]

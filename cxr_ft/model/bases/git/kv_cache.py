@@ -39,10 +39,12 @@ class TextCache:
         pair = self._pairs[layer]
         if pair is None:
             shape = (*k.shape[:3], self.room, k.shape[-1])
+            # All the room at once: a cache that grows would copy all earlier tokens in each step.
             pair = self._pairs[layer] = k.new_empty(shape), v.new_empty(shape)
         end = self.length + k.shape[3]
-        for kept, new in zip(pair, (k, v), strict=True):
-            kept[..., self.length : end, :] = new
+        for buffer, new in zip(pair, (k, v), strict=True):
+            buffer[..., self.length : end, :] = new
+        # All layers of one step write at the same place: it moves on after the last one.
         if layer == len(self._pairs) - 1:
             self.length = end
         return pair[0][..., :end, :], pair[1][..., :end, :]
@@ -54,8 +56,8 @@ class TextCache:
         if bool((parents == torch.arange(k, device=parents.device)).all()):
             return
         for pair in self._pairs:
-            for kept in pair or ():
-                past = kept.flatten(0, 2)[:, : self.length]  # [B H K, t, d]
+            for buffer in pair or ():
+                past = buffer.flatten(0, 2)[:, : self.length]  # [B H K, t, d]
                 firsts = torch.arange(0, len(past), k, device=past.device).view(b, -1, 1)
                 # index_select copies first, so that no beam is overwritten before it is read.
                 past.copy_(past.index_select(0, (parents[:, None] + firsts).flatten()))
@@ -74,6 +76,7 @@ def read(git: GitModel, tokens: Tensor, input_ids: Tensor, attention_mask: Tenso
     pairs: KeysAndValues = []
     last = torch.arange(t, device=input_ids.device).expand(b, t) == t - 1
     state = text_states(git, tokens, input_ids, mask, at=last, positions=positions, keep=pairs)
+    # Once, since each step of the generation reads them, and a product would copy them each time.
     whole = [(k.contiguous(), v.contiguous()) for k, v in pairs]
     bias = None
     if not bool(mask.all()):
@@ -89,6 +92,7 @@ def extend(git: GitModel, prefix: PrefixCache, text: TextCache, input_ids: Tenso
     place = torch.arange(text.length, text.length + t, device=input_ids.device)
     positions = (prefix.position[:, None, None] + place).expand(b, k, t)
     hidden = embedded(git.embeddings, input_ids.flatten(0, 1), positions.flatten(0, 1))  # [B K, T, D]
+    # A single new token sees all earlier ones, and needs no mask.
     ahead = torch.arange(text.length + t, device=input_ids.device) > place[:, None] if t > 1 else None
     for i, layer in enumerate(git.encoder.layer):
         attention = layer.attention.self
@@ -115,6 +119,7 @@ def _attend(
 ) -> Tensor:
     """Return attention of q [B, H, K, T, d] on the prefix, shared by all K, and on the own text of each beam."""
     q = q / math.sqrt(q.shape[-1])
+    # All beams' queries are rows of one product, since they share the keys of image and prompt.
     shared = q.flatten(2, 3) @ prefix[0].transpose(-1, -2)  # [B, H, K T, P]
     if bias is not None:
         shared = shared + bias
@@ -124,4 +129,5 @@ def _attend(
     # One softmax over both parts, since they are one sequence.
     probabilities = torch.cat((shared.view(*own_scores.shape[:4], -1), own_scores), dim=-1).softmax(-1)
     p, o = torch.split(probabilities, [shared.shape[-1], own_scores.shape[-1]], dim=-1)
+    # The weighted sum over the whole sequence is the sum of the two parts' sums.
     return (p.flatten(2, 3) @ prefix[1]).view(q.shape) + o @ own[1]

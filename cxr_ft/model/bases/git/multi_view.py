@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 class ViewEmbedding(nn.Module):
     """Embeddings of V views as one table [V, Dv], indexed as transformers indexes its list of parameters.
 
-    PEFT can train and save an embedding table beside an adapter, but not a list of parameters.
+    PEFT can train and save an embedding table along with an adapter, but not a list of parameters.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -64,6 +64,7 @@ def read_several(lm: GitForCausalLM, views: int, pretrained: Tensor | None) -> N
     if pretrained is not None:
         values[: len(pretrained)] = pretrained[:views]
     setattr(lm.git, NAME, ViewEmbedding(values))
+    # In the configuration, too: transformers makes as many embeddings when it reads the saved model.
     lm.config.num_image_with_embedding = views
     count_tokens(lm.git, views * tokens_per_image(lm))
 
@@ -141,6 +142,7 @@ def _counted(git: GitModel, views: int, count: int) -> Iterator[None]:
     if not hasattr(git, "encoder"):  # a pool that reads the vision tower alone
         yield
         return
+    # transformers puts this many columns for the image before the mask of a text.
     whole = git.encoder.layer[0].attention.self.image_patch_tokens
     count_tokens(git, whole // views * count)
     try:
@@ -156,6 +158,7 @@ def in_batch_order(results: list[tuple[Tensor, Tensor]], lengths: Tensor | None 
     owners = [rows if lengths is None else rows.repeat_interleave(lengths[rows]) for rows, _ in results]
     # Cut off the result of the substitute row of `run_by_count`; it stays part of the graph, with a zero gradient.
     values = [value[: len(owner)] for owner, (_, value) in zip(owners, results, strict=True)]
+    # Stable, so that the result rows of one batch row keep their order.
     return torch.cat(values)[torch.cat(owners).argsort(stable=True)]
 
 

@@ -20,9 +20,11 @@ def image_states(git: upstream.GitModel, pixel_values: Tensor) -> Tensor:
 def tower_states(git: upstream.GitModel, pixel_values: Tensor) -> Tensor:
     """Return states of each image: pixels [B, 3, S, S] or [B, F, 3, S, S] -> [B, I, Dv] or [B, F, I, Dv]."""
     tower = git.image_encoder.vision_model
+    # All images of all rows at once: the tower sees each image by itself.
     states: Tensor = tower.pre_layrnorm(tower.embeddings(pixel_values.flatten(0, -4)))  # [B F, I, Dv]
     for layer in tower.encoder.layers:
         states = checkpointed(layer, _block, layer, states)
+    # Also over the image tokens, not only over the class token as in CLIP: GIT's decoder reads all of them.
     states = tower.post_layernorm(states)
     return states.view(*pixel_values.shape[:-3], *states.shape[1:])
 
@@ -51,6 +53,7 @@ def _block(layer: upstream.GitVisionEncoderLayer, x: Tensor) -> Tensor:
 
 
 def _feed_forward(mlp: upstream.GitVisionMLP, x: Tensor) -> Tensor:
+    # An adapter around the whole module, or a hook on it, must run.
     if not is_unmodified(mlp, upstream.GitVisionMLP):
         whole: Tensor = mlp(x)
         return whole

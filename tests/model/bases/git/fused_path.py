@@ -51,12 +51,12 @@ def batch_of(lm, rows=3, length=9, images=None, mask="right", seed=1):
     lengths = torch.randint(1, length + 1, (rows, 1))
     place = torch.arange(length)
     everywhere = torch.ones(rows, length, dtype=torch.bool)
-    kept = {"right": place < lengths, "left": place >= length - lengths, "none": everywhere}[mask]
-    labels = torch.where(kept & (torch.rand(rows, length) < 0.7), ids.roll(-1, 1), IGNORE)
+    present = {"right": place < lengths, "left": place >= length - lengths, "none": everywhere}[mask]
+    labels = torch.where(present & (torch.rand(rows, length) < 0.7), ids.roll(-1, 1), IGNORE)
     return {
         "pixel_values": torch.randn(shape),
         "input_ids": ids,
-        "attention_mask": None if mask == "none" else kept.long(),
+        "attention_mask": None if mask == "none" else present.long(),
         "labels": labels,
     }
 

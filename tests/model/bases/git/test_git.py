@@ -30,12 +30,12 @@ def examples(base, texts=("no finding.", "there is a large left effusion. no ede
 
 
 def test_pixels_are_those_of_the_processor(base):
-    """The processor that travels with the artefact makes of a grey square image what we feed the model."""
+    """The processor in the saved model makes of a grey square image what the model reads."""
     (example,) = examples(base, texts=("",))
     settings = {"size": {"shortest_edge": base.image_size}, "crop_size": base.image_size}
-    theirs = base.processor.image_processor(np.stack([example.image] * 3, axis=-1), return_tensors="pt", **settings)
+    upstream = base.processor.image_processor(np.stack([example.image] * 3, axis=-1), return_tensors="pt", **settings)
     ours = base.pixel_values(example.image[None])
-    torch.testing.assert_close(ours, theirs["pixel_values"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours, upstream["pixel_values"], rtol=0, atol=1e-6)
 
 
 def test_report_loss_is_hand_written_next_token_cross_entropy(base):
@@ -65,10 +65,10 @@ def test_report_loss_equals_transformers_own(base):
     ids = torch.cat([batch["input_ids"][row], torch.tensor([base.tokenizer.sep_token_id])])[None]
     labels = ids.clone()
     labels[0, 0] = -100
-    theirs = base.lm(input_ids=ids, labels=labels, pixel_values=batch["pixel_values"][row : row + 1]).loss
+    upstream = base.lm(input_ids=ids, labels=labels, pixel_values=batch["pixel_values"][row : row + 1]).loss
     one = {key: value[row : row + 1] for key, value in batch.items()}
     loss, count = head.loss(base.lm, one)
-    torch.testing.assert_close(loss / count, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(loss / count, upstream, rtol=1e-5, atol=1e-6)
 
 
 def test_misaligned_labels_give_another_loss(base):

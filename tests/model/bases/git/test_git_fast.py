@@ -76,7 +76,7 @@ def test_no_label_counts():
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("lora", [True, False])
 def test_gradient_checkpointing(lora, reentrant):
-    """Whatever form is asked for, and PEFT's hook on the embeddings beside it, which breaks transformers' forward."""
+    """Whatever form is configured, also with PEFT's hook on the embeddings, which breaks transformers' forward."""
     plain, lm = model(), model()
     if lora:
         torch.manual_seed(4)

@@ -29,16 +29,16 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p, dtype):
     x = torch.ones(1000, 1003, dtype=dtype)
     torch.manual_seed(0)
     drop = dropout.draw(x, p)
-    kept = drop.on(x)
-    assert set(kept.unique().tolist()) == {0.0, 1.0}
-    share, deviation = float((kept == 0).double().mean()), math.sqrt(p * (1 - p) / x.numel())
+    ones = drop.on(x)
+    assert set(ones.unique().tolist()) == {0.0, 1.0}
+    share, deviation = float((ones == 0).double().mean()), math.sqrt(p * (1 - p) / x.numel())
     assert abs(share - p) < 5 * deviation + 2**-17
     assert drop.scale == pytest.approx(1 / (1 - p), rel=1e-3)
-    pairs = (kept[:, 1:] * kept[:, :-1] == 1).double().mean()  # neighbours are independent
+    pairs = (ones[:, 1:] * ones[:, :-1] == 1).double().mean()  # neighbours are independent
     assert float(pairs) == pytest.approx((1 - p) ** 2, abs=6 * deviation + 1e-4)
     torch.manual_seed(0)
-    assert torch.equal(dropout.draw(x, p).on(x), kept)
-    assert not torch.equal(dropout.draw(x, p).on(x), kept)
+    assert torch.equal(dropout.draw(x, p).on(x), ones)
+    assert not torch.equal(dropout.draw(x, p).on(x), ones)
 
 
 def test_the_threshold_is_exact():

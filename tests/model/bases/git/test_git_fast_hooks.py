@@ -30,7 +30,7 @@ HOOKED = [
 
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", HOOKED)
-def test_hooks_fire_and_have_their_say(name, autocast):
+def test_hooks_fire_and_change_the_output(name, autocast):
     """A hook that changes a module's output changes the fused path's result as it changes transformers'."""
     lm = model().eval()
     git, batch = base.Git(lm, None, "random"), batch_of(lm, length=6)

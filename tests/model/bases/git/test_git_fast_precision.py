@@ -74,7 +74,7 @@ def test_a_small_adapter_survives_bfloat16(rate):
     assert shares[1] < 0.6
 
 
-def test_kept_copies_follow_their_weights():
+def test_cached_copies_follow_their_weights():
     """Through an optimizer's step, a load, and a write to `.data`, as merging an adapter does."""
     layer = nn.Linear(8, 8).requires_grad_(False)
     x = torch.randn(3, 8).bfloat16()

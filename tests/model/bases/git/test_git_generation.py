@@ -42,11 +42,11 @@ def texts(ids, end):
 
 def both(lm, pixels, ids, mask, search):
     torch.manual_seed(5)
-    theirs = forward.plain_generate(lm, pixels, ids, mask, search)
+    expected = forward.plain_generate(lm, pixels, ids, mask, search)
     tokens = frozen_prefix.tokens_of(eligibility.git_of(lm), {"pixel_values": pixels})
     torch.manual_seed(5)
     ours = generation.generate(lm, tokens, ids, mask, search)
-    return texts(ours, search.end), texts(theirs, search.end)
+    return texts(ours, search.end), texts(expected, search.end)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -63,8 +63,8 @@ def both(lm, pixels, ids, mask, search):
 def test_the_same_tokens_as_transformers(seed, rows, length, padded, new, beams, end, penalty):
     lm = model(seed)
     search = Search(end=end, pad=0, max_new_tokens=new, beams=beams, length_penalty=penalty)
-    ours, theirs = both(lm, *prompts(rows, length, padded, seed), search)
-    assert ours == theirs
+    ours, expected = both(lm, *prompts(rows, length, padded, seed), search)
+    assert ours == expected
 
 
 @pytest.mark.parametrize("drawn", [{}, {"top_k": 4}, {"top_p": 0.7}, {"top_k": 9, "top_p": 0.4}, {"top_p": 1e-6}])
@@ -72,8 +72,8 @@ def test_the_same_tokens_as_transformers(seed, rows, length, padded, new, beams,
 def test_the_same_draws_as_transformers(drawn, temperature):
     """The same seed draws the same tokens: probabilities, and the use of the generator, are theirs."""
     search = Search(end=1, pad=0, max_new_tokens=10, temperature=temperature, **drawn)
-    ours, theirs = both(model(3), *prompts(4, 3, True, 3), search)
-    assert ours == theirs
+    ours, expected = both(model(3), *prompts(4, 3, True, 3), search)
+    assert ours == expected
 
 
 def test_sampling_differs_and_follows_the_seed():
@@ -120,9 +120,9 @@ def test_log_probabilities_equal_those_of_whole_forwards(seed, rows, lengths):
     for row, n in zip(sentences, lengths, strict=True):
         row[:n] = torch.randint(0, VOCABULARY, (n,))
     with torch.no_grad():
-        theirs = forward.plain_likelihood(lm, pixels, 2, sentences)
+        expected = forward.plain_likelihood(lm, pixels, 2, sentences)
     ours = generation.log_probability(lm, frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels}), 2, sentences)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_texts_longer_than_the_positions_are_refused():
     tokens = frozen_prefix.tokens_of(lm.git, {"pixel_values": pixels})
     with pytest.raises(UsageError, match="32"):
         generation.generate(lm, tokens, ids, mask, Search(end=1, pad=0, max_new_tokens=30))
-    ours, theirs = both(lm, pixels, ids, mask, Search(end=-1, pad=0, max_new_tokens=29))
-    assert ours == theirs
+    ours, expected = both(lm, pixels, ids, mask, Search(end=-1, pad=0, max_new_tokens=29))
+    assert ours == expected
 
 
 def test_right_padded_prompts_are_refused():

@@ -39,12 +39,12 @@ def of_two(places=True, seed=0):
     return base
 
 
-def rows(counts=(2, 1, 2, 1), given=("", "", "", ""), side=32, seed=1):
+def rows(counts=(2, 1, 2, 1), contexts=("", "", "", ""), side=32, seed=1):
     rng = np.random.default_rng(seed)
     texts = ("no edema.", "there is a large left effusion.", "no acute finding.", "there is edema. no fracture.")
     images = [[rng.integers(0, 256, (side, side), dtype=np.uint8) for _ in range(n)] for n in counts]
     return [
-        Example(one, np.array([1.0, 0.0]), texts[i % 4], given=given[i % len(given)], further=tuple(others))
+        Example(one, np.array([1.0, 0.0]), texts[i % 4], given=contexts[i % len(contexts)], further=tuple(others))
         for i, (one, *others) in enumerate(images)
     ]
 
@@ -53,8 +53,8 @@ def batch_of(base, examples, **options):
     return report.attach(base, report.Config(max_tokens=8, **options), LABELS, True, True).collate(examples)
 
 
-def theirs(base, example, ids):
-    """transformers' own logits [T, V] of one row, told how many images it has."""
+def upstream_logits(base, example, ids):
+    """Return transformers' own logits [T, V] of one row, with its number of images set in the model."""
     images = np.stack([example.image, *example.further])[None]
     lm = copy.deepcopy(base.lm)
     multi_view.count_tokens(lm.git, images.shape[1] * multi_view.tokens_per_image(lm))
@@ -76,7 +76,7 @@ def test_every_row_is_read_as_transformers_reads_it_alone():
     torch.testing.assert_close(state, base.pooled(base.lm, batch), **CLOSE)
     for i, example in enumerate(examples):
         n = int(batch["attention_mask"][i].sum())
-        torch.testing.assert_close(ours[i, :n], theirs(base, example, batch["input_ids"][i, :n]), **CLOSE)
+        torch.testing.assert_close(ours[i, :n], upstream_logits(base, example, batch["input_ids"][i, :n]), **CLOSE)
 
 
 def test_one_image_of_a_new_pair_of_places_is_read_as_before():
@@ -105,7 +105,7 @@ def test_both_images_count_and_their_order_too():
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("beams", [1, 3])
 def test_texts_and_likelihoods_are_those_of_each_row_alone(beams, fused):
-    base, examples = of_two(), rows(given=("cough and fever", "", "r/o edema", "fall"))
+    base, examples = of_two(), rows(contexts=("cough and fever", "", "r/o edema", "fall"))
     if not fused:  # a hook sends it through transformers' own forward
         base.lm.git.encoder.register_forward_hook(lambda *_: None)
     head = report.attach(base, report.Config(max_tokens=8, beams=beams), LABELS, True, True)
@@ -137,7 +137,7 @@ def test_every_pool_reads_what_is_there(pool):
 
 
 @pytest.mark.parametrize("stored", ["tower_states", "image_states", "image_tokens"])
-def test_stored_work_stands_for_pixels(stored):
+def test_stored_outputs_replace_pixels(stored):
     from cxr_ft.model.bases.git import vision
 
     base = of_two()
@@ -145,13 +145,13 @@ def test_stored_work_stands_for_pixels(stored):
     with torch.no_grad():
         plain = base.logits(base.lm, batch)
         states = vision.image_states(base.lm.git, batch["pixel_values"])
-        found = {
+        output = {
             "tower_states": vision.tower_states(base.lm.git, batch["pixel_values"]),
             "image_states": states,
             "image_tokens": vision.image_tokens(base.lm.git, states),
         }[stored]
-        kept = {name: value for name, value in batch.items() if name != "pixel_values"} | {stored: found}
-        torch.testing.assert_close(base.logits(base.lm, kept), plain, **CLOSE)
+        replaced = {name: value for name, value in batch.items() if name != "pixel_values"} | {stored: output}
+        torch.testing.assert_close(base.logits(base.lm, replaced), plain, **CLOSE)
 
 
 @pytest.mark.parametrize(("method", "key"), [("lora", "tower_states"), ("zero_shot", "image_tokens"), ("full", None)])
@@ -165,8 +165,8 @@ def test_what_can_be_stored_while_the_places_are_trained(method, key):
         batch = parts.head.collate(rows())
         with torch.no_grad():
             plain = parts.head.loss(parts.model.eval(), batch)[0]
-            kept = {name: value for name, value in batch.items() if name != "pixel_values"}
-            again = parts.head.loss(parts.model, {**kept, key: prefix.compute(batch["pixel_values"])})[0]
+            replaced = {name: value for name, value in batch.items() if name != "pixel_values"}
+            again = parts.head.loss(parts.model, {**replaced, key: prefix.compute(batch["pixel_values"])})[0]
         torch.testing.assert_close(again, plain, **CLOSE)
 
 
@@ -270,17 +270,17 @@ def test_context_is_read_and_not_learnt():
     base = git.tiny()
     base.lm.eval()
     head = report.attach(base, report.Config(prompt="report:", max_context=3), LABELS, True, True)
-    examples = rows((1, 1), given=("cough, fever, fall and more", ""))
+    examples = rows((1, 1), contexts=("cough, fever, fall and more", ""))
     total, count = 0.0, 0
     for example in examples:
         prompt, context, text = (
             base.tokenizer(words, add_special_tokens=False).input_ids
             for words in ("report:", example.given, example.text)
         )
-        given = [base.tokenizer.cls_token_id, *prompt, *context[:3]]
-        ids = torch.tensor([[*given, *text, base.tokenizer.sep_token_id]])
+        prefix_ids = [base.tokenizer.cls_token_id, *prompt, *context[:3]]
+        ids = torch.tensor([[*prefix_ids, *text, base.tokenizer.sep_token_id]])
         logits = base.lm(input_ids=ids, pixel_values=base.pixel_values(example.image[None])).logits[0, -ids.shape[1] :]
-        total += F.cross_entropy(logits[len(given) - 1 : -1], ids[0, len(given) :], reduction="sum").item()
+        total += F.cross_entropy(logits[len(prefix_ids) - 1 : -1], ids[0, len(prefix_ids) :], reduction="sum").item()
         count += len(text) + 1
     batch = head.collate(examples)
     loss, n = head.loss(base.lm, batch)
@@ -295,7 +295,7 @@ def test_a_context_fits_the_positions():
     room = base.longest - 1 - 8
     head = report.attach(base, report.Config(max_tokens=8, max_context=10_000), LABELS, True, True)
     assert head.text.room == room
-    (example,) = rows((1,), given=("word " * 2000,))
+    (example,) = rows((1,), contexts=("word " * 2000,))
     batch = head.collate([example])
     assert batch["input_ids"].shape[1] <= base.longest
     assert len(head.predict(base.lm.eval(), batch).answers) == 1
@@ -313,7 +313,7 @@ def test_left_padded_prompts_write_what_each_row_alone_does(method, beams):
             p.add_(torch.randn_like(p) * 0.05)
     parts = assembly.assemble(base, resolved, LABELS, True, plugins.load(plugins.TUNING, method).apply)
     parts.model.eval()
-    examples = rows((1, 1, 1, 1), given=("cough and fever and a fall", "", "r/o edema", "fall"))
+    examples = rows((1, 1, 1, 1), contexts=("cough and fever and a fall", "", "r/o edema", "fall"))
     with torch.no_grad():
         together = parts.head.predict(parts.model, parts.head.collate(examples)).answers
         alone = [parts.head.predict(parts.model, parts.head.collate([one])).answers[0] for one in examples]
