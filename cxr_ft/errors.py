@@ -39,8 +39,17 @@ class LeakError(UsageError):
 class TrainingError(Exception):
     """A training that cannot go on: one line that says where and why. The run is recorded as failed.
 
-    Commands print it without a traceback and exit with code 1; an ablation goes on with its next run.
+    Commands print it without a traceback and exit with code 1; an ablation goes on with its next run. The line is kept
+    in result.json, which others read: it names rows by their numbers, never by an id, a path or a text.
+
+    Args:
+        message: the line.
+        details: what is for the run's own log alone, such as the ids of a batch.
     """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 def unknown(kind: str, value: object, known: Iterable[str], where: str = "") -> UsageError:

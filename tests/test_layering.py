@@ -114,10 +114,12 @@ def test_every_command_is_installed_and_in_the_readme():
 
 def test_what_split_lists_is_what_its_owners_know():
     from cxr_ft.cli import split
+    from cxr_ft.data import card
     from cxr_ft.data.reports import text_columns
     from cxr_ft.data.splits import request
 
     assert split.VIEWS == request.VIEWS
+    assert split.SENSITIVITIES == card.SENSITIVITIES
     assert tuple(text_columns.TEXTS) == split.TEXTS
 
 

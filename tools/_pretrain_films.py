@@ -130,7 +130,7 @@ def _key(count: int, seed: int) -> str:
 
 def _make(file: Path, count: int, seed: int, workers: int) -> None:
     captions: list[str] = []
-    with atomic(file) as temporary:
+    with atomic(file, private=True) as temporary:
         store = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(count, _ROW))
         for film in track(_films(count, seed, workers), "pretraining films", count):
             store[len(captions)] = np.concatenate([film.pixels.ravel(), film.maps.ravel(), film.geometry])

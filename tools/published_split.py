@@ -43,7 +43,7 @@ def main() -> None:
     table = published(pd.read_csv(args.source, dtype=str))
     train = set(table.loc[table["split"] == "train", "Resume"])
     test = table.loc[table["split"] == "test", "Resume"]
-    with atomic(args.out) as path:
+    with atomic(args.out, private=True) as path:
         table.to_csv(path, index=False, lineterminator="\n")
     print(f"{int(test.isin(train).sum())} of {len(test)} test texts stand in train word for word; written: {args.out}")
 

@@ -60,11 +60,17 @@ class RunComparison:
                 )
         return pd.DataFrame(rows)
 
-    def save(self, folder: StrPath) -> Path:
-        """Write the page, its PDF, CSVs and charts into `folder`; return the page's path."""
+    def save(self, folder: StrPath, include_data: bool = False) -> Path:
+        """Write the page, its PDF, CSVs and charts into `folder`; return the page's path.
+
+        Args:
+            folder: where they go; made if it is missing.
+            include_data: show example images and texts; such a page stays with its data.
+        """
         from cxr_ft.show.page import Options, write_page
 
-        return write_page(list(self.folders), Path(folder), Options(margin=self.margin))[0]
+        options = Options(include_data=include_data, margin=self.margin)
+        return write_page(list(self.folders), Path(folder), options)[0]
 
     def _repr_html_(self) -> str:
         from cxr_ft.show import phrasing

@@ -156,6 +156,7 @@ def split(
     official: bool = False,
     text: str = "mini_report",
     ids: str = "normal",
+    sensitivity: str | None = None,
 ) -> Splits:
     """Turn an archive into balanced, patient-disjoint splits in the folder `out`, as `cxr-split` does.
 
@@ -167,6 +168,7 @@ def split(
         seed: decides which images are taken among equals.
         ratios: train, val and test in percent.
         views, uncertain, blank, unit, official, text, ids: as the flags of `cxr-split`.
+        sensitivity: of the data: synthetic, public or credentialed; None: as the layout's card says.
 
     Raises:
         UsageError: for whatever is wrong with the source, the options or the folder; nothing is written then.
@@ -198,7 +200,7 @@ def split(
     # A phantom is made first, since the compiler reads folders and tables alone.
     place = texts.ensure(str(source)) if texts.is_spec(str(source)) else str(source)
     # The chart is passed in: data/ must not import show/, see tests/test_layering.py.
-    write.make_splits(place, layout, request, Path(out), draw_distribution)
+    write.make_splits(place, layout, request, Path(out), draw_distribution, sensitivity=sensitivity)
     return load_splits(out)
 
 

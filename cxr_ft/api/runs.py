@@ -156,6 +156,7 @@ def train(
     config: Mapping[str, object] | StrPath | None = None,
     track: str = "",
     other_base: bool = False,
+    include_data: bool = False,
     **options: object,
 ) -> Run:
     """Train one run: learn on train, choose on val, save, reload in a fresh process, test once, as `cxr-train` does.
@@ -170,6 +171,7 @@ def train(
         track: the tracker to follow the run in, as `--track` of `cxr-train` lists them; none where it is empty.
         other_base: allow a base whose weights are not those recorded in the folder's result.json, or in the one to
             repeat, as `--other-base` does.
+        include_data: send predictions, texts and images to the tracker, too.
         **options: options by their own name: targets="q,v", rank=8, epochs=3, image_size=128.
 
     Raises:
@@ -197,7 +199,9 @@ def train(
     folder = Path(out) if out is not None else training.default_out(run)
     file = Path(config) if isinstance(config, str | PathLike) else None
     repeats = base_record.of_configuration(file, run.model)
-    training.fit(run, folder, tracking=Tracking(name=track), other_base=other_base, repeats=repeats)
+    training.fit(
+        run, folder, tracking=Tracking(name=track, include_data=include_data), other_base=other_base, repeats=repeats
+    )
     return load_run(folder, other_base=other_base)
 
 

@@ -17,7 +17,7 @@ def parser() -> Parser:
     p.add_argument(
         "--include-data",
         action="store_true",
-        help="show images and texts of data that is neither synthetic nor public; such a page stays with its data",
+        help="show example images and texts, whatever the data's sensitivity; such a page stays with its data",
     )
     p.add_argument(
         "--margin",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 VIEWS = ("frontal", "all", "PA", "AP", "LATERAL")
 IDS = ("normal", "exact")
 TEXTS = ("none", "mini_report", "findings", "impression", "all")
+SENSITIVITIES = ("synthetic", "public", "credentialed")
 
 
 def parser() -> Parser:
@@ -54,6 +55,11 @@ def parser() -> Parser:
         "--ids",
         default="normal",
         help=f"one of {', '.join(IDS)}: which ids are one; normal: 7, 7.0, 00007 are one, and P1, p1",
+    )
+    p.add_argument(
+        "--sensitivity",
+        metavar="KIND",
+        help=f"declare the data {', '.join(SENSITIVITIES)} (default: as the layout says; credentialed unless known)",
     )
     p.add_argument(
         "--audit",
@@ -118,7 +124,7 @@ def _main(argv: Sequence[str] | None) -> int:
     request = SplitRequest(ratios=ratios, **{name: getattr(args, name) for name in names})  # type: ignore[arg-type]
     source = table_reader.with_image_root(args.source, args.root) if "root" in args else args.source
     with bigquery_client.use_endpoint(getattr(args, "bigquery_endpoint", None)):
-        made = make_splits(source, args.layout, request, args.out, draw_distribution)
+        made = make_splits(source, args.layout, request, args.out, draw_distribution, sensitivity=args.sensitivity)
     _print_summary(made, args.out)
     return DONE
 

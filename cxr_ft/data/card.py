@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict
 
 Sensitivity = Literal["synthetic", "public", "credentialed"]
+SENSITIVITIES: tuple[Sensitivity, ...] = ("synthetic", "public", "credentialed")
 Unit = Literal["image", "study", "text"]
 Group = Literal["subject", "near-duplicate", "unknown"]
 
@@ -35,8 +36,9 @@ class DatasetCard:
         normal: the label of a study without findings, if there is one.
         unit: what a row is.
         group: what must never be in two splits; "unknown": each row is its own group.
-        sensitivity: "credentialed" keeps images and texts out of pages and trackers unless a flag includes them; also
-            for data of unknown terms.
+        sensitivity: "credentialed" where the terms restrict who may see the data, or are unknown. The layout or
+            --sensitivity declares it; it is never guessed. It is recorded and shown, and loosens nothing: no id, path
+            or text of a row is on a page or in a record, whatever the data.
         source, terms, citation: where it comes from, under what terms, how to cite it.
     """
 

@@ -34,6 +34,8 @@ MALE = (
     *("муж", "nam", "erkek", "男", "男性", "남", "남성", "남자", "ذكر"),
 )
 OTHER = ("o", "other", "diverse", "divers", "nonbinary", "non-binary", "intersex", "otro", "autre")
+#: The sexes as the package writes them.
+SEXES = ("F", "M", "O")
 #: Words that say that nothing is known.
 UNKNOWN = ("", "u", "unknown", "n/a", "na", "nan", "none", "null", "?", "-", "unk", "not specified")
 #: With one of these in a column, M is not male: Spanish tables write H (hombre) and M (mujer).

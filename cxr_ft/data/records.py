@@ -39,6 +39,14 @@ INPUT_TEXTS = ("text", "text_pair")
 OWNER = "owner"
 FRONTAL = ("PA", "AP")
 LATERALS = {"LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL"}
+#: The views that tables and headers name, beyond those above. A cell's word that is none of them may be anything, a
+#: name too, and is shown as OTHER_VIEW.
+VIEW_NAMES = frozenset((
+    *(*FRONTAL, *LATERALS),
+    *("RLD", "LLD", "RLO", "LLO", "LAO", "RAO", "LPO", "RPO", "AP AXIAL", "AP LLD", "AP RLD", "PA LLD", "PA RLD"),
+    *("XTABLE LATERAL", "SWIMMERS", "LATERAL DECUBITUS", "LORDOTIC"),
+))  # fmt: skip
+OTHER_VIEW = "other"
 SPLITS = ("train", "val", "test")
 #: The name of a synthetic archive begins with this.
 PHANTOM = "phantom:"
@@ -171,6 +179,12 @@ def views(raw: "pd.Series[str]") -> "pd.Series[str]":
     # PS3.3 has left (LL) and right (RL) laterals, which tables and models do not distinguish.
     named = raw.fillna("").str.strip().str.upper()
     return named.map(lambda view: LATERALS.get(view, view)).astype("string")
+
+
+def shown_view(view: str) -> str:
+    """Return a row's view as messages and records show it; "" where it is unknown. A study's views are joined by |."""
+    parts = [part if part in VIEW_NAMES or not part else OTHER_VIEW for part in view.split("|")]
+    return "|".join(parts)
 
 
 def raw_labels(table: "pd.DataFrame", card: DatasetCard) -> NDArray[np.float64]:

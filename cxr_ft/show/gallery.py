@@ -10,7 +10,6 @@ from typing import NotRequired, TypedDict
 
 from cxr_ft.errors import UsageError
 from cxr_ft.show.number_format import DASH, decimal
-from cxr_ft.show.runs import Run
 from cxr_ft.show.verdicts import Comparison
 
 #: At most so many images of a comparison, and bytes of all its thumbnails.
@@ -64,24 +63,17 @@ class GalleryExample:
     maps: list[OcclusionMap]
 
 
-def open_data(run: Run) -> bool:
-    """Return whether images and texts of the run's data may be shown without the user's consent."""
-    return run.result.data.get("card", {}).get("sensitivity") in ("synthetic", "public")
+def examples(comparison: Comparison) -> list[GalleryExample]:
+    """Return the examples that the runs kept in `gallery/`, with the predictions of each variant's first seed.
 
-
-def examples(comparison: Comparison, include_data: bool = False) -> list[GalleryExample]:
-    """Return the examples that the runs stored in `gallery/`, with the predictions of each variant's first seed.
-
-    Args:
-        include_data: also those of data that is neither synthetic nor public.
+    They are images, ids and texts of the data: only a page that may show them asks for them.
     """
     entries: dict[str, dict[str, Entry]] = {}
     folders: dict[str, Path] = {}
     for row in comparison.rows:
         run = row.runs[0]
-        if include_data or open_data(run):
-            entries[row.name] = {str(entry["dicom_id"]): entry for entry in _entries(run.folder)}
-            folders[row.name] = run.folder / "gallery"
+        entries[row.name] = {str(entry["dicom_id"]): entry for entry in _entries(run.folder)}
+        folders[row.name] = run.folder / "gallery"
     # In the order of the first run that stored an image, so that equal runs make an equal page.
     ids = list(dict.fromkeys(image for by_id in entries.values() for image in by_id))
     shown: list[GalleryExample] = []

@@ -31,8 +31,8 @@ from cxr_ft.show.verdicts import Comparison
 
 NO_PDF = "comparison.pdf is left out: it needs WeasyPrint and its system libraries (pip install cxr_ft[pdf])"
 HIDDEN = (
-    "Example images are left out: the data is neither synthetic nor public. Where it may be shown, make the page with "
-    "--include-data."
+    "Example images and texts are left out. Where they may be shown, make the page with --include-data; such a page "
+    "stays with its data."
 )
 
 #: Bytes that charts may take of the page; those beyond it are in `charts/` only.
@@ -44,7 +44,7 @@ class Options:
     """Options of a page.
 
     Args:
-        include_data: show images and texts of data that is neither synthetic nor public.
+        include_data: show example images and texts, whatever the data's sensitivity; the page's files are then private.
         margin: how much worse than full fine-tuning is still as good, in the primary metric.
         published: numbers of others, shown in a table of their own.
         arguments: the runs and folders as typed, for the command that makes the page again; empty: the runs' folders.
@@ -114,8 +114,9 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
         )
     comparisons = compare(good, options.margin)
     # Broken runs and galleries are refused before the first file is written.
-    examples = [gallery.examples(comparison, options.include_data) for comparison in comparisons]
-    files.make_folder(out)
+    shows = options.include_data
+    examples = [gallery.examples(comparison) if shows else [] for comparison in comparisons]
+    files.make_folder(out, private=shows)
     drawn: list[Path] = []
     sections = []
     for comparison, shown in zip(comparisons, examples, strict=True):
@@ -123,19 +124,18 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
         prefix = f"{comparison.task}-{comparison.split[:8]}-" if len(comparisons) > 1 else ""
         inline, paths = _charts(comparison, out / "charts", prefix, CHART_BYTES // len(comparisons))
         drawn += paths
-        sections.append(_section(comparison, inline, shown, options.include_data))
+        sections.append(_section(comparison, inline, shown, shows))
     html = _render(sections, good, other, options)
     written = [out / name for name in ("comparison.html", "comparison.csv", "pairs.csv")]
-    files.write_text(written[0], html)
+    files.write_text(written[0], html, private=shows)
     files.write_text(written[1], run_table.runs_csv([*good, *(run for run, _ in other)]))
     files.write_text(written[2], pair_table.pairs_csv(comparisons))
-    return [*written, *_pdf(html, out / "comparison.pdf"), *drawn]
+    return [*written, *_pdf(html, out / "comparison.pdf", shows), *drawn]
 
 
 def _section(
     comparison: Comparison, inline: list[InlineChart], examples: list[gallery.GalleryExample], include_data: bool
 ) -> ComparisonSection:
-    hidden = not include_data and not all(gallery.open_data(run) for run in comparison.runs)
     table, leaks = split_table.splits(comparison)
     return ComparisonSection(
         title=f"{phrasing.task(comparison.task).capitalize()}, test split {comparison.split[:8]}",
@@ -154,7 +154,7 @@ def _section(
         gaps=subgroup_table.gaps(comparison),
         subgroups=subgroup_table.subgroups(comparison),
         examples=examples,
-        hidden=HIDDEN if hidden else "",
+        hidden="" if include_data else HIDDEN,
         splits=table,
         leaks=leaks,
     )
@@ -233,7 +233,7 @@ def _command(runs: Sequence[Run], options: Options) -> str:
     return " ".join(["cxr-compare", *map(shlex.quote, places), *flags, "--out DIR"])
 
 
-def _pdf(html: str, path: Path) -> list[Path]:
+def _pdf(html: str, path: Path, private: bool) -> list[Path]:
     """Write the page as PDF; where WeasyPrint or a library it needs is missing, print one line."""
     try:
         import weasyprint
@@ -243,7 +243,7 @@ def _pdf(html: str, path: Path) -> list[Path]:
         return []
     # WeasyPrint warns of every property of CSS that it does not know.
     logging.getLogger("weasyprint").setLevel(logging.ERROR)
-    with files.atomic(path) as temporary:
+    with files.atomic(path, private=private) as temporary:
         # WeasyPrint draws what has the page's colour without its transparency.
         weasyprint.HTML(string=html.replace(": currentColor", f": {_style.INK}")).write_pdf(temporary)
     return [path]

@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
     labels = (*LABELS[:3], HOSTILE)
     runs = [classify_run(root / f"{m}{s}", m, s, labels=labels) for m in ("lora", "full") for s in (0, 1)]
     runs += [report_run(root / "report"), failed_run(root / "f & <i>", error=f"out of memory {HOSTILE}")]
-    written = write_page(runs, root / "out")
+    written = write_page(runs, root / "out", Options(include_data=True))
     assert all(path.is_file() for path in written)
     return root / "out"
 
@@ -166,9 +166,10 @@ def test_without_weasyprint_one_line_says_so(missing, tmp_path, monkeypatch, cap
     assert capsys.readouterr().err == page.NO_PDF + "\n"
 
 
-@pytest.mark.usefixtures("no_pdf", "one_chart")
-def test_images_and_texts_of_credentialed_data_stay_out_without_consent(tmp_path):
-    run = report_run(tmp_path / "r", sensitivity="credentialed")
+@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.parametrize("sensitivity", ["credentialed", "public", "synthetic"])
+def test_images_texts_and_ids_stay_out_unless_they_are_included(tmp_path, sensitivity):
+    run = report_run(tmp_path / "r", sensitivity=sensitivity)
     secret = json.loads((run / "gallery" / "gallery.json").read_text())[0]["truth"]
     write_page([run], tmp_path / "out")
     assert "data:image" not in read(tmp_path / "out")
@@ -188,10 +189,10 @@ def test_a_gallery_cannot_reach_out_of_its_folder(tmp_path):
     for bad, message in (("../result.json", "only files beside it"), ("gallery.json", "neither PNG nor JPEG")):
         path.write_text(json.dumps([{**entries[0], "file": bad}]))
         with pytest.raises(UsageError, match=message):
-            write_page([run], tmp_path / "out")
+            write_page([run], tmp_path / "out", Options(include_data=True))
     path.write_text("{}x")
     with pytest.raises(UsageError, match=r"gallery\.json is no gallery"):
-        write_page([run], tmp_path / "out")
+        write_page([run], tmp_path / "out", Options(include_data=True))
     assert not (tmp_path / "out").exists()
 
 
@@ -207,7 +208,7 @@ def test_no_cell_of_the_csvs_is_a_formula(tmp_path):
 @pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_all_runs_are_shown_with_one_image(tmp_path):
     runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
-    write_page(runs, tmp_path / "out")
+    write_page(runs, tmp_path / "out", Options(include_data=True))
     html = read(tmp_path / "out")
     assert html.count("data:image/png") == 4
     assert len(re.findall(r"<dt>lora q,v r8</dt>", html)) == len(re.findall(r"<dt>full</dt>", html)) == 4
@@ -308,7 +309,7 @@ def test_the_splits_are_shown_with_their_leaks(tmp_path):
 @pytest.mark.usefixtures("no_pdf", "one_chart")
 def test_occlusion_maps_are_shown_with_the_predictions(tmp_path):
     runs = [classify_run(tmp_path / m, m) for m in ("lora", "full")]
-    write_page(runs, tmp_path / "out")
+    write_page(runs, tmp_path / "out", Options(include_data=True))
     assert read(tmp_path / "out").count("data:image/jpeg") == 8
     assert f"full: {HOSTILE}" in Seen(read(tmp_path / "out")).text
     path = runs[0] / "gallery" / "gallery.json"
@@ -316,7 +317,7 @@ def test_occlusion_maps_are_shown_with_the_predictions(tmp_path):
     for looked in ({"at": "Edema"}, {"at": "", "map": []}, {"at": "", "map": [[1], [1, 2]]}, {"at": "", "map": "x"}):
         path.write_text(json.dumps([{**entries[0], "looked": looked}]))
         with pytest.raises(UsageError, match=r"gallery\.json is no gallery"):
-            write_page(runs, tmp_path / "broken")
+            write_page(runs, tmp_path / "broken", Options(include_data=True))
 
 
 @pytest.mark.usefixtures("no_pdf", "one_chart")
@@ -330,7 +331,7 @@ def test_a_row_of_text_has_no_image_and_shows_its_text(tmp_path):
         "predicted": {"Edema": 1},
     }
     (run / "gallery" / "gallery.json").write_text(json.dumps([entry]))
-    write_page([run], tmp_path / "out")
+    write_page([run], tmp_path / "out", Options(include_data=True))
     assert f"a film {HOSTILE}" in Seen(read(tmp_path / "out")).text
     assert "data:image" not in read(tmp_path / "out")
 

@@ -56,9 +56,11 @@ def open_split(
     table = splits.tables[name]
     if text is not None:
         # An image a row would repeat a study's report, and its images would count more than those of others.
-        table = table[table[text].notna() & (table[text] != "")].drop_duplicates("study_id").reset_index(drop=True)
+        table = table[table[text].notna() & (table[text] != "")].drop_duplicates("study_id")
         if table.empty:
             raise UsageError(f"{splits.folder}: no row of {name} has a {text}; make the splits with --text")
+    row_numbers = [int(row) + 1 for row in table.index]
+    table = table.reset_index(drop=True)
     request = splits.manifest["request"]
     raw = raw_labels(table, splits.card)
     hard = targets(raw, request["uncertain"], request["blank"])
@@ -72,7 +74,7 @@ def open_split(
         columns = [column_of(splits, column, text) for column in context]
         images, inputs = _images(splits, table, size, root, view=view, views=views, context=columns)
     train = None if view is None else _train_targets(view, raw, hard, text, multi_label=splits.card.multi_label)
-    return SplitDataset(table, images, hard, text, train, side_inputs=inputs)
+    return SplitDataset(table, images, hard, text, train, side_inputs=inputs, row_numbers=row_numbers)
 
 
 def _images(

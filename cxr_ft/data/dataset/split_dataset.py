@@ -152,6 +152,8 @@ class SplitDataset(Dataset[Example]):
         text: the column of texts to learn to write; None: there is none.
         train_targets: how training sees the rows; None: as metrics do.
         side_inputs: further images, and texts that are input.
+        row_numbers: the number of each row in the split's CSV [N], where 1 is the first below the header; None: all
+            rows of the CSV are here, in its order.
     """
 
     def __init__(
@@ -163,9 +165,11 @@ class SplitDataset(Dataset[Example]):
         train_targets: TrainTargets | None = None,
         *,
         side_inputs: SideInputs | None = None,
+        row_numbers: Sequence[int] | None = None,
     ) -> None:
         self.table, self.images, self.targets, self.train_targets = table, images, targets, train_targets
         self.side_inputs = side_inputs or SideInputs()
+        self.row_numbers: Sequence[int] = range(1, len(table) + 1) if row_numbers is None else row_numbers
         self.texts: list[str] = [""] * len(table) if text is None else [str(t) for t in table[text]]
 
     @staticmethod

@@ -18,6 +18,7 @@ from cxr_ft.data import phantom, sameness
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.layouts import _patients
+from cxr_ft.data.phantom import signature
 from cxr_ft.data.records import REPORT_TEXTS, Records, root_folder, views
 from cxr_ft.data.reports.sections import mimic_sections, sections
 from cxr_ft.data.reports.text_columns import contexts
@@ -46,8 +47,6 @@ PHANTOM_CARD = DatasetCard(
     source="cxr-phantom",
     terms="synthetic, no patient; free",
 )
-#: Subjects of the phantom archive; MIMIC's own are below 20000000.
-PHANTOM_SUBJECTS = 90_000_000
 #: PhysioNet's table of DICOM headers in BigQuery, used in place of `metadata`: its names for our columns.
 HEADERS = "dicom_metadata_string"
 OF_HEADERS = {"dicom_id": "dicom", "subject_id": "PatientID", "study_id": "StudyID"}
@@ -84,18 +83,18 @@ def read(source: str, card: DatasetCard, end: str) -> Records:
     images = table_reader.image_root(root)
     if "files" not in locations.list_names(images):
         notes.append(f"no folder files/ in {images}: images are not at hand and were not checked")
-    # By the range of ids, so that a phantom archive is also known where its folder was copied or renamed.
-    if _is_phantom(table):
+    # By what is in the rows, so that a phantom archive is also known where it was copied, renamed or put in a database.
+    if _is_phantom(table, root):
         card = PHANTOM_CARD
     table = _with_reports(table, root, names, card)
     image_root = source if phantom.is_spec(source) else images
     return Records(table=table, card=card, root=image_root, notes=tuple(notes))
 
 
-def _is_phantom(table: "pd.DataFrame") -> bool:
-    import pandas as pd
-
-    return bool((pd.to_numeric(table["subject_id"], errors="coerce") >= PHANTOM_SUBJECTS).all())
+def _is_phantom(table: "pd.DataFrame", root: str) -> bool:
+    """Return whether every row carries the phantom's signature."""
+    rows = list(zip(*(table[name].tolist() for name in ("subject_id", "study_id", "dicom_id")), strict=True))
+    return signature.is_signed(rows, phantom.recorded_seed(root))
 
 
 def _find(names: frozenset[str], name: str) -> str | None:

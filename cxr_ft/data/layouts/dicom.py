@@ -13,11 +13,9 @@ The key of the hashes is $CXR_FT_KEY, or else a random one made on first use and
 With the same key a patient has the same name in every table; without the key nobody can try ids until one fits.
 """
 
-import contextlib
 import hashlib
 import os
 import secrets
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +29,7 @@ from cxr_ft.data.layouts import folder as _folder
 from cxr_ft.data.records import Records
 from cxr_ft.data.sources import address, locations, table_reader
 from cxr_ft.errors import UsageError
-from cxr_ft.files import cannot_write
+from cxr_ft.files import cannot_write, write_once
 from cxr_ft.progress import track
 
 if TYPE_CHECKING:
@@ -181,23 +179,7 @@ def _key() -> bytes:
     file = _key_file()
     try:
         if not file.exists():
-            _make_key(file)
+            write_once(file, secrets.token_hex(32))
         return file.read_bytes()
     except OSError as error:
         raise cannot_write(file, error) from error
-
-
-def _make_key(file: Path) -> None:
-    """Write a new key, whole and private from the first moment; the first of two processes wins."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, temporary = tempfile.mkstemp(dir=file.parent)
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(secrets.token_hex(32))
-            # Flushed and synced before it gets its name: after a power cut the key is whole or absent, and never empty.
-            stream.flush()
-            os.fsync(handle)
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, file)  # unlike a rename, this never takes the place of a key that is in use
-    finally:
-        Path(temporary).unlink()

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.card import SENSITIVITIES, DatasetCard
 from cxr_ft.data.layouts import _label_lists, _rows
 from cxr_ft.data.records import Records
 from cxr_ft.data.sources import address, locations, table_reader
@@ -45,7 +45,6 @@ CARD = DatasetCard(
 KEYS = ("table", "root", "where", "columns", "labels", "separator", "values", "card")
 COLUMNS = (*_rows.KNOWN, "label")
 OF_CARD = ("name", "normal", "sensitivity", "source", "terms", "citation")
-SENSITIVITIES = ("synthetic", "public", "credentialed")
 
 
 def records(source: str) -> Records:

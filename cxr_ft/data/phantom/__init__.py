@@ -5,6 +5,7 @@ exposes it, `render` joins these; `reader` says what the report and the labelers
 `headers`, `reports` and `tables` write it down, `archive` puts it on disk.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from cxr_ft.errors import UsageError, unknown
 #: Part of every archive's parameters; raised whenever the same seed would give other bytes.
 FORMAT = 5
 PREFIX = "phantom:"
+#: The file that holds an archive's parameters.
+PARAMETERS = "phantom.json"
 DEFAULTS = {"subjects": 200, "seed": 0, "size": 512}
 LIMITS = {"subjects": (1, 1_000_000), "seed": (0, 2**31 - 1), "size": (32, 4096)}
 
@@ -52,6 +55,15 @@ def make_archive(
 def is_spec(text: str) -> bool:
     """Return True if a text names a phantom archive ("phantom:subjects=240,seed=0,size=192"), valid or not."""
     return text == PREFIX.removesuffix(":") or text.startswith(PREFIX)
+
+
+def recorded_seed(folder: str) -> int | None:
+    """Return the seed in the parameters of an archive on disk; None where there are none that can be read."""
+    try:
+        recorded = json.loads((Path(folder) / PARAMETERS).read_text(encoding="utf-8"))
+        return int(recorded["seed"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def ensure(spec: str) -> Path:

@@ -2,9 +2,6 @@
 
 import json
 import multiprocessing
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -16,15 +13,13 @@ import cv2
 import numpy as np
 
 from cxr_ft.child_processes import safe_path
-from cxr_ft.data.phantom import archive_tables, cases, dicom_file, label_noise, report_writer
+from cxr_ft.data.phantom import PARAMETERS, archive_tables, cases, dicom_file, label_noise, report_writer
 from cxr_ft.data.phantom.biases import BIASES
 from cxr_ft.data.phantom.random_streams import stream
 from cxr_ft.data.phantom.render import render
 from cxr_ft.errors import UsageError
-from cxr_ft.files import cannot_write
+from cxr_ft.files import cannot_write, in_cache, make_folder, set_kind, temporary_folder
 from cxr_ft.progress import track
-
-PARAMETERS = "phantom.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,29 +79,20 @@ def _is_complete(out: Path, plan: Plan) -> bool:
 @contextmanager
 def _temporary_folder(out: Path) -> Iterator[Path]:
     # The archive is renamed as a whole, so its files are written plainly: `files.atomic` for each would only cost time.
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    make_folder(out.parent)
+    with temporary_folder(out.parent, f".{out.name}.", private=in_cache(out)) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _place(folder: Path, out: Path, plan: Plan) -> None:
-    # Before the rename: the folder has its final mode when it gets its final name.
-    folder.chmod(0o777 & ~_umask())
+    # No patient is in it; private in the cache all the same, so that one rule holds for all that is there.
+    if in_cache(out):
+        set_kind(folder, private=True)
     try:
         folder.rename(out)
     except OSError:
         if not _is_complete(out, plan):  # another process may have put the same archive there meanwhile
             raise
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it; mkdtemp made the folder private, so the user's own mask is applied.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _subjects(folder: Path, plan: Plan, workers: int) -> Iterator[list[archive_tables.Film]]:

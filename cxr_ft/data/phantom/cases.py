@@ -3,7 +3,6 @@
 Everything here follows from (seed, subject's index) alone, so that the order of work never matters.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,9 +17,9 @@ from cxr_ft.data.phantom.anatomy import Body
 from cxr_ft.data.phantom.biases import NONE, SITE_SHARE
 from cxr_ft.data.phantom.findings import ZONES, Sign
 from cxr_ft.data.phantom.random_streams import stream
+from cxr_ft.data.phantom.signature import FIRST_ID, STUDIES_A_SUBJECT, dicom_id
 
 OPACITIES = ("Consolidation", "Edema", "Atelectasis", "Lung Lesion")
-FIRST_ID = 90_000_000
 STUDIES = 3
 
 View = Literal["PA", "AP", "LATERAL"]
@@ -112,7 +111,7 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
     when = datetime(2110, 1, 1) + timedelta(days=int(rng.integers(80 * 365)), seconds=float(rng.uniform(0, 86400)))
     studies: list[Study] = []
     for number in range(int(rng.choice(STUDIES, p=(0.56, 0.28, 0.16))) + 1):
-        study_id = FIRST_ID + 10 * index + number
+        study_id = FIRST_ID + STUDIES_A_SUBJECT * index + number
         pictures = _pictures(rng, (seed, index, number), study_id, inpatient)
         before = studies[-1].signs if studies else ()
         # The films come first: bedside patients have more devices.
@@ -166,14 +165,9 @@ def _pictures(
     if second < (0.15 if bedside else 0.5):
         views.append("AP" if bedside else "LATERAL")
     return tuple(
-        Picture(dicom_id=_dicom_id(key[0], study_id, number), view=view, seed=(*key, number))
+        Picture(dicom_id=dicom_id(key[0], study_id, number), view=view, seed=(*key, number))
         for number, view in enumerate(views)
     )
-
-
-def _dicom_id(seed: int, study_id: int, number: int) -> str:
-    digest = hashlib.blake2b(f"{seed}/{study_id}/{number}".encode(), digest_size=20).hexdigest()
-    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
 
 def _signs(rng: np.random.Generator, before: tuple[Sign, ...], later: bool, portable: bool) -> tuple[Sign, ...]:

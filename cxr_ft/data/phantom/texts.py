@@ -66,7 +66,7 @@ def ensure(spec: str) -> str:
     path = cache_folder() / "texts" / f"{name}.{end}"
     if not path.exists():
         table = rows(kind, values["rows"], values["seed"])
-        with atomic(path) as temporary:
+        with atomic(path, private=True) as temporary:
             # Under another name first: a process that is ended half-way leaves no table that looks whole.
             (_write_duckdb if end == "duckdb" else _write_csv)(temporary, table)
     return f"duckdb://{quote(str(path.absolute()))}?table=texts" if end == "duckdb" else str(path)

@@ -280,7 +280,7 @@ def _check_space(missing: Sequence[Shard]) -> None:
     if not missing:
         return
     folder = missing[0].file.parent
-    make_folder(folder)
+    make_folder(folder, private=True)
     # Pixels are stored uncompressed, so their size is known beforehand.
     needed, free = sum(len(shard.paths) * shard.size**2 for shard in missing), shutil.disk_usage(folder).free
     if needed > free:

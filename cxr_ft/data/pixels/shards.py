@@ -183,7 +183,7 @@ def write(file: Path, images: Pixels, paths: Sequence[str]) -> None:
     }
     batch = pa.record_batch(columns, metadata={SHA256: _checksum(images)})
     with (
-        atomic(file) as temporary,
+        atomic(file, private=True) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_stream(sink, batch.schema) as stream,
     ):

@@ -266,11 +266,8 @@ def _store(name: str, result: "pa.Table") -> None:
     """
     from pyarrow import parquet
 
-    file = _cache_file(name)
-    # Results may hold patients' rows; mkdir's mode is subject to the umask, chmod is not.
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file.parent.chmod(0o700)
-    with atomic(file) as temporary:
+    # Results may hold patients' rows.
+    with atomic(_cache_file(name), private=True) as temporary:
         parquet.write_table(result, temporary, compression="zstd", use_compliant_nested_type=False)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.data.sources.address import FORMS, Address, query_of
 from cxr_ft.data.sources.table_query import Filters, statement
 from cxr_ft.errors import UsageError
+from cxr_ft.files import cache_folder, make_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -100,7 +101,10 @@ def _connected(address: Address) -> "Iterator[duckdb.DuckDBPyConnection]":
         raise UsageError(f"{address.at} does not exist: write {FORMS['duckdb']} with a file that is there")
     try:
         # Attached to a database of our own, so that a notebook may hold the file open with other settings.
-        with duckdb.connect(":memory:", config=_CONFIG) as connection:
+        # What does not fit into memory is spilled to files, which would lie in the working folder, open to others.
+        spilled = cache_folder() / "duckdb"
+        make_folder(spilled, private=True)
+        with duckdb.connect(":memory:", config={**_CONFIG, "temp_directory": str(spilled)}) as connection:
             # ATTACH takes no parameter, so the path's quotes are doubled. Access is closed after it, and no statement
             # reopens it.
             path = address.at.replace("'", "''")

@@ -150,11 +150,12 @@ def local_copy(root: Path, path: str) -> Path:
     with remote_files.usage_errors(source):
         system, remote_path = remote_files.file_system(source)
         if system.isfile(remote_path):
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # mkdir's mode is subject to the umask and does not touch folders that exist already.
-            (cache_folder() / "remote").chmod(0o700)
             # A fetch that is cut off must not leave half an image, which would count as fetched for ever.
-            with atomic(file) as temporary, system.open(remote_path, "rb") as stream, temporary.open("wb") as out:
+            with (
+                atomic(file, private=True) as temporary,
+                system.open(remote_path, "rb") as stream,
+                temporary.open("wb") as out,
+            ):
                 shutil.copyfileobj(stream, out, 2**20)
     return file
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cxr_ft.data.audit import near_texts
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
-from cxr_ft.data.records import FRONTAL, OWNER, REPORT_TEXTS, Records, first_outside, is_phantom, raw_labels
+from cxr_ft.data.records import FRONTAL, OWNER, REPORT_TEXTS, Records, first_outside, is_phantom, raw_labels, shown_view
 from cxr_ft.data.reports.text_columns import TEXTS
 from cxr_ft.data.sources.address import is_url
 from cxr_ft.data.splits.grouping import COMPARISONS
@@ -125,7 +125,7 @@ def eligible(table: "pd.DataFrame", records: Records, request: SplitRequest, not
         notes.append("the data says no views: all images are taken as frontal")
         return table
     in_view = table[table["view"].isin(FRONTAL if request.views == "frontal" else [request.views])]
-    present = ", ".join(sorted(str(view) or "unknown" for view in table["view"].unique()))
+    present = ", ".join(sorted({shown_view(str(view)) or "unknown" for view in table["view"].unique()}))
     if in_view.empty:
         raise UsageError(f"--views {request.views}: {records.root} has none; its views are {present}; use --views all")
     notes.append(

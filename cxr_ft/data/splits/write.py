@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, cast
 from cxr_ft import csv_cells, plugins
 from cxr_ft.data import sameness
 from cxr_ft.data.audit import leak_audit
-from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.card import SENSITIVITIES, DatasetCard
 from cxr_ft.data.manifest import FILES, MANIFEST, Manifest, RequestOptions, TextCounts
 from cxr_ft.data.pixels import image_decode
 from cxr_ft.data.records import IDS, SPLITS, Records, is_phantom, root_folder
 from cxr_ft.data.sources import address, locations
 from cxr_ft.data.splits.compiler import CompiledSplits, compile_splits
 from cxr_ft.data.splits.request import SplitRequest, for_texts
-from cxr_ft.errors import LeakError
+from cxr_ft.errors import LeakError, unknown
 from cxr_ft.files import cache_folder, check_writable, sha256, staged, write_json
 
 if TYPE_CHECKING:
@@ -34,18 +34,32 @@ DEFAULT_SOURCE = "phantom:subjects=1000,seed=0,size=160"
 DEFAULT_REQUEST = SplitRequest(per_label=100, text="all")
 
 
-def make_splits(source: str, layout: str, request: SplitRequest, out: Path, draw: DrawChart | None = None) -> Manifest:
+def make_splits(
+    source: str,
+    layout: str,
+    request: SplitRequest,
+    out: Path,
+    draw: DrawChart | None = None,
+    *,
+    sensitivity: str | None = None,
+) -> Manifest:
     """Read the archive, compile the splits, write them into `out`, and return the manifest: what cxr-split does.
 
     Args:
         draw: draws the manifest's chart into a file; None: no chart is written.
+        sensitivity: of the data, as its owner declares it; None: as the layout's card does.
 
     Raises:
         UsageError: where the source, the options or the folder is wrong; nothing is written then.
     """
     # Before the archive is read, which may take long: a folder that cannot be written should fail at once.
+    if sensitivity is not None and sensitivity not in SENSITIVITIES:
+        raise unknown("sensitivity", sensitivity, SENSITIVITIES)
     check_writable(out)
-    records = plugins.load(plugins.LAYOUTS, layout).records(source)
+    records: Records = plugins.load(plugins.LAYOUTS, layout).records(source)
+    if sensitivity is not None:
+        card = dataclasses.replace(records.card, sensitivity=sensitivity)
+        records = dataclasses.replace(records, card=card)
     if records.card.unit == "text":
         records, request = for_texts(dataclasses.replace(records, root=_resolved(records.root)), request)
         compiled = compile_splits(records, request, lambda _: image_decode.NOT_CHECKED)
@@ -103,7 +117,7 @@ def write_splits(
     if (position := _position(records.root, out)) is not None:
         manifest["root_from_splits"] = position
     # The manifest is moved into place last: a folder with a manifest has all the files that it lists.
-    with staged(out, last=MANIFEST) as folder:
+    with staged(out, last=MANIFEST, private=True) as folder:
         for name, table in tables.items():
             csv_cells.escape_table(_whole_numbers(table, records.card)).to_csv(
                 folder / name, index=False, lineterminator="\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 from cxr_ft.config import RunConfig
 from cxr_ft.data import manifest
 from cxr_ft.errors import UsageError
-from cxr_ft.files import make_folder
+from cxr_ft.files import copy_folder, make_folder
 from cxr_ft.model import methods
 from cxr_ft.run import trackers
 from cxr_ft.run.ablation import result_tables, workers
@@ -193,7 +193,6 @@ def _reuse(tried: Path, cell: Path) -> None:
     # Under another name first: a copy that was interrupted must not look like a finished run.
     half = cell.parent / f".{cell.name}.half"
     shutil.rmtree(half, ignore_errors=True)
-    make_folder(cell.parent)
-    shutil.copytree(tried, half)
+    copy_folder(tried, half)
     # A rename within one folder is atomic: the cell exists whole or not at all.
     half.rename(cell)

@@ -57,8 +57,8 @@ def run_sequential(
         for name, cell in cells.items():
             try:
                 train.fit(cell, out / name, verify=False, tracking=tracking, other_base=other_base)
-            except TrainingError as error:
-                print(f"failed, continuing with the next run: {error}")
+            except TrainingError:
+                print(f"failed, continuing with the next run: {name}: {results.read(out / name).error}")
             progress.advance(note=name)
 
 
@@ -216,8 +216,9 @@ def _train(raw: JsonObject, folder: str, tracking: TrackingJson, other_base: boo
     try:
         run = config.resolve(raw)
         train.fit(run, Path(folder), verify=False, tracking=Tracking(**tracking), other_base=other_base)
-    except TrainingError as error:
-        print(f"failed: {error}", file=sys.stderr)
+    except TrainingError:
+        # Ray keeps what a worker prints in files of its own: the recorded line, and not the error's own.
+        print(f"failed: {results.read(Path(folder)).error}", file=sys.stderr)
 
 
 def main(folder: str) -> int:

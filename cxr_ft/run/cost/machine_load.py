@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cxr_ft.files import write_text
+from cxr_ft.files import open_for_appending, write_text
 from cxr_ft.run.record import results
 
 #: Seconds between two lines; more in a long run, so that the file has a few thousand lines at most.
@@ -74,7 +74,7 @@ class Watch:
         )  # without half a line
         offset = before[-1]["seconds"] if before else 0.0
         began, ended = time.monotonic(), False
-        with (self._folder / results.SYSTEM).open("a", encoding="utf-8") as file:
+        with open_for_appending(self._folder / results.SYSTEM) as file:
             while not ended:
                 # Ends the wait at once when the block ends, and still writes one last line.
                 ended = self._over.wait(max(EVERY, (time.monotonic() - began) / LINES))

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.data.dataset.split_dataset import SplitDataset
+from cxr_ft.data.demographics import SEXES
+from cxr_ft.data.records import OTHER_VIEW, shown_view
 from cxr_ft.data.reports.text_columns import TEXTS
 from cxr_ft.json_values import JsonObject
 from cxr_ft.model import methods
@@ -55,9 +57,9 @@ def compute_metrics(
         undefined = {**_reasons(metrics), **_reasons(of_text)}
         metrics |= {**of_text, "undefined": undefined}
         if train_texts:
-            metrics["constant_baseline"] = text_overlap.constant_baseline(
-                list(train_texts), dataset.texts, saved.labels
-            )
+            baseline = text_overlap.constant_baseline(list(train_texts), dataset.texts, saved.labels)
+            # The chosen reports are texts of patients: only their scores are recorded.
+            metrics["constant_baseline"] = {name: baseline[name] for name in text_overlap.BASELINE_SCORES}
     return metrics
 
 
@@ -97,11 +99,21 @@ def subgroups_of(dataset: SplitDataset) -> dict[str, list[str]]:
     groups = {}
     for variable in ("sex", "age", "view"):
         if variable in dataset.table:
-            values = [str(v) or subgroups.UNKNOWN for v in dataset.table[variable].fillna("").tolist()]
-            values = subgroups.age_bands(values) if variable == "age" else values
+            values = [_shown_group(variable, str(v)) for v in dataset.table[variable].fillna("").tolist()]
             if set(values) != {subgroups.UNKNOWN}:
                 groups[variable] = values
     return groups
+
+
+def _shown_group(variable: str, value: str) -> str:
+    """Return the subgroup of a cell: a word of a fixed list, since results name it and a cell may say anything."""
+    if variable == "age":
+        return subgroups.age_bands([value])[0]
+    if not value:
+        return subgroups.UNKNOWN
+    if variable == "view":
+        return shown_view(value) or subgroups.UNKNOWN
+    return value if value in SEXES else OTHER_VIEW
 
 
 def fit_calibration(

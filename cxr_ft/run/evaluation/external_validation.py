@@ -8,7 +8,7 @@ import torch
 
 from cxr_ft.data import manifest
 from cxr_ft.errors import UsageError
-from cxr_ft.files import write_json
+from cxr_ft.files import make_folder, write_json
 from cxr_ft.run.evaluation.evaluate_split import TEST_SPLITS, SplitEvaluator
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
 from cxr_ft.run.evaluation.run_datasets import build_datasets
@@ -61,6 +61,7 @@ def evaluate_on(
             datasets[split].targets[:, [saved.labels.index(name) for name in missing]] = np.nan
         evaluations[split] = evaluator.evaluate(split, datasets[split])
     metrics = {split: evaluation.metrics for split, evaluation in evaluations.items()}
+    make_folder(out, private=True)
     write_json(
         out / "metrics.json",
         {"run": str(run), "splits": str(folder), "sha256": splits.hashes, "notes": notes, "metrics": metrics},

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.data.dataset.split_dataset import SplitDataset
-from cxr_ft.files import atomic, write_json
+from cxr_ft.files import atomic, make_folder, write_json
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.run.evaluation import saliency
 
@@ -43,6 +43,7 @@ def write_gallery(
     from PIL import Image
 
     folder, entries = run / "gallery", list[Entry]()
+    make_folder(folder, private=True, own=True)
     count = min(COUNT, len(dataset))
     for number in range(count):
         # By position alone, never by score: nobody can choose the images that flatter a run.
@@ -52,12 +53,12 @@ def write_gallery(
             name = f"{number}.png"
             image = Image.fromarray(dataset.images[row])
             image.thumbnail((SIDE, SIDE))
-            with atomic(folder / name) as temporary:
+            with atomic(folder / name, private=True) as temporary:
                 image.save(temporary, format="PNG")
         entry = _entry(dataset, row, outputs[row], labels)
         looked = _saliency(parts, dataset, row, outputs[row], labels, batch_size=batch_size)
         entries.append({"file": name, **entry, **looked})
-    write_json(folder / "gallery.json", entries)
+    write_json(folder / "gallery.json", entries, private=True)
 
 
 def _entry(dataset: SplitDataset, row: int, output: Output, labels: Sequence[str]) -> Entry:

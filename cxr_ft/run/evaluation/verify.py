@@ -18,13 +18,14 @@ import torch
 
 from cxr_ft.child_processes import module_command
 from cxr_ft.data import manifest
+from cxr_ft.errors import TrainingError
 from cxr_ft.run.evaluation import gallery_files
 from cxr_ft.run.evaluation.evaluate_split import TEST_SPLITS, SplitEvaluator
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
 from cxr_ft.run.evaluation.inference import prediction_table, run_inference
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.features.feature_store import FeatureStore, mark_trained
-from cxr_ft.run.record import results, saved_model
+from cxr_ft.run.record import failures, results, saved_model
 from cxr_ft.run.record.run_splits import splits_folder
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 #: Largest difference of a score between the trained model and the saved one, reloaded.
 TOLERANCE = 1e-5
+
+
+class ReloadError(TrainingError, RuntimeError):
+    """A saved model that predicts otherwise than the trained one once it is reloaded."""
 
 
 def verify(run: Path, *, shared: bool = False) -> results.Result:
@@ -42,7 +47,7 @@ def verify(run: Path, *, shared: bool = False) -> results.Result:
         shared: True where other runs are verified after it, which may read the features that are stored now.
 
     Raises:
-        RuntimeError: where the reloaded model predicts otherwise than the trained one.
+        ReloadError: where the reloaded model predicts otherwise than the trained one.
         UsageError: where the splits have changed since training.
     """
     import pandas as pd
@@ -94,14 +99,14 @@ def verify_all(runs: Sequence[Path]) -> list[results.Result]:
 
 
 def _check_same(reloaded: "pd.DataFrame", trained: "pd.DataFrame") -> None:
-    """Raise a RuntimeError where the reloaded model's predictions on val are not those of the trained one."""
+    """Raise a ReloadError where the reloaded model's predictions on val are not those of the trained one."""
     trained = trained[trained["split"] == "val"].reset_index(drop=True)
     if "score" in reloaded:
         largest = float(np.abs(reloaded["score"] - trained["score"]).max())
         if not largest <= TOLERANCE:  # and not `>`: NaN must fail too
-            raise RuntimeError(f"the reloaded model's scores on val differ by {largest:.2g} from the trained model's")
+            raise ReloadError(f"the reloaded model's scores on val differ by {largest:.2g} from the trained model's")
     if "generated" in reloaded and (reloaded["generated"].fillna("") != trained["generated"].fillna("")).any():
-        raise RuntimeError("the reloaded model writes other texts on val than the trained one")
+        raise ReloadError("the reloaded model writes other texts on val than the trained one")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -114,8 +119,9 @@ def main(arguments: Sequence[str]) -> int:
         # Whatever goes wrong belongs in the run's record; the other runs go on.
         except Exception as error:  # noqa: BLE001
             failed = True
-            results.write(run, results.read(run).replace(status="failed", error=f"after training: {error}"))
-            print(f"{run}: {error}", file=sys.stderr)
+            line = f"after training: {failures.record(run, error)}"
+            results.write(run, results.read(run).replace(status="failed", error=line))
+            print(f"{run}: {line}", file=sys.stderr)
     return int(failed)
 
 

@@ -300,7 +300,7 @@ def write_tensor(path: Path, rows: Iterable[Tensor], shape: tuple[int, ...], dty
     text += b" " * (-len(text) % 64 + 56)
     digest, count = hashlib.sha256(), 0
     # Under a temporary name to the last byte: a reader never sees a file that is half written.
-    with atomic(path) as temporary, temporary.open("wb") as file:
+    with atomic(path, private=True) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for row in rows:
             if row.shape != shape[1:] or row.dtype != dtype:

@@ -6,7 +6,6 @@ adapter/    PEFT's files, processor, labels.json, README.md
 
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,7 @@ from torch import Tensor
 from cxr_ft.config import RunConfig
 from cxr_ft.data import manifest
 from cxr_ft.errors import UsageError
-from cxr_ft.files import make_folder, write_json, write_text
+from cxr_ft.files import make_folder, set_kind, temporary_folder, write_json, write_text
 from cxr_ft.model import assembly, methods
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.protocols import IGNORE, Batch
@@ -74,16 +73,18 @@ def export(run: Path, way: Way, *, other_base: bool = False) -> tuple[Path, Drif
     if reason := _obstacle(parts, config, way):
         raise UsageError(f"--export {way}: {config.tuning.name}: {reason}")
     make_folder(run / FOLDER)
-    with tempfile.TemporaryDirectory(prefix=".export.", dir=run) as name:
-        temporary = Path(name) / way
+    with temporary_folder(run, ".export.") as place:
+        temporary = place / way
+        make_folder(temporary)
         drift = None
         if way == "merged":
             drift = _merge_and_save(temporary, parts, config, splits_folder(run, result))
         else:  # the saved model is an ordinary adapter already
-            shutil.copytree(run / saved_model.FOLDER, temporary)
+            shutil.copytree(run / saved_model.FOLDER, temporary, dirs_exist_ok=True)
         write_json(temporary / "labels.json", saved.to_json())
         write_text(temporary / "README.md", model_card.text(result, parts, saved, way, drift, base_note=note))
         # Written aside and renamed: an interrupted export leaves no half of a model.
+        set_kind(temporary, private=False)
         target = run / FOLDER / way
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
@@ -117,7 +118,6 @@ def _obstacle(parts: ModelParts, config: RunConfig, way: Way) -> str | None:
 
 
 def _merge_and_save(folder: Path, parts: ModelParts, config: RunConfig, splits: Path) -> Drift:
-    folder.mkdir()
     batches = list(_val_batches(parts, config, splits))
     # Before the merge, which changes the weights in place.
     before = [logits(parts, parts.model, batch) for batch in batches]

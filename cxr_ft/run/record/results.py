@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cxr_ft.config import mapping
 from cxr_ft.errors import UsageError
-from cxr_ft.files import atomic, write_json
+from cxr_ft.files import atomic, make_folder, write_json
 from cxr_ft.json_values import JsonObject
 from cxr_ft.run.record.result_parts import (
     BaseRecord,
@@ -160,7 +160,8 @@ _PARTS: dict[str, type[ResultPart]] = {
 
 
 def write(folder: Path, result: Result) -> None:
-    """Write `folder/result.json`, atomically."""
+    """Write `folder/result.json`, atomically; the folder, which gets predictions too, is private where it is made."""
+    make_folder(folder, private=True)
     write_json(folder / "result.json", result.to_json())
 
 
@@ -217,7 +218,7 @@ def write_predictions(folder: Path, table: "pd.DataFrame") -> None:
     """Write `predictions.parquet`, atomically. Columns: split, subject_id, study_id, dicom_id, then label, truth,
     score (classify: one row an image and label; truth and score in [0, 1]), or reference, generated (report).
     """
-    with atomic(folder / "predictions.parquet") as temporary:
+    with atomic(folder / "predictions.parquet", private=True) as temporary:
         table.to_parquet(temporary, index=False)
 
 

@@ -8,7 +8,6 @@ model/   adapter_config.json + adapter_model.safetensors (PEFT methods), or conf
 import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +16,7 @@ from torch import nn
 
 from cxr_ft import config as configuration
 from cxr_ft.errors import UsageError
-from cxr_ft.files import write_json, write_text
+from cxr_ft.files import make_folder, set_kind, temporary_folder, write_json, write_text
 from cxr_ft.model import assembly, methods
 from cxr_ft.model.peft_models import is_peft
 from cxr_ft.model.protocols import Base, has_processor, trainable
@@ -33,9 +32,9 @@ FOLDER = "model"
 def save(run: Path, parts: assembly.ModelParts, labels: SavedLabels, card: str = "") -> int:
     """Write `run/model`, whole or not at all, with `card` as its README.md; return its bytes on disk."""
     folder = run / FOLDER
-    with tempfile.TemporaryDirectory(prefix=".model.", dir=run) as name:
-        temporary = Path(name) / FOLDER
-        temporary.mkdir()
+    with temporary_folder(run, f".{FOLDER}.") as place:
+        temporary = place / FOLDER
+        make_folder(temporary)
         method = methods.load(parts.tuning.name)
         # A method that trains the base's own weights and has no format of its own: all weights are saved.
         whole = method.save is None and not is_peft(parts.model) and bool(trainable(parts.model))
@@ -49,6 +48,7 @@ def save(run: Path, parts: assembly.ModelParts, labels: SavedLabels, card: str =
         if card:
             write_text(temporary / "README.md", card)  # in place of PEFT's, which has nothing but headings
         # A folder cannot be renamed over one that is not empty; only a resumed run finds one here.
+        set_kind(temporary, private=False)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -18,7 +18,7 @@ from cxr_ft import plugins
 from cxr_ft.config import RunConfig
 from cxr_ft.config import mapping as section
 from cxr_ft.errors import UsageError
-from cxr_ft.files import write_json
+from cxr_ft.files import make_folder, set_kind, write_json
 from cxr_ft.json_values import JsonObject
 from cxr_ft.run.cost import machine_load
 from cxr_ft.run.record import results
@@ -160,7 +160,7 @@ class _Follower:
             self._state = before if before["name"] == tracking.name else self._state
         module = plugins.load(plugins.TRACKERS, tracking.name)
         place, group = out / "tracking", out.absolute().parent.name
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place, private=True, own=True)  # with include_data it holds patients' data
         try:
             self._tracker: Tracker = module.begin(place, out.name, group, config, self._state["id"])
         except ImportError as error:
@@ -188,6 +188,7 @@ class _Follower:
             if self._state["error"] is None:
                 self._epochs()
             self._tracker.finish(numbers, files)
+            set_kind(self._out / "tracking", private=True)  # libraries write by the umask
         self._save()
 
     def _epochs(self) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_ft.files import make_folder, set_kind
+
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 class MLflow:
     """See `cxr_ft.run.trackers.Tracker`."""
 
-    def __init__(self, client: "MlflowClient", run_id: str) -> None:
-        self._client, self.id = client, run_id
+    def __init__(self, client: "MlflowClient", run_id: str, folder: Path | None) -> None:
+        self._client, self.id, self._folder = client, run_id, folder
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log one metric a value."""
@@ -29,6 +31,8 @@ class MLflow:
         for file in files:
             self._client.log_artifact(self.id, str(file))
         self._client.set_terminated(self.id)
+        if self._folder is not None:
+            set_kind(self._folder, private=True)  # MLflow writes by the umask
 
 
 def begin(place: Path, name: str, group: str, config: Mapping[str, object], run_id: str | None) -> MLflow:
@@ -37,15 +41,21 @@ def begin(place: Path, name: str, group: str, config: Mapping[str, object], run_
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # its database store needs the whole package
     from mlflow.tracking import MlflowClient
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or (place.parent.parent / "mlruns").absolute().as_uri()
+    uri, folder = os.environ.get("MLFLOW_TRACKING_URI"), None
+    if not uri:
+        folder = (place.parent.parent / "mlruns").absolute()
+        uri = folder.as_uri()
     client = MlflowClient(tracking_uri=uri)
+    if folder is not None:
+        # After MLflow has made it, as it fills a folder that it makes itself alone; nothing of a run is there yet.
+        make_folder(folder, private=True, own=True)
     if run_id is not None:
         client.update_run(run_id, status="RUNNING")
-        return MLflow(client, run_id)
+        return MLflow(client, run_id, folder)
     existing = client.get_experiment_by_name(group)
     experiment = client.create_experiment(group) if existing is None else existing.experiment_id
     # Set here, or MLflow records the user's name.
     run = client.create_run(experiment, run_name=name, tags={"mlflow.user": ""})
     for key, value in config.items():
         client.log_param(run.info.run_id, key, str(value)[:500])
-    return MLflow(client, run.info.run_id)
+    return MLflow(client, run.info.run_id, folder)

@@ -40,6 +40,9 @@ def begin(place: Path, name: str, group: str, config: Mapping[str, object], run_
     """Return a run of the project `cxr_ft` (or WANDB_PROJECT): a new one, or that of `run_id`."""
     # Before the import, which reads it.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    # Copies of what is sent would lie in the user's home, readable by others; `place` is private.
+    for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
+        os.environ[variable] = str(place.absolute() / "wandb-files")
     import wandb
 
     # Without these W&B records machine, user or code along with the numbers.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cxr_ft.errors import UsageError
-from cxr_ft.files import cannot_write, make_folder
+from cxr_ft.files import cannot_write, make_folder, open_for_appending
 
 #: The file that is locked. It stays: removing it would let two processes lock two files of this name.
 FILE = ".lock"
@@ -19,10 +19,10 @@ def lock_folder(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: where another process holds it, or its file system cannot lock.
     """
-    make_folder(folder)
+    make_folder(folder, private=True)
     try:
-        # "a" creates the file where it is missing and never empties one that another process holds.
-        file = (folder / FILE).open("a")
+        # For appending, which never empties a file that another process holds.
+        file = open_for_appending(folder / FILE)
     except OSError as error:
         raise cannot_write(folder / FILE, error) from error
     with file:

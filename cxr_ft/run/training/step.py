@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,10 +82,11 @@ class TrainingStep:
         first = state.step == 0
         loss_sum, count = self._compute_gradients(batch, state)
         mean = loss_sum / max(count, 1)
-        ids = self.dataset.ids["dicom_id"].iloc[[index.row for index in batch]]
+        places = [index.row for index in batch]
+        rows = [self.dataset.row_numbers[place] for place in places]
         # A batch whose labels are all masked has no loss to check.
         if count or not math.isfinite(loss_sum):
-            divergence.check_loss(mean, state, ids)
+            divergence.check_loss(mean, state, rows, partial(divergence.describe_batch, self.dataset, places))
         # Once: all steps have the same trained parameters. Before the sums over processes, which cannot name a
         # parameter that has no gradient to sum.
         if first:
@@ -94,7 +96,10 @@ class TrainingStep:
         # By accelerate, which divides fp16's gradients by the loss scale first: the norm is that of the true gradient.
         norm = float(self.accelerator.clip_grad_norm_(self.model_with_loss.parameters(), self.clip))
         if not math.isfinite(norm) and not self._loss_scale_may_be_too_large():
-            raise TrainingError(f"the gradient's norm is {norm} {divergence.describe_step(state, ids)}; try a lower lr")
+            raise TrainingError(
+                f"the gradient's norm is {norm} {divergence.describe_step(state, rows)}; try a lower lr",
+                divergence.describe_batch(self.dataset, places),
+            )
         # fp16's scaler skips the step where the norm is not finite, and so does the method.
         callback = self.callback if math.isfinite(norm) else None
         if callback is not None:

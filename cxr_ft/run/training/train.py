@@ -34,7 +34,7 @@ from cxr_ft.run.evaluation.inference import Predictions, prediction_table, run_i
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.evaluation.verify import verify_all
 from cxr_ft.run.features.feature_store import FeatureStore
-from cxr_ft.run.record import base_record, export, model_card, results, saved_model
+from cxr_ft.run.record import base_record, export, failures, model_card, results, saved_model
 from cxr_ft.run.record.environment import environment
 from cxr_ft.run.record.result_parts import BaseRecord, Cost, DataSummary, TrainingPlan
 from cxr_ft.run.record.saved_labels import SavedLabels
@@ -221,8 +221,9 @@ def _record_and_train(run: _Run, planned: TrainingPlan) -> results.Result:
         raise
     # Whatever goes wrong belongs in the run's record, so that a grid goes on with the next run.
     except Exception as error:
+        public = failures.record(run.out, error) if run.accelerator.is_main_process else ""
+        record(start.replace(status="failed", error=public))
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
-        record(start.replace(status="failed", error=line))
         raise error if isinstance(error, UsageError) else TrainingError(f"{run.out}: {line}") from error
 
 

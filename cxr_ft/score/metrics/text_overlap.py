@@ -96,6 +96,10 @@ def _plain(text: str) -> str:
     return "".join(text.lower().split())
 
 
+#: The scores of `constant_baseline`, without the texts that were chosen.
+BASELINE_SCORES = ("bleu_4", "rouge_l", "label_f1", "label_f1_micro")
+
+
 def constant_baseline(
     train_references: Sequence[str], references: Sequence[str], labels: Sequence[str] = ()
 ) -> Metrics:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+import stat
 import time
 
 import pytest
@@ -20,7 +21,7 @@ from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.model.bases import git
 from cxr_ft.model.heads.classify import Classify
-from cxr_ft.run.record import results
+from cxr_ft.run.record import failures, results
 from cxr_ft.run.training import checkpoint, divergence, lock, processes, train
 from cxr_ft.run.training.step import TrainingStep
 
@@ -253,7 +254,7 @@ def test_another_error_is_not_taken_for_memory(place, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
-def test_what_is_no_number_stops_with_step_ids_and_checkpoint(place, tmp_path, monkeypatch, broken):
+def test_what_is_no_number_stops_with_step_rows_and_checkpoint(place, tmp_path, monkeypatch, broken):
     resolved = configured(place, "full", batch_size=8, epochs=2)
     rows = len(manifest.read(place / "splits").tables["train"])
     last = -(-rows // 8) + 2  # the second step of the second epoch
@@ -275,11 +276,16 @@ def test_what_is_no_number_stops_with_step_ids_and_checkpoint(place, tmp_path, m
     error = results.read(tmp_path / "run").error
     assert error in str(caught.value)
     assert ("loss is nan" if broken == "loss" else "gradient's norm is") in error
-    assert f"at step {last}, epoch 2, on dicom_id " in error
+    assert f"at step {last}, epoch 2, on rows " in error and "and 4 more of train_split.csv" in error
     assert f"last good checkpoint: step {last - 2}, in checkpoint.pt" in error
-    ids = error.split("dicom_id ")[1].split(" and ")[0].split(", ")
-    assert len(ids) == divergence.SHOWN_IDS and "and 4 more" in error
-    assert set(ids) <= set(manifest.read(place / "splits").tables["train"]["dicom_id"].astype(str))
+    numbers = [int(number) for number in error.split("on rows ")[1].split(" and ")[0].split(", ")]
+    assert len(numbers) == divergence.SHOWN_ROWS
+    # The record names no id; the run's own log, which nobody else can read, has the ids of these very rows.
+    ids = manifest.read(place / "splits").tables["train"]["dicom_id"].astype(str).tolist()
+    assert not any(image in error for image in ids)
+    log = tmp_path / "run" / failures.LOG
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert all(f"row {number}: " in log.read_text() and ids[number - 1] in log.read_text() for number in numbers)
     saved = torch.load(tmp_path / "run" / checkpoint.FILE, weights_only=True)
     assert all(tensor.isfinite().all() for tensor in saved["weights"].values())
     # What was the matter being mended, the run goes on from there and succeeds.
@@ -292,7 +298,7 @@ def test_what_is_no_number_stops_with_step_ids_and_checkpoint(place, tmp_path, m
 def watched(losses):
     state = checkpoint.LoopState()
     for loss in losses:
-        divergence.check_loss(loss, state, ["a"])
+        divergence.check_loss(loss, state, [7])
         state.step += 1
 
 
@@ -302,6 +308,6 @@ def test_an_explosion_stops_and_an_ordinary_course_does_not():
     watched([0.001, *[0.8] * 100])  # a lucky first batch
     for losses in ([0.7, *[9.0] * 60], [0.7] * 20 + [1e4], [10.0 * 1.2**i for i in range(60)]):
         with pytest.raises(
-            TrainingError, match=r"loss explodes.*at step \d+, epoch 1, on dicom_id a; no checkpoint yet"
+            TrainingError, match=r"loss explodes.*at step \d+, epoch 1, on row 7 of train_split\.csv; no checkpoint yet"
         ):
             watched(losses)
