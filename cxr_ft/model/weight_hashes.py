@@ -8,14 +8,13 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from cxr_ft.errors import UsageError
-from cxr_ft.files import cache_folder
+from cxr_ft.files import atomic, cache_folder
 from cxr_ft.progress import Bar, bar
 
 FILE = "weight_hashes.json"
@@ -116,14 +115,5 @@ def _write(state: str, digest: str) -> None:
     """Keep a hash in a file that its owner alone can read; a cache that cannot be written costs time alone."""
     entries = {**_read(), state: digest}
     content = json.dumps(dict(list(entries.items())[-MOST:]), indent=1)
-    folder = cache_folder()
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        # mkstemp makes a file for its owner alone.
-        handle, name = tempfile.mkstemp(prefix=f".{FILE}.", dir=folder)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(content)
-            Path(name).replace(folder / FILE)
-        finally:
-            Path(name).unlink(missing_ok=True)
+    with contextlib.suppress(UsageError), atomic(cache_folder() / FILE, private=True) as temporary:
+        temporary.write_text(content, encoding="utf-8")
