@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cxr_ft.data.phantom.biases import BIASES, NONE, checked, parsed
+from cxr_ft.data.phantom.signature import PARAMETERS
 from cxr_ft.errors import UsageError, unknown
 
 #: Part of every archive's parameters; raised whenever the same seed would give other bytes.
 FORMAT = 5
 PREFIX = "phantom:"
-#: The file that holds an archive's parameters.
-PARAMETERS = "phantom.json"
 DEFAULTS = {"subjects": 200, "seed": 0, "size": 512}
 LIMITS = {"subjects": (1, 1_000_000), "seed": (0, 2**31 - 1), "size": (32, 4096)}
 

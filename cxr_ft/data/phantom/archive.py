@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 
 from cxr_ft.child_processes import safe_path
-from cxr_ft.data.phantom import PARAMETERS, archive_tables, cases, dicom_file, label_noise, report_writer
+from cxr_ft.data.phantom import archive_tables, cases, dicom_file, label_noise, report_writer
 from cxr_ft.data.phantom.biases import BIASES
 from cxr_ft.data.phantom.random_streams import stream
 from cxr_ft.data.phantom.render import render
+from cxr_ft.data.phantom.signature import PARAMETERS
 from cxr_ft.errors import UsageError
 from cxr_ft.files import cannot_write, in_cache, make_folder, set_kind, temporary_folder
 from cxr_ft.progress import track

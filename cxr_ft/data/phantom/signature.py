@@ -9,6 +9,8 @@ put into a database. Whoever replaces the texts or pixels behind the ids has to 
 import hashlib
 from collections.abc import Sequence
 
+#: The file that holds an archive's parameters, its seed among them.
+PARAMETERS = "phantom.json"
 FIRST_ID = 90_000_000
 #: Study ids a subject has room for, and films a study has at most.
 STUDIES_A_SUBJECT, FILMS = 10, 2

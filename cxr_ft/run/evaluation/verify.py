@@ -18,7 +18,7 @@ import torch
 
 from cxr_ft.child_processes import module_command
 from cxr_ft.data import manifest
-from cxr_ft.errors import TrainingError
+from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.run.evaluation import gallery_files
 from cxr_ft.run.evaluation.evaluate_split import TEST_SPLITS, SplitEvaluator
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
@@ -48,13 +48,18 @@ def verify(run: Path, *, shared: bool = False) -> results.Result:
 
     Raises:
         ReloadError: where the reloaded model predicts otherwise than the trained one.
+        TrainingError: where the base has other weights than in training, or the saved model cannot be read.
         UsageError: where the splits have changed since training.
     """
     import pandas as pd
 
     result = results.read(run)
     began = time.perf_counter()
-    parts, config, saved = saved_model.load(run)
+    try:
+        parts, config, saved = saved_model.load(run)
+    except UsageError as error:
+        # What is wrong with weights or configuration names no row, so that others may read the line as it is.
+        raise TrainingError(str(error).removeprefix(f"{run}: ")) from error
     splits = manifest.read(splits_folder(run, result))
     parts.model.to("cuda" if torch.cuda.is_available() else "cpu")
     datasets = build_datasets(config, splits, parts.base.image_size)
