@@ -48,10 +48,16 @@ def no_pdf(monkeypatch):
     monkeypatch.setattr(page, "_pdf", lambda *_: [])
 
 
+def draw_only(monkeypatch, *names):
+    """Leave the other charts out of pages: they cost seconds a page and have tests of their own."""
+    charts = {name: all_charts()[name] for name in names}
+    monkeypatch.setattr(page, "all_charts", lambda: charts)
+
+
 @pytest.fixture
 def one_chart(monkeypatch):
-    """Charts cost seconds a page and have tests of their own; most pages here are about something else."""
-    monkeypatch.setattr(page, "all_charts", lambda: {"per_label": all_charts()["per_label"]})
+    """Most pages here are about something else than charts."""
+    draw_only(monkeypatch, "per_label")
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +144,8 @@ def test_charts_are_written_next_to_the_page_for_each_task(folder):
 
 
 @pytest.mark.usefixtures("no_pdf")
-def test_the_same_runs_make_the_same_page(tmp_path):
+def test_the_same_runs_make_the_same_page(tmp_path, monkeypatch):
+    draw_only(monkeypatch, "per_label", "roc_curves", "quality_vs_time")
     run = classify_run(tmp_path / "r")
     for out in ("a", "b"):
         write_page([run], tmp_path / out)
@@ -166,7 +173,7 @@ def test_without_weasyprint_one_line_says_so(missing, tmp_path, monkeypatch, cap
     assert capsys.readouterr().err == page.NO_PDF + "\n"
 
 
-@pytest.mark.usefixtures("no_pdf")
+@pytest.mark.usefixtures("no_pdf", "one_chart")
 @pytest.mark.parametrize("sensitivity", ["credentialed", "public", "synthetic"])
 def test_images_texts_and_ids_stay_out_unless_they_are_included(tmp_path, sensitivity):
     run = report_run(tmp_path / "r", sensitivity=sensitivity)
@@ -337,7 +344,8 @@ def test_a_row_of_text_has_no_image_and_shows_its_text(tmp_path):
 
 
 @pytest.mark.usefixtures("no_pdf")
-def test_charts_of_cost_say_what_makes_runs_not_comparable(tmp_path):
+def test_charts_of_cost_say_what_makes_runs_not_comparable(tmp_path, monkeypatch):
+    draw_only(monkeypatch, "per_label", "quality_vs_time", "quality_vs_memory", "memory_by_kind")
     full = classify_run(tmp_path / "f", "full", batch_size=4, train={"gradient_checkpointing": True})
     lora = classify_run(tmp_path / "l", "lora", batch_size=16, train={"gradient_checkpointing": False})
     write_page([full, lora], tmp_path / "out")
