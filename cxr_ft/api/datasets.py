@@ -167,8 +167,7 @@ def split(
         out: the folder to write.
         seed: decides which images are taken among equals.
         ratios: train, val and test in percent.
-        views, uncertain, blank, unit, official, text, ids: as the flags of `cxr-split`.
-        sensitivity: of the data: synthetic, public or credentialed; None: as the layout's card says.
+        views, uncertain, blank, unit, official, text, ids, sensitivity: as the flags of `cxr-split`.
 
     Raises:
         UsageError: for whatever is wrong with the source, the options or the folder; nothing is written then.

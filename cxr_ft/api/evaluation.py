@@ -129,10 +129,8 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
     computed: list[Value] = []
     for column, name in enumerate(names):
         one = slice(column, column + 1)
-        computed += [
-            _auroc(name, table[:, one], values[:, one], owners),
-            _average_precision(name, table[:, one], values[:, one], weights),
-        ]
+        truths, of_label = table[:, one], values[:, one]
+        computed += [_auroc(name, truths, of_label, owners), _average_precision(name, truths, of_label, weights)]
     if len(names) > 1:
         computed += [_auroc("macro", table, values, owners), _average_precision("macro", table, values, weights)]
     gaps: list[Gap] = []

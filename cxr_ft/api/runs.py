@@ -1,7 +1,6 @@
 """Train runs and grids of runs, and use a finished run, from Python."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -276,11 +275,7 @@ def ablate(
     raw = nested(raw, model=model, task=task, splits=chosen, options=options)
     if not configuration.mapping(raw, "data").get("splits"):
         raw = configuration.merge(raw, {"data": {"splits": str(write.default_splits())}})
-    execute: workers.Execute = (
-        workers.run_parallel(jobs, other_base=other_base)
-        if jobs > 1
-        else functools.partial(workers.run_sequential, other_base=other_base)
-    )
+    execute = workers.on_this_machine(jobs, other_base=other_base)
     cells = grids.cells(raw, varied)
     ablation.run(cells, Path(out), tries=known_tries, execute=execute)
     folder = Path(out)

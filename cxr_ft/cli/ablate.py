@@ -104,8 +104,6 @@ def _grid(args: argparse.Namespace, written: object) -> tuple[dict[str, object],
 
 
 def _executor(args: argparse.Namespace, tracker: "Tracking") -> "Execute":
-    import functools
-
     from cxr_ft.run.ablation import workers
 
     if "ray" in args:
@@ -119,9 +117,7 @@ def _executor(args: argparse.Namespace, tracker: "Tracking") -> "Execute":
     jobs = args.jobs if args.jobs is not None else max(devices, 1)
     if jobs < 1:
         raise UsageError(f"--jobs {jobs}: give 1 or more")
-    if jobs == 1:
-        return functools.partial(workers.run_sequential, tracking=tracker, other_base=args.other_base)
-    return workers.run_parallel(jobs, devices, tracker, args.other_base)
+    return workers.on_this_machine(jobs, devices, tracker, args.other_base)
 
 
 def _suggest(args: argparse.Namespace, raw: dict[str, object], varied: dict[str, object], tracker: "Tracking") -> int:

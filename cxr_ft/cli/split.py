@@ -35,11 +35,7 @@ def parser() -> Parser:
         help=f"how the archive is laid out: {', '.join(plugins.choices(plugins.LAYOUTS))}",
     )
     p.add_argument(
-        "--per-label",
-        type=int,
-        default=5000,
-        metavar="N",
-        help="images requested for each label, in all splits",
+        "--per-label", type=int, default=5000, metavar="N", help="images requested for each label, in all splits"
     )
     # Suppressed flags are absent from the result if they are not typed, so that a missing one and an empty one differ.
     p.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="folder for the CSVs (required)")

@@ -120,7 +120,7 @@ def random_seed(name: str) -> int | None:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the files of a base are: a folder, or the hub with its cache."""
+    """The files of a base, in a folder or on the hub with its cache."""
 
     name: str
     folder: Path | None

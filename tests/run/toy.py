@@ -5,9 +5,11 @@ import pandas as pd
 from PIL import Image
 
 from cxr_ft import config
+from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model.bases import git
+from cxr_ft.run.training import checkpoint
 
 #: Mean shade of the images of each class, and how much it varies from image to image: much more than the means differ.
 SHADES = {"clear": 100, "opaque": 125}
@@ -45,6 +47,27 @@ def make(place, per_class=40, per_label=None):
     )
     tiny = git.tiny()
     tiny.save(place / "tiny", tiny.lm)
+
+
+def make_shades(place):
+    """Write splits of two classes that differ in shade, and a tiny pretrained model, into `place`: `splits`, `tiny`."""
+    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
+    tiny = git.tiny()
+    tiny.save(place / "tiny", tiny.lm)
+
+
+def interrupt_second_save(monkeypatch):
+    """Interrupt training, as Ctrl-C does, at its second checkpoint; return the function that puts `save` back."""
+    save, calls = checkpoint.save, []
+
+    def interrupt(*arguments, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        save(*arguments, **more)
+
+    monkeypatch.setattr(checkpoint, "save", interrupt)
+    return lambda: monkeypatch.setattr(checkpoint, "save", save)
 
 
 def configured(place, method="lora", task="classify", tuning=None, **train):

@@ -7,6 +7,7 @@ its standard input does, so that no training outlives the command that started i
 """
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -163,6 +164,13 @@ def mark_failed(folder: Path, cell: RunConfig, reason: str) -> None:
         hashes = manifest.read(Path(cell.data.splits)).hashes
         result = results.Result(status="failed", config=cell.to_json(), config_hash=cell.fingerprint(hashes))
     results.write(folder, result.replace(status="failed", error=reason))
+
+
+def on_this_machine(jobs: int, devices: int = 0, tracking: Tracking = NOBODY, other_base: bool = False) -> Execute:
+    """Return an `Execute` that trains in this process where `jobs` is 1, else as `run_parallel`."""
+    if jobs == 1:
+        return functools.partial(run_sequential, tracking=tracking, other_base=other_base)
+    return run_parallel(jobs, devices, tracking, other_base)
 
 
 def on_ray(address: str | None, tracking: Tracking = NOBODY, other_base: bool = False) -> Execute:

@@ -22,7 +22,7 @@ _FINISHED = ("trained", "success")
 
 @dataclass(frozen=True, kw_only=True)
 class Before:
-    """What a run's folder holds already.
+    """The state of a run's folder before training.
 
     Args:
         result: of the finished run; None where there is none, or it is not finished.
@@ -41,7 +41,7 @@ class Before:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What makes a run the run it is.
+    """The identity of a run: its configuration, its splits and the weights of its base.
 
     Args:
         config: of the run.

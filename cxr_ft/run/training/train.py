@@ -96,8 +96,7 @@ def fit(
     Several processes that a launcher started (torchrun, accelerate) train it together; the first one writes.
 
     Args:
-        config: of the run.
-        out: its folder.
+        config, out: of the run, and its folder.
         verify: reload the saved model in a fresh process and test it; an ablation does so for all its runs at once.
         announce: called with the plan before anything is loaded, unless the run is finished.
         tracking: the tracker that follows the run.
@@ -122,42 +121,20 @@ def fit(
     if before.result is None:
         announce(planned)
     accelerator = processes.start(config.train.precision)
-    # One process decodes and hashes; the others read its caches. Before the lock, which leaves a file: bad input leaves
-    # nothing.
+    # One process decodes and hashes, the others read its caches; before the lock, so that bad input leaves no file.
     with accelerator.local_main_process_first():
         datasets = build_datasets(config, splits, planned.image_size or 0)
-        repeated, replaced = identity.compare_repeated()
-        fingerprint = identity.fingerprint
-    # A stack, because the lock is taken inside a function that runs on the first process alone, and held to the end of
-    # `fit`.
+        base = identity.weights
+        note, replaced = identity.compare_repeated()
+    # A stack, because the lock is taken inside a function that runs on the first process alone, and held to the end.
     with contextlib.ExitStack() as stack:
-
-        def enter() -> Before:
-            stack.enter_context(lock.lock_folder(out))
-            checkpoint.remove_leftovers(out)
-            # Once more, now that nobody else writes: another process may have finished the run in the meantime.
-            before = identity.before(out)
-            _print_note(repeated)
-            _print_note(before.note)
-            return dataclasses.replace(before, result=identity.adopt(out, before))
-
-        before = processes.run_on_first(accelerator, enter)
+        before = processes.run_on_first(accelerator, lambda: _lock(identity, out, stack, note))
         done = before.result
         if done is None:
             if accelerator.is_main_process:
                 stack.enter_context(trackers.following(out, config, splits.hashes, tracking))
-            run = _Run(
-                config=config,
-                out=out,
-                splits=splits,
-                datasets=datasets,
-                accelerator=accelerator,
-                # Nobody follows who could read its features if it is verified now: an ablation verifies later.
-                alone=verify,
-                fingerprint=fingerprint,
-                earlier_fingerprints=before.fingerprints,
-                base=base_record.record(identity.weights, tuple(dict.fromkeys((*replaced, *before.replaced)))),
-            )
+            record = base_record.record(base, tuple(dict.fromkeys((*replaced, *before.replaced))))
+            run = _Run(identity, before, record, out, datasets, accelerator, alone=verify)
             done = _record_and_train(run, planned)
         if verify and done.status == "trained":
             done = processes.run_on_first(accelerator, lambda: _verify(out))
@@ -166,27 +143,46 @@ def fit(
     return done
 
 
-@dataclass(frozen=True, kw_only=True)
+def _lock(identity: RunIdentity, out: Path, stack: contextlib.ExitStack, note: str) -> Before:
+    """Lock the run's folder until `stack` ends, and return what it holds now that nobody else writes there."""
+    stack.enter_context(lock.lock_folder(out))
+    checkpoint.remove_leftovers(out)
+    # Once more: another process may have finished the run in the meantime.
+    before = identity.before(out)
+    _print_note(note)
+    _print_note(before.note)
+    return dataclasses.replace(before, result=identity.adopt(out, before))
+
+
+@dataclass(frozen=True)
 class _Run:
     """The inputs of a run's training.
 
     Args:
-        config, out, splits, datasets, accelerator: of the run.
-        alone: no other run of an ablation follows.
-        fingerprint: of the run.
-        earlier_fingerprints: under which a checkpoint of it may have been written, besides its own.
-        base: record of the weights of its base.
+        identity: configuration, splits and weights of the base.
+        before: what the folder held when it was locked.
+        base: record of the weights of the base.
+        out, datasets, accelerator: of the run.
+        alone: it is verified now, and not with the other runs of an ablation: no later run reads its features.
     """
 
-    config: RunConfig
+    identity: RunIdentity
+    before: Before
+    base: BaseRecord
     out: Path
-    splits: manifest.Splits
     datasets: dict[str, SplitDataset]
     accelerator: "Accelerator"
     alone: bool
-    fingerprint: str
-    earlier_fingerprints: tuple[str, ...]
-    base: BaseRecord
+
+    @property
+    def config(self) -> RunConfig:
+        """Return the configuration."""
+        return self.identity.config
+
+    @property
+    def splits(self) -> manifest.Splits:
+        """Return the splits."""
+        return self.identity.splits
 
 
 def _record_and_train(run: _Run, planned: TrainingPlan) -> results.Result:
@@ -197,7 +193,7 @@ def _record_and_train(run: _Run, planned: TrainingPlan) -> results.Result:
     start = results.Result(
         status="running",
         config=run.config.to_json(),
-        config_hash=run.fingerprint,
+        config_hash=run.identity.fingerprint,
         environment=environment(run.config, run.accelerator.num_processes),
         base=run.base,
         data=_data_record(run.splits),
@@ -253,8 +249,8 @@ def _train(run: _Run, finish: "Finish") -> results.Result:
             accelerator=accelerator,
             store=store,
             out=run.out,
-            fingerprint=run.fingerprint,
-            earlier_fingerprints=run.earlier_fingerprints,
+            fingerprint=run.identity.fingerprint,
+            earlier_fingerprints=run.before.fingerprints,
         )
         # The loop alone, as in `train_seconds` and `eval_seconds`: joules and seconds are then of the same work.
         with energy_meter.metered() as energy:

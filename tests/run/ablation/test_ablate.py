@@ -2,14 +2,13 @@
 
 import pandas as pd
 import pytest
+import toy
 
 from cxr_ft import config
 from cxr_ft.data.dicom import DicomError
-from cxr_ft.data.layouts import folder
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
-from cxr_ft.model.bases import git
 from cxr_ft.run.ablation import ablate, grid
 from cxr_ft.run.evaluation import external_validation
 from cxr_ft.run.evaluation.predictor import Predictor
@@ -21,9 +20,7 @@ from cxr_ft.run.training import train
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
-    tiny = git.tiny()
-    tiny.save(place / "tiny", tiny.lm)
+    toy.make_shades(place)
     return place
 
 

@@ -10,11 +10,7 @@ import time
 
 import pandas as pd
 import pytest
-
-from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits.request import SplitRequest
-from cxr_ft.data.splits.write import make_splits
-from cxr_ft.model.bases import git
+import toy
 
 pytestmark = pytest.mark.slow
 #: What a second run of the same cell may do faster or slower.
@@ -24,9 +20,7 @@ SPENT = ("seconds", "samples_per_second", "commit")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
-    tiny = git.tiny()
-    tiny.save(place / "tiny", tiny.lm)
+    toy.make_shades(place)
     return place
 
 

@@ -3,12 +3,9 @@
 import json
 
 import pytest
+import toy
 
-from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits.request import SplitRequest
-from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import UsageError
-from cxr_ft.model.bases import git
 from cxr_ft.run.ablation import ablate, grid, workers
 from cxr_ft.run.record import results
 from cxr_ft.run.record.result_parts import RateSearch
@@ -18,9 +15,7 @@ from cxr_ft.run.training import train
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
-    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
-    tiny = git.tiny()
-    tiny.save(place / "tiny", tiny.lm)
+    toy.make_shades(place)
     return {
         "data": {"splits": str(place / "splits")},
         "model": str(place / "tiny"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import toy
 from store_parts import configured, counted, files, open_rows, trained_weights
 
 from cxr_ft import config
@@ -13,7 +14,7 @@ from cxr_ft.model.protocols import PIXELS
 from cxr_ft.run.evaluation import verify
 from cxr_ft.run.features import feature_store
 from cxr_ft.run.record import results
-from cxr_ft.run.training import checkpoint, train
+from cxr_ft.run.training import train
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
@@ -109,18 +110,10 @@ def test_flipped_images_are_learnt_flipped(place, tmp_path):
 def test_resumed_with_and_without_the_store(place, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     train.fit(configured(place, epochs=3, store="never"), whole, verify=False)
-    save, calls = checkpoint.save, []
-
-    def interrupt(*arguments, **more):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        save(*arguments, **more)
-
-    monkeypatch.setattr(checkpoint, "save", interrupt)
+    restore = toy.interrupt_second_save(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train.fit(configured(place, epochs=3), tmp_path / "broken", verify=False)
-    monkeypatch.setattr(checkpoint, "save", save)
+    restore()
     train.fit(configured(place, epochs=3, store="never"), tmp_path / "broken", verify=False)
     one, other = trained_weights(whole), trained_weights(tmp_path / "broken")
     assert all(torch.equal(one[name], other[name]) for name in one)

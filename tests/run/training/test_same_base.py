@@ -7,18 +7,15 @@ import shutil
 
 import pytest
 import torch
+import toy
 from safetensors.torch import load_file, save_file
 
 import cxr_ft
 from cxr_ft import config
 from cxr_ft.cli import ablate, compare, evaluate, predict
 from cxr_ft.cli import train as train_command
-from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits.request import SplitRequest
-from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.files import sha256
-from cxr_ft.model.bases import git
 from cxr_ft.run.ablation import workers
 from cxr_ft.run.evaluation import verify
 from cxr_ft.run.record import results, saved_model
@@ -33,9 +30,7 @@ OTHER = "has other weights than those recorded"
 def made(tmp_path_factory):
     """Splits, a tiny base, and a verified LoRA run, `run`, on it."""
     place = tmp_path_factory.mktemp("made")
-    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
-    tiny = git.tiny()
-    tiny.save(place / "tiny", tiny.lm)
+    toy.make_shades(place)
     train.fit(configured(place), place / "run")
     return place
 

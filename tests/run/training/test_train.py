@@ -7,15 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import toy
 from safetensors.torch import load_file, save_file
 
 from cxr_ft import config
 from cxr_ft.data import manifest
-from cxr_ft.data.layouts import folder
-from cxr_ft.data.splits.request import SplitRequest
-from cxr_ft.data.splits.write import make_splits
 from cxr_ft.errors import TrainingError, UsageError
-from cxr_ft.model.bases import git
 from cxr_ft.run.evaluation import evaluate_split, verify
 from cxr_ft.run.record import results, saved_model
 from cxr_ft.run.training import checkpoint, loop, train
@@ -25,9 +22,7 @@ from cxr_ft.run.training import checkpoint, loop, train
 def place(tmp_path_factory):
     """Splits of a tiny folder, and a tiny pretrained model."""
     place = tmp_path_factory.mktemp("place")
-    make_splits(folder.demo(place), "folder", SplitRequest(per_label=12), place / "splits")
-    tiny = git.tiny()
-    tiny.save(place / "tiny", tiny.lm)
+    toy.make_shades(place)
     return place
 
 
@@ -106,19 +101,11 @@ def test_resumed_equals_unbroken(place, tmp_path, monkeypatch, method):
     """Interrupted in the second of three epochs and started again: the same weights, to the bit."""
     resolved = configured(place, method, epochs=3)
     whole = train.fit(resolved, tmp_path / "whole", verify=False)
-    save, calls = checkpoint.save, []
-
-    def interrupt(*arguments, **more):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        save(*arguments, **more)
-
-    monkeypatch.setattr(checkpoint, "save", interrupt)
+    restore = toy.interrupt_second_save(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train.fit(resolved, tmp_path / "broken", verify=False)
     assert results.read(tmp_path / "broken").status == "cancelled"
-    monkeypatch.setattr(checkpoint, "save", save)
+    restore()
     resumed = train.fit(resolved, tmp_path / "broken", verify=False)
     assert resumed.status == "trained"
     assert without_times(resumed) == without_times(whole)
