@@ -12,6 +12,8 @@ from collections.abc import Sequence
 #: The file that holds an archive's parameters, its seed among them.
 PARAMETERS = "phantom.json"
 FIRST_ID = 90_000_000
+#: Digits that an id has at most.
+DIGITS = 12
 #: Study ids a subject has room for, and films a study has at most.
 STUDIES_A_SUBJECT, FILMS = 10, 2
 #: Seeds that are tried where none is known: about 20 ms.
@@ -41,7 +43,8 @@ def is_signed(rows: Sequence[tuple[str, str, str]], seed: int | None = None) -> 
 
 def _numbered(subject: str, study: str) -> bool:
     """Return whether a subject's id follows from the study's."""
-    if not (subject.isascii() and subject.isdigit() and study.isascii() and study.isdigit()):
+    # Longer numbers are no ids of ours, and int() refuses those of thousands of digits.
+    if not all(text.isascii() and text.isdigit() and len(text) <= DIGITS for text in (subject, study)):
         return False
     index = int(study) - FIRST_ID
     return index >= 0 and int(subject) == FIRST_ID + index // STUDIES_A_SUBJECT

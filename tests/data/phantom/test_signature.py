@@ -83,3 +83,10 @@ def test_an_unknown_sensitivity_writes_nothing(tmp_path, capsys):
     assert cli.main([source, "--layout", "folder", "--out", str(out), "--sensitivity", "open"]) == 2
     assert "choose from: credentialed, public, synthetic" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "ids", [("9" * 5000, "9" * 5000), ("90000000", "9" * 5000), ("", ""), ("٩٠٠٠٠٠٠٠", "90000000")]
+)
+def test_ids_that_no_phantom_has_are_not_signed(ids):
+    assert not signature.is_signed([(*ids, "0" * 8)])
