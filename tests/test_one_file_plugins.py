@@ -22,6 +22,7 @@ from cxr_ft.data.layouts import folder
 from cxr_ft.model import methods
 from cxr_ft.model.bases import git
 from cxr_ft.show import page
+from cxr_ft.show.charts import all_charts
 
 NEW = Path(__file__).parent / "new_plugins"
 
@@ -63,7 +64,9 @@ def toy(tmp_path_factory):
 @pytest.fixture
 def trained(toy, tmp_path, monkeypatch):
     """Return a function that trains one epoch by cxr-train and writes the page by cxr-compare."""
+    # The PDF and the other charts take seconds a page, and know nothing of plug-ins.
     monkeypatch.setattr(page, "_pdf", lambda *_: [])
+    monkeypatch.setattr(page, "all_charts", lambda: {"per_label": all_charts()["per_label"]})
 
     def run(*flags, model="git"):
         out = tmp_path / "run"

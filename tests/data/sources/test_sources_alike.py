@@ -222,7 +222,12 @@ def mimic(tmp_path_factory, server):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"text": "all", "unit": "study"}, {"uncertain": "positive", "views": "frontal"}]
+    "options",
+    [
+        {"text": "all", "unit": "study"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"uncertain": "positive", "views": "frontal"}, marks=pytest.mark.slow),
+    ],
 )
 def test_mimic_cxr_from_its_tables(mimic, server, tmp_path, options):
     tree, *databases = mimic
@@ -299,8 +304,15 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("layout", sorted(TEXTS))
-@pytest.mark.parametrize("kind", ["int", "float", "text"])
+#: Each layout and each type once in every commit; all of them together are slow.
+CELLS = [(layout, kind) for layout in sorted(TEXTS) for kind in ("int", "float", "text")]
+OFTEN = {("imdb", "text"), ("mnli", "int"), ("sst2", "float"), ("text_table", "text"), ("tweet_sentiment", "float")}
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [pytest.param(*cell, marks=[] if cell in OFTEN else [pytest.mark.slow]) for cell in CELLS],
+)
 def test_texts_whatever_the_type_of_their_label(layout, kind, server, tmp_path):
     columns = {"split": SPLITS, **TEXTS[layout]}
     name = next(name for name in columns if name in {"label", "sentiment"})

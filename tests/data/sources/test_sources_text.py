@@ -115,7 +115,7 @@ WANTED = {
 }
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(st.data())
 def test_a_filter_means_the_same_everywhere(everywhere, data):
     """Against the same filter on the text of all rows."""

@@ -17,7 +17,7 @@ def case(seed):
     return patterns, available, balance.select_rows(patterns, available, quotas).take
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_spreading_keeps_the_rows_of_every_label(seed):
     patterns, available, take = case(seed)

@@ -61,9 +61,7 @@ def test_rates_lie_half_a_decade_apart_around_the_first():
 
 
 def test_every_method_is_tried_alike_and_the_best_on_val_is_used(raw, tmp_path):
-    cells = grid.cells(
-        raw, {"method": ["zero_shot", "lora", "last_layers"], "targets": [["q"], ["v"]], "seeds": [0, 1]}
-    )
+    cells = grid.cells(raw, {"method": ["zero_shot", "lora", "last_layers"], "targets": [["q"], ["v"]], "seeds": [0]})
     done = ablate.run(cells, tmp_path, tries=3)
     assert all(result.status == "success" for result in done)
     for result in done:
@@ -131,6 +129,7 @@ def test_a_process_that_dies_is_a_failed_row(raw, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "classify-zero_shot-s0" / "result.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_bad_input_of_a_process_is_one_line(raw, tmp_path):
     cells = grid.cells(raw, {"method": ["zero_shot"]})
     other = grid.cells({**raw, "train": {"epochs": 2}}, {"method": ["last_layers"]})

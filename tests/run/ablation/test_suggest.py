@@ -44,7 +44,7 @@ def test_it_proposes_tries_and_says(tmp_path, monkeypatch):
         "model": str(tmp_path / "tiny"),
         "train": {"epochs": 1, "batch_size": 8},
     }
-    sentences = suggest.run(raw, 2000, [0, 1], tmp_path / "out")
+    sentences = suggest.run(raw, 2000, [0], tmp_path / "out")
     assert sentences[0].startswith("proposal: --targets ") and "of 2,000 parameters" in sentences[0]
     assert len(sentences) == 3 and all("with as many parameters: macro AUROC" in line for line in sentences[1:])
     written = json.loads((tmp_path / "out" / "suggest.json").read_text())
@@ -52,7 +52,7 @@ def test_it_proposes_tries_and_says(tmp_path, monkeypatch):
     assert set(written["differences"]) == {"q,v", "all"}
     modules = [m["target"] for m in written["modules"]]
     assert len(modules) == len(set(modules)) == 2 * 6 + 2 * 6  # six roles in each block of both towers, and no other
-    assert suggest.run(raw, 2000, [0, 1], tmp_path / "out") == sentences  # nothing is trained again
+    assert suggest.run(raw, 2000, [0], tmp_path / "out") == sentences  # nothing is trained again
 
 
 def test_predictions_are_read_row_by_row(tmp_path):

@@ -80,8 +80,18 @@ def compared(chosen):
     return step_forecast.forecast_step(chosen, parts, len(LABELS), lengths), count
 
 
-@pytest.mark.parametrize("model", ["git-phantom-tiny", "vit"])
-@pytest.mark.parametrize("method", METHODS)
+#: What differs in kind in every commit: all is trained, a part, four bits, another family; the rest are slow.
+OFTEN = {("git-phantom-tiny", "full"), ("git-phantom-tiny", "qlora"), ("vit", "lora")}
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [
+        pytest.param(model, method, marks=[] if (model, method) in OFTEN else [pytest.mark.slow])
+        for model in ("git-phantom-tiny", "vit")
+        for method in METHODS
+    ],
+)
 def test_the_peak_is_predicted(place, model, method):
     if (model, method) == ("vit", "qlora"):
         pytest.skip("a ViT of width 32 has no layer that four bits take")
@@ -96,14 +106,19 @@ def test_the_peak_is_predicted(place, model, method):
 
 @pytest.mark.parametrize(
     ("head", "method", "precision"),
-    [("report", "lora", "no"), ("both", "full", "no"), ("report", "lora", "bf16"), ("classify", "qlora", "bf16")],
+    [
+        ("report", "lora", "bf16"),
+        pytest.param("report", "lora", "no", marks=pytest.mark.slow),
+        pytest.param("both", "full", "no", marks=pytest.mark.slow),
+        pytest.param("classify", "qlora", "bf16", marks=pytest.mark.slow),
+    ],
 )
 def test_the_peak_is_predicted_with_texts_and_in_bf16(head, method, precision):
     predicted, count = compared(resolved("git-phantom-tiny", method, head, precision=precision))
     assert predicted.memory.peak_bytes == pytest.approx(count.peak, rel=0.03)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_recomputed_activations_are_counted_and_predicted(method):
     chosen = resolved("git-phantom-tiny", method)
     stored, _ = compared(chosen)
@@ -151,9 +166,9 @@ def test_a_run_counts_what_its_plan_forecast(place, tmp_path, method, micro):
 @pytest.mark.parametrize(
     ("targets", "count"),
     [
-        ("text.q,text.v", "147,456"),
+        ("q,v", "442,368"),
         pytest.param("vision.q,vision.v", "294,912", marks=pytest.mark.slow),
-        pytest.param("q,v", "442,368", marks=pytest.mark.slow),  # cli/test_commands.py has these, without the rest
+        pytest.param("text.q,text.v", "147,456", marks=pytest.mark.slow),
     ],
 )
 def test_the_plan_of_git_base_needs_no_network_and_says_what_it_takes(capsys, targets, count):

@@ -16,10 +16,18 @@ from cxr_ft.run.features import feature_store
 from cxr_ft.run.record import results
 from cxr_ft.run.training import train
 
+#: Each head, each precision, and batches that do and do not divide the rows in every commit; all of them are slow.
+CELLS = [("classify", 4), ("classify", 5), ("classify", 64), ("report", 3), ("both", 7)]
+OFTEN = {("classify", 5, "no"), ("classify", 64, "bf16"), ("report", 3, "bf16"), ("both", 7, "no")}
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
+
 @pytest.mark.parametrize(
-    ("task", "rows"), [("classify", 4), ("classify", 5), ("classify", 64), ("report", 3), ("both", 7)]
+    ("task", "rows", "precision"),
+    [
+        pytest.param(*cell, precision, marks=[] if (*cell, precision) in OFTEN else [pytest.mark.slow])
+        for cell in CELLS
+        for precision in ("no", "bf16")
+    ],
 )
 def test_training_is_the_same_to_the_bit(place, tmp_path, cache, task, rows, precision):
     done = {}
@@ -35,7 +43,9 @@ def test_training_is_the_same_to_the_bit(place, tmp_path, cache, task, rows, pre
     assert done["auto"][1:] == done["never"][1:]
 
 
-@pytest.mark.parametrize("method", ["zero_shot", "last_layers", "lora"])
+@pytest.mark.parametrize(
+    "method", ["lora", *(pytest.param(m, marks=pytest.mark.slow) for m in ("zero_shot", "last_layers"))]
+)
 def test_a_second_run_computes_nothing_again(place, tmp_path, cache, monkeypatch, method):
     for seed in (0, 1):
         train.fit(configured(place, method=method, seed=seed), tmp_path / f"run{seed}", verify=False)
@@ -119,7 +129,10 @@ def test_resumed_with_and_without_the_store(place, tmp_path, monkeypatch):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize(("layers", "pool"), [(0, ""), (1, "cls"), (1, "mean"), (2, "")])
+@pytest.mark.parametrize(
+    ("layers", "pool"),
+    [(0, ""), (1, "cls"), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((1, "mean"), (2, "")))],
+)
 def test_a_vit_stores_what_lies_below_its_trained_blocks(place, tmp_path, cache, layers, pool):
     tiny = timm_vision.tiny()
     tiny.save(tmp_path / "vit", tiny.lm)

@@ -74,7 +74,7 @@ def alone(where, place, model):
     ("method", "way", "model", "task"),
     [
         ("lora", "adapter", "git", "classify"),
-        ("full", "merged", "vit", "classify"),
+        pytest.param("full", "merged", "vit", "classify", marks=pytest.mark.slow),
         pytest.param("lora", "merged", "git", "classify", marks=pytest.mark.slow),
         pytest.param("lora_scratch", "adapter", "git", "report", marks=pytest.mark.slow),
         pytest.param("hybrid", "merged", "git", "report", marks=pytest.mark.slow),

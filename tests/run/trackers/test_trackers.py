@@ -36,7 +36,7 @@ def place(tmp_path_factory):
     return place
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def resolved(place):
     raw = {
         "data": {"splits": str(place / "splits")},
@@ -46,23 +46,46 @@ def resolved(place):
     return config.resolve(raw)
 
 
+def often(patch):
+    """Measure the machine often enough for a short run, and follow no server of the environment's."""
+    patch.setattr(machine_load, "EVERY", 0.05)
+    for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
+        patch.delenv(variable, raising=False)
+
+
+def fit(resolved, out, **how):
+    """Train with a tracker; skip the test where its package is not installed."""
+    try:
+        return out, train.fit(resolved, out, tracking=track.Tracking(**how))
+    except UsageError as error:
+        if "install it" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
 @pytest.fixture
 def tracked(resolved, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine_load, "EVERY", 0.05)
-    for variable in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
-        monkeypatch.delenv(variable, raising=False)
+    often(monkeypatch)
+    return lambda name, **more: fit(resolved, tmp_path / "runs" / "one", name=name, **more)
 
-    def fit(name, **more):
-        out = tmp_path / "runs" / "one"
-        try:
-            result = train.fit(resolved, out, tracking=track.Tracking(name=name, **more))
-        except UsageError as error:
-            if "install it" in str(error):
-                pytest.skip(str(error))
-            raise
-        return out, result
 
-    return fit
+@pytest.fixture(scope="module", params=TRACKERS)
+def followed(request, resolved, tmp_path_factory):
+    """The tracker's name, and the folder and result of one run that several tests read."""
+    place = tmp_path_factory.mktemp("followed")
+    with pytest.MonkeyPatch.context() as patch:
+        often(patch)
+        patch.setenv("CXR_FT_CACHE", str(place / "cache"))
+        return request.param, *fit(resolved, place / "runs" / "one", name=request.param)
+
+
+@pytest.fixture(scope="module")
+def alone(resolved, tmp_path_factory):
+    """The folder and result of the same run without a tracker."""
+    place = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXR_FT_CACHE", str(place / "cache"))
+        return place / "run", train.fit(resolved, place / "run")
 
 
 def read_tensorboard(out):
@@ -109,21 +132,22 @@ def read_wandb(out):
     return values
 
 
-@pytest.mark.parametrize(
-    ("name", "read"), [("tensorboard", read_tensorboard), ("mlflow", read_mlflow), ("wandb", read_wandb)]
-)
-def test_what_was_written_reads_back(tracked, name, read):
-    out, result = tracked(name)
-    values = read(out)
+READERS = {"tensorboard": read_tensorboard, "mlflow": read_mlflow, "wandb": read_wandb}
+
+
+def test_what_was_written_reads_back(followed):
+    name, out, result = followed
+    if name not in READERS:
+        pytest.skip(f"{name} has no reader here")
+    values = READERS[name](out)
     assert values["val_loss"] == pytest.approx([row["val_loss"] for row in result.history])
     assert any(key.startswith("system/cpu_percent") for key in values)
     assert values["summary/test/macro.auroc"][-1] == pytest.approx(result.metrics["test"]["macro"]["auroc"])
     assert values["summary/cost/parameters.trainable"][-1] == result.cost["parameters"]["trainable"]
 
 
-@pytest.mark.parametrize("name", TRACKERS)
-def test_nothing_of_the_data_goes_there(tracked, place, name):
-    out, _ = tracked(name)
+def test_nothing_of_the_data_goes_there(followed, place):
+    _, out, _ = followed
     written = [*(out / "tracking").rglob("*"), *(out.parent / "mlruns").rglob("*"), out / "system.jsonl"]
     files = [path for path in written if path.is_file()]
     assert len(files) > 1
@@ -159,12 +183,11 @@ def test_a_resumed_run_goes_on_in_the_tracker(tracked, resolved, monkeypatch):
     assert len(read_tensorboard(out)["val_loss"]) == len(result.history) == 2
 
 
-@pytest.mark.parametrize("name", TRACKERS)
-def test_tracking_changes_no_number(tracked, resolved, tmp_path, name):
-    out, result = tracked(name)
-    alone = train.fit(resolved, tmp_path / "alone")
-    assert result.metrics == alone.metrics and result.config_hash == alone.config_hash
-    (one,), (other,) = ((p / "model").glob("*.safetensors") for p in (out, tmp_path / "alone"))
+def test_tracking_changes_no_number(followed, alone):
+    _, out, result = followed
+    folder, plain = alone
+    assert result.metrics == plain.metrics and result.config_hash == plain.config_hash
+    (one,), (other,) = ((p / "model").glob("*.safetensors") for p in (out, folder))
     assert one.read_bytes() == other.read_bytes()
 
 
@@ -202,11 +225,11 @@ def test_what_cannot_begin_is_one_line(resolved, tmp_path, monkeypatch):
         train.fit(resolved, tmp_path / "run", tracking=track.Tracking(name="tensorboard"))
 
 
-def test_the_machine_is_watched_without_a_tracker(resolved, tmp_path):
-    train.fit(resolved, tmp_path / "run", verify=False)
-    lines = results.read_system(tmp_path / "run")
+def test_the_machine_is_watched_without_a_tracker(alone):
+    folder, _ = alone
+    lines = results.read_system(folder)
     assert lines and {"seconds", "cpu_percent", "memory_bytes", "disk_free_bytes"} <= set(lines[-1])
-    assert not (tmp_path / "run" / "tracking").exists()
+    assert not (folder / "tracking").exists()
 
 
 def test_half_a_line_is_left_out_and_the_seconds_go_on(tmp_path):

@@ -90,9 +90,10 @@ def started(resolved, out, every):
     ("method", "task", "tuning", "every"),
     [
         ("lora", "classify", {"dropout": 0.2}, 0.0),
-        ("full", "classify", {}, math.inf),
-        ("full", "report", {}, 0.0),
-        ("lora", "report", {}, math.inf),
+        ("full", "report", {}, math.inf),
+        pytest.param("full", "classify", {}, math.inf, marks=pytest.mark.slow),
+        pytest.param("full", "report", {}, 0.0, marks=pytest.mark.slow),
+        pytest.param("lora", "report", {}, math.inf, marks=pytest.mark.slow),
     ],
 )
 def test_killed_anywhere_it_ends_with_the_same_bits(place, tmp_path, method, task, tuning, every):

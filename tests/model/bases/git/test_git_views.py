@@ -196,8 +196,11 @@ def test_a_git_of_videos_keeps_the_places_it_was_pretrained_with(tmp_path):
     assert torch.equal(table[:3], base.lm.git.img_temporal_embedding.table.weight) and not table[3:].any()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("task", ["classify", "report"])
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [("classify", method) for method in METHODS]
+    + [pytest.param("report", m, marks=[] if m in ("lora", "full") else [pytest.mark.slow]) for m in METHODS],
+)
 def test_every_method_trains_saves_and_reloads_the_places(task, method, tmp_path):
     tiny = git.tiny()
     tiny.save(tmp_path / "base", tiny.lm)
