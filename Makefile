@@ -14,12 +14,15 @@ PARALLEL := -n 2 --dist loadfile
 
 .PHONY: env demo test test-all test-gpu lint types unit docs clean
 
+# uv installs the 220 packages in a third of pip's time; where it cannot (an index that pip alone is told of), pip does.
 env: $(VENV)/done
 
 $(VENV)/done: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.txt || \
+		$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
