@@ -1,6 +1,7 @@
 """Every test: no network, one thread, its own cache folder."""
 
 import gc
+import itertools
 import os
 import socket
 
@@ -26,9 +27,16 @@ def _offline(monkeypatch):
         monkeypatch.setattr(socket.socket, name, _refusing(getattr(socket.socket, name)))
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory):
+    """Yield folders that are not made yet; to make one for each test would list all others' each time."""
+    place = tmp_path_factory.mktemp("caches")
+    return (place / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("CXR_FT_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _own_cache(monkeypatch, _caches):
+    monkeypatch.setenv("CXR_FT_CACHE", str(next(_caches)))
 
 
 @pytest.fixture(autouse=True, scope="session")

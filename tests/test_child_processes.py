@@ -38,14 +38,17 @@ def environment():
     return {**os.environ, "PYTHONPATH": str(Path(cxr_ft.__file__).parents[1])}
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("start", ["multiprocessing", pytest.param("joblib", marks=pytest.mark.slow)])
 def test_workers_import_nothing_from_the_working_folder(folder, environment, start):
     done = run(STARTS[start], folder, environment)
     assert done.returncode == 0, done.stderr
     assert not [*folder.glob("RUN*")]
 
 
-@pytest.mark.parametrize("module", ["cxr_ft.run.evaluation.verify", "cxr_ft.data.dicom.decoder_process"])
+@pytest.mark.parametrize(
+    "module",
+    [pytest.param("cxr_ft.run.evaluation.verify", marks=pytest.mark.slow), "cxr_ft.data.dicom.decoder_process"],
+)
 def test_modules_of_ours_import_nothing_from_the_working_folder(folder, environment, module):
     command = child_processes.module_command(module)
     done = subprocess.run(

@@ -204,7 +204,7 @@ def test_the_confound_of_the_real_films_is_found(tmp_path):
 def test_a_naive_split_of_the_phantom_leaks(tmp_path):
     tracked = Path(__file__).parents[3] / "data_splits" / "phantom"
     rows = pd.concat(
-        [pd.read_csv(tracked / f"{side}_split.csv", dtype="string", nrows=300) for side in ("train", "val", "test")]
+        [pd.read_csv(tracked / f"{side}_split.csv", dtype="string", nrows=100) for side in ("train", "val", "test")]
     )
     rows["split"] = np.where(np.random.default_rng(0).random(len(rows)) < 0.8, "train", "test")
     (file,) = write(tmp_path, naive=rows)

@@ -94,6 +94,7 @@ def test_flip_is_only_what_it_says():
     assert 30 < mirrored < 70
 
 
+@pytest.mark.slow
 def test_importing_it_asks_no_index():
     """albumentations looks for a newer version when it is imported; conftest refuses any socket."""
     import subprocess

@@ -158,7 +158,7 @@ def test_splits_without_a_context_say_how_to_get_one(splits):
 
 
 def test_only_text_all_keeps_what_stands_beside_a_report(tmp_path):
-    for text, there in (("all", True), ("findings", False), ("mini_report", False)):
+    for text, there in (("all", True), ("mini_report", False)):
         request = SplitRequest(per_label=3, text=text)
         make_splits("phantom:subjects=24,seed=1,size=32", "mimic_cxr", request, tmp_path / text)
         assert ("indication" in manifest.read(tmp_path / text).tables["train"]) == there

@@ -48,6 +48,7 @@ def test_a_device_goes_with_pneumothorax_only_with_that_bias():
     assert not off["tied"].any()
 
 
+@pytest.mark.slow
 def test_a_sites_look_goes_with_cardiomegaly_only_with_that_bias():
     """The probe sees pixels alone: the corner where the site's disc lies."""
     on, off = films({"site": 0.8}), films({})

@@ -273,6 +273,7 @@ def test_killed_and_run_again_it_goes_on(films, tmp_path, monkeypatch):
     assert {file: file.stat().st_ino for file in finished} == finished  # kept, not made again
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_cache(films, tmp_path, monkeypatch):
     root, paths = films
     clean = elsewhere(monkeypatch, tmp_path, "clean")

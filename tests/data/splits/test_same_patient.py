@@ -87,7 +87,7 @@ def test_other_ids_between_do_not_hide_them(tmp_path):
     assert disjoint(patients_in(tmp_path / "out", table.assign(patient=table["patient"].mask(table.index == 0, 0))))
 
 
-@pytest.mark.parametrize("spell", [NUMBERS, NAMES], ids=["numbers", "names"])
+@pytest.mark.parametrize("spell", [pytest.param(NUMBERS, marks=pytest.mark.slow), NAMES], ids=["numbers", "names"])
 def test_the_audit_finds_them_in_others_splits(tmp_path, spell):
     source, table = archive(tmp_path / "a", spell)
     table["split"] = np.where(table.index < 60, "train", "test")

@@ -51,7 +51,7 @@ def test_adalora_ends_with_the_configured_rank(tmp_path):
         torch.testing.assert_close(answers(parts, batch)(model), logits(parts, batch), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("stop", [5, 16])
+@pytest.mark.parametrize("stop", [5, pytest.param(16, marks=pytest.mark.slow)])
 def test_adalora_goes_on_from_a_checkpoint_to_the_bit(stop):
     whole, broken, again = (built("adalora", rank=2, start=5) for _ in range(3))
     batch = batch_of(whole)

@@ -143,7 +143,7 @@ def test_a_frozen_tower_is_read_in_each_step_of_the_plan_where_images_change(cha
     assert flops(**changes) > 1.5 * flops()
 
 
-@pytest.mark.parametrize(("method", "micro"), [("lora", 0), ("full", 2)])
+@pytest.mark.parametrize(("method", "micro"), [("lora", 0), pytest.param("full", 2, marks=pytest.mark.slow)])
 def test_a_run_counts_what_its_plan_forecast(place, tmp_path, method, micro):
     chosen = config.resolve(
         {

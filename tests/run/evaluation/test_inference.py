@@ -19,8 +19,14 @@ def parts_of(folder, task="classify"):
     return build(toy.configured(folder, task=task), card.labels, card.multi_label)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory")])
-@pytest.mark.parametrize("task", ["classify", "report"])
+@pytest.mark.parametrize(
+    ("task", "error"),
+    [
+        ("classify", MemoryError()),
+        ("report", RuntimeError("DefaultCPUAllocator: not enough memory")),
+        pytest.param("report", MemoryError(), marks=pytest.mark.slow),
+    ],
+)
 def test_out_of_memory_in_evaluation_halves_the_rows(overlapping, monkeypatch, capsys, task, error):
     parts = parts_of(overlapping, task)
     rows = open_split(manifest.read(overlapping / "splits"), "val", 32, text="findings")

@@ -35,11 +35,11 @@ def test_no_batch_changes_an_images_bits(precision):
         pytest.skip("no arithmetic of a CPU")
     base = wide()
     frozen = feature_store.FrozenFeatures(base.prefix(base.lm), feature_store.AUTOCAST[precision], None)
-    pixels = torch.randn(9, 3, 224, 224)
+    pixels = torch.randn(5, 3, 224, 224)
     alone = [frozen.replace_pixels({PIXELS: one[None]}, [0], torch.device("cpu"))["image_tokens"] for one in pixels]
-    for size in (2, 3, 4, 8, 9):
-        for start in range(0, 9, size):
-            chosen = range(9)[start : start + size]
+    for size in (2, 3, 5):
+        for start in range(0, 5, size):
+            chosen = range(5)[start : start + size]
             batch = frozen.replace_pixels({PIXELS: pixels[start : start + size]}, chosen, torch.device("cpu"))
             assert batch.keys() == {"image_tokens"}
             assert torch.equal(batch["image_tokens"], torch.cat([alone[i] for i in chosen]))

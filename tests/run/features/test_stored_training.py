@@ -66,7 +66,7 @@ def test_other_methods_and_seeds_share_and_another_head_does_too(place, tmp_path
     assert len(files(cache)) <= 4  # a head that writes may leave out rows without text
 
 
-@pytest.mark.parametrize("trouble", ["full", "fills up", "not writable"])
+@pytest.mark.parametrize("trouble", ["full", "fills up", pytest.param("not writable", marks=pytest.mark.slow)])
 def test_without_room_it_trains_all_the_same(place, tmp_path, cache, monkeypatch, capsys, trouble):
     open_rows(place), open_rows(place, "val")
     if trouble == "full":

@@ -179,7 +179,7 @@ def test_the_lock_is_let_go_after_an_error(tmp_path):
         pass
 
 
-@pytest.mark.parametrize(("task", "batch_size"), [("classify", 8), ("report", 7)])
+@pytest.mark.parametrize(("task", "batch_size"), [("report", 7), pytest.param("classify", 8, marks=pytest.mark.slow)])
 def test_rows_at_a_time_change_nothing_but_rounding(place, tmp_path, task, batch_size):
     def trained(micro):
         resolved = configured(place, "full", task, "dry", batch_size=batch_size, epochs=2, micro_batch=micro)

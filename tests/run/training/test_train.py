@@ -53,8 +53,14 @@ def without_times(result):
     return {key: plain[key] for key in ("history", "metrics", "plan", "config_hash", "data")}
 
 
-@pytest.mark.parametrize("task", ["classify", "report"])
-@pytest.mark.parametrize("method", ["zero_shot", "last_layers", "lora", "full"])
+#: Each method and each task in every commit; all pairs are slow.
+PAIRS = [(method, task) for method in ("zero_shot", "last_layers", "lora", "full") for task in ("classify", "report")]
+OFTEN = {("zero_shot", "report"), ("last_layers", "classify"), ("lora", "classify"), ("full", "report")}
+
+
+@pytest.mark.parametrize(
+    ("method", "task"), [pytest.param(*pair, marks=[] if pair in OFTEN else [pytest.mark.slow]) for pair in PAIRS]
+)
 def test_a_run_from_splits_to_success(place, tmp_path, method, task):
     train.fit(configured(place, method, task), tmp_path / "run", verify=False)
     result = verify.verify(tmp_path / "run")
@@ -96,7 +102,7 @@ def test_a_recorded_run_repeats_with_the_same_numbers(place, tmp_path):
     assert yaml == again
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_resumed_equals_unbroken(place, tmp_path, monkeypatch, method):
     """Interrupted in the second of three epochs and started again: the same weights, to the bit."""
     resolved = configured(place, method, epochs=3)
