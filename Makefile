@@ -41,9 +41,9 @@ types: env
 unit: env
 	$(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu"
 
-# In one process: several slow tests start processes of their own, or measure time.
-test-all: lint types
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not gpu"
+# The slow tests in one process: several start processes of their own, or measure time.
+test-all: test
+	$(TEST_ENV) $(BIN)/python -m pytest -m "slow and not gpu"
 
 # -rs prints why a test was skipped: without CUDA all are, and that must not look like success.
 test-gpu: env
