@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from cxr_ft.errors import UsageError
 
 
-def holm(values: Sequence[float | None]) -> list[float | None]:
+def holm(values: Sequence[float | None], weights: Sequence[float] | None = None) -> list[float | None]:
     """Return the step-down adjusted p-values of Holm (1979), in the order of `values`.
 
     Of m sorted values p(1) <= ... <= p(m), the k-th becomes the maximum over j <= k of min(1, (m - j + 1) p(j)).
@@ -14,6 +14,9 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
 
     Args:
         values: p-values; None for a pair without one, which stays None and costs the others nothing.
+        weights: the share of the error that each test gets, above 0 where there is a p-value (Holm 1979, section 3);
+            sorted are then p / weight, and m - j + 1 is the weight of what is left, as a multiple of the test's own.
+            None: equal.
 
     Raises:
         UsageError: for a value that is not between 0 and 1.
@@ -21,14 +24,17 @@ def holm(values: Sequence[float | None]) -> list[float | None]:
     # Written so that NaN is refused: it lies in no range.
     if wrong := [p for p in values if p is not None and not 0 <= p <= 1]:
         raise UsageError(f"p-value {wrong[0]}: not between 0 and 1")
-    # Ties come by position, which changes nothing: equal p-values get equal adjusted ones.
-    known = sorted((p, i) for i, p in enumerate(values) if p is not None)
+    shares = [1.0] * len(values) if weights is None else list(weights)
+    # Ties come by position, which changes nothing: equal ratios get equal adjusted p-values.
+    known = sorted((p / shares[i], i) for i, p in enumerate(values) if p is not None)
+    left = sum(shares[i] for _, i in known)
     out: list[float | None] = [None] * len(values)
     reached = 0.0
-    for rank, (p, i) in enumerate(known):
+    for ratio, i in known:
         # The maximum keeps the order: a larger p never has the smaller adjusted one.
-        reached = max(reached, min(1.0, (len(known) - rank) * p))
+        reached = max(reached, min(1.0, left * ratio))
         out[i] = reached
+        left -= shares[i]
     return out
 
 
