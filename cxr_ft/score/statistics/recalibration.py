@@ -21,6 +21,8 @@ _KNOTS = (0.05, 0.35, 0.65, 0.95)
 #: Precision of the normal prior on coefficients other than the intercept, which keeps them finite in separable data.
 _PRIOR = 1e-2
 _STEPS, _SMALL = 30, 1e-8
+#: Subjects of each class that a slope and an intercept need.
+LEAST = 5
 
 
 class Fit(NamedTuple):
@@ -99,3 +101,82 @@ def fit(design: Array, truth: Array, offset: Array | None = None) -> Fit:
 def by_subject(values: Array, subjects: Codes, many: int) -> Array:
     """Return the sum of values [n] over the rows of each subject [K]."""
     return np.bincount(subjects, values, many)
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval over the sampling of subjects."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Recalibration(NamedTuple):
+    """How scores have to be corrected: 1 and 0 where they need not be; None with a reason where it is not known."""
+
+    slope: Estimate | None
+    intercept: Estimate | None
+    reason: str = ""
+
+
+def recalibration(truth: Array, score: Array, subjects: Codes) -> Recalibration:
+    """Return the calibration slope, and the intercept at a slope of 1 (calibration in the large; Van Calster 2016).
+
+    A slope below 1: scores are too extreme; an intercept above 0: they are too low. Sandwich errors, clustered by
+    subject, at least those of independent rows, with the degrees of freedom of Carter et al. 2017.
+
+    Args:
+        truth: [n] 1 or 0; score: [n] in [0, 1].
+        subjects: [n] numbers from 0.
+    """
+    counts = [len(np.unique(subjects[truth == side])) for side in (1, 0)]
+    if min(counts) < LEAST:
+        return Recalibration(None, None, f"{counts[0]} positive and {counts[1]} negative subjects; {LEAST} are needed")
+    x = log_odds(score)
+    line = np.column_stack([np.ones_like(x), x])
+    ones = line[:, :1]
+    reason = ""
+    slope = None if x.std() == 0 else _estimate(line, truth, None, subjects)
+    if slope is None:
+        reason = "all scores are equal: there is no slope"
+    return Recalibration(slope, _estimate(ones, truth, x, subjects), reason)
+
+
+def _estimate(design: Array, truth: Array, offset: Array | None, subjects: Codes) -> Estimate:
+    """Return the last coefficient of a logistic regression with its interval."""
+    from scipy.special import stdtrit
+
+    fitted = fit(design, truth, offset)
+    many = int(subjects.max()) + 1
+    weight = fitted.probability * (1 - fitted.probability)
+    # What each row adds to the error of the coefficient, and is expected to add to its variance.
+    influence = design @ fitted.inverse[-1]
+    shares = by_subject(influence * (truth - fitted.probability), subjects, many)
+    expected = by_subject(weight * influence**2, subjects, many)
+    clusters = int(np.count_nonzero(np.bincount(subjects)))
+    variance = max(float(shares @ shares) * clusters / (clusters - 1), float(expected.sum()))
+    freedom = max(float(expected.sum() ** 2 / (expected @ expected)) - design.shape[1], 1.0)
+    value, half = float(fitted.coefficients[-1]), -float(stdtrit(freedom, 0.025)) * float(np.sqrt(variance))
+    return Estimate(value, value - half, value + half)
+
+
+def squared_error(truth: Array, score: Array, bins: Codes, subjects: Codes) -> float | None:
+    """Return the mean squared calibration error over bins without the part that chance adds; it may be below 0.
+
+    Kumar, Liang and Ma 2019, equation 7, with the variance of a bin's mean taken over its subjects: in expectation it
+    is 0 for a perfect model, however few the rows are. None where there are no rows.
+
+    Args:
+        bins: [n] the bin of each score.
+    """
+    if not len(truth):
+        return None
+    error = np.asarray(truth - score, float)
+    total = 0.0
+    for where in (bins == b for b in np.unique(bins)):
+        count, mean = int(where.sum()), float(error[where].mean())
+        sums = np.bincount(np.unique(subjects[where], return_inverse=True)[1], error[where] - mean)
+        # A bin of one subject cannot tell chance from error: it counts as none.
+        chance = mean**2 if len(sums) < 2 else float(sums @ sums) / count**2 * len(sums) / (len(sums) - 1)
+        total += count / len(truth) * (mean**2 - chance)
+    return total
