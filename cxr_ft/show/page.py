@@ -21,10 +21,11 @@ from cxr_ft import files
 from cxr_ft.errors import UsageError
 from cxr_ft.score import fairness
 from cxr_ft.score.published import Published
-from cxr_ft.show import gallery, number_format, phrasing
+from cxr_ft.show import gallery, number_format, phrasing, subgroup_gaps
 from cxr_ft.show.charts import _style, all_charts
 from cxr_ft.show.compare import MARGIN, compare
 from cxr_ft.show.runs import Run, load
+from cxr_ft.show.subgroup_gaps import StatedGaps
 from cxr_ft.show.tables import calibration_table, pair_table, quality_table, run_table, split_table, subgroup_table
 from cxr_ft.show.tables.cells import Table
 from cxr_ft.show.verdicts import Comparison
@@ -82,7 +83,7 @@ class ComparisonSection:
     charts: list[InlineChart]
     natural: Table | None
     calibration: Table | None
-    gaps: list[str]
+    gaps: StatedGaps
     subgroups: list[Table]
     examples: list[gallery.GalleryExample]
     hidden: str
@@ -119,12 +120,13 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
     files.make_folder(out, private=shows)
     drawn: list[Path] = []
     sections = []
-    for comparison, shown in zip(comparisons, examples, strict=True):
+    gaps = subgroup_gaps.of_page(comparisons)
+    for comparison, shown, stated in zip(comparisons, examples, gaps, strict=True):
         # With one comparison the charts have their plain names; with several these would overwrite each other.
         prefix = f"{comparison.task}-{comparison.split[:8]}-" if len(comparisons) > 1 else ""
         inline, paths = _charts(comparison, out / "charts", prefix, CHART_BYTES // len(comparisons))
         drawn += paths
-        sections.append(_section(comparison, inline, shown, shows))
+        sections.append(_section(comparison, inline, shown, stated, shows))
     html = _render(sections, good, other, options)
     written = [out / name for name in ("comparison.html", "comparison.csv", "pairs.csv")]
     files.write_text(written[0], html, private=shows)
@@ -134,7 +136,11 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
 
 
 def _section(
-    comparison: Comparison, inline: list[InlineChart], examples: list[gallery.GalleryExample], include_data: bool
+    comparison: Comparison,
+    inline: list[InlineChart],
+    examples: list[gallery.GalleryExample],
+    gaps: StatedGaps,
+    include_data: bool,
 ) -> ComparisonSection:
     table, leaks = split_table.splits(comparison)
     return ComparisonSection(
@@ -151,7 +157,7 @@ def _section(
         charts=inline,
         natural=quality_table.natural(comparison),
         calibration=calibration_table.calibration(comparison),
-        gaps=subgroup_table.gaps(comparison),
+        gaps=gaps,
         subgroups=subgroup_table.subgroups(comparison),
         examples=examples,
         hidden="" if include_data else HIDDEN,

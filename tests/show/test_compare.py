@@ -11,7 +11,7 @@ from fake_runs import HOSTILE, IMAGES, SUBJECTS, classify_run, failed_run, repor
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record import results
 from cxr_ft.score.metrics import text_overlap
-from cxr_ft.show import number_format, phrasing
+from cxr_ft.show import number_format, phrasing, subgroup_gaps
 from cxr_ft.show.compare import compare
 from cxr_ft.show.prediction_rows import PredictionBook
 from cxr_ft.show.runs import Run, load
@@ -297,8 +297,9 @@ def test_an_open_pair_says_what_would_settle_it(tmp_path):
 def test_a_planted_bias_is_in_the_subgroup_table_and_in_a_sentence(tmp_path):
     fair, biased = classify_run(tmp_path / "a", "full"), classify_run(tmp_path / "b", "lora", bias=0.6)
     (comparison,) = compared(fair, biased)
-    (sentence,) = subgroup_table.gaps(comparison)
-    assert sentence.startswith("Recall is worse for sex F than for M: lora q,v r8 (0.")
+    (found,) = subgroup_gaps.of_page([comparison])
+    (sentence,) = found.stated
+    assert sentence.startswith("Recall is lower for sex F than for sex M: lora q,v r8 (all labels: 0.")
     assert "full" not in sentence
     (table,) = subgroup_table.subgroups(comparison)
     recall = {(row.cells[0].text, row.cells[1].text): row.cells[5].key for row in table.rows}
@@ -309,13 +310,14 @@ def test_a_planted_bias_is_in_the_subgroup_table_and_in_a_sentence(tmp_path):
 def test_a_group_without_metrics_shows_the_reason(tmp_path):
     run = classify_run(tmp_path / "a")
     record = results.read(run)
-    measured = {"n": 4, "subjects": 2, "auroc": None, "recall": None, "ece": None}
+    measured = {"n": 4, "subjects": 2, "auroc": None, "recall": None, "calibration_slope": None}
     few = {"sex": {"labels": [], "groups": {HOSTILE: measured}, "undefined": {HOSTILE: "2 subjects: not measured"}}}
     results.write(run, record.replace(metrics={"test": {**record.metrics["test"], "subgroups": few}}))
     (comparison,) = compared(run)
     ((row,),) = [table.rows for table in subgroup_table.subgroups(comparison)]
-    assert row.cells[4].notes == ("2 subjects: not measured",)
-    assert subgroup_table.gaps(comparison) == []
+    assert row.cells[4].notes == row.cells[-1].notes == ("2 subjects: not measured",)
+    (found,) = subgroup_gaps.of_page([comparison])
+    assert found.stated == [] and found.tested == subgroup_gaps.NOT_RECORDED
 
 
 def test_an_undefined_metric_is_a_dash_with_its_reason(tmp_path):

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_runs import TRAINABLE, TUNING, classify_run
+from scipy.special import ndtr
 
 from cxr_ft.run.record import results
 from cxr_ft.score.statistics import intervals, multiple_comparisons
 from cxr_ft.score.statistics.pairs import Pair
-from cxr_ft.show import compare, number_format, phrasing
+from cxr_ft.show import compare, number_format, phrasing, subgroup_gaps
 from cxr_ft.show.charts import all_charts
 from cxr_ft.show.decide import AdjustedPair, decide
 from cxr_ft.show.prediction_rows import EvaluationRows, PredictionBook
 from cxr_ft.show.runs import Run
-from cxr_ft.show.tables import calibration_table, pair_table, quality_table, subgroup_table
+from cxr_ft.show.tables import calibration_table, pair_table, quality_table
 from cxr_ft.show.variants import Variant
 from cxr_ft.show.verdicts import Outcome
 
@@ -265,32 +266,53 @@ def values(value, half):
     return {"value": value, "low": value - half, "high": value + half}
 
 
-def group(auroc, recall, ece, half=0.02):
-    return {
-        "n": 90,
-        "subjects": 30,
-        "auroc": values(auroc, half),
-        "recall": values(recall, half),
-        "ece": values(ece, half),
-    }
+def tested(metric, difference, error=0.02, label="all labels"):
+    p = float(2 * ndtr(-abs(difference) / error))
+    of = {"group": "sex=F", "against": "sex=M", "metric": metric, "label": label}
+    return of | {"difference": difference, "error": error, "freedom": 500.0, "p": p}
 
 
-def test_the_worse_group_is_the_lower_one_but_for_errors(base):
-    sex = {"groups": {"F": group(0.9, 0.6, 0.3), "M": group(0.7, 0.8, 0.1)}, "undefined": {}, "labels": []}
-    sentence = subgroup_table.gaps(one(base, {"test": scores(0, subgroups={"sex": sex})}))
-    assert [line.partition(":")[0] for line in sentence] == [
-        "Macro AUROC is worse for sex M than for F",
-        "Recall is worse for sex F than for M",
-        "Calibration error is worse for sex F than for M",
+def test_a_gap_names_the_group_of_the_lower_value_first(base):
+    records = [tested("auroc", 0.2), tested("recall", -0.3), tested("calibration_slope", -0.5, 0.1)]
+    records += [tested("calibration_intercept", 0.01), tested("recall", -0.4, label="Edema")]
+    sex = {"groups": {}, "undefined": {}, "labels": [], "gaps": records}
+    (found,) = subgroup_gaps.of_page([one(base, {"test": scores(0, subgroups={"sex": sex})})])
+    assert [line.partition(":")[0] for line in found.stated] == [
+        "AUROC is lower for sex M than for sex F",
+        "Recall is lower for sex F than for sex M",
+        "Calibration differs",
     ]
-    assert "(0.700, 0.680 to 0.720 against 0.900, 0.880 to 0.920)" in sentence[0]
-    meet = {"groups": {"F": group(0.9, 0.6, 0.3, 0.11), "M": group(0.7, 0.8, 0.1, 0.11)}, "undefined": {}}
-    assert subgroup_table.gaps(one(base, {"test": scores(0, subgroups={"sex": meet})})) == []
+    assert "(all labels: 0.200, 0.1" in found.stated[0] and "; Edema: 0.400, 0.3" in found.stated[1]
+    assert "scores are too extreme for sex F compared with sex M (lower slope)" in found.stated[2]
+    assert "Tested here: 5 differences" in found.tested and "at most 5 %, over all 5 tests of the page" in found.tested
+    assert "No gap is shown" not in found.tested and "Not tested" not in found.tested
+
+
+def test_the_error_is_that_of_all_comparisons_of_a_page(base):
+    """A p of .03 is stated alone and not among others; a group too small for a test costs them nothing."""
+
+    def made(*records):
+        sex = {"groups": {}, "undefined": {}, "labels": [], "gaps": list(records)}
+        return one(base, {"test": scores(0, subgroups={"sex": sex})})
+
+    small = {"group": "age=0-19", "against": "all others", "metric": "auroc", "label": "all labels", "reason": "few"}
+    border = made(tested("auroc", -2.2, 1.0), small)
+    (alone,) = subgroup_gaps.of_page([border])
+    assert len(alone.stated) == 1 and "Not tested: 1," in alone.tested
+    first, second = subgroup_gaps.of_page([border, made(tested("recall", 0.1, 1.0))])
+    assert first.stated == second.stated == []
+    assert "over all 2 tests of the page" in first.tested and "which is not the same as no gap" in first.tested
+    (before,) = subgroup_gaps.of_page([made()])
+    assert before.stated == [] and before.tested == subgroup_gaps.NOT_RECORDED
 
 
 def test_each_column_of_the_calibration_table_is_the_error_of_its_title(base):
     def of(shift):
-        kinds = {kind: {"ece": 0.1 * i + shift, "brier": 0.77} for i, kind in enumerate(("raw", "scaled", "corrected"))}
+        estimates = {"slope": values(0.8 + shift, 0.1), "intercept": values(0.2 + shift, 0.1)}
+        kinds = {
+            kind: {"debiased_error": 0.1 * i + shift, "ece": 0.9, "brier": 0.77, **estimates}
+            for i, kind in enumerate(("raw", "scaled", "corrected"))
+        }
         return {"calibration": {**kinds, "temperature": 1.5 + shift}}
 
     metrics = {split: scores(0) | of(shift) for split, shift in (("test", 0.3), ("test_natural", 0.05), ("val", 0.6))}
@@ -298,13 +320,19 @@ def test_each_column_of_the_calibration_table_is_the_error_of_its_title(base):
     shown = {title: cell.text for title, cell in zip(table.head, table.rows[0].cells, strict=True)}
     del shown["Variant"]
     assert shown == {
-        "Error, test": "0.300",
-        "Error, test, scaled": "0.400",
-        "Error, natural test": "0.050",
-        "Error, natural test, corrected": "0.250",
+        "Debiased error, test": "0.300",
+        "Debiased error, test, scaled": "0.400",
+        "Debiased error, natural test": "0.050",
+        "Debiased error, natural test, corrected": "0.250",
+        "Slope, test": "1.100",
+        "Intercept, test": "0.500",
         "Brier score, test": "0.770",
         "Temperature": "1.80",
     }
+    assert table.rows[0].cells[table.head.index("Slope, test")].notes == ("1.000 to 1.200",)
+    few = {"raw": {"debiased_error": 0.1, "slope": None, "intercept": None, "reason": "few subjects"}}
+    (row,) = calibration_table.calibration(one(base, {"test": scores(0) | {"calibration": few}})).rows
+    assert row.cells[table.head.index("Intercept, test")].notes == ("few subjects",)
 
 
 def test_bars_of_labels_are_aurocs_on_test_next_to_their_names(base):

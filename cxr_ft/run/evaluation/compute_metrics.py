@@ -164,7 +164,14 @@ def _calibration_metrics(
         shift = [shift_of(a, b) for a, b in zip(fitted.prevalence, natural, strict=True)]
         why["prior"] = "the manifest does not say the natural prevalences, or a label is on all rows or none"
     return calibration.evaluate(
-        dataset.targets, scores, labels, multi_label, temperature=fitted.temperature, shift=shift, why=why
+        dataset.targets,
+        scores,
+        labels,
+        multi_label,
+        temperature=fitted.temperature,
+        shift=shift,
+        why=why,
+        subjects=dataset.ids["subject_id"].astype(str).tolist(),
     )
 
 

@@ -4,7 +4,8 @@ Shapes: N rows, L labels. Truth is 1, 0 or NaN (masked); scores lie in [0, 1]. M
 read as a probability of its own. Single-label: the largest score is, as in Guo et al. 2017, and each class by itself; a
 row that is masked anywhere is left out. Errors are over 15 bins of equal width (Naeini et al. 2015; Guo et al. 2017).
 
-On few rows the expected calibration error of a perfect model is well above 0: compare it between equal numbers of rows.
+On few rows the expected calibration error of a perfect model is well above 0, about 1 / sqrt(rows): it is recorded and
+not shown. What is shown is the debiased error, and the slope and intercept of a logistic recalibration.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score.arrays import Floats, Mask, Metrics, Values
+from cxr_ft.score.arrays import Floats, Metrics, Values
 from cxr_ft.score.metrics.registry import Metric
+from cxr_ft.score.statistics import recalibration
 
 BINS = 15
 #: Temperatures searched; one at an end means that none is best.
@@ -36,6 +38,7 @@ def evaluate(
     temperature: float | None = None,
     shift: Sequence[float | None] | None = None,
     why: dict[str, str] | None = None,
+    subjects: Sequence[str] | None = None,
 ) -> Metrics:
     """Measure how well scores [N, L] are probabilities, as they are and corrected.
 
@@ -44,6 +47,7 @@ def evaluate(
         temperature: fitted on val by `fit_temperature`; None: nothing is scaled.
         shift: of each label's log odds, by `prior_shift`; None: nothing is shifted. Single-label data needs all.
         why: the reasons for what is None, under "temperature" and "prior".
+        subjects: the subject of each row [N]; None: each row is one of its own.
 
     Returns:
         JSON-ready: "temperature"; "shift" by label, None for one that has none; "raw", "scaled" (by the temperature),
@@ -63,7 +67,7 @@ def evaluate(
         known = [i for i, s in enumerate(shifts) if s is not None]
         # A shift of 0 fills the place of a label without one, whose errors are left out below.
         moved = shifted(score if scaled is None else scaled, [s or 0.0 for s in shifts], multi_label)
-        corrected = errors(truth[:, known], moved[:, known], [labels[i] for i in known], multi_label)
+        corrected = errors(truth[:, known], moved[:, known], [labels[i] for i in known], multi_label, subjects)
         if len(known) < len(labels):
             names = ", ".join(name for i, name in enumerate(labels) if i not in known)
             undefined["corrected, some labels"] = f"left out, their prevalence here or in train is not known: {names}"
@@ -72,48 +76,86 @@ def evaluate(
     return {
         "temperature": temperature,
         "shift": dict(zip(labels, shifts, strict=True)),
-        "raw": errors(truth, score, labels, multi_label),
-        "scaled": None if scaled is None else errors(truth, scaled, labels, multi_label),
+        "raw": errors(truth, score, labels, multi_label, subjects),
+        "scaled": None if scaled is None else errors(truth, scaled, labels, multi_label, subjects),
         "corrected": corrected,
         "undefined": undefined,
     }
 
 
-def errors(truth: Floats, score: Floats, labels: Sequence[str], multi_label: bool) -> Metrics:
+def errors(
+    truth: Floats, score: Floats, labels: Sequence[str], multi_label: bool, subjects: Sequence[str] | None = None
+) -> Metrics:
     """Measure how far scores [N, L] are from the observed frequencies.
 
     Returns:
         "ece": multi-label: the mean over labels of the expected calibration error; single-label: that of the largest
         score. "brier": the mean squared distance of score and truth, over labels; single-label: summed over the classes
         (Brier 1950). "log_loss": the mean -log of the probability of what is true, over labels or rows, in nats.
-        "labels": the three by label. "reliability": the bins behind the error, see `reliability`, of all cells
+        "debiased_error", "slope", "intercept": see `corrections`, of all labels; single-label: of the largest score.
+        "labels": all of them by label. "reliability": the bins behind the error, see `reliability`, of all cells
         together; single-label: of the largest score. None, all of them, where nothing is known.
     """
     truth, score = np.asarray(truth, float), np.asarray(score, float)
     known = ~np.isnan(truth)
+    owners = np.arange(len(truth)) if subjects is None else np.unique(np.asarray(subjects), return_inverse=True)[1]
     if not multi_label:
         known[~known.all(axis=1)] = False
+    values = [_binary(truth[rows, i], score[rows, i]) for i, rows in enumerate(known.T)]
     by_label = {
-        name: _binary(truth[rows, i], score[rows, i])
+        name: {**values[i], **corrections(truth[rows, i : i + 1], score[rows, i : i + 1], owners[rows])}
         for i, (name, rows) in enumerate(zip(labels, known.T, strict=True))
     }
     if multi_label:
         cells = reliability(truth[known], score[known])
-        return {**_means(list(by_label.values())), "labels": by_label, "reliability": cells}
+        together = corrections(truth, score, owners)
+        return {**_means(values), **together, "labels": by_label, "reliability": cells}
     rows = known.all(axis=1)
-    truth, score = truth[rows], score[rows]
+    truth, score, owners = truth[rows], score[rows], owners[rows]
     # The means of no rows would be NaN, which a JSON record cannot hold.
     if not len(truth):
-        return {**_binary(truth.ravel(), score.ravel()), "labels": by_label, "reliability": []}
+        nothing = {**_binary(truth.ravel(), score.ravel()), **corrections(truth, score, owners)}
+        return {**nothing, "labels": by_label, "reliability": []}
     largest = score.argmax(axis=1)[:, None]
-    hit, sure = np.take_along_axis(truth, largest, 1)[:, 0], np.take_along_axis(score, largest, 1)[:, 0]
+    hits, sure = np.take_along_axis(truth, largest, 1), np.take_along_axis(score, largest, 1)
     return {
-        "ece": ece(hit, sure),
+        "ece": ece(hits[:, 0], sure[:, 0]),
         "brier": float(((score - truth) ** 2).sum(axis=1).mean()),
         # Only the true class's score counts, so the upper end needs no clipping: log(1) is 0.
         "log_loss": float(-(truth * np.log(np.clip(score, _EDGE, 1))).sum(axis=1).mean()),
+        **corrections(hits, sure, owners),
         "labels": by_label,
-        "reliability": reliability(hit, sure),
+        "reliability": reliability(hits[:, 0], sure[:, 0]),
+    }
+
+
+def corrections(truth: Floats, score: Floats, subjects: npt.NDArray[np.intp]) -> Metrics:
+    """Return how scores [N, L] would have to be corrected, and the error without the part that chance adds.
+
+    Args:
+        truth: [N, L] 1, 0 or NaN; subjects: [N] numbers.
+
+    Returns:
+        "debiased_error": the root of the mean over labels of `recalibration.squared_error`, 0 where that is below 0;
+        None without a row. "slope", "intercept": of `recalibration.recalibration`, all cells together, each "value",
+        "low", "high", or None with its "reason".
+    """
+    known = ~np.isnan(truth)
+    squares = [
+        square
+        for i, rows in enumerate(known.T)
+        if (square := recalibration.squared_error(truth[rows, i], score[rows, i], bins(score[rows, i]), subjects[rows]))
+        is not None
+    ]
+    rows, columns = np.nonzero(known)
+    owners = np.unique(subjects[rows], return_inverse=True)[1]
+    found = recalibration.recalibration(truth[rows, columns], score[rows, columns], owners)
+    return {
+        # Below 0 is less error than chance alone leaves on average: no error is shown.
+        "debiased_error": float(np.sqrt(max(0.0, float(np.mean(squares))))) if squares else None,
+        "slope": None if found.slope is None else dict(found.slope._asdict()),
+        "intercept": None if found.intercept is None else dict(found.intercept._asdict()),
+        "reason": found.reason,
     }
 
 
@@ -250,20 +292,6 @@ def _softmax(logits: Floats) -> Floats:
     return np.asarray(softmax(logits, axis=-1))
 
 
-def _pooled_ece(truth: Floats, score: Floats, predicted: Mask, weights: Floats) -> Floats:
-    """Return the error of all cells together under weights [R, N]: the excess of each bin is a sum over rows."""
-    known = ~np.isnan(truth)
-    place, excess = bins(score), np.where(known, score - np.nan_to_num(truth), 0.0)
-    # The sums of each row and bin once: a resample is then one product, not a pass over all cells.
-    rows = np.repeat(np.arange(len(truth)), truth.shape[1])
-    table = np.zeros((len(truth), BINS))
-    # A row can have several cells in one bin, of which an indexed += would add one alone.
-    np.add.at(table, (rows, place.ravel()), excess.ravel())
-    with np.errstate(invalid="ignore"):
-        out: Floats = np.abs(weights @ table).sum(axis=1) / (weights @ known.sum(axis=1))
-    return out
-
-
 METRIC = Metric(
     name="ece",
     title="calibration error",
@@ -271,9 +299,8 @@ METRIC = Metric(
     description="Expected calibration error over 15 bins of equal width (Naeini et al. 2015).",
     level="recorded",
     paths=(("calibration", "raw", "ece"),),
-    weighted=_pooled_ece,
     higher_is_better=False,
-    undefined="no cell is known",
-    shown=frozenset(("subgroup",)),
+    # It is biased upwards on few rows: the debiased error is shown in its place.
+    shown=frozenset(),
     position=80,
 )

@@ -1,7 +1,8 @@
 """Compare a model's metrics between groups of people: one value a group, over labels all groups have.
 
 Shapes: N rows, L labels, R bootstrap replicates. Intervals resample whole subjects, see `statistics.intervals`.
-Groups of few subjects are counted, but get no metric.
+Groups of few subjects are counted, but get no metric. Whether groups differ is said by the tests of `statistics.gaps`,
+not by these intervals.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_ft.score.arrays import Floats, Mask, Metrics, Names, Values
-from cxr_ft.score.metrics import registry
-from cxr_ft.score.statistics import intervals
+from cxr_ft.score.metrics import calibration, registry
+from cxr_ft.score.statistics import gaps, intervals
 
-UNKNOWN = "unknown"
+UNKNOWN = gaps.UNKNOWN
 #: Subjects a group needs, bootstrap replicates, and the seed of their draws.
-LEAST, REPLICATES, DRAWS = 10, 1000, 0
+LEAST, REPLICATES, DRAWS = gaps.LEAST_SUBJECTS, 1000, 0
+#: What of calibration is measured in a group, by its key in `calibration.corrections`.
+CALIBRATION = {
+    "debiased_error": "calibration_error",
+    "slope": gaps.SLOPE,
+    "intercept": gaps.INTERCEPT,
+}
 NO_SHARED_LABEL = "no label has both classes in every group"
 #: Where the bands of age begin; the last has no end.
 AGES = (0, 20, 40, 60, 80)
@@ -57,12 +64,18 @@ def evaluate(
     Returns:
         By variable: "labels" (those of which every measured group has both classes: what its groups are compared on),
         "groups" by name: "n" (rows), "subjects", and "auroc" (macro), "recall" (positives predicted, of all labels
-        together: 1 minus the rate of underdiagnosis, Seyyed-Kalantari et al. 2021) and "ece" (of all cells together,
-        raw), each {"value", "low", "high"}; or None with its reason under "undefined".
+        together: 1 minus the rate of underdiagnosis, Seyyed-Kalantari et al. 2021), "calibration_error" (debiased,
+        without interval), "calibration_slope" and "calibration_intercept" (of all cells together), each {"value",
+        "low", "high"}; or None with its reason under "undefined". "gaps": the tests of `statistics.gaps`, not yet
+        adjusted, since that is for all tests that are shown together.
     """
     truth, score = np.asarray(truth, float), np.asarray(score, float)
     table = _Table(truth, score, np.asarray(positive, bool), np.asarray(subjects))
-    return {name: _variable(table, labels, np.asarray(values)) for name, values in groups.items()}
+    out: Metrics = {}
+    for name, values in groups.items():
+        tested = gaps.unadjusted(truth, score, positive, subjects, {name: values}, labels)
+        out[name] = {**_variable(table, labels, np.asarray(values)), "gaps": [gaps.as_record(gap) for gap in tested]}
+    return out
 
 
 def age_bands(ages: Sequence[str]) -> list[str]:
@@ -98,7 +111,8 @@ def _variable(table: _Table, labels: Sequence[str], values: Names) -> Metrics:
         undefined |= {metric.name: NO_SHARED_LABEL for metric in metrics if _on_shared(metric)}
     groups: dict[str, Metrics] = {}
     for name, where in rows.items():
-        groups[name] = {"n": len(where), "subjects": subject_counts[name], **{metric.name: None for metric in metrics}}
+        nothing = dict.fromkeys([*(metric.name for metric in metrics), *CALIBRATION.values()])
+        groups[name] = {"n": len(where), "subjects": subject_counts[name], **nothing}
         if name in large:
             measured, missing = _measure(table.rows(where), shared)
             groups[name] |= measured
@@ -128,6 +142,21 @@ def _measure(group: _Table, shared: Mask) -> tuple[dict[str, Values | None], dic
     for name, value in values.items():
         if value is not None and value["low"] is None:
             undefined[f"{name}, interval"] = "more than a tenth of the resamples have no value"
+    of_calibration, missing = _calibration(group)
+    return values | of_calibration, undefined | missing
+
+
+def _calibration(group: _Table) -> tuple[dict[str, Values | None], dict[str, str]]:
+    owners = np.unique(group.subjects, return_inverse=True)[1]
+    found = calibration.corrections(group.truth, group.score, owners)
+    error = found["debiased_error"]
+    values: dict[str, Values | None] = {CALIBRATION["debiased_error"]: None}
+    if isinstance(error, float):
+        values[CALIBRATION["debiased_error"]] = {"value": error, "low": None, "high": None}
+    for key in ("slope", "intercept"):
+        estimate = found[key]
+        values[CALIBRATION[key]] = estimate if isinstance(estimate, dict) else None
+    undefined = {name: str(found["reason"]) or "no cell is known" for name, value in values.items() if value is None}
     return values, undefined
 
 

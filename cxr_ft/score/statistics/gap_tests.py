@@ -1,7 +1,7 @@
 """Test whether rows of one group differ from others: calibration at equal scores, AUROC, and recall.
 
-All tests are of the score type: where a group is small, its variance is at least what it would be if the group were like
-the others. A group of 30 whose own values happen not to vary is not certain. The rows of a subject count together.
+All tests are of the score type: the variance of a small group is at least what it would be if the group were like the
+others. A group of 30 whose own values happen not to vary is not certain. The rows of a subject count together.
 
 Shapes: n rows of one label, K subjects.
 """
@@ -78,7 +78,9 @@ def together(parts: Sequence[Part]) -> Evidence | None:
     if variance <= 0 or squares <= 0:
         return None
     freedom = min(sum(v for v, _ in pieces) ** 2 / squares, many - 1)
-    return Evidence(sum(part.total for part in parts) / weight, float(np.sqrt(variance)) / weight, max(freedom, 1.0))
+    return Evidence(
+        sum(part.total for part in parts) / weight, float(np.sqrt(variance)) / weight, max(float(freedom), 1.0)
+    )
 
 
 def calibration(rows: Rows) -> tuple[Part, Part]:
@@ -154,7 +156,7 @@ def _placements(rows: Rows, side: Mask) -> tuple[float, list[tuple[Array, Codes]
 def recall(rows: Rows) -> Part:
     """Return what a label says of the share of positives found in the group minus that of the others.
 
-    Labels are weighted as by Mantel and Haenszel (1959): a group in which a hard label is frequent is not blamed for it.
+    Labels are weighted as by Mantel and Haenszel (1959): no group is blamed for hard labels that are frequent in it.
     """
     positive = rows.truth
     hits, inside, subjects = rows.predicted[positive].astype(float), rows.inside[positive], rows.subjects[positive]

@@ -98,15 +98,80 @@ def gaps(  # noqa: PLR0917 (the arrays of one evaluation, in the order of every 
         By variable, group, label and metric; of a variable with two groups the first against the second. What was not
         tested has its reason.
     """
+    return adjust(unadjusted(truth, scores, predicted, subjects, groups, labels))
+
+
+def unadjusted(  # noqa: PLR0917 (as `gaps`)
+    truth: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    subjects: Sequence[object] | npt.ArrayLike,
+    groups: Mapping[str, Sequence[str]],
+    labels: Sequence[str],
+) -> list[Gap]:
+    """Return what `gaps` returns before it is adjusted, to be adjusted together with other gaps of a page."""
     codes = np.unique(np.asarray(subjects).astype(str), return_inverse=True)[1]
     table = _Table(np.asarray(truth, float), np.asarray(scores, float), np.asarray(predicted, bool), codes)
     out: list[Gap] = []
     for variable, members in groups.items():
-        out += of_variable(table, variable, np.asarray(members).astype(str), labels)
-    return adjust(out)
+        out += _of_variable(table, variable, np.asarray(members).astype(str), labels)
+    return out
 
 
-def of_variable(table: _Table, variable: str, members: npt.NDArray[np.str_], labels: Sequence[str]) -> list[Gap]:
+def as_record(gap: Gap) -> dict[str, str | float | None]:
+    """Return what result.json keeps of a gap: its names with difference, error, freedom and p, or with the reason."""
+    named: dict[str, str | float | None] = {
+        "group": gap.group,
+        "against": gap.against,
+        "metric": gap.metric,
+        "label": gap.label,
+    }
+    if gap.p is None:
+        return named | {"reason": gap.reason}
+    return named | {"difference": gap.difference, "error": gap.error, "freedom": gap.freedom, "p": gap.p}
+
+
+def from_record(record: Mapping[str, object]) -> Gap:
+    """Return the gap of which `as_record` made the record."""
+    numbers = {name: record.get(name) for name in ("difference", "error", "freedom", "p")}
+    # bool is a subclass of int, but no number here; a record without all four has no test.
+    known = {k: float(v) for k, v in numbers.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    gap = Gap(
+        group=str(record.get("group")),
+        against=str(record.get("against")),
+        metric=str(record.get("metric")),
+        label=str(record.get("label")),
+        reason=str(record.get("reason") or ""),
+    )
+    if len(known) < len(numbers):
+        return gap
+    return replace(gap, difference=known["difference"], error=known["error"], freedom=known["freedom"], p=known["p"])
+
+
+def over_seeds(seeds: Sequence[Gap]) -> Gap:
+    """Return the mean over seeds of one gap, as a statement about these trained runs and others like them.
+
+    The error of a mean of seeds on the same subjects is at most the mean error of one (the seeds share what chance did
+    to the subjects); what the seeds differ by, divided by their number, is added. Degrees of freedom: Satterthwaite
+    1946. Gaps with a reason: the first of them.
+    """
+    for gap in seeds:
+        if gap.difference is None or gap.error is None or gap.freedom is None:
+            return gap
+    differences = np.array([gap.difference for gap in seeds], float)
+    within = float(np.mean([float(gap.error or 0) ** 2 for gap in seeds]))
+    freedom = min(float(gap.freedom or 1) for gap in seeds)
+    between = float(differences.var(ddof=1)) / len(seeds) if len(seeds) > 1 else 0.0
+    spread = between**2 / (len(seeds) - 1) if len(seeds) > 1 else 0.0
+    evidence = Evidence(
+        float(differences.mean()),
+        float(np.sqrt(within + between)),
+        (within + between) ** 2 / (within**2 / freedom + spread),
+    )
+    return _filled(replace(seeds[0], p=None), evidence)
+
+
+def _of_variable(table: _Table, variable: str, members: npt.NDArray[np.str_], labels: Sequence[str]) -> list[Gap]:
     """Return the gaps of one variable; `members`: the group of each row [N]. They are not yet adjusted."""
     known = ~np.isin(members, ["", UNKNOWN])
     names = sorted(set(members[known].tolist()))
@@ -161,7 +226,9 @@ def _parts(rows: Rows) -> dict[str, Part | str]:
     """Return what each metric says of one label, or why it cannot be tested."""
     few = {True: "", False: ""}
     for positive in few:
-        counts = [len(np.unique(rows.subjects[(rows.truth == positive) & side])) for side in (rows.inside, ~rows.inside)]
+        counts = [
+            len(np.unique(rows.subjects[(rows.truth == positive) & side])) for side in (rows.inside, ~rows.inside)
+        ]
         if min(counts) < LEAST_OF_CLASS:
             few[positive] = (
                 f"{'positive' if positive else 'negative'} subjects: {counts[0]} in the group, {counts[1]} outside; "
@@ -177,9 +244,7 @@ def _parts(rows: Rows) -> dict[str, Part | str]:
 def _filled(gap: Gap, evidence: Evidence | None) -> Gap:
     if evidence is None:
         return replace(gap, reason=_NOTHING_VARIES)
-    return replace(
-        gap, difference=evidence.difference, p=evidence.p, error=evidence.error, freedom=evidence.freedom
-    )
+    return replace(gap, difference=evidence.difference, p=evidence.p, error=evidence.error, freedom=evidence.freedom)
 
 
 def adjust(family: Sequence[Gap]) -> list[Gap]:
@@ -209,6 +274,6 @@ def adjust(family: Sequence[Gap]) -> list[Gap]:
         # The weight that was left at this test's turn; for what is not stated, when the first one failed.
         left = float(weights[ratios >= ratio].sum()) if stated else failed
         half = -float(stdtrit(gap.freedom, ERROR * weight / left / 2)) * gap.error
-        ends = {"low": gap.difference - half, "high": gap.difference + half}
-        out.append(replace(gap, adjusted_p=p, stated=stated, **ends))
+        low, high = gap.difference - half, gap.difference + half
+        out.append(replace(gap, adjusted_p=p, stated=stated, low=low, high=high))
     return out

@@ -100,7 +100,7 @@ def fit(design: Array, truth: Array, offset: Array | None = None) -> Fit:
 
 def by_subject(values: Array, subjects: Codes, many: int) -> Array:
     """Return the sum of values [n] over the rows of each subject [K]."""
-    return np.bincount(subjects, values, many)
+    return np.bincount(subjects, values, many).astype(float)
 
 
 class Estimate(NamedTuple):
@@ -131,7 +131,8 @@ def recalibration(truth: Array, score: Array, subjects: Codes) -> Recalibration:
     """
     counts = [len(np.unique(subjects[truth == side])) for side in (1, 0)]
     if min(counts) < LEAST:
-        return Recalibration(None, None, f"{counts[0]} positive and {counts[1]} negative subjects; {LEAST} are needed")
+        few = f"{counts[0]} positive and {counts[1]} negative subjects; {LEAST} are needed in each class"
+        return Recalibration(None, None, few)
     x = log_odds(score)
     line = np.column_stack([np.ones_like(x), x])
     ones = line[:, :1]

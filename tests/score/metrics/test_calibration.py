@@ -118,6 +118,8 @@ def test_what_is_not_known_is_none_with_its_reason():
     assert list(result["corrected"]["labels"]) == ["a"] and "b" in result["undefined"]["corrected, some labels"]
     for multi_label in (True, False):
         nothing = calibration.errors(np.full((2, 2), np.nan), score, LABELS, multi_label)
+        assert nothing["debiased_error"] is nothing["slope"] is nothing["intercept"] is None
+        assert nothing["reason"] == "0 positive and 0 negative subjects; 5 are needed in each class"
         assert nothing["ece"] is nothing["brier"] is nothing["labels"]["a"]["ece"] is None
         assert calibration.errors(np.empty((0, 2)), np.empty((0, 2)), LABELS, multi_label)["reliability"] == []
 
