@@ -16,6 +16,8 @@ from cxr_ft.score.statistics import recalibration
 from cxr_ft.score.statistics.recalibration import Array, Codes, by_subject
 
 Mask = npt.NDArray[np.bool_]
+#: The share of a column's information below which it is a combination of the others.
+_ROUNDING = 1e-9
 
 
 class Evidence(NamedTuple):
@@ -103,11 +105,15 @@ def calibration(rows: Rows) -> tuple[Part, Part]:
 
 def _score(design: Array, truth: Array, column: Array, rows: Rows) -> Part:
     """Return the efficient score of `column` [n] in a logistic regression that has `design` [n, q] alone."""
-    fitted = recalibration.fit(design, truth)
-    p = fitted.probability
+    p = recalibration.fit(design, truth).probability
     weight = p * (1 - p)
-    own = column - design @ (fitted.inverse @ (design.T @ (weight * column)))
+    # Least squares without the prior of the fit: what `design` explains of the column must be out of it exactly.
+    root = np.sqrt(weight)
+    own = column - design @ np.linalg.lstsq(design * root[:, None], column * root, rcond=1e-10)[0]
     information = float(weight @ own**2)
+    # Of equal scores there is no slope: what is left of the column is rounding, and no evidence.
+    if information < _ROUNDING * float(weight @ column**2):
+        return Part(0.0, 0.0, np.zeros(rows.many), 0.0, [])
     shares = by_subject(own * (truth - p), rows.subjects, rows.many)
     expected = by_subject(weight * own**2, rows.subjects, rows.many)
     # As many subjects of equal weight would vary as much (Carter, Schnepel and Steigerwald 2017).

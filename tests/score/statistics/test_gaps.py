@@ -134,6 +134,15 @@ def test_small_groups_and_rare_labels_have_a_reason_and_no_test():
     assert [gap.p for gap in without] == [gap.p and pytest.approx(gap.p, abs=1e-9) for gap in found]
 
 
+def test_equal_and_separating_scores_are_no_evidence_of_a_gap():
+    truth, _, predicted, owners, groups, labels = world(np.random.default_rng(10), (60, 300), shift=(1, -1))
+    same = gaps.gaps(truth, np.full_like(truth, 0.3), predicted, owners, groups, labels)
+    reasons = {gap.metric: gap.reason for gap in same}
+    assert reasons[gaps.AUROC] == reasons[gaps.SLOPE] == "nothing varies between subjects"
+    perfect = gaps.gaps(truth, 0.1 + 0.8 * truth, truth > 0, owners, groups, labels)
+    assert not any(gap.stated for gap in perfect) and len(perfect) == 4
+
+
 def test_seeds_are_averaged_and_what_they_differ_by_is_added():
     first = next(gap for gap in gaps.gaps(*world(np.random.default_rng(7), (200, 300), slope=0.5)))
     again = gaps.from_record(gaps.as_record(first))
