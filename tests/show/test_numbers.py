@@ -266,15 +266,15 @@ def values(value, half):
     return {"value": value, "low": value - half, "high": value + half}
 
 
-def tested(metric, difference, error=0.02, label="all labels"):
+def recorded(metric, difference, error=0.02, label="all labels"):
     p = float(2 * ndtr(-abs(difference) / error))
     of = {"group": "sex=F", "against": "sex=M", "metric": metric, "label": label}
     return of | {"difference": difference, "error": error, "freedom": 500.0, "p": p}
 
 
 def test_a_gap_names_the_group_of_the_lower_value_first(base):
-    records = [tested("auroc", 0.2), tested("recall", -0.3), tested("calibration_slope", -0.5, 0.1)]
-    records += [tested("calibration_intercept", 0.01), tested("recall", -0.4, label="Edema")]
+    records = [recorded("auroc", 0.2), recorded("recall", -0.3), recorded("calibration_slope", -0.5, 0.1)]
+    records += [recorded("calibration_intercept", 0.01), recorded("recall", -0.4, label="Edema")]
     sex = {"groups": {}, "undefined": {}, "labels": [], "gaps": records}
     (found,) = subgroup_gaps.of_page([one(base, {"test": scores(0, subgroups={"sex": sex})})])
     assert [line.partition(":")[0] for line in found.stated] == [
@@ -296,10 +296,10 @@ def test_the_error_is_that_of_all_comparisons_of_a_page(base):
         return one(base, {"test": scores(0, subgroups={"sex": sex})})
 
     small = {"group": "age=0-19", "against": "all others", "metric": "auroc", "label": "all labels", "reason": "few"}
-    border = made(tested("auroc", -2.2, 1.0), small)
+    border = made(recorded("auroc", -2.2, 1.0), small)
     (alone,) = subgroup_gaps.of_page([border])
     assert len(alone.stated) == 1 and "Not tested: 1," in alone.tested
-    first, second = subgroup_gaps.of_page([border, made(tested("recall", 0.1, 1.0))])
+    first, second = subgroup_gaps.of_page([border, made(recorded("recall", 0.1, 1.0))])
     assert first.stated == second.stated == []
     assert "over all 2 tests of the page" in first.tested and "which is not the same as no gap" in first.tested
     (before,) = subgroup_gaps.of_page([made()])
