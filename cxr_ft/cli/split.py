@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,7 +137,9 @@ def _print_summary(made: "Manifest", out: Path) -> None:
         numbers = [row[key] for key in ("available", "train", "val", "test", "test_natural")]
         table.add_row(escape(name), *map(str, numbers))
     table.add_row("rows", str(counts["eligible"]), *(str(rows[split]) for split in rows), style="bold")
-    table.add_row("subjects", "", *(str(subjects[split]) for split in subjects), style="bold")
+    # Where subjects are unknown each image stands for one, and to count them would claim that they are known.
+    if made["card"].get("group") != "unknown":
+        table.add_row("subjects", "", *(str(subjects[split]) for split in subjects), style="bold")
     console.print(table)
     if made["short_labels"]:
         short = escape(", ".join(made["short_labels"]))
@@ -147,8 +149,33 @@ def _print_summary(made: "Manifest", out: Path) -> None:
         console.print(f"{counts['rejected']} images could not be read ({reasons}): see rejected.csv")
     for note in made["notes"]:
         console.print(escape(f"note: {note}"))
+    _print_confounds(made)
     leaks = ", ".join(f"{n} of {what}" for what, n in made["leaks"].items())
     console.print(f"in more than one split: {leaks}. Written: {out}", soft_wrap=True)
+
+
+def _print_confounds(made: "Manifest") -> None:
+    """Print a line for each label that is predicted without the content of the image, and what was looked at."""
+    audited = made.get("confounds")
+    if audited is None:
+        return
+    for row in audited["labels"]:
+        if row["confounded"]:
+            print(
+                f"CONFOUND {row['label']}: predicted without the content of the image by {row['signal']}, AUROC "
+                f"{row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f}); {_alone(row['by'])}"
+            )
+    for note in audited["notes"]:
+        print(f"note: {note}")
+    found = sum(row["confounded"] for row in audited["labels"])
+    print(
+        f"confound audit: {found or 'no'} of {len(audited['labels'])} labels can be predicted without the content of "
+        f"the image (of {audited['images']} images, {audited['thumbnails']} thumbnails)"
+    )
+
+
+def _alone(by: "Mapping[str, float]") -> str:
+    return "alone: " + ", ".join(f"{name} {area:.2f}" for name, area in by.items())
 
 
 def _audit(files: list[Path], root: str | None, ids: str) -> int:

@@ -101,14 +101,46 @@ class Certificate(TypedDict):
 
 
 class WeightQuality(TypedDict):
-    """The errors that the weights of one split leave.
+    """The errors that the weights of one split leave, and what they cost.
 
     `rows_without`: share of its rows whose label set has no selected row. `prevalence_error`: largest error of a
-    weighted prevalence, as a share.
+    weighted prevalence, as a share. `effective_rows`: how many rows of equal weight a weighted mean is as sure as
+    (Kish 1965: squared sum of the weights over the sum of their squares). `ratio`: largest weight to smallest.
     """
 
     rows_without: float
     prevalence_error: float
+    effective_rows: NotRequired[float]
+    ratio: NotRequired[float]
+
+
+class ConfoundJson(TypedDict):
+    """How well one label is predicted without the content of the image: `cxr_ft.data.audit.confound_probe.Confound`.
+
+    `auroc`, `low`, `high`: area under the ROC curve over held-out subjects, and its 95 % interval. `shuffled`: the
+    same with shuffled labels (None: not computed). `by`: with one group of features alone, of which `signal` is the
+    best. `confounded`: it is predicted far better than chance.
+    """
+
+    label: str
+    auroc: float
+    low: float
+    high: float
+    shuffled: float | None
+    by: dict[str, float]
+    signal: str
+    rows: int
+    positives: int
+    confounded: bool
+
+
+class ConfoundsJson(TypedDict):
+    """The confound audit of splits: how many images and thumbnails it looked at, a record a label, and notes."""
+
+    images: int
+    thumbnails: int
+    labels: list[ConfoundJson]
+    notes: list[str]
 
 
 class Manifest(TypedDict):
@@ -132,6 +164,7 @@ class Manifest(TypedDict):
     weights: dict[str, WeightQuality]
     texts: NotRequired[TextCounts]
     leaks: dict[str, int]
+    confounds: NotRequired[ConfoundsJson]
     notes: list[str]
     files: dict[str, str]
 

@@ -71,6 +71,7 @@ class ComparisonSection:
     """The texts and tables that the template shows of one comparison."""
 
     title: str
+    warnings: list[str]
     lead: str
     answer: str
     barring: list[str]
@@ -145,6 +146,7 @@ def _section(
     table, leaks = split_table.splits(comparison)
     return ComparisonSection(
         title=f"{phrasing.task(comparison.task).capitalize()}, test split {comparison.split[:8]}",
+        warnings=split_table.warnings(comparison),
         lead=phrasing.lead(comparison),
         answer=phrasing.answer(comparison),
         barring=[mismatch.sentence for mismatch in comparison.mismatches if mismatch.concerns],

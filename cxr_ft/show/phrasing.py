@@ -170,7 +170,12 @@ def _subject(comparison: Comparison) -> str:
     # A record may lack the card, and a card the name.
     card = (data.get("card") or {}).get("name") or "a data set without a name"
     rows = ", ".join(f"{split.replace('_', ' ')} {many:,}" for split, many in (data.get("rows") or {}).items())
-    subjects = f", evaluated on {plural(comparison.test_subjects, 'test subject')}" if comparison.test_subjects else ""
+    # Where nobody knows whose image it is, to count subjects would claim that somebody does.
+    unknown = (data.get("card") or {}).get("group") == "unknown"
+    many = comparison.test_rows if unknown else comparison.test_subjects
+    is_text = (data.get("card") or {}).get("unit") == "text"
+    unit = ("test text" if is_text else "test image") if unknown else "test subject"
+    subjects = f", evaluated on {plural(many, unit)}{' (subjects unknown)' if unknown else ''}" if many else ""
     return (
         f"Compared: {plural(len(comparison.rows), 'variant')} in {plural(len(comparison.runs), 'run')}, on "
         f"{task(comparison.task)} of {card}{subjects}{f' (rows: {rows})' if rows else ''}."

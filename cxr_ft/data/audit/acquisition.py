@@ -1,12 +1,14 @@
 """Measure how an image was acquired and stored: a hash of its pixels, size, file, header, mean grey level."""
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cxr_ft.data.dicom import DicomError, read_xray
-from cxr_ft.data.pixels.image_decode import MANY, local_copy, pixel_hash, spread
+from cxr_ft.data.pixels.image_decode import MANY, CheckedImages, Pixels, local_copy, pixel_hash, spread
+from cxr_ft.data.records import order_key
 from cxr_ft.progress import track
 
 if TYPE_CHECKING:
@@ -14,31 +16,74 @@ if TYPE_CHECKING:
 
 #: Header fields of the acquisition; none that identifies a person.
 HEADER = ("Modality", "PhotometricInterpretation", "BitsStored", "Manufacturer", "TransferSyntaxUID")
+#: Images of which a thumbnail is kept, at most, and its side in pixels.
+THUMBNAILS, SIDE = 2000, 32
 
 
-def measure(root: Path, paths: Sequence[str]) -> "pd.DataFrame":
-    """Return a row an image, by path: a hash of its pixels, size, file, header and mean grey level.
+class _Look(NamedTuple):
+    """One image: its row of `Acquisitions.measured`, why it cannot be read, its thumbnail [SIDE, SIDE]."""
 
-    The hash is "" and the rest missing where an image cannot be read. No identifying header field is read.
+    row: dict[str, object]
+    refused: tuple[str, str] | None = None
+    thumbnail: Pixels | None = None
+
+
+class Acquisitions:
+    """Looks at images below `root`, each decoded once: can it be read, how was it acquired, how does it look from afar.
+
+    `thumbnails` has the small images [SIDE, SIDE] of THUMBNAILS paths at most, at random, by path.
     """
-    import pandas as pd
 
-    outcomes = spread(functools.partial(_measure, root), paths, None if len(paths) >= MANY else 1, batch=8)
-    rows = list(track(outcomes, "measuring images", len(paths)))
-    return pd.DataFrame(rows, index=pd.Index(paths, name="path"))
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.thumbnails: dict[str, Pixels] = {}
+        self._rows: dict[str, dict[str, object]] = {}
+
+    def check(self, paths: Sequence[str]) -> CheckedImages:
+        """Decode the images of `paths`; return which cannot be, and a hash of the others' pixels."""
+        # By a hash of the path: the same images whatever order they come in.
+        order = sorted(paths, key=lambda path: order_key(0, path))
+        small = {*order[: max(0, THUMBNAILS - len(self.thumbnails))]}
+        jobs = [(path, path in small) for path in paths]
+        # Starting processes costs seconds, which a few images do not.
+        outcomes = spread(functools.partial(_look, self.root), jobs, None if len(paths) >= MANY else 1, batch=8)
+        unreadable, hashes = {}, {}
+        for path, look in zip(paths, track(outcomes, "checking images", len(paths)), strict=True):
+            self._rows[path] = look.row
+            if look.refused is not None:
+                unreadable[path] = look.refused
+                continue
+            hashes[path] = str(look.row["pixels"])
+            if look.thumbnail is not None:
+                self.thumbnails[path] = look.thumbnail
+        return CheckedImages(unreadable, hashes)
+
+    def measured(self) -> "pd.DataFrame":
+        """Return a row an image, by path: a hash of its pixels, size, file, header and mean grey level.
+
+        The hash is "" and the rest missing where an image cannot be read. No identifying header field is read.
+        """
+        import pandas as pd
+
+        if not self._rows:
+            return pd.DataFrame(columns=["pixels"])
+        return pd.DataFrame([*self._rows.values()], index=pd.Index([*self._rows], name="path"))
 
 
-def _measure(root: Path, path: str) -> dict[str, object]:
-    """Return one image's row of `measure`."""
-    file = local_copy(root, path)
+def _look(root: Path, job: tuple[str, bool]) -> _Look:
+    """Return what one image is, with a thumbnail where the job wants one."""
+    import cv2
+
+    path, with_thumbnail = job
     try:
+        file = local_copy(root, path)
         pixels = read_xray(file)
-    except DicomError:
-        return {"pixels": ""}
+    except DicomError as error:
+        return _Look({"pixels": ""}, (error.reason.value, error.detail))
     height, width = pixels.shape
     # The file's own size, header and all: it tells scanners and exports apart even where the pixels do not.
     size = file.stat().st_size
-    return {
+    row: dict[str, object] = {
         "pixels": pixel_hash(pixels),
         "size height": height,
         "size width": width,
@@ -49,6 +94,9 @@ def _measure(root: Path, path: str) -> dict[str, object]:
         "intensity": float(pixels.mean()),
         **_header(file),
     }
+    # Area means: each pixel of the image counts alike.
+    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if with_thumbnail else None
+    return _Look(row, None, small)
 
 
 def _header(file: Path) -> dict[str, object]:
@@ -66,9 +114,12 @@ def _picture_header(file: Path) -> dict[str, object]:
     """Return the colour mode, JPEG quality (as the sum of its tables) and resolution of an image file."""
     from PIL import Image
 
-    with Image.open(file) as picture:
+    out: dict[str, object] = {}
+    # The pixels were read already; a header that Pillow cannot read must not end the split.
+    with contextlib.suppress(Exception), Image.open(file) as picture:
         # A JPEG holds no quality number. Its quantization tables do, and coarser ones have larger entries.
         tables = getattr(picture, "quantization", None) or {}
         quality = sum(sum(table) for table in tables.values())
         density = picture.info.get("dpi", (0, 0))[0]
-        return {"header mode": picture.mode, "header JPEG tables": quality, "header density": float(density)}
+        out = {"header mode": picture.mode, "header JPEG tables": quality, "header density": float(density)}
+    return out

@@ -7,12 +7,17 @@ not fitted on (DeGrave et al., AI for radiographic COVID-19 detection selects sh
 Shapes: N rows, F features.
 """
 
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.data.manifest import ConfoundJson
 from cxr_ft.data.records import IDS, OPTIONAL, REPORT_TEXTS, order_key
 
 if TYPE_CHECKING:
@@ -23,6 +28,10 @@ Ints = NDArray[np.intp]
 #: A label whose interval lies above this counts as predicted without the image.
 CONFOUNDED = 0.7
 FOLDS, REPLICATES, SHUFFLES = 5, 500, 5
+#: Replicates at a time, which bounds memory.
+CHUNK = 50
+#: Principal components of the thumbnails that are used, and the name they go by in `Confound.by`.
+COMPONENTS, THUMBNAIL = 40, "thumbnail"
 #: Rows used, at most (whole subjects at random), and the fewest subjects with and without a label.
 ROWS, LEAST = 6000, 20
 #: Values of a category that get a column of their own, and the rows they need.
@@ -56,7 +65,9 @@ class Confound:
         auroc, low, high: area under the ROC curve over held-out subjects with all features, and its 95 % interval
             (bootstrap of subjects).
         shuffled: the area with labels shuffled between subjects, the highest of SHUFFLES: the level of chance here.
-        by: the area with one group of features alone.
+            None: not computed, since the area is below CONFOUNDED.
+        by: the area with one group of features alone, and by THUMBNAIL with small images alone; these show the content
+            of the image, and are no part of `auroc`. Empty where it is below CONFOUNDED in a quick probe.
         rows, positives: rows with a known label, and those of them where it is positive.
     """
 
@@ -64,7 +75,7 @@ class Confound:
     auroc: float
     low: float
     high: float
-    shuffled: float
+    shuffled: float | None
     by: dict[str, float]
     rows: int
     positives: int
@@ -72,27 +83,72 @@ class Confound:
     @property
     def above_chance(self) -> bool:
         """Return whether the label is predicted far better than chance."""
-        return self.low > max(CONFOUNDED, self.shuffled)
+        return self.low > max(CONFOUNDED, self.shuffled or 0.0)
+
+    @property
+    def signal(self) -> str:
+        """Return the group of features that predicts it best by itself; "" where none was tried alone."""
+        alone = {name: area for name, area in self.by.items() if name != THUMBNAIL and not math.isnan(area)}
+        return max(alone, key=lambda name: alone[name], default="")
+
+    def to_json(self) -> ConfoundJson:
+        """Return the record of the manifest."""
+        return {
+            "label": self.label,
+            "auroc": round(self.auroc, 3),
+            "low": round(self.low, 3),
+            "high": round(self.high, 3),
+            "shuffled": None if self.shuffled is None else round(self.shuffled, 3),
+            "by": {name: round(area, 3) for name, area in self.by.items() if not math.isnan(area)},
+            "signal": self.signal,
+            "rows": self.rows,
+            "positives": self.positives,
+            "confounded": self.above_chance,
+        }
 
     def __str__(self) -> str:
         by = ", ".join(f"{name} {value:.2f}" for name, value in self.by.items())
+        chance = "" if self.shuffled is None else f"; labels shuffled: {self.shuffled:.2f}"
         return (
-            f"{self.label}: AUROC {self.auroc:.2f} ({self.low:.2f} to {self.high:.2f}; "
-            f"labels shuffled: {self.shuffled:.2f}); {by}"
+            f"{self.label}: AUROC {self.auroc:.2f} ({self.low:.2f} to {self.high:.2f}{chance}){f'; {by}' if by else ''}"
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """How thorough a probe is.
+
+    Args:
+        quick: try single groups of features and shuffled labels only for a label whose area is above CONFOUNDED.
+        seconds: processor time after which no further label begins; None: no limit.
+    """
+
+    quick: bool = False
+    seconds: float | None = None
+
+
 def probe(
-    table: "pd.DataFrame", measured: "pd.DataFrame", path: str | None, group: str | None
+    table: "pd.DataFrame",
+    measured: "pd.DataFrame",
+    path: str | None,
+    group: str | None,
+    *,
+    labels: Mapping[str, Floats] | None = None,
+    thumbnails: Mapping[str, NDArray[np.uint8]] | None = None,
+    options: ProbeOptions | None = None,
 ) -> tuple[list[Confound], list[str]]:
     """Return how well each label of `table` is predicted without the image, the best first; and notes.
 
     Args:
-        measured: the result of `acquisition.measure`, by path; may be empty.
+        measured: the result of `acquisition.Acquisitions.measured`, by path; may be empty.
         path: the column of file names; None: there is none.
         group: the column of values that must stay in one fold, as subjects; None: each row is its own.
+        labels: 1, 0 or NaN (unknown) of each row [N]; None: what columns of the table look like labels.
+        thumbnails: small images of some of the paths.
+        options: None: the defaults.
     """
-    labels = _labels(table)
+    options, began = options or ProbeOptions(), time.process_time()
+    labels = _labels(table) if labels is None else labels
     if not labels:
         return [], ["the tables have no column of labels: the confound probe had nothing to predict"]
     groups = table[group] if group else table.index.astype(str).to_series(index=table.index)
@@ -102,8 +158,13 @@ def probe(
     if not features:
         return [], ["the tables have no feature besides the image itself: no confound probe"]
     subject = np.unique(groups.to_numpy(dtype=object), return_inverse=True)[1]
-    confounds, few = [], []
+    small = _Thumbnails(table[path], thumbnails or {}) if path else None
+    confounds, few, late = [], [], []
     for label, values in labels.items():
+        # The processor's time: a busy machine must not change what is recorded.
+        if options.seconds is not None and time.process_time() - began > options.seconds:
+            late.append(label)
+            continue
         truth = values[keep]
         known = ~np.isnan(truth)
         # Subjects and not rows: a hundred films of two patients say nothing of others.
@@ -111,25 +172,33 @@ def probe(
             few.append(label)
             continue
         parts = {name: x[known] for name, x in features.items()}
-        confounds.append(_confound(label, truth[known] == 1, parts, subject[known]))
+        confound = _confound(label, truth[known] == 1, parts, subject[known], quick=options.quick)
+        if confound.by and small is not None and (area := small.area(truth, subject)) is not None:
+            confound = dataclasses.replace(confound, by={**confound.by, THUMBNAIL: area})
+        confounds.append(confound)
     notes = [f"too few subjects with and without it for the confound probe: {', '.join(few)}"] if few else []
+    notes += [f"not probed for confounds, for want of time: {', '.join(late)} (cxr-split --audit does)"] if late else []
     return sorted(confounds, key=lambda confound: (-confound.auroc, confound.label)), notes
 
 
-def _confound(label: str, truth: NDArray[np.bool_], features: dict[str, Floats], subject: Ints) -> Confound:
+def _confound(
+    label: str, truth: NDArray[np.bool_], features: dict[str, Floats], subject: Ints, *, quick: bool
+) -> Confound:
     # A generator of its own for each label, so that labels added or left out change no other label's interval.
     rng = np.random.default_rng(0)
     everything = np.column_stack(list(features.values()))
     score = _held_out(everything, truth, subject)
-    shuffled = [_shuffled(everything, truth, subject, rng) for _ in range(SHUFFLES)]
+    area = _auroc(truth, score)
     low, high = _interval(truth, score, subject, rng)
+    # Below that level no shuffled label could make a finding of it.
+    whole = not quick or area > CONFOUNDED
     return Confound(
         label=label,
-        auroc=_auroc(truth, score),
+        auroc=area,
         low=low,
         high=high,
-        shuffled=max(shuffled),
-        by={name: _auroc(truth, _held_out(x, truth, subject)) for name, x in features.items()},
+        shuffled=max(_shuffled(everything, truth, subject, rng) for _ in range(SHUFFLES)) if whole else None,
+        by={name: _auroc(truth, _held_out(x, truth, subject)) for name, x in features.items()} if whole else {},
         rows=len(truth),
         positives=int(truth.sum()),
     )
@@ -177,16 +246,55 @@ def _auroc(truth: NDArray[np.bool_], score: Floats) -> float:
 
 def _interval(truth: NDArray[np.bool_], score: Floats, subject: Ints, rng: np.random.Generator) -> tuple[float, float]:
     """Return the middle 95 % of the area over bootstraps of subjects."""
-    order = np.argsort(subject, kind="stable")
-    rows = np.split(order, np.flatnonzero(np.diff(subject[order])) + 1)
-    areas = []
-    for _ in range(REPLICATES):
+    names, where = np.unique(subject, return_inverse=True)
+    order = np.argsort(score, kind="stable")
+    # Rows of one score are one step of the ROC curve: half of their pairs count.
+    steps = np.flatnonzero(np.diff(score[order], prepend=-np.inf))
+    where, positive = where[order], truth[order]
+    areas: list[float] = []
+    for _ in range(0, REPLICATES, CHUNK):
         # Whole subjects are drawn with replacement, since a subject's rows are not independent.
-        drawn = np.concatenate([rows[i] for i in rng.integers(0, len(rows), len(rows))])
-        areas.append(_auroc(truth[drawn], score[drawn]))
-    # A replicate without one of the classes has no area.
-    low, high = np.nanpercentile(areas, [2.5, 97.5])
+        drawn = rng.integers(0, len(names), (CHUNK, len(names))) + len(names) * np.arange(CHUNK)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=CHUNK * len(names)).reshape(CHUNK, -1)[:, where].astype(np.float64)
+        pos = np.add.reduceat(times * positive, steps, axis=1)
+        neg = np.add.reduceat(times * ~positive, steps, axis=1)
+        won = (pos * (neg.cumsum(axis=1) - neg / 2)).sum(axis=1)
+        pairs = pos.sum(axis=1) * neg.sum(axis=1)
+        # A replicate without one of the classes has no area.
+        areas += (won[pairs > 0] / pairs[pairs > 0]).tolist()
+    low, high = np.percentile(areas, [2.5, 97.5])
     return float(low), float(high)
+
+
+class _Thumbnails:
+    """The small images of a table's rows, as principal components; computed when the first label asks."""
+
+    def __init__(self, paths: "pd.Series[str]", thumbnails: Mapping[str, NDArray[np.uint8]]) -> None:
+        first = paths.str.split("|").str[0].tolist()
+        self.shown = np.array([path in thumbnails for path in first], dtype=bool)
+        self._images = [thumbnails[path].ravel() for path in first if path in thumbnails]
+        self._columns: Floats | None = None
+
+    def area(self, truth: Floats, subject: Ints) -> float | None:
+        """Return the area with thumbnails alone, over the rows that have one; None where too few have."""
+        known = ~np.isnan(truth) & self.shown
+        if min(len(set(subject[known & (truth == value)])) for value in (0, 1)) < LEAST:
+            return None
+        columns = self._components()[known[self.shown]]
+        return _auroc(truth[known] == 1, _held_out(columns, truth[known] == 1, subject[known]))
+
+    def _components(self) -> Floats:
+        """Return the first COMPONENTS principal components, each of variance 1 [rows with a thumbnail, C]."""
+        from scipy.linalg import eigh
+
+        if self._columns is None:
+            x = np.stack(self._images).astype(np.float64)
+            x -= x.mean(axis=0)
+            last = x.shape[1] - 1
+            values, vectors = eigh(x.T @ x / len(x), subset_by_index=[last - COMPONENTS + 1, last])
+            real = values > values[-1] * 1e-9
+            self._columns = (x @ vectors[:, real]) / np.sqrt(values[real])
+        return self._columns
 
 
 def _labels(table: "pd.DataFrame") -> dict[str, Floats]:

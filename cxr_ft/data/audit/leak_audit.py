@@ -112,7 +112,8 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
     if not any(_column(splits, names) for names in KEYS.values()):
         raise UsageError(f"{', '.join(map(str, files))}: nothing to compare; {'; '.join(unlike)}")
     names = {key: _column(splits, known) for key, known in KEYS.items()}
-    measured, notes = _measured(splits, names["path"], root, files[0].parent)
+    seen, notes = _measured(splits, names["path"], root, files[0].parent)
+    measured = seen.measured()
     if not measured.empty:
         hashes = {str(path): str(digest) for path, digest in measured["pixels"].items()}
         splits = with_pixels(splits, str(names["path"]), hashes)
@@ -125,7 +126,11 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
     # The natural test holds rows of test a second time, which would count twice in the probe.
     whole = pd.concat([table for name, table in splits.items() if not name.endswith("_natural")], ignore_index=True)
     confounds, probe_notes = confound_probe.probe(
-        whole, measured, path=names["path"], group=names["subject"] or names["image"]
+        whole,
+        measured,
+        path=names["path"],
+        group=names["subject"] or names["image"],
+        thumbnails=seen.thumbnails,
     )
     return Audit(
         splits={name: len(table) for name, table in splits.items()},
@@ -209,38 +214,27 @@ def _values(column: "pd.Series[str]", key_of: Callable[[str], str], *, several: 
 
 def _measured(
     splits: dict[str, "pd.DataFrame"], path: str | None, root: str | None, tables_folder: Path
-) -> tuple["pd.DataFrame", list[str]]:
-    """Return `acquisition.measure` of each image, by path, where images are available; and notes."""
-    import pandas as pd
-
-    nothing = pd.DataFrame(columns=["pixels"])
+) -> tuple[acquisition.Acquisitions, list[str]]:
+    """Return how each image was acquired, where images are available; and notes."""
+    nothing = acquisition.Acquisitions(tables_folder)
     rows = [row for table in splits.values() for row in table[path].unique()] if path else []
     paths = sorted({one for row in rows for one in row.split("|")} - {""})
     # Others' tables name files of others' machines: nothing outside the folder is opened.
     inside = [one for one in paths if first_outside([one]) is None]
-    if len(inside) < len(paths):
-        outside = [f"{len(paths) - len(inside)} of {len(paths)} paths lead out of the folder: these were not opened"]
-        measured, notes = _measured_inside(inside, root, tables_folder) if inside else (nothing, [])
-        return measured, [*outside, *notes]
-    return _measured_inside(paths, root, tables_folder)
-
-
-def _measured_inside(paths: list[str], root: str | None, tables_folder: Path) -> tuple["pd.DataFrame", list[str]]:
-    """Return what `_measured` does, of paths that do not lead out of the folder."""
-    import pandas as pd
-
-    nothing = pd.DataFrame(columns=["pixels"])
-    if not paths:
-        return nothing, ["the tables name no files: pixels, sizes and headers were not compared"]
+    outside = len(paths) - len(inside)
+    notes = [f"{outside} of {len(paths)} paths lead out of the folder: these were not opened"] if outside else []
+    if not inside:
+        return nothing, notes or ["the tables name no files: pixels, sizes and headers were not compared"]
     folder = _root(root, tables_folder)
     # Some of the paths decide: looking for each of 100,000 files on a network's file system takes minutes.
-    if not any((folder / one).is_file() for one in paths[:1000]):
+    if not any((folder / one).is_file() for one in inside[:1000]):
         if root is not None:
-            raise UsageError(f"--root {root}: none of the images is there, for example {paths[0]}")
-        return nothing, ["no image is available (give --root DIR): pixels, sizes and headers were not compared"]
-    measured = acquisition.measure(folder, paths)
-    failed = int((measured["pixels"] == "").sum())
-    return measured, [f"{failed} of {len(paths)} images could not be read"] if failed else []
+            raise UsageError(f"--root {root}: none of the images is there, for example {inside[0]}")
+        absent = "no image is available (give --root DIR): pixels, sizes and headers were not compared"
+        return nothing, [*notes, absent]
+    seen = acquisition.Acquisitions(folder)
+    failed = len(seen.check(inside).unreadable)
+    return seen, [*notes, *([f"{failed} of {len(inside)} images could not be read"] if failed else [])]
 
 
 def _root(root: str | None, tables_folder: Path) -> Path:

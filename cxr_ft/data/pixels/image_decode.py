@@ -1,4 +1,4 @@
-"""Decoding many images: one as a square, a look at all of them, and the processes that share the work."""
+"""Decoding many images: one as a square, what a look at them finds, and the processes that share the work."""
 
 import functools
 import hashlib
@@ -11,17 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.child_processes import safe_path
-from cxr_ft.data.dicom import DicomError, read_xray
+from cxr_ft.data.dicom import read_xray
 from cxr_ft.data.sources.locations import local_copy
 from cxr_ft.errors import UsageError
-from cxr_ft.progress import track
 
 __all__ = [
     "NOT_CHECKED",
     "CheckedImages",
     "Pixels",
     "centre_square",
-    "check",
     "decoder",
     "local_copy",
     "pixel_hash",
@@ -65,16 +63,6 @@ class CheckedImages(NamedTuple):
 
 #: Of images that are not at hand nothing is known.
 NOT_CHECKED = CheckedImages({}, {})
-
-
-def check(root: Path, paths: Sequence[str]) -> CheckedImages:
-    """Decode the images of `paths` below `root`; return which cannot be, and a hash of the others' pixels."""
-    # Starting processes costs seconds, which a few images do not.
-    workers = None if len(paths) >= MANY else 1
-    outcomes = spread(functools.partial(_checked, root), paths, workers, batch=8)
-    tracked = list(track(outcomes, "checking images", len(paths)))
-    unreadable = {path: why for path, why in zip(paths, tracked, strict=True) if not isinstance(why, str)}
-    return CheckedImages(unreadable, {path: h for path, h in zip(paths, tracked, strict=True) if isinstance(h, str)})
 
 
 def pixel_hash(pixels: Pixels) -> str:
@@ -151,11 +139,3 @@ def _on_one_thread(work: Callable[[Job], Done], job: Job) -> Done:
 
     cv2.setNumThreads(1)  # the processes share the cores already
     return work(job)
-
-
-def _checked(root: Path, path: str) -> tuple[str, str] | str:
-    """Return why an image cannot be decoded, or the hash of its pixels."""
-    try:
-        return pixel_hash(read_xray(local_copy(root, path)))
-    except DicomError as error:
-        return error.reason.value, error.detail

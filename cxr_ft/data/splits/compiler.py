@@ -27,7 +27,7 @@ from cxr_ft.data.reports.text_columns import add_texts, columns, mini_reports
 from cxr_ft.data.splits import prevalence
 from cxr_ft.data.splits.balance import Selection, apportion, assign_splits, select_rows
 from cxr_ft.data.splits.grouping import GROUP, grouped, same_pixels
-from cxr_ft.data.splits.notes import overshoot_note, similar_labels_note, unreadable_summary, weights_note
+from cxr_ft.data.splits.notes import all_notes, similar_labels_note, unreadable_summary
 from cxr_ft.data.splits.request import SplitRequest, eligible, for_texts, join_studies, positives, relative_paths
 from cxr_ft.errors import UsageError
 
@@ -113,12 +113,14 @@ def compile_splits(records: Records, request: SplitRequest, check: Check) -> Com
         )
     certificate = problem.certificate()
     rows = "texts" if is_text else "studies" if request.unit == "study" else "images"
-    notes += [*problem.notes, overshoot_note(certificate, rows), weights_note(problem.weight_quality)]
+    labels = problem.label_counts(tables)
+    in_split = {name: len(table) for name, table in tables.items()}
+    notes += [*problem.notes, *all_notes(certificate, rows, problem.weight_quality, in_split, labels)]
     readable, refused = int(problem.readable.sum()), problem.refused
     return CompiledSplits(
         tables=tables,
         rejected=sorted((path, *why) for path, why in refused.items()),
-        labels=problem.label_counts(tables),
+        labels=labels,
         selection=certificate,
         weights=problem.weight_quality,
         counts={"records": len(records.table), "eligible": readable, "rejected": len(refused)},
@@ -264,6 +266,7 @@ class _Problem:
         self.weight_quality[name] = {
             "rows_without": round(float(without), 6),
             "prevalence_error": round(float(error), 6),
+            **prevalence.effective(weight, chosen),
         }
         return weight
 

@@ -1,10 +1,13 @@
 """Word what the compiler proves, weights and rejects as sentences for the manifest and the terminal."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cxr_ft.data import sameness
-from cxr_ft.data.manifest import Certificate, WeightQuality
+from cxr_ft.data.manifest import Certificate, LabelCounts, WeightQuality
+
+#: Below this share of its rows a weighted split's effective sample size is worth a note.
+EFFECTIVE = 0.5
 
 
 def overshoot_note(certificate: Certificate, rows: str) -> str:
@@ -40,7 +43,28 @@ def _percent(value: float) -> str:
     return f"{round(value, 2):g} %"
 
 
-def weights_note(quality: dict[str, WeightQuality]) -> str:
+def all_notes(
+    certificate: Certificate,
+    unit: str,
+    quality: Mapping[str, WeightQuality],
+    rows: Mapping[str, int],
+    labels: Mapping[str, LabelCounts],
+) -> list[str]:
+    """Return the sentences on compiled splits: overshoot, weights, labels without rows.
+
+    Args:
+        unit: what a row is, in the plural ("images").
+        rows: rows of each split.
+    """
+    return [
+        overshoot_note(certificate, unit),
+        weights_note(quality),
+        *effective_notes(quality, rows),
+        *missing_notes(labels),
+    ]
+
+
+def weights_note(quality: Mapping[str, WeightQuality]) -> str:
     """Return what the weights restore as one sentence."""
     without = max(split["rows_without"] for split in quality.values())
     error = max(split["prevalence_error"] for split in quality.values())
@@ -49,6 +73,33 @@ def weights_note(quality: dict[str, WeightQuality]) -> str:
         f"{100 * without:.1f} % of a split's rows no image with the same label set was selected, so weights cannot "
         "represent them"
     )
+
+
+def effective_notes(quality: Mapping[str, WeightQuality], rows: Mapping[str, int]) -> list[str]:
+    """Return one sentence on the splits whose weights leave them less than EFFECTIVE of their rows' certainty.
+
+    Args:
+        rows: rows of each split.
+    """
+    low = {name: split for name, split in quality.items() if split["effective_rows"] < EFFECTIVE * rows[name]}
+    if not low:
+        return []
+    counts = ", ".join(f"{name} {round(split['effective_rows']):,} of {rows[name]:,}" for name, split in low.items())
+    ratio = max(split["ratio"] for split in low.values())
+    return [
+        f"a weighted mean is as sure as fewer rows of equal weight would make it (Kish's effective sample size): "
+        f"{counts}; the largest weight of a row is {ratio:,.0f} times the smallest"
+    ]
+
+
+def missing_notes(labels: Mapping[str, LabelCounts]) -> list[str]:
+    """Return a sentence for each split of val and test that lacks some labels which train has, or any of them."""
+    notes = []
+    for split, lost in (("val", "no threshold can be chosen for them"), ("test", "nothing can be said of them")):
+        lacking = [name for name, row in labels.items() if row["available"] and not row[split]]
+        if lacking:
+            notes.append(f"{split} has no positive row of {', '.join(lacking)}: {lost}")
+    return notes
 
 
 def unreadable_summary(refused: dict[str, tuple[str, str]]) -> str:

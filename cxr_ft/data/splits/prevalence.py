@@ -5,6 +5,7 @@ names. Shapes: P patterns, L labels.
 """
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,3 +157,26 @@ def prevalence_weights(patterns: Mask, natural: Ints, selected: Ints) -> Floats:
     out = np.zeros(len(patterns))
     out[taken] = factor * own
     return out
+
+
+class Effective(TypedDict):
+    """How many equally weighted rows some weighted rows are worth, and their largest weight over the smallest."""
+
+    effective_rows: float
+    ratio: float
+
+
+def effective(weight: Floats, rows: Ints) -> Effective:
+    """Return the effective sample size of rows by pattern (Kish, Survey Sampling, 1965: (sum w)^2 / sum w^2).
+
+    Args:
+        weight: of a row of each pattern [P].
+        rows: of each pattern [P].
+    """
+    some = (rows > 0) & (weight > 0)
+    if not some.any():
+        return {"effective_rows": 0.0, "ratio": 1.0}
+    total, squares = float(weight[some] @ rows[some]), float(weight[some] ** 2 @ rows[some])
+    # Six digits, as the weights have: the last bits of a machine's sums must not reach the manifest.
+    ratio = float(weight[some].max() / weight[some].min())
+    return {"effective_rows": float(f"{total**2 / squares:.6g}"), "ratio": float(f"{ratio:.6g}")}

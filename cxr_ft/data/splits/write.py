@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, cast
 
 from cxr_ft import csv_cells, plugins
 from cxr_ft.data import sameness
-from cxr_ft.data.audit import leak_audit
+from cxr_ft.data.audit import acquisition, leak_audit
 from cxr_ft.data.card import SENSITIVITIES, DatasetCard
-from cxr_ft.data.manifest import FILES, MANIFEST, Manifest, RequestOptions, TextCounts
+from cxr_ft.data.manifest import FILES, MANIFEST, ConfoundsJson, Manifest, RequestOptions, TextCounts
 from cxr_ft.data.pixels import image_decode
 from cxr_ft.data.records import IDS, SPLITS, Records, is_phantom, root_folder
 from cxr_ft.data.sources import address, locations
 from cxr_ft.data.splits.compiler import CompiledSplits, compile_splits
+from cxr_ft.data.splits.confounds import audited
 from cxr_ft.data.splits.request import SplitRequest, for_texts
 from cxr_ft.errors import LeakError, unknown
 from cxr_ft.files import cache_folder, check_writable, sha256, staged, write_json
@@ -52,6 +54,7 @@ def make_splits(
     Raises:
         UsageError: where the source, the options or the folder is wrong; nothing is written then.
     """
+    began = time.process_time()
     # Before the archive is read, which may take long: a folder that cannot be written should fail at once.
     if sensitivity is not None and sensitivity not in SENSITIVITIES:
         raise unknown("sensitivity", sensitivity, SENSITIVITIES)
@@ -66,17 +69,21 @@ def make_splits(
         return write_splits(out, records, layout, request, compiled, draw=draw)
     root = root_folder(records.root)
     at_hand = locations.has_images(root, list(records.table["path"].head(1000)))
+    # Measured while they are checked: each image is decoded once.
+    seen = acquisition.Acquisitions(root)
 
     def check(paths: Sequence[str]) -> image_decode.CheckedImages:
-        return image_decode.check(root, paths) if at_hand else image_decode.NOT_CHECKED
+        return seen.check(paths) if at_hand else image_decode.NOT_CHECKED
 
     compiled = compile_splits(records, request, check)
+    spent = time.process_time() - began
+    confounds = audited(compiled.tables, records.card, request, seen, spent)
     if not at_hand:
         compiled.notes.append(f"no image of {records.root} is available here: none was checked")
     # After the check, since messages name the folder as the user wrote it; the manifest must work from any working
     # folder.
     records = dataclasses.replace(records, root=_resolved(records.root))
-    return write_splits(out, records, layout, request, compiled, draw=draw)
+    return write_splits(out, records, layout, request, compiled, draw=draw, confounds=confounds)
 
 
 def default_splits() -> Path:
@@ -98,8 +105,12 @@ def write_splits(
     compiled: CompiledSplits,
     *,
     draw: DrawChart | None = None,
+    confounds: ConfoundsJson | None = None,
 ) -> Manifest:
     """Write the CSVs, `rejected.csv`, the chart and last `manifest.json` into `out`; return the manifest.
+
+    Args:
+        confounds: the confound audit; None: there was none.
 
     Raises:
         LeakError: where two of the compiled splits share a subject, a study, an image or a text; nothing is written.
@@ -113,7 +124,7 @@ def write_splits(
     tables["rejected.csv"] = pd.DataFrame(compiled.rejected, columns=["path", "reason", "detail"])
     # The certificate comes before the first file: splits that leak are never on disk.
     leaks = _certified_leaks(compiled, records.card, records.root, request, out)
-    manifest = _manifest(records, layout, request, compiled, leaks)
+    manifest = _manifest(records, layout, request, compiled, leaks=leaks, confounds=confounds)
     if (position := _position(records.root, out)) is not None:
         manifest["root_from_splits"] = position
     # The manifest is moved into place last: a folder with a manifest has all the files that it lists.
@@ -134,7 +145,13 @@ def write_splits(
 
 
 def _manifest(
-    records: Records, layout: str, request: SplitRequest, compiled: CompiledSplits, leaks: dict[str, int]
+    records: Records,
+    layout: str,
+    request: SplitRequest,
+    compiled: CompiledSplits,
+    *,
+    leaks: dict[str, int],
+    confounds: ConfoundsJson | None,
 ) -> Manifest:
     """Return the manifest, still without the hashes of the files."""
     import pandas as pd
@@ -163,6 +180,7 @@ def _manifest(
         "weights": compiled.weights,
         **({} if texts is None else {"texts": texts}),  # type: ignore[typeddict-item]
         "leaks": leaks,
+        **({} if confounds is None else {"confounds": confounds}),  # type: ignore[typeddict-item]
         "notes": [*compiled.notes, *notes, *([OFFICIAL_LEAKS] if any(leaks.values()) else [])],
         "files": {},
     }

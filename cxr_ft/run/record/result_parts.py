@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypedDict
 
 from cxr_ft.data.card import DatasetCard
+from cxr_ft.data.manifest import ConfoundJson
 from cxr_ft.json_values import Json, JsonObject
 
 #: Metadata of a field that is written as null where it is None: there, null is a statement ("undefined", "no GPU").
@@ -146,6 +147,8 @@ class DataSummary(ResultPart):
         splits: their folder. sha256: of their files, by name.
         rows, subjects: how many, by split.
         card: of the data set.
+        leaks: values that two splits share, by kind; None: not recorded.
+        confounds: how well each label is predicted without the content of the image; None: not audited.
         notes: sentences of the split compiler.
     """
 
@@ -154,6 +157,8 @@ class DataSummary(ResultPart):
     rows: Mapping[str, int] = field(default_factory=dict)
     subjects: Mapping[str, int] = field(default_factory=dict)
     card: DatasetCard | None = field(default=None, metadata={"part": DatasetCard})
+    leaks: Mapping[str, int] | None = None
+    confounds: tuple[ConfoundJson, ...] | None = None
     notes: tuple[str, ...] = ()
 
 

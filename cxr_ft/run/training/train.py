@@ -370,11 +370,14 @@ def _print_note(note: str) -> None:
 
 
 def _data_record(splits: manifest.Splits) -> DataSummary:
+    confounds = splits.manifest.get("confounds")
     return DataSummary(
         splits=str(splits.folder),
         sha256=splits.hashes,
         rows={name: len(table) for name, table in splits.tables.items()},
         subjects={name: int(table["subject_id"].nunique()) for name, table in splits.tables.items()},
         card=splits.card,
+        leaks=splits.manifest.get("leaks"),
+        confounds=None if confounds is None else tuple(confounds["labels"]),
         notes=tuple(splits.manifest.get("notes", ())),
     )

@@ -1,7 +1,11 @@
-"""Tabulate the splits: rows, subjects and hashes, and what their manifest says of leaks."""
+"""Tabulate the splits: rows, subjects, hashes, leaks, and what explains a result without learning.
+
+Leaks and confounds are the run's own record. Of a run that has none the manifest of its splits is read, where it still
+describes the files that the run read.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cxr_ft.errors import UsageError
@@ -15,31 +19,106 @@ ABSENT = (
     "Leaks are not known here: the manifest of these splits was not found, or it describes other files. To check the "
     "files, run cxr-split --audit."
 )
+NOT_AUDITED = "Whether a label can be predicted without the content of the image is not known: no audit was recorded."
+UNKNOWN = (
+    "Subjects unknown: two images of one patient may be in two splits. Images are counted, and intervals take each for "
+    "a patient of its own: where patients have several, they are too narrow."
+)
 _SOURCE = "the manifest that was written with these files"
 
 
 def splits(comparison: Comparison) -> tuple[Table, str]:
-    """Return a row for each split as the runs recorded it, and one sentence on leaks from the splits' manifest."""
-    data = comparison.runs[0].result.data
+    """Return a row for each split as the runs recorded it, and sentences on leaks and confounds."""
+    run = comparison.runs[0]
+    data = run.result.data
     rows = []
     for file, digest in data.get("sha256", {}).items():
         split = Path(file).name.removesuffix("_split.csv")
         counts = [(data.get(key) or {}).get(split) for key in ("rows", "subjects")]
+        # Where subjects are unknown each image stands for one.
+        counts = [counts[0], None] if subjects_unknown(run) else counts
         cells = [Cell(number_format.count(many), key=many) for many in counts]
         rows.append(TableRow([Cell(split.replace("_", " ")), *cells, Cell(str(digest))]))
-    return Table(["Split", "Rows", "Subjects", "SHA-256"], rows), _leaks(comparison.runs[0])
+    manifest = _manifest_of(run)
+    sentences = [_leaks(run, manifest), _confounds(run, manifest)]
+    return Table(["Split", "Rows", "Subjects", "SHA-256"], rows), " ".join(filter(None, sentences))
 
 
-def _leaks(run: Run) -> str:
-    data = run.result.data
-    # The recorded folder first; if both were moved together, their new place.
-    manifest = _manifest(Path(data.splits or ""), data.sha256) or _manifest(_moved_to(run), data.sha256)
-    leaks = None if manifest is None else manifest.get("leaks")
-    if not isinstance(leaks, Mapping):
+def warnings(comparison: Comparison) -> list[str]:
+    """Return what the page has to say first of the data: leaks, confounds, and subjects that nobody knows."""
+    run = comparison.runs[0]
+    manifest = _manifest_of(run)
+    leaks = _recorded_leaks(run, manifest) or {}
+    lines = [f"LEAK: {_leaks(run, manifest)}"] if any(leaks.values()) else []
+    lines += [_confound(row) for row in _recorded_confounds(run, manifest) or () if row.get("confounded")]
+    return [*lines, UNKNOWN] if subjects_unknown(run) else lines
+
+
+def subjects_unknown(run: Run) -> bool:
+    """Return whether the data does not say which images are of one subject."""
+    card = run.result.data.card
+    return card is not None and card.group == "unknown"
+
+
+def _confound(row: Mapping[str, object]) -> str:
+    area, low, high = (number_format.decimal(float(str(row.get(key, "nan")))) for key in ("auroc", "low", "high"))
+    by = row.get("by")
+    best = by.get(row.get("signal")) if isinstance(by, Mapping) else None
+    signal = f"; {row.get('signal')} alone {number_format.decimal(best)}" if isinstance(best, float) else ""
+    return (
+        f"CONFOUND: {row.get('label')} can be predicted without the content of the image, by how it was acquired and "
+        f"stored: AUROC {area} (95 % interval {low} to {high}{signal}). A model can reach that without reading the "
+        "image."
+    )
+
+
+def _confounds(run: Run, manifest: Mapping[str, object] | None) -> str:
+    rows = _recorded_confounds(run, manifest)
+    if rows is None:
+        # Rows of texts have no image: there is nothing that could be acquired.
+        card = run.result.data.card
+        return "" if card is not None and card.unit == "text" else NOT_AUDITED
+    found = [str(row.get("label")) for row in rows if row.get("confounded")]
+    if found:
+        return f"Predicted without the content of the image: {number_format.listed(found)}."
+    return f"No label of the {len(rows)} that were audited can be predicted without the content of the image."
+
+
+def _leaks(run: Run, manifest: Mapping[str, object] | None) -> str:
+    leaks = _recorded_leaks(run, manifest)
+    if leaks is None:
         return ABSENT
     if leaking := [f"{many:,} of {kind}" for kind, many in leaks.items() if many]:
         return f"Leaks, the same in two splits, by {_SOURCE}: {number_format.listed(leaking)}."
-    return f"No {' or '.join(leaks)} is in two splits, by {_SOURCE}."
+    # An image that stands for its own subject is in one split whatever the splits are.
+    kinds = [kind for kind in leaks if kind not in ("subject", "study") or not subjects_unknown(run)]
+    return f"No {' or '.join(kinds)} is in two splits, by {_SOURCE}."
+
+
+def _recorded_leaks(run: Run, manifest: Mapping[str, object] | None) -> Mapping[str, int] | None:
+    leaks: object = run.result.data.leaks
+    if leaks is None and manifest is not None:
+        leaks = manifest.get("leaks")
+    return leaks if isinstance(leaks, Mapping) else None
+
+
+def _recorded_confounds(run: Run, manifest: Mapping[str, object] | None) -> list[Mapping[str, object]] | None:
+    rows: object = run.result.data.confounds
+    if rows is None and manifest is not None:
+        audited = manifest.get("confounds")
+        rows = audited.get("labels") if isinstance(audited, Mapping) else None
+    if not isinstance(rows, Sequence):
+        return None
+    return [row for row in rows if isinstance(row, Mapping)]
+
+
+def _manifest_of(run: Run) -> dict[str, object] | None:
+    """Return the manifest of a run's splits; None where it is not needed, or not found."""
+    data = run.result.data
+    if data.leaks is not None and data.confounds is not None:
+        return None
+    # The recorded folder first; if both were moved together, their new place.
+    return _manifest(Path(data.splits or ""), data.sha256) or _manifest(_moved_to(run), data.sha256)
 
 
 def _moved_to(run: Run) -> Path | None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxr_ft.data.audit import acquisition
 from cxr_ft.data.dicom import read_xray
 from cxr_ft.data.pixels import image_decode
 from cxr_ft.errors import UsageError
@@ -46,7 +47,7 @@ def test_refusals_come_in_the_order_of_the_paths(tmp_path, count):
         (tmp_path / f"{i}.png").write_bytes(b"no picture")
     (tmp_path / "5.png").unlink()
     paths = [f"{i}.png" for i in range(count)][::-1]
-    bad, pixels = image_decode.check(tmp_path, paths)
+    bad, pixels = acquisition.Acquisitions(tmp_path).check(paths)
     assert [*pixels] == [path for path in paths if path not in bad] and len({*pixels.values()}) == count - 3
     assert [(path, reason) for path, (reason, _) in bad.items()] == [
         ("7.png", "not_dicom"),
