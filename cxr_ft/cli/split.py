@@ -63,7 +63,10 @@ def parser() -> Parser:
         type=Path,
         default=argparse.SUPPRESS,
         metavar="CSV",
-        help="instead, search existing CSVs for leaks and confounds",
+        help="instead, search existing CSVs for leaks, confounds and what else is wrong with them",
+    )
+    p.add_argument(
+        "--html", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="write the audit as a page, too (--audit)"
     )
     p.add_argument(
         "--root",
@@ -81,7 +84,7 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 where the audit found a leak, or 2 for bad input."""
+    """Run the command; return 0, 1 where the audit found something, or 2 for bad input."""
     return guarded("cxr-split", lambda: _with_message(argv))
 
 
@@ -99,7 +102,9 @@ def _main(argv: Sequence[str] | None) -> int:
     if "audit" in args and "bigquery_endpoint" in args:
         raise UsageError("--bigquery-endpoint needs SOURCE; --audit reads files")
     if "audit" in args:
-        return _audit(args.audit, getattr(args, "root", None), args.ids)
+        return _audit(args.audit, getattr(args, "root", None), args.ids, getattr(args, "html", None))
+    if "html" in args:
+        raise UsageError("--html needs --audit CSV...: the splits themselves have a manifest and a chart")
     if "source" not in args or "out" not in args:
         raise UsageError("give SOURCE and --out DIR, or --audit CSV... (see cxr-split --help)")
     try:
@@ -178,7 +183,8 @@ def _alone(by: "Mapping[str, float]") -> str:
     return "alone: " + ", ".join(f"{name} {area:.2f}" for name, area in by.items())
 
 
-def _audit(files: list[Path], root: str | None, ids: str) -> int:
+def _audit(files: list[Path], root: str | None, ids: str, html: Path | None) -> int:
+    from cxr_ft.data.audit import audit_page
     from cxr_ft.data.audit.leak_audit import audit
 
     if ids not in IDS:
@@ -187,15 +193,19 @@ def _audit(files: list[Path], root: str | None, ids: str) -> int:
     print("splits: " + ", ".join(f"{name} ({rows} rows)" for name, rows in report.splits.items()))
     print(f"compared: {', '.join(report.compared)}")
     for leak in report.leaks:
-        print(f"LEAK {leak}")
+        print(f"LEAK {leak}{f'; for example {leak.example}' if leak.example else ''}")
+    for finding in report.findings:
+        print(finding)
     if report.confounds:
         print("labels predicted without the image (logistic regression, held-out subjects, 95 % interval):")
     for label in report.confounds:
         print(f"{'CONFOUND' if label.above_chance else '  '} {label}")
     for note in report.notes:
         print(f"note: {note}")
-    confounded = sum(label.above_chance for label in report.confounds)
-    print(f"{len(report.leaks) or 'no'} leaks found, {confounded or 'no'} labels confounded")
+    print(report.summary)
+    if html is not None:
+        audit_page.write(report, html)
+        print(f"written: {html}")
     return DONE if report.clean else FAILED
 
 

@@ -218,6 +218,15 @@ def recorded_root(folder: Path) -> str | None:
     return image_root(folder, content) if isinstance(content, dict) and "root" in content else None
 
 
+def certified(folder: Path) -> Manifest | None:
+    """Return the manifest in a folder; None where there is none, or one that lacks what it should have."""
+    try:
+        made = _manifest(folder)
+    except UsageError:
+        return None
+    return made if isinstance(made.get("labels"), dict) and "uncertain" in made["request"] else None
+
+
 def _content(folder: Path) -> object:
     path = folder / MANIFEST
     try:

@@ -34,18 +34,28 @@ CHUNK = 50
 COMPONENTS, THUMBNAIL = 40, "thumbnail"
 #: Rows used, at most (whole subjects at random), and the fewest subjects with and without a label.
 ROWS, LEAST = 6000, 20
+#: Classes of a column `label`, at most, and the longest name of one.
+CLASSES, LONGEST = 200, 60
 #: Values of a category that get a column of their own, and the rows they need.
 VALUES, COMMON = 20, 5
 #: Columns of a table that say where a row comes from.
 SOURCES = ("source", "site", "hospital", "institution", "dataset", "scanner", "origin", "source_width", "source_height")
+#: Columns of a table that hold what headers say, by the feature they are.
+TABLE_HEADERS = {
+    "view": "header view",
+    "ViewPosition": "header view",
+    "Manufacturer": "header manufacturer",
+    "Rows": "size rows",
+    "Columns": "size columns",
+}
 #: Columns that are no label although they hold only 0 and 1.
 NO_LABELS = {
     *IDS,
     *OPTIONAL,
     *REPORT_TEXTS,
     *SOURCES,
+    *TABLE_HEADERS,
     "path",
-    "view",
     "split",
     "weight",
     "label",
@@ -148,7 +158,7 @@ def probe(
         options: None: the defaults.
     """
     options, began = options or ProbeOptions(), time.process_time()
-    labels = _labels(table) if labels is None else labels
+    labels = label_columns(table) if labels is None else labels
     if not labels:
         return [], ["the tables have no column of labels: the confound probe had nothing to predict"]
     groups = table[group] if group else table.index.astype(str).to_series(index=table.index)
@@ -297,13 +307,21 @@ class _Thumbnails:
         return self._columns
 
 
-def _labels(table: "pd.DataFrame") -> dict[str, Floats]:
-    """Return the labels as 1, 0, NaN (uncertain) [N]: each class of a column `label`, else columns of only 1, 0, -1."""
+def label_columns(table: "pd.DataFrame", *, each_class: bool = False) -> dict[str, Floats]:
+    """Return the labels as 1, 0, NaN (uncertain) [N]: each class of a column `label`, else columns of only 1, 0, -1.
+
+    Args:
+        each_class: of two classes return both, and not one as the contrary of the other.
+    """
     import pandas as pd
 
     if "label" in table:
         classes = sorted(set(table["label"]) - {""})
-        names = {f"{classes[1]} (not {classes[0]})": classes[1]} if len(classes) == 2 else {c: c for c in classes}
+        # A column of free text or of numbers is no column of classes, and no text of a row is ever shown.
+        if len(classes) > CLASSES or any(len(name) > LONGEST for name in classes):
+            return {}
+        pair = len(classes) == 2 and not each_class
+        names = {f"{classes[1]} (not {classes[0]})": classes[1]} if pair else {c: c for c in classes}
         return {name: np.array((table["label"] == label).tolist(), dtype=np.float64) for name, label in names.items()}
     columns: dict[str, Floats] = {}
     for name in [column for column in table if column not in NO_LABELS and not str(column).startswith("_")]:
@@ -329,8 +347,7 @@ def _features(table: "pd.DataFrame", measured: "pd.DataFrame", path: str | None,
     import pandas as pd
 
     raw: dict[str, pd.Series[str]] = {f"source {c}": table[c] for c in table if str(c).lower() in SOURCES}
-    if "view" in table:
-        raw["header view"] = table["view"]
+    raw |= {name: table[column] for column, name in TABLE_HEADERS.items() if column in table}
     if path:
         first = table[path].str.split("|").str[0]
         folders = first.str.split("/").str[:-1]

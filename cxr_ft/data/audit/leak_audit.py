@@ -1,24 +1,25 @@
-"""Audit splits of any origin for leaks: subjects, studies, images or texts that are in two splits.
+"""Audit splits of any origin: leaks between two splits, and what else is wrong with them.
 
 Each table (CSV, TSV, Parquet) is one split, or a column `split` names the split of each row. Those of subject, study,
 image id, path and text that all tables have are compared, texts also for near-duplicates; where the images are
 available, so are their pixels. `confound_probe` then measures whether labels can be predicted without the image.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cxr_ft import csv_cells
 from cxr_ft.data import sameness
-from cxr_ft.data.audit import acquisition, confound_probe
+from cxr_ft.data.audit import acquisition, confound_probe, table_checks
 from cxr_ft.data.audit.near_texts import shared_texts
-from cxr_ft.data.manifest import MANIFEST, recorded_root
-from cxr_ft.data.records import first_outside
+from cxr_ft.data.manifest import MANIFEST, certified, recorded_root
+from cxr_ft.data.records import SPLITS, first_outside
 from cxr_ft.data.sources import table_reader
 from cxr_ft.errors import UsageError
+from cxr_ft.files import sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,8 @@ class Leak:
         left, right: the two splits.
         count: values that both have.
         rows, total: rows of `right` with one of them, and all its rows.
+        at: the first such row of `right`, and the first of `left` with the same value (None: only nearly the same).
+        example: the same as a reader finds them.
     """
 
     kind: str
@@ -59,6 +62,8 @@ class Leak:
     count: int
     rows: int
     total: int
+    at: tuple[int | None, int] | None = None
+    example: str = ""
 
     def __str__(self) -> str:
         share = 100 * self.rows / self.total
@@ -75,6 +80,8 @@ class Audit:
         compared: the kinds of values that all splits have.
         leaks: values in two splits.
         confounds: for each label how well it is predicted without the image; those `above_chance` are a finding.
+        findings: what else is wrong.
+        counts: by label the positive rows of each split; empty where there are no labels.
         notes: what was not compared, and why.
     """
 
@@ -82,16 +89,31 @@ class Audit:
     compared: list[str]
     leaks: list[Leak]
     confounds: list[confound_probe.Confound]
+    findings: list[table_checks.Finding]
+    counts: dict[str, dict[str, int]]
     notes: list[str]
 
     @property
     def clean(self) -> bool:
-        """Return whether there is neither a leak nor a label that is predicted without the image."""
-        return not self.leaks and not any(confound.above_chance for confound in self.confounds)
+        """Return whether nothing was found: no leak, no label predicted without the image, nothing else."""
+        return not (self.leaks or self.findings or self.confounded)
+
+    @property
+    def confounded(self) -> list[confound_probe.Confound]:
+        """Return the labels that are predicted without the image."""
+        return [confound for confound in self.confounds if confound.above_chance]
+
+    @property
+    def summary(self) -> str:
+        """Return the numbers of what was found, as one line."""
+        return (
+            f"{len(self.leaks) or 'no'} leaks found, {len(self.confounded) or 'no'} labels confounded, "
+            f"{len(self.findings) or 'no'} other findings"
+        )
 
 
 def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = False) -> Audit:
-    """Compare the splits in `files`, and measure how well labels are predicted without the image.
+    """Compare the splits in `files`, check their tables, and measure how well labels are predicted without the image.
 
     Args:
         exact_ids: ids are the same only where every character is; otherwise as `cxr_ft.data.sameness.id_key` says.
@@ -102,7 +124,7 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
     """
     import pandas as pd
 
-    splits = _splits(files)
+    splits, places = _splits(files)
     if len(splits) < 2:
         raise UsageError(f"{files[0]}: only one split; give one CSV a split, or a CSV with a column split")
     if empty := [name for name, table in splits.items() if table.empty]:
@@ -120,6 +142,9 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
     # Links are resolved only where images are at hand; elsewhere a path is only a text.
     folder = None if measured.empty else _root(root, files[0].parent)
     compared, leaks = compare(splits, exact_ids=exact_ids, root=folder)
+    columns = {**names, "pixels": None if measured.empty else PIXELS}
+    tables = table_checks.Tables(splits, places, columns, exact_ids)
+    changed, recorded = _manifest_checks(files)
     if names["subject"] and not exact_ids:  # the probe holds out whole subjects
         key = names["subject"]
         splits = {name: table.assign(**{key: sameness.id_keys(table[key])}) for name, table in splits.items()}
@@ -135,8 +160,10 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
     return Audit(
         splits={name: len(table) for name, table in splits.items()},
         compared=compared,
-        leaks=leaks,
+        leaks=[_placed(leak, places) for leak in leaks],
         confounds=confounds,
+        findings=[*changed, *table_checks.checked(tables, recorded)],
+        counts=table_checks.counts(tables),
         notes=[*unlike, *notes, *probe_notes],
     )
 
@@ -186,8 +213,46 @@ def compare(
                 # Rows and not values: a row that lists several shared images counts once.
                 rows = values[right].index[values[right].isin(both)].nunique()
                 if both:
-                    leaks.append(Leak(kind, left, right, count=len(both), rows=rows, total=len(splits[right])))
+                    at = _first_pair(values[left], values[right], both)
+                    leaks.append(Leak(kind, left, right, count=len(both), rows=rows, total=len(splits[right]), at=at))
     return list(compared), leaks
+
+
+def _first_pair(left: "pd.Series[str]", right: "pd.Series[str]", both: Collection[str]) -> tuple[int | None, int]:
+    """Return the first row of `left` and of `right` with the first value that both have."""
+    shared = right[right.isin(both)]
+    same = left.index[left == shared.iloc[0]]
+    return (int(same[0]) if len(same) else None), int(shared.index[0])
+
+
+def _placed(leak: Leak, files: Mapping[str, str]) -> Leak:
+    """Return a leak with its example, as rows of files."""
+    if leak.at is None:
+        return leak
+    left, right = leak.at
+    places = [] if left is None else [table_checks.place(files[leak.left], left)]
+    return replace(leak, example=" and ".join([*places, table_checks.place(files[leak.right], right)]))
+
+
+def _manifest_checks(
+    files: Sequence[Path],
+) -> tuple[list[table_checks.Finding], Mapping[str, Mapping[str, int]] | None]:
+    """Return which files are not those that the manifest beside them certifies, and its counts by label and split.
+
+    None: there is no manifest of these files, or only one whose uncertain labels count as positive or negative.
+    """
+    made = certified(files[0].parent)
+    hashes = made["files"] if made else {}
+    if made is None or any(file.name not in hashes or file.parent != files[0].parent for file in files):
+        return [], None
+    changed = [file.name for file in files if sha256(file) != hashes[file.name]]
+    sentence = f"not the files that their manifest certifies: {', '.join(changed)}"
+    findings = [table_checks.Finding(kind="CHANGED", sentence=sentence, count=len(changed))] if changed else []
+    plain = made["request"]["uncertain"] != "positive"
+    return findings, {
+        label: {split: int(str(row[split])) for split in SPLITS if plain and split in row}  # type: ignore[literal-required]
+        for label, row in made["labels"].items()
+    }
 
 
 def _key_of(kind: str, exact_ids: bool, root: Path | None) -> Callable[[str], str]:
@@ -249,19 +314,22 @@ def _root(root: str | None, tables_folder: Path) -> Path:
         raise UsageError(f"{error}; give --root DIR") from None
 
 
-def _splits(files: Sequence[Path]) -> dict[str, "pd.DataFrame"]:
-    """Return a table a split: by the column `split` of a single file, else by file."""
+def _splits(files: Sequence[Path]) -> tuple[dict[str, "pd.DataFrame"], dict[str, str]]:
+    """Return a table a split, by the column `split` of a single file, else by file; and the name of each one's file."""
     splits: dict[str, pd.DataFrame] = {}
+    places: dict[str, str] = {}
     for file in files:
         table = _table(file)
         # Of several files each is one split, whatever a column of theirs says.
         if len(files) == 1 and "split" in table:
-            return {str(name): part for name, part in table.groupby("split", sort=True)}
+            parts = {str(name): part for name, part in table.groupby("split", sort=True)}
+            return parts, dict.fromkeys(parts, file.name)
         named = set(table["split"]) if "split" in table else set()
         name = named.pop() if len(named) == 1 else file.name
         # Two files may both be called train.csv, in two folders.
-        splits[name if name not in splits else str(file)] = table
-    return splits
+        name = name if name not in splits else str(file)
+        splits[name], places[name] = table, file.name
+    return splits, places
 
 
 def _table(file: Path) -> "pd.DataFrame":
