@@ -204,14 +204,14 @@ def split(
 
 
 def audit(paths: StrPath | Sequence[StrPath], root: StrPath | None = None) -> "Audit":
-    """Look for leaks and confounds in any split: cxr-split's CSVs or somebody else's, as `cxr-split --audit` does.
+    """Look for what is wrong with any split: cxr-split's CSVs or somebody else's, as `cxr-split --audit` does.
 
     Args:
         paths: one table with a column `split`, or a table (CSV, TSV, Parquet) for each split.
         root: the folder that image paths are relative to.
 
     Returns:
-        An `Audit`: `clean`, `leaks`, `confounds`, `notes`.
+        An `Audit`: `clean`, `leaks`, `confounds`, `findings`, `counts`, `notes`.
 
     Raises:
         UsageError: where a file cannot be read, there is one split only, or nothing can be compared.

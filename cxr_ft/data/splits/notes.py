@@ -93,13 +93,12 @@ def effective_notes(quality: Mapping[str, WeightQuality], rows: Mapping[str, int
 
 
 def missing_notes(labels: Mapping[str, LabelCounts]) -> list[str]:
-    """Return a sentence for each split of val and test that lacks some labels which train has, or any of them."""
-    notes = []
-    for split, lost in (("val", "no threshold can be chosen for them"), ("test", "nothing can be said of them")):
-        lacking = [name for name, row in labels.items() if row["available"] and not row[split]]
-        if lacking:
-            notes.append(f"{split} has no positive row of {', '.join(lacking)}: {lost}")
-    return notes
+    """Return a sentence for each of val and test that has no positive row of some label which the data has."""
+    some = {name: row for name, row in labels.items() if row["available"]}
+    val = [name for name, row in some.items() if not row["val"]]
+    test = [name for name, row in some.items() if not row["test"]]
+    notes = [f"val has no positive row of {', '.join(val)}: no threshold can be chosen for it"] if val else []
+    return [*notes, *([f"test has no positive row of {', '.join(test)}: nothing can be said of it"] if test else [])]
 
 
 def unreadable_summary(refused: dict[str, tuple[str, str]]) -> str:
