@@ -57,17 +57,7 @@ def parser() -> Parser:
         metavar="KIND",
         help=f"declare the data {', '.join(SENSITIVITIES)} (default: as the layout says; credentialed unless known)",
     )
-    p.add_argument(
-        "--audit",
-        nargs="+",
-        type=Path,
-        default=argparse.SUPPRESS,
-        metavar="CSV",
-        help="instead, search existing CSVs for leaks, confounds and what else is wrong with them",
-    )
-    p.add_argument(
-        "--html", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="write the audit as a page, too (--audit)"
-    )
+    _add_audit_flags(p)
     p.add_argument(
         "--root",
         default=argparse.SUPPRESS,
@@ -81,6 +71,20 @@ def parser() -> Parser:
         help="server for bigquery:// tables, such as an emulator, without credentials",
     )
     return p
+
+
+def _add_audit_flags(p: Parser) -> None:
+    p.add_argument(
+        "--audit",
+        nargs="+",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="CSV",
+        help="instead, search existing CSVs for leaks, confounds and what else is wrong with them",
+    )
+    p.add_argument(
+        "--html", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="write the audit as a page, too (--audit)"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -406,7 +406,8 @@ def test_what_explains_a_result_without_learning_is_said_first(tmp_path):
     html = read(tmp_path / "out")
     first, _, rest = html.partition("<body>")[2].partition('<p class="answer">')
     assert "Edema &lt;b&gt; can be predicted without the content of the image" in first and "0.971" in first
-    assert "file alone 0.870" in first and "<strong>CONFOUND:</strong>" in first and "Fracture" not in first
+    assert "file alone 0.870; a thumbnail of 32 x 32 pixels alone 0.990" in first
+    assert "<strong>CONFOUND:</strong>" in first and "Fracture" not in first
     assert "<strong>Subjects unknown:</strong>" in first
     assert "evaluated on 120 test images (subjects unknown)" in rest and "40 test subjects" not in html
     assert "No image is in two splits" in rest and "No subject" not in rest

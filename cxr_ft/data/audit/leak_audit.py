@@ -15,8 +15,8 @@ from cxr_ft import csv_cells
 from cxr_ft.data import sameness
 from cxr_ft.data.audit import acquisition, confound_probe, table_checks
 from cxr_ft.data.audit.near_texts import shared_texts
-from cxr_ft.data.manifest import MANIFEST, certified, recorded_root
-from cxr_ft.data.records import SPLITS, first_outside
+from cxr_ft.data.manifest import MANIFEST, Manifest, certified, recorded_root
+from cxr_ft.data.records import first_outside
 from cxr_ft.data.sources import table_reader
 from cxr_ft.errors import UsageError
 from cxr_ft.files import sha256
@@ -39,6 +39,7 @@ KEYS = {
 ID_KINDS = ("subject", "study", "image")
 #: Of these a row may hold several, joined by |.
 SEVERAL = ("image", "path", "pixels")
+UNKNOWN = "subjects unknown, by the manifest of these files: two images of one patient may be in two splits"
 #: The column of pixel hashes that `audit` adds where images are at hand.
 PIXELS = "_pixels"
 
@@ -142,9 +143,11 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
     # Links are resolved only where images are at hand; elsewhere a path is only a text.
     folder = None if measured.empty else _root(root, files[0].parent)
     compared, leaks = compare(splits, exact_ids=exact_ids, root=folder)
-    columns = {**names, "pixels": None if measured.empty else PIXELS}
+    made = _manifest_of(files)
+    # Where subjects are unknown each image stands for one, and to count them would claim that they are known.
+    unknown = made is not None and made["card"].get("group") == "unknown"
+    columns = {**names, "subject": None if unknown else names["subject"], "pixels": None if measured.empty else PIXELS}
     tables = table_checks.Tables(splits, places, columns, exact_ids)
-    changed, recorded = _manifest_checks(files)
     if names["subject"] and not exact_ids:  # the probe holds out whole subjects
         key = names["subject"]
         splits = {name: table.assign(**{key: sameness.id_keys(table[key])}) for name, table in splits.items()}
@@ -162,9 +165,9 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
         compared=compared,
         leaks=[_placed(leak, places) for leak in leaks],
         confounds=confounds,
-        findings=[*changed, *table_checks.checked(tables, recorded)],
+        findings=[*_changed(files, made), *table_checks.checked(tables, None if made is None else _recorded(made))],
         counts=table_checks.counts(tables),
-        notes=[*unlike, *notes, *probe_notes],
+        notes=[*([UNKNOWN] if unknown else []), *unlike, *notes, *probe_notes],
     )
 
 
@@ -234,24 +237,27 @@ def _placed(leak: Leak, files: Mapping[str, str]) -> Leak:
     return replace(leak, example=" and ".join([*places, table_checks.place(files[leak.right], right)]))
 
 
-def _manifest_checks(
-    files: Sequence[Path],
-) -> tuple[list[table_checks.Finding], Mapping[str, Mapping[str, int]] | None]:
-    """Return which files are not those that the manifest beside them certifies, and its counts by label and split.
-
-    None: there is no manifest of these files, or only one whose uncertain labels count as positive or negative.
-    """
+def _manifest_of(files: Sequence[Path]) -> Manifest | None:
+    """Return the manifest beside the files, where it names all of them."""
     made = certified(files[0].parent)
-    hashes = made["files"] if made else {}
-    if made is None or any(file.name not in hashes or file.parent != files[0].parent for file in files):
-        return [], None
-    changed = [file.name for file in files if sha256(file) != hashes[file.name]]
+    if made is None or any(file.name not in made["files"] or file.parent != files[0].parent for file in files):
+        return None
+    return made
+
+
+def _changed(files: Sequence[Path], made: Manifest | None) -> list[table_checks.Finding]:
+    """Return the files that are not those that their manifest certifies."""
+    changed = [] if made is None else [file.name for file in files if sha256(file) != made["files"][file.name]]
     sentence = f"not the files that their manifest certifies: {', '.join(changed)}"
-    findings = [table_checks.Finding(kind="CHANGED", sentence=sentence, count=len(changed))] if changed else []
-    plain = made["request"]["uncertain"] != "positive"
-    return findings, {
-        label: {split: int(str(row[split])) for split in SPLITS if plain and split in row}  # type: ignore[literal-required]
-        for label, row in made["labels"].items()
+    return [table_checks.Finding(kind="CHANGED", sentence=sentence, count=len(changed))] if changed else []
+
+
+def _recorded(made: Manifest) -> dict[str, dict[str, int]]:
+    """Return by label the positive rows of each split, as the manifest says; {} where uncertain ones count as such."""
+    if made["request"]["uncertain"] == "positive":
+        return {}
+    return {
+        label: {"train": row["train"], "val": row["val"], "test": row["test"]} for label, row in made["labels"].items()
     }
 
 

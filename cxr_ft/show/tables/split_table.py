@@ -62,12 +62,13 @@ def subjects_unknown(run: Run) -> bool:
 
 def _confound(row: Mapping[str, object]) -> str:
     area, low, high = (number_format.decimal(float(str(row.get(key, "nan")))) for key in ("auroc", "low", "high"))
-    by = row.get("by")
-    best = by.get(row.get("signal")) if isinstance(by, Mapping) else None
-    signal = f"; {row.get('signal')} alone {number_format.decimal(best)}" if isinstance(best, float) else ""
+    alone = row.get("by")
+    by: Mapping[str, float] = alone if isinstance(alone, Mapping) else {}
+    names = {str(row.get("signal")): f"{row.get('signal')} alone", "thumbnail": "a thumbnail of 32 x 32 pixels alone"}
+    signals = "".join(f"; {words} {number_format.decimal(by[name])}" for name, words in names.items() if name in by)
     return (
         f"CONFOUND: {row.get('label')} can be predicted without the content of the image, by how it was acquired and "
-        f"stored: AUROC {area} (95 % interval {low} to {high}{signal}). A model can reach that without reading the "
+        f"stored: AUROC {area} (95 % interval {low} to {high}{signals}). A model can reach that without reading the "
         "image."
     )
 
