@@ -7,6 +7,7 @@ one row each McNemar's chi-square. Both come with the interval that inverts them
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ class McNemar(NamedTuple):
         p: two-sided.
         test: which version.
         variance: of the gap, over subjects.
+        tail: the one-sided p-value of a true gap that is at most a given one.
     """
 
     gap: float
@@ -32,6 +34,7 @@ class McNemar(NamedTuple):
     p: float
     test: str
     variance: float
+    tail: Callable[[float], float] | None = None
 
 
 def mcnemar(
@@ -55,9 +58,11 @@ def mcnemar(
     # Rows of one subject are not independent, which the binomial of the mid-p test assumes.
     if rows.max() > 1:
         interval, p = _clustered(wins, rows, level)
-        return McNemar(gap, interval, p, "McNemar, rows clustered by subject", variance)
-    interval, p = _mid_p(int((better > 0).sum()), int((better < 0).sum()), len(better), level)
-    return McNemar(gap, interval, p, "McNemar, mid-p", variance)
+        tail = partial(_clustered_tail, wins, rows)
+        return McNemar(gap, interval, p, "McNemar, rows clustered by subject", variance, tail)
+    counts = int((better > 0).sum()), int((better < 0).sum()), len(better)
+    interval, p = _mid_p(*counts, level)
+    return McNemar(gap, interval, p, "McNemar, mid-p", variance, partial(_mid_p_tail, *counts))
 
 
 def exact(wins: int, losses: int) -> float:
@@ -79,6 +84,23 @@ def _mid_p(wins: int, losses: int, rows: int, level: float) -> tuple[Interval, f
     high = 1.0 if losses == 0 else _root(lambda share: _up_to(wins, decided, share) - rest)
     scale = decided / rows
     return ((2 * low - 1) * scale, (2 * high - 1) * scale), min(1.0, 2 * _up_to(min(wins, losses), decided, 0.5))
+
+
+def _mid_p_tail(wins: int, losses: int, rows: int, at: float) -> float:
+    """Return the one-sided p-value of a gap of `at` or less."""
+    decided = wins + losses
+    # Given the rows on which the two differ, no gap is larger than their share.
+    if decided == 0 or abs(at) * rows >= decided:
+        return float(at >= 0)
+    return 1 - _up_to(wins, decided, (at * rows / decided + 1) / 2)
+
+
+def _clustered_tail(wins: Numbers, rows: Numbers, at: float) -> float:
+    """Return the one-sided p-value of a gap of `at` or less."""
+    from scipy.special import ndtr
+
+    distance, squares = float((wins - at * rows).sum()), float(((wins - at * rows) ** 2).sum())
+    return float(ndtr(-distance / math.sqrt(squares))) if squares else 0.5
 
 
 def _up_to(count: int, of: int, share: float) -> float:

@@ -2,20 +2,24 @@
 
 | seeds | AUROC, macro AUROC | accuracy | anything else |
 |---|---|---|---|
-| one each | DeLong (1988), clustered (Obuchowski 1997) | McNemar, mid-p or clustered | approximate randomisation |
+| one each | ranks exchanged, or DeLong (1988), clustered (Obuchowski 1997) | McNemar, mid-p or clustered | randomisation |
 | more | Student's t on both levels (`variance_components`), with DeLong's, the rows', or the bootstrap's covariance |||
 
-A macro AUROC with a label whose positives, or negatives, are of one subject takes the bootstrap's covariance. With one
-seed the verdict is about the two trained models, not about their methods: another training may turn it.
+With one seed of each, AUROCs that rest on fewer than `class_counts.MANY` subjects of the rarer class are tested by
+exchanging the two runs' ranks subject by subject (Bandos, Rockette and Gur 2005): there DeLong's test refuses too often
+at middling AUROCs and hardly ever near 1. Below `class_counts.FEWEST` no test is given. A macro AUROC with a label
+whose positives, or negatives, are of one subject takes the bootstrap's covariance.
 
-How often equal methods look different at 5 % is counted in tests/score/statistics/test_type_one.py: 4 to 6 times in a
-hundred; up to 7 with two seeds of each; down to 3 with approximate randomisation over 25 subjects only, and with three
-seeds that differ far more than test sets do.
+With a single seed of a trained method the test is of the trained models, not of their methods: another training may
+turn it. With more, all methods of a page help to estimate how much seeds vary, see `variance_components`.
+
+How often equal methods look different at 5 % is counted in tests/score/statistics/test_type_one.py and
+test_seed_spread.py.
 """
 
 import math
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -24,19 +28,24 @@ import numpy.typing as npt
 
 from cxr_ft.errors import UsageError
 from cxr_ft.score.arrays import Floats, Names
-from cxr_ft.score.statistics import intervals, variance_components
+from cxr_ft.score.statistics import class_counts, intervals, variance_components
 from cxr_ft.score.statistics.delong import paired_aurocs
 from cxr_ft.score.statistics.intervals import Array, Interval, cluster_bootstrap
 from cxr_ft.score.statistics.mcnemar import McNemar, mcnemar
-from cxr_ft.score.statistics.randomisation import Randomised, Statistic, randomisation
+from cxr_ft.score.statistics.randomisation import Randomised, Statistic, randomisation, ranks
 
 UNDEFINED = "the metric is undefined in a run"
 ONE_SUBJECT = "there are fewer than two subjects"
 FEW_DRAWS = "the metric is undefined in more than a tenth of the resampled test sets"
 NOTHING_VARIES = "the subjects leave no spread to measure the gap by"
+FEW_SUBJECTS = "too few test subjects with, or without, the label: {many:.0f}, of labels together; 10 are needed"
 
-#: Metrics whose covariance over subjects has a closed form.
-_KNOWN = (intervals.auroc, intervals.macro_auroc, intervals.accuracy)
+#: Areas, and all metrics whose covariance over subjects has a closed form.
+_AREAS = (intervals.auroc, intervals.macro_auroc)
+_KNOWN = (*_AREAS, intervals.accuracy)
+
+#: The one-sided p-value of a true gap that is at most this.
+Tail = Callable[[float], float]
 
 
 class Pair(NamedTuple):
@@ -48,10 +57,12 @@ class Pair(NamedTuple):
         p: two-sided p-value of no gap.
         test: the test's name.
         subjects: how many there are.
-        spread: where the variance comes from, for `power.needed`; None where it is not known.
+        spread: where the variance comes from, for `power`; None where it is not known.
         fixed: which of the two trains nothing, so that its one run is all there is.
         level: of the interval.
         reason: why there is no interval.
+        tail: the one-sided p-value of a true gap that is at most a given one; None where there is no test.
+        rarer: of an AUROC, the subjects that it rests on, see `class_counts.effective_subjects`; else None.
     """
 
     gap: float | None
@@ -63,15 +74,32 @@ class Pair(NamedTuple):
     fixed: tuple[bool, bool] = (False, False)
     level: float = 0.95
     reason: str | None = None
+    tail: Tail | None = None
+    rarer: float | None = None
 
     @property
     def covers(self) -> str:
         """Return what the interval covers: "subjects and seeds", or "subjects" if a trained method has one seed."""
-        if self.spread is None:
-            return "subjects"
+        counted = self.spread is not None and any(alone is not None for alone in self.spread.seeds)
+        return "subjects and seeds" if counted else "subjects"
+
+    @property
+    def of_trainings(self) -> bool:
+        """Return whether the result is of the trained models alone, not of their methods."""
         # Where nothing is trained there is no chance of seeds to cover.
-        known = [fixed or runs > 1 for fixed, runs in zip(self.fixed, self.spread.runs, strict=True)]
-        return "subjects and seeds" if all(known) and not all(self.fixed) else "subjects"
+        return self.covers == "subjects" and not all(self.fixed)
+
+    @property
+    def reversed(self) -> "Pair":
+        """Return the second minus the first."""
+        tail = self.tail
+        return self._replace(
+            gap=None if self.gap is None else -self.gap,
+            interval=None if self.interval is None else (-self.interval[1], -self.interval[0]),
+            spread=None if self.spread is None else self.spread.reversed,
+            fixed=self.fixed[::-1],
+            tail=None if tail is None else lambda at: 1 - tail(-at),
+        )
 
 
 def compare(
@@ -92,8 +120,8 @@ def compare(
         truth: [N, ...] as `statistic` takes it.
         first: [S1, N, ...] the scores or answers of each seed; `second`: [S2, N, ...].
         subjects: [N] the subject of each row.
-        statistic: `intervals.auroc`, `macro_auroc`, `accuracy` of the same, or any function (truth, answers, weights
-            [..., N]) -> [...] of answers that mean the same in every run.
+        statistic: `intervals.auroc`, `macro_auroc`, `accuracy` themselves, which have tests of their own, or any
+            function (truth, answers, weights [..., N]) -> [...] of answers that mean the same in every run.
         fixed: which of the two trains nothing.
         level: of the interval.
         draws: of a bootstrap or a randomisation, and `seed` of its draws.
@@ -118,111 +146,122 @@ def compare_all(
 ) -> dict[tuple[int, int], Pair]:
     """Compare every pair (i, j), i < j, of the variants [S, N, ...], as `compare` tests it: i minus j.
 
-    What belongs to one run is computed once. The p-values are each pair's own: `multiple_comparisons.holm` adjusts them
-    for their number.
+    What belongs to one run is computed once, and how much seeds vary is estimated over all variants together. The
+    p-values are each pair's own: `multiple_comparisons.holm` adjusts them for their number.
     """
     truth, runs, group = np.asarray(truth), [np.asarray(variant) for variant in variants], np.asarray(subjects)
     _check(truth, runs, group)
     untrained = [*fixed] or [False] * len(runs)
-    # Where each variant's runs begin and end in the covariance of all runs.
     many, ends = len(np.unique(group)), np.cumsum([0, *(len(run) for run in runs)])
+    positions = list(combinations(range(len(runs)), 2))
+    rarer = class_counts.effective_subjects(truth, group) if statistic in _AREAS else math.inf
+
     # Once for all pairs, and not at all where every pair has a test of its own: the bootstrap takes seconds.
-    varied = cache(lambda: _vary(truth, np.concatenate(runs), group, statistic, (draws, seed)))
+    @cache
+    def by_variance() -> dict[tuple[int, int], Pair]:
+        points, covariance, test, why = _vary(truth, np.concatenate(runs), group, statistic, (draws, seed))
+        by_variant = np.split(points, ends[1:-1])
+        found = compare_values(by_variant, covariance, many, test, fixed=untrained, level=level)
+        # `compare_values` sees that the covariance is missing, but not why.
+        return {at: pair._replace(reason=why or pair.reason) if pair.reason else pair for at, pair in found.items()}
 
     def pair(i: int, j: int) -> Pair:
         single = len(runs[i]) == len(runs[j]) == 1
         # McNemar's test is of single answers; a mean over seeds is none.
         if single and statistic is intervals.accuracy:
             return _from_mcnemar(mcnemar(truth, runs[i][0], runs[j][0], group, level), many, level)
-        # AUROCs are not in here: scores of two runs may have scales of their own, so they cannot be exchanged.
-        if single and statistic not in _KNOWN:
-            one, two = runs[i][0], runs[j][0]
-            randomised = randomisation(truth, one, two, group, statistic, level=level, draws=draws, seed=seed)
-            return _from_randomisation(randomised, many, level)
-        points, covariance, test, why = varied()
-        first, second = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
-        # The rows and columns of this pair, first's runs before second's, as `compare_values` takes them.
-        part = None if covariance is None else covariance[np.ix_(*[np.r_[first, second]] * 2)]
-        test = test if single else f"t over seeds and subjects ({test})"
-        result = compare_values(points[first], points[second], part, many, test, level=level)
-        # `compare_values` sees that the covariance is missing, but not why.
-        return result._replace(reason=why or result.reason) if result.reason else result
+        if rarer < class_counts.FEWEST and by_variance()[i, j].gap is not None:
+            reason = by_variance()[i, j].reason or FEW_SUBJECTS.format(many=rarer)
+            return by_variance()[i, j]._replace(interval=None, p=None, spread=None, tail=None, reason=reason)
+        if single and (statistic not in _KNOWN or class_counts.FEWEST <= rarer < class_counts.MANY):
+            one, two, name = runs[i][0], runs[j][0], "approximate randomisation by subject"
+            # Scores of two runs may have scales of their own, so that only their ranks can be exchanged.
+            if statistic in _AREAS:
+                one, two, name = ranks(truth, one), ranks(truth, two), "ranks exchanged by subject"
+            # Many pairs need small p-values, which few draws cannot give.
+            enough = max(draws, 40 * len(positions))
+            randomised = randomisation(truth, one, two, group, statistic, level=level, draws=enough, seed=seed)
+            return _from_randomisation(randomised, name, many, level)
+        return by_variance()[i, j]
 
-    positions = combinations(range(len(runs)), 2)
-    return {(i, j): pair(i, j)._replace(fixed=(untrained[i], untrained[j])) for i, j in positions}
+    count = None if math.isinf(rarer) else rarer
+    return {(i, j): pair(i, j)._replace(fixed=(untrained[i], untrained[j]), rarer=count) for i, j in positions}
 
 
 def compare_values(
-    first: Array,
-    second: Array,
+    points: Sequence[Array],
     covariance: Array | None,
     subjects: int,
     test: str,
     *,
-    fixed: tuple[bool, bool] = (False, False),
+    fixed: Sequence[bool] = (),
     level: float = 0.95,
-) -> Pair:
-    """Compare two methods by the metric of each run, and how the runs vary together over subjects.
+    prior: float = variance_components.PRIOR,
+) -> dict[tuple[int, int], Pair]:
+    """Compare every pair of methods by the metric of each run, and how the runs vary together over subjects.
 
     Args:
-        first: [S1] the metric of each seed; `second`: [S2].
-        covariance: [S1 + S2, S1 + S2], from `delong`, or `intervals.resampled` replicates; None or NaN where undefined.
+        points: [S] the metric of each seed, for each method.
+        covariance: [M, M] of all runs, from `delong`, or `intervals.resampled` replicates; None or NaN where undefined.
         subjects: how many there are.
         test: where the covariance comes from, in words.
-        fixed: which of the two trains nothing.
+        fixed: of each method, whether it trains nothing.
         level: of the interval.
+        prior: see `variance_components.PRIOR`.
     """
-    gap = float(np.mean(first) - np.mean(second))
-    if math.isnan(gap):
-        return Pair(None, None, None, test, subjects, None, fixed, level, UNDEFINED)
-    if covariance is None or np.isnan(covariance).any():
-        return Pair(gap, None, None, test, subjects, None, fixed, level, FEW_DRAWS)
-    spread = variance_components.estimate_components(first, second, covariance)
-    variance, freedom = spread.total(first, second)
-    p = variance_components.p_value(gap, variance, freedom)
-    # A gap without any spread: no interval could be right, so none is made up.
-    if p is None:
-        return Pair(gap, None, None, test, subjects, spread, fixed, level, NOTHING_VARIES)
-    half = variance_components.half_width(variance, freedom, level)
-    return Pair(gap, (gap - half, gap + half), p, test, subjects, spread, fixed, level)
+    untrained = [*fixed] or [False] * len(points)
+    many = sum(map(len, points))
+    known = np.full((many, many), np.nan) if covariance is None else covariance
+    spread = variance_components.estimate_spread(points, known, untrained, prior)
+
+    def pair(i: int, j: int) -> Pair:
+        gap, both = float(np.mean(points[i]) - np.mean(points[j])), (untrained[i], untrained[j])
+        if math.isnan(gap):
+            return Pair(None, None, None, test, subjects, None, both, level, UNDEFINED)
+        rows = np.r_[spread.ends[i] : spread.ends[i + 1], spread.ends[j] : spread.ends[j + 1]]
+        if np.isnan(known[np.ix_(rows, rows)]).any():
+            return Pair(gap, None, None, test, subjects, None, both, level, FEW_DRAWS)
+        parts = spread.pair(i, j)
+        variance, freedom = parts.total
+        counted = any(alone is not None for alone in parts.seeds)
+        result = Pair(gap, None, None, f"t over seeds and subjects ({test})" if counted else test, subjects, parts, both)
+        p = variance_components.p_value(gap, variance, freedom)
+        # A gap without any spread: no interval could be right, so none is made up.
+        if p is None:
+            return result._replace(level=level, reason=NOTHING_VARIES)
+        ends = variance_components.interval(gap, variance, freedom, level)
+        tail = partial(variance_components.tail, gap, variance, freedom)
+        return result._replace(interval=ends, p=p, level=level, tail=tail)
+
+    return {(i, j): pair(i, j) for i, j in combinations(range(len(points)), 2)}
 
 
 class Margin(NamedTuple):
-    """A verdict of non-inferiority: of the first method against the second.
+    """One-sided p-values of a margin: how much worse than the second method the first may be.
 
     Args:
-        outcome: "within margin", "worse by more than the margin" or "open".
-        low: the gap is above this, with `level` confidence; None where it is not known.
-        margin: how much worse is still acceptable, in the metric's unit.
-        level: one-sided.
+        not_worse: of "worse by the margin or more"; a small one shows that it is not.
+        worse: of "worse by the margin or less"; a small one shows that it is worse by more.
     """
 
-    outcome: str
-    low: float | None
-    margin: float
-    level: float
+    not_worse: float
+    worse: float
 
 
-def non_inferior(pair: Pair, margin: float) -> Margin:
-    """Decide whether the first method is worse than the second by less than `margin` (0.01: a point of AUROC).
+def non_inferior(pair: Pair, margin: float) -> Margin | None:
+    """Return the p-values of `margin` (0.01: a point of AUROC); None where the pair has no test.
 
-    The one-sided level is half the error of the pair's interval (97.5 % for one of 95 %, as ICH E9 asks), so that the
-    verdict can be read off the interval shown. The margin must be stated before the result is known.
+    The margin must be stated before the result is known. Of several methods the p-values are to be adjusted.
 
     Raises:
         UsageError: where the margin is not above 0.
     """
     if not (margin > 0 and math.isfinite(margin)):
         raise UsageError(f"margin: {margin}; give how much worse is still acceptable, above 0, e.g. 0.01")
-    # Each end of a two-sided interval leaves out half of its error.
-    level = (1 + pair.level) / 2
-    # A missing interval decides nothing, in either direction.
-    if pair.interval is None:
-        return Margin("open", None, margin, level)
-    low, high = pair.interval
-    # The whole interval has to be on one side of the margin; the gap itself decides nothing.
-    outcome = "within margin" if low > -margin else "worse by more than the margin" if high < -margin else "open"
-    return Margin(outcome, low, margin, level)
+    if pair.tail is None:
+        return None
+    below = pair.tail(-margin)
+    return Margin(below, 1 - below)
 
 
 def _check(truth: Floats, variants: Sequence[Floats], subjects: Names) -> None:
@@ -240,13 +279,13 @@ def _from_mcnemar(result: McNemar, subjects: int, level: float) -> Pair:
     if result.interval is None:
         reason = "the rows of a few subjects outweigh all others"
         return Pair(result.gap, None, None, result.test, subjects, spread, level=level, reason=reason)
-    return Pair(result.gap, result.interval, result.p, result.test, subjects, spread, level=level)
+    tail = result.tail
+    return Pair(result.gap, result.interval, result.p, result.test, subjects, spread, level=level, tail=tail)
 
 
-def _from_randomisation(randomised: Randomised, subjects: int, level: float) -> Pair:
+def _from_randomisation(randomised: Randomised, test: str, subjects: int, level: float) -> Pair:
     from scipy.special import ndtri
 
-    test = "approximate randomisation by subject"
     if math.isnan(randomised.gap):
         return Pair(None, None, None, test, subjects, None, level=level, reason=UNDEFINED)
     if math.isinf(randomised.half):
@@ -254,7 +293,7 @@ def _from_randomisation(randomised: Randomised, subjects: int, level: float) -> 
     # The variance of the normal that is as wide: for the question how many subjects would do.
     spread = _one_seed((randomised.half / float(ndtri((1 + level) / 2))) ** 2)
     interval = (randomised.gap - randomised.half, randomised.gap + randomised.half)
-    return Pair(randomised.gap, interval, randomised.p, test, subjects, spread, level=level)
+    return Pair(randomised.gap, interval, randomised.p, test, subjects, spread, level=level, tail=randomised.tail)
 
 
 def _one_seed(variance: float) -> variance_components.VarianceComponents:

@@ -1,116 +1,200 @@
-"""Compute how many subjects, or seeds, would settle an undecided pair."""
+"""Compute how many subjects, or seeds, would settle a difference that was stated, and what these runs can detect.
+
+Never for the difference that was observed: it is itself an estimate, and the numbers that follow from it are wrong by
+orders of magnitude (Hoenig and Heisey 2001).
+"""
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+import numpy as np
+
+from cxr_ft.errors import UsageError
+from cxr_ft.score.statistics import variance_components
+from cxr_ft.score.statistics.intervals import Array
 from cxr_ft.score.statistics.pairs import Pair
 from cxr_ft.score.statistics.variance_components import VarianceComponents
 
 #: More than any test set, and any ablation, will have.
 MOST_SUBJECTS, MOST_SEEDS = 10_000_000, 1_000
 
+#: Chance that is wanted of settling the difference, and that the range covers the number from the true variances.
+POWER, COVERED = 0.8, 0.8
+
 _FEW_SEEDS = "one seed of a trained method: how much seeds differ is not known; train at least two of each"
+
+#: Equally likely values of a chi-square, by their share of the way: of what was estimated, and of what will be.
+_ESTIMATED, _FUTURE = ((np.arange(n) + 0.5) / n for n in (12, 24))
+
+Range: TypeAlias = tuple[int, int | None]
 
 
 class Needed(NamedTuple):
-    """The subjects and seeds that would show the observed gap, were it the true one.
+    """The subjects, or seeds, at which a true difference of the stated size would be significant.
+
+    The same numbers show, where two methods are equal, that neither is worse by more than that difference, if `error`
+    is twice the one-sided error of that test.
 
     Args:
         subjects: test subjects, with the seeds at hand; None where no number would do, or it is not known.
+        subjects_range: between what the variances could well be; an end is None where no number would do.
         why_subjects: why there is none.
-        seeds: of each method, with the subjects at hand; `why_seeds` likewise.
-        power: the probability of settling it.
+        seeds: of each method, with the subjects at hand; `seeds_range`, `why_seeds` likewise.
     """
 
     subjects: int | None
+    subjects_range: Range | None
     why_subjects: str | None
     seeds: int | None
+    seeds_range: Range | None
     why_seeds: str | None
-    power: float
 
 
-def needed(pair: Pair, *, power: float = 0.8, error: float = 0.05) -> Needed:
-    """Return the subjects or seeds at which a gap like the observed one would be significant.
+class _Design(NamedTuple):
+    """A planned comparison: subjects at hand per subject wanted, seeds of the two methods, its pair and its error."""
 
-    Subjects' parts of the variance shrink with their number, the seeds' part with theirs; the rest is the t-test's own
-    arithmetic. With one seed the answer is about the two trained models, as the pair is.
+    shrink: float
+    runs: tuple[int, int]
+    pair: Pair
+    error: float
+
+
+def needed(pair: Pair, difference: float, *, error: float = 0.05, power: float = POWER) -> Needed:
+    """Return the subjects or seeds at which a true `difference` is significant with `power`.
+
+    The power is a mean over what the variances could be, given how few seeds they were estimated from. With one seed
+    the answer is about the two trained models, as the pair is.
 
     Args:
         pair: from `pairs.compare`.
+        difference: in the metric's unit, above 0; stated, not observed.
+        error: two-sided, of the test; of many pairs, each one's part.
         power: the probability wanted of a significant result.
-        error: two-sided, of the test.
+
+    Raises:
+        UsageError: for a difference that is not above 0.
     """
-    gap, spread = pair.gap, pair.spread
-    if gap is None or spread is None:
+    if not (difference > 0 and math.isfinite(difference)):
+        raise UsageError(f"difference: {difference}; give the size of interest, above 0, e.g. 0.01")
+    spread = pair.spread
+    if pair.gap is None or spread is None:
         why = pair.reason or "how much the gap varies is not known"
-        return Needed(None, why, None, why, power)
-    # No sample is large enough to show a gap of 0.
-    if gap == 0:
-        why = "no gap was observed"
-        return Needed(None, why, None, why, power)
+        return Needed(None, None, why, None, None, why)
 
-    def settles(subjects: float, seeds: tuple[int, int]) -> bool:
-        return abs(gap) >= _detectable(spread, pair.subjects / subjects, seeds, power, error)
+    def subjects(many: int, at: float | None) -> bool:
+        design = _Design(pair.subjects / many, spread.runs, pair, error)
+        return _power(spread, design, difference, at) >= power
 
-    subjects = _least(lambda many: settles(many, spread.runs), MOST_SUBJECTS)
-    why_subjects = None
-    if subjects is None:
-        why_subjects = (
-            "no number of test subjects would do: the spread over seeds alone hides such a gap; train more seeds"
-        )
-    seeds, why_seeds = _seeds(pair, spread, settles)
-    return Needed(subjects, why_subjects, seeds, why_seeds, power)
+    def seeds(many: int, at: float | None) -> bool:
+        # Two seeds are the least that show their spread; a method that trains nothing keeps its own runs.
+        first, second = (own if fixed else many for own, fixed in zip(spread.runs, pair.fixed, strict=True))
+        return _power(spread, _Design(1.0, (first, second), pair, error), difference, at) >= power
+
+    people, people_range = _with_range(subjects, 2, MOST_SUBJECTS)
+    why = None
+    if people is None:
+        why = "no number of test subjects would do: the spread over seeds alone hides such a difference"
+    if (why_seeds := _no_seeds(pair, spread)) is not None:
+        return Needed(people, people_range, why, None, None, why_seeds)
+    trainings, trainings_range = _with_range(seeds, 2, MOST_SEEDS)
+    why_seeds = None if trainings else "no number of seeds would do: too few test subjects for such a difference"
+    return Needed(people, people_range, why, trainings, trainings_range, why_seeds)
 
 
-def _seeds(
-    pair: Pair, spread: VarianceComponents, settles: Callable[[float, tuple[int, int]], bool]
-) -> tuple[int | None, str | None]:
+def detectable(pair: Pair, *, error: float = 0.05, power: float = POWER) -> float | None:
+    """Return the smallest true difference that these runs find significant with `power`; None where it is not known."""
+    spread = pair.spread
+    if pair.gap is None or spread is None or pair.p is None:
+        return None
+    design = _Design(1.0, spread.runs, pair, error)
+    low, high = 0.0, math.sqrt(max(spread.total[0], 1e-12))
+    while _power(spread, design, high, None) < power:
+        low, high = high, 2 * high
+    # To a thousandth of itself, which no table shows.
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if _power(spread, design, middle, None) >= power else (middle, high)
+    return high
+
+
+def _no_seeds(pair: Pair, spread: VarianceComponents) -> str | None:
     if all(pair.fixed):
-        return None, "neither method trains anything: seeds change nothing"
-    if any(alone is None and not fixed for alone, fixed in zip(spread.seeds, pair.fixed, strict=True)):
-        return None, _FEW_SEEDS
-
-    def enough(many: int) -> bool:
-        # Two seeds are the least that show their spread; a method that trains nothing keeps its one run.
-        first, second = (1 if fixed else many + 1 for fixed in pair.fixed)
-        return settles(pair.subjects, (first, second))
-
-    least = _least(enough, MOST_SEEDS)
-    if least is None:
-        return None, "no number of seeds would do: too few test subjects for such a gap"
-    # `enough` counts from two seeds of each.
-    return least + 1, None
+        return "neither method trains anything: seeds change nothing"
+    known = (fixed or alone is not None for fixed, alone in zip(pair.fixed, spread.seeds, strict=True))
+    return None if all(known) else _FEW_SEEDS
 
 
-def _least(enough: Callable[[int], bool], most: int) -> int | None:
-    """Return the smallest number from 1 to `most` that is enough, or None."""
+def _with_range(
+    enough: Callable[[int, float | None], bool], least: int, most: int
+) -> tuple[int | None, tuple[int, int | None] | None]:
+    """Return the smallest number that is enough, and those where the variances are small, and large, for their kind."""
+    number = _least(lambda many: enough(many, None), least, most)
+    low = _least(lambda many: enough(many, (1 + COVERED) / 2), least, most)
+    high = _least(lambda many: enough(many, (1 - COVERED) / 2), least, most)
+    return number, None if low is None else (low, high)
+
+
+def _least(enough: Callable[[int], bool], first: int, most: int) -> int | None:
+    """Return the smallest number from `first` to `most` that is enough, or None."""
     # Doubling first: the answer may be anything up to `most`, and most answers are small.
-    high = 1
+    low, high = first - 1, first
     while not enough(high):
         if high >= most:
             return None
-        high = min(2 * high, most)
-    # Half of it was not enough, so the answer is above; from here the range is halved.
-    low = high // 2
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 
-def _detectable(spread: VarianceComponents, shrink: float, runs: tuple[int, int], power: float, error: float) -> float:
-    """Return the gap that is significant with `power`; `shrink`: subjects at hand per subject wanted."""
-    from scipy.special import stdtrit
+def _power(spread: VarianceComponents, design: _Design, difference: float, at: float | None) -> float:
+    """Return the probability that a true difference is significant.
 
-    parts = [
-        ((own * shrink + (alone or 0.0)) / many, many - 1)
-        for own, alone, many in zip(spread.own, spread.seeds, runs, strict=True)
-    ]
-    variance = spread.shared * shrink + sum(part for part, _ in parts)
-    # Satterthwaite's freedom, as in `VarianceComponents.total`; a single run has none and adds no noise.
-    noise = sum(part**2 / freedom for part, freedom in parts if freedom)
-    freedom = variance**2 / noise if noise > 0 else math.inf
-    # In standard errors: the quantile that makes a gap significant, plus that by which a true gap has to exceed it to
-    # be so with this power.
-    return float(stdtrit(freedom, 1 - error / 2) + stdtrit(freedom, power)) * math.sqrt(variance)
+    Args:
+        spread: as it was estimated.
+        design: what is planned.
+        difference: the true one.
+        at: where in their distribution the estimates lie, 0 to 1; None: the mean over it.
+    """
+    shares = _ESTIMATED if at is None else np.array([at])
+    people = (design.pair.rarer or design.pair.subjects) - 1
+    # An estimate with D degrees of freedom is the true value times a chi-square over D.
+    subjects = design.shrink * (1.0 if at is None else float(1 / _ratio(people, shares)[0]))
+    shared = np.full(len(shares), spread.shared * subjects)
+    averaged = np.zeros(len(shares))
+    trained = [k for k in (0, 1) if spread.seeds[k] is not None]
+    for k in trained:
+        whole = max(0.0, spread.own[k] + (spread.seeds[k] or 0.0)) / _ratio(spread.freedom, shares)
+        alone = np.maximum(0.0, whole - spread.own[k])
+        averaged += (spread.own[k] * subjects + alone) / design.runs[k]
+    if not trained:
+        return float(_significant(shared, difference, np.sqrt(shared)[:, None], np.inf, design.error).mean())
+    seeds = [*(design.runs[k] for k in trained), *spread.others]
+    freedom = variance_components.pooled_freedom(seeds, range(len(trained)))
+    # The test will estimate the averaged part anew, which makes its standard error chance, too.
+    estimated = averaged[:, None] * _ratio(freedom, _FUTURE)
+    variance = shared[:, None] + estimated
+    freedoms = variance_components.total_freedom(freedom, estimated / np.maximum(variance, 1e-300))
+    found = _significant(shared + averaged, difference, np.sqrt(variance), freedoms, design.error)
+    return float(found.mean())
+
+
+def _significant(variance: Array, difference: float, errors: Array, freedom: Array | float, error: float) -> Array:
+    """Return the chance of significance [F, X] for true variances [F] and estimated standard errors [F, X]."""
+    from scipy.special import ndtr, stdtrit
+
+    limit = stdtrit(freedom, 1 - error / 2) * errors
+    true = np.sqrt(np.maximum(variance, 1e-300))[:, None]
+    return np.asarray(ndtr((difference - limit) / true) + ndtr((-difference - limit) / true))
+
+
+def _ratio(freedom: float, shares: Array) -> Array:
+    """Return the quantiles of a chi-square over its degrees of freedom."""
+    from scipy.special import chdtri
+
+    if math.isinf(freedom):
+        return np.ones(len(shares))
+    return np.asarray(chdtri(freedom, 1 - shares) / freedom)
+

@@ -30,11 +30,21 @@ class Randomised(NamedTuple):
         p: two-sided, (r + 1) / (R + 1).
         half: the gap that would just not be significant at `level`: `gap` plus or minus this holds 0
             exactly where p is above it. Infinite where the draws are too few, or undefined too often.
+        extreme: [R] the sizes of the gaps after exchanges, the largest first.
     """
 
     gap: float
     p: float
     half: float
+    extreme: Floats
+
+    def tail(self, at: float) -> float:
+        """Return the one-sided p-value of a true gap of `at` or less, as if gaps around it varied like those around 0.
+
+        Half of the two-sided one, since the gaps after exchanges lie symmetrically around 0.
+        """
+        beyond = (1 + int((self.extreme >= abs(self.gap - at)).sum())) / (len(self.extreme) + 1) / 2
+        return beyond if self.gap >= at else 1 - beyond
 
 
 def randomisation(
@@ -86,4 +96,19 @@ def randomisation(
     p = (1 + int((extreme >= abs(gap)).sum())) / (draws + 1)
     # So many draws may be as extreme as the gap for p to stay at 1 - level or below.
     allowed = math.floor((1 - level) * (draws + 1) + _ROUNDING) - 1
-    return Randomised(gap, p, float(extreme[allowed]) if allowed >= 0 else math.inf)
+    return Randomised(gap, p, float(extreme[allowed]) if allowed >= 0 else math.inf, extreme)
+
+
+def ranks(truth: Floats, scores: Floats) -> Floats:
+    """Return the ranks of scores [N] or [N, L] among the rows with a truth, for each label: 1 for the lowest, ties mean.
+
+    An AUROC of ranks is that of the scores, and the ranks of two runs can be exchanged (Bandos et al. 2005).
+    """
+    from scipy.stats import rankdata
+
+    table, values = truth.reshape(len(truth), -1), np.asarray(scores, float).reshape(len(truth), -1)
+    out = np.zeros(values.shape)
+    for column in range(values.shape[1]):
+        known = ~np.isnan(table[:, column])
+        out[known, column] = rankdata(values[known, column])
+    return out.reshape(np.shape(scores))
