@@ -1,7 +1,7 @@
 """Compare runs from Python."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,12 +22,12 @@ class RunComparison:
 
     Args:
         folders: of the runs.
-        margin: how much worse than full fine-tuning is still acceptable, in the primary metric.
+        margins: how much worse than full fine-tuning is still acceptable, by metric; empty: not stated.
         comparisons: the tables, as `cxr-compare` shows them.
     """
 
     folders: tuple[Path, ...]
-    margin: float
+    margins: Mapping[str, float]
     comparisons: "tuple[Comparison, ...]"
 
     def to_frame(self) -> "pd.DataFrame":
@@ -69,7 +69,7 @@ class RunComparison:
         """
         from cxr_ft.show.page import Options, write_page
 
-        options = Options(include_data=include_data, margin=self.margin)
+        options = Options(include_data=include_data, margins=self.margins)
         return write_page(list(self.folders), Path(folder), options)[0]
 
     def _repr_html_(self) -> str:
@@ -79,18 +79,21 @@ class RunComparison:
         return "".join(parts) + str(self.to_frame().to_html(float_format="{:.3f}".format, na_rep=""))
 
 
-def compare(runs: "Ablation | Run | StrPath | Sequence[Run | StrPath]", margin: float = 0.01) -> RunComparison:
+def compare(
+    runs: "Ablation | Run | StrPath | Sequence[Run | StrPath]", margin: "float | Mapping[str, float] | None" = None
+) -> RunComparison:
     """Compare finished runs: intervals, tests of all pairs, significance groups, what else differs.
 
     Args:
         runs: runs, their folders, folders of runs, or an ablation.
-        margin: how much worse than full fine-tuning is still acceptable, in the primary metric; state it beforehand.
+        margin: how much worse than full fine-tuning is still acceptable, in the primary metric, or by its name, such as
+            {"bleu_4": 0.02}; state it beforehand. Without one no such verdict is made.
 
     Returns:
         A `RunComparison`: `to_frame()`, `save(folder)`; a notebook shows its table.
 
     Raises:
-        UsageError: where no run succeeded.
+        UsageError: where no run succeeded, or for a margin that is not between 0 and 1.
 
     Example:
         >>> import cxr_ft, tempfile
@@ -101,6 +104,7 @@ def compare(runs: "Ablation | Run | StrPath | Sequence[Run | StrPath]", margin: 
         ['lora q,v r8']
     """
     from cxr_ft.run.record import results
+    from cxr_ft.show import margins
     from cxr_ft.show.compare import compare as compared
     from cxr_ft.show.runs import load
 
@@ -112,5 +116,7 @@ def compare(runs: "Ablation | Run | StrPath | Sequence[Run | StrPath]", margin: 
     else:
         listed = runs
     folders = tuple(results.find([run.folder if isinstance(run, Run) else Path(run) for run in listed]))
+    given = {} if margin is None else margin if isinstance(margin, Mapping) else {"": margin}
+    stated = margins.parse([f"{name}={value}" for name, value in given.items()])
     good, _ = load(list(folders))
-    return RunComparison(folders, margin, tuple(compared(good, margin)))
+    return RunComparison(folders, stated, tuple(compared(good, stated)))

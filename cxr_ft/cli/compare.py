@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxr_ft.cli._command import DONE, Parser, guarded
-from cxr_ft.errors import UsageError
 
 
 def parser() -> Parser:
@@ -21,10 +20,11 @@ def parser() -> Parser:
     )
     p.add_argument(
         "--margin",
-        type=float,
-        default=0.01,
-        metavar="M",
-        help="non-inferiority margin against full fine-tuning, in the primary metric (default: %(default)s)",
+        action="append",
+        default=[],
+        metavar="[METRIC=]M",
+        help="how much worse than full fine-tuning is still acceptable, stated beforehand: tests each variant for it, "
+        "and says what would settle such a difference; repeat for several metrics (default: no such test)",
     )
     p.add_argument("--published", type=Path, metavar="CSV", help="published numbers with their protocol, shown in grey")
     p.add_argument("--track", metavar="NAME", help="also keep the page in this tracker (default: none)")
@@ -41,14 +41,14 @@ def _main(argv: Sequence[str] | None) -> int:
     from cxr_ft.run import trackers
     from cxr_ft.run.record.results import find
     from cxr_ft.score import published
+    from cxr_ft.show import margins
     from cxr_ft.show.page import Options, write_page
 
-    if not 0 < args.margin < 1:
-        raise UsageError(f"--margin {args.margin:g}: give an acceptable difference, from above 0 to below 1")
+    stated = margins.parse(args.margin)
     # Read before the page is made: a mistake in the table is reported before minutes of work.
     others = published.read(args.published) if args.published else []
     arguments = tuple(map(str, args.runs))
-    options = Options(include_data=args.include_data, margin=args.margin, published=others, arguments=arguments)
+    options = Options(include_data=args.include_data, margins=stated, published=others, arguments=arguments)
 
     tracking = trackers.Tracking(name=args.track or "")
     written = write_page(list(find(args.runs)), args.out, options)

@@ -1,37 +1,41 @@
 """Compare runs: bring them together by task, test split and variant, test every pair, decide the verdicts."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from cxr_ft.score.arrays import Floats
 from cxr_ft.score.statistics import multiple_comparisons, pairs
-from cxr_ft.show.decide import AdjustedPair, decide
+from cxr_ft.show.decide import ERROR, AdjustedPair, decide
+from cxr_ft.show.margins import Margins, by_output
 from cxr_ft.show.prediction_rows import PredictionBook
 from cxr_ft.show.runs import Run, names, test_split
 from cxr_ft.show.variants import Variant
 from cxr_ft.show.verdicts import Comparison
 
-#: The margin where none is set: how much worse than full fine-tuning is still acceptable, in the primary metric.
-MARGIN = 0.01
 
-
-def compare(runs: Sequence[Run], margin: float = MARGIN) -> list[Comparison]:
+def compare(runs: Sequence[Run], margins: Margins | None = None) -> list[Comparison]:
     """Return the verdicts of each task and test split.
 
     Args:
         runs: successful ones, as `runs.load` returns them.
-        margin: how much worse than full fine-tuning is still as good, in the primary metric; above 0.
+        margins: how much worse than full fine-tuning is still acceptable, as `margins.parse` returns them; no verdict
+            of non-inferiority is made of a metric without one.
 
     Raises:
-        UsageError: for broken predictions, or a margin that is not above 0.
+        UsageError: for broken predictions, or a margin of no metric that is compared.
     """
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.result.task, test_split(run.result)].append(run)
-    return [_comparison(task, split, groups[task, split], margin) for task, split in sorted(groups)]
+    stated = by_output(margins or {}, [run.result.output for run in runs])
+    return [
+        _comparison(task, split, groups[task, split], stated.get(groups[task, split][0].result.output))
+        for task, split in sorted(groups)
+    ]
 
 
-def _comparison(task: str, split: str, runs: Sequence[Run], margin: float) -> Comparison:
+def _comparison(task: str, split: str, runs: Sequence[Run], margin: float | None) -> Comparison:
     by_name: dict[str, list[Run]] = defaultdict(list)
     # Names depend on all runs of the table: settings are added only where they distinguish two variants.
     for name, run in zip(names([run.result for run in runs]), runs, strict=True):
@@ -64,16 +68,19 @@ def paired_tests(
 ) -> dict[tuple[str, str], AdjustedPair]:
     """Test every pair of variants that were evaluated on the same rows, and adjust the p-values together (Holm)."""
     tested: list[tuple[str, str, pairs.Pair]] = []
-    for digest, rows in book.rows.items():
-        # Only variants with predictions for the same rows can be paired; others have intervals of their own, and no
-        # test.
-        same = [variant for variant in variants if variant.digest == digest]
+    # Only variants with predictions for the same rows can be paired; others have intervals of their own, and no test.
+    alike = {digest: [variant for variant in variants if variant.digest == digest] for digest in book.rows}
+    many = sum(math.comb(len(same), 2) for same in alike.values())
+    for digest, same in alike.items():
+        rows = book.rows[digest]
         by_position = pairs.compare_all(
             rows.truth,
             [predictions[variant.name] for variant in same],
             rows.subjects,
             rows.statistic,
             fixed=[variant.trains_nothing for variant in same],
+            # Bonferroni's: all intervals of the table together miss a true difference in at most one table of twenty.
+            level=1 - ERROR / max(1, many),
         )
         tested += [(same[i].name, same[j].name, pair) for (i, j), pair in by_position.items()]
     # Over all rows' pairs at once: the error is that of the whole table.

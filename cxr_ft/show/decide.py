@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from cxr_ft.score import fairness
 from cxr_ft.score.statistics import multiple_comparisons, pairs, power
+from cxr_ft.score.statistics.intervals import Interval
 from cxr_ft.show import baselines
 from cxr_ft.show.memory_sentence import sentence
 from cxr_ft.show.runs import record
@@ -29,6 +30,9 @@ REFERENCE = "full"
 #: Reason of a variant that has no pair with the best one.
 NOT_PAIRED = "no predictions for the same test rows"
 
+#: Reason of a variant that no margin is tested of.
+ONE_SEED = "one seed: it would be of these two trainings, not of the methods"
+
 
 class AdjustedPair(NamedTuple):
     """A tested pair, the first variant minus the second, and its Holm-adjusted p-value; None where it has no p."""
@@ -44,10 +48,16 @@ class AdjustedPair(NamedTuple):
     @property
     def reversed(self) -> "AdjustedPair":
         """Return the second minus the first."""
-        pair = self.pair
-        interval = None if pair.interval is None else (-pair.interval[1], -pair.interval[0])
-        gap = None if pair.gap is None else -pair.gap
-        return self._replace(pair=pair._replace(gap=gap, interval=interval, fixed=pair.fixed[::-1]))
+        return self._replace(pair=self.pair.reversed)
+
+    @property
+    def interval(self) -> Interval | None:
+        """Return the interval of the gap, which excludes 0 exactly where the pair is significant."""
+        interval, gap = self.pair.interval, self.pair.gap or 0.0
+        if interval is None or not self.significant or not interval[0] <= 0 <= interval[1]:
+            return interval
+        # Holm's method finds more than Bonferroni's intervals show; what it adds is the sign alone (Guilbaud 2008).
+        return (interval[0], 0.0) if gap < 0 else (0.0, interval[1])
 
 
 def decide(
@@ -56,7 +66,7 @@ def decide(
     variants: Sequence[Variant],
     tested: Mapping[tuple[str, str], AdjustedPair],
     *,
-    margin: float,
+    margin: float | None = None,
     test_subjects: int | None = None,
     test_rows: int | None = None,
 ) -> Comparison:
@@ -66,7 +76,7 @@ def decide(
         task, split: see `Comparison`.
         variants: in the order of the page.
         tested: by the names of two variants in that order; a pair that cannot be tested is missing.
-        margin: how much worse than full fine-tuning is still acceptable, in the primary metric; above 0.
+        margin: how much worse than full fine-tuning is still acceptable, in the primary metric; None: not stated.
         test_subjects, test_rows: see `Comparison`.
 
     Raises:
@@ -96,7 +106,7 @@ class _Decider:
     """The verdicts of one comparison; what several rows need is computed once."""
 
     def __init__(
-        self, variants: Sequence[Variant], tested: Mapping[tuple[str, str], AdjustedPair], margin: float
+        self, variants: Sequence[Variant], tested: Mapping[tuple[str, str], AdjustedPair], margin: float | None
     ) -> None:
         self.variants, self.tested, self.margin = variants, tested, margin
         self.by_name = {variant.name: variant for variant in variants}
@@ -107,7 +117,7 @@ class _Decider:
         self.best = max(defined, key=lambda variant: variant.value or 0.0, default=None)
         full = [variant for variant in variants if variant.points and _is_full(variant)]
         # On val, not on test: the reference must not be chosen by the numbers that it is compared on.
-        self.reference = max(full, key=lambda variant: variant.best_val, default=None)
+        self.reference = max(full, key=lambda variant: variant.mean_val, default=None)
         # What trains nothing passes `enough_seeds` without a spread: a ranking needs a variant that was trained twice.
         trained = any(len(variant.points) > 1 for variant in variants)
         self.ranked = trained and all(variant.enough_seeds for variant in variants)
@@ -115,7 +125,8 @@ class _Decider:
     def rows(self) -> tuple[VariantRow, ...]:
         """Return one row a variant."""
         groups, memory = self._groups(), self._memory()
-        return tuple(self._row(variant, groups, memory) for variant in self.variants)
+        margins = self._margins()
+        return tuple(self._row(variant, groups, memory, margins) for variant in self.variants)
 
     def pair(self, first: str, second: str) -> AdjustedPair | None:
         """Return `first` minus `second`; None where the two were not tested."""
@@ -140,7 +151,7 @@ class _Decider:
         if not adjusted.significant:
             return Outcome.NO_DIFFERENCE
         # With one seed the sign may be that of the seed.
-        if not self.ranked:
+        if adjusted.pair.of_trainings:
             return Outcome.NOT_RANKED
         return Outcome.LOWER if (adjusted.pair.gap or 0) < 0 else Outcome.HIGHER
 
@@ -148,13 +159,17 @@ class _Decider:
         """Return all that the page shows of a tested pair."""
         adjusted = self.tested[first, second]
         pair = adjusted.pair
-        # What would make a gap significant is no question where it is.
-        needed = None if adjusted.significant else power.needed(pair)
+        # Each pair's part of the error (Bonferroni): Holm's method finds no less.
+        error = ERROR / len(self.tested)
+        # What would settle a difference is no question where it is settled.
+        settled = adjusted.significant
+        needed = None if settled or self.margin is None else power.needed(pair, self.margin, error=error)
+        detectable = None if settled else power.detectable(pair, error=error)
         return PairRow(
             first=first,
             second=second,
             gap=pair.gap,
-            interval=pair.interval,
+            interval=adjusted.interval,
             covers=pair.covers,
             p=pair.p,
             adjusted_p=adjusted.adjusted_p,
@@ -163,13 +178,18 @@ class _Decider:
             test=pair.test,
             reason=pair.reason or "",
             differing=self.differing(first, second),
-            subjects_needed=needed.subjects if needed else None,
-            subjects_reason=(needed.why_subjects or "") if needed else "",
-            seeds_needed=needed.seeds if needed else None,
-            seeds_reason=(needed.why_seeds or "") if needed else "",
+            of_trainings=pair.of_trainings,
+            needed=needed,
+            detectable=detectable,
         )
 
-    def _row(self, variant: Variant, groups: Mapping[str, str], memory: Mapping[str, str]) -> VariantRow:
+    def _row(
+        self,
+        variant: Variant,
+        groups: Mapping[str, str],
+        memory: Mapping[str, str],
+        margins: Mapping[str, MarginVerdict],
+    ) -> VariantRow:
         best = self.best
         return VariantRow(
             name=variant.name,
@@ -187,7 +207,7 @@ class _Decider:
             enough_seeds=variant.enough_seeds,
             groups=groups.get(variant.name, ""),
             against_best=self._against_best(variant),
-            against_reference=self._against_reference(variant),
+            against_reference=margins.get(variant.name),
             memory_sentence=memory.get(variant.name, ""),
             mismatches=() if best is None or best is variant else self.between(variant.name, best.name),
         )
@@ -209,28 +229,42 @@ class _Decider:
             return Verdict(outcome=outcome, reasons=reasons)
         pair = adjusted.pair
         return Verdict(
-            outcome=outcome, gap=pair.gap, interval=pair.interval, adjusted_p=adjusted.adjusted_p, reasons=reasons
+            outcome=outcome,
+            gap=pair.gap,
+            interval=adjusted.interval,
+            adjusted_p=adjusted.adjusted_p,
+            reasons=reasons,
+            of_trainings=pair.of_trainings,
         )
 
-    def _against_reference(self, variant: Variant) -> MarginVerdict | None:
-        reference = self.reference
-        # Other variants of the same method are no alternative to it.
-        if reference is None or variant.method == reference.method:
-            return None
-        adjusted = self.pair(variant.name, reference.name)
-        if adjusted is None:
-            return None
-        # A margin met with more epochs, say, says nothing of the method.
-        if differing := self.differing(variant.name, reference.name):
-            return MarginVerdict(outcome=MarginOutcome.NOT_COMPARABLE, reason=", ".join(differing))
-        test = pairs.non_inferior(adjusted.pair, self.margin)
-        return MarginVerdict(
-            outcome=MarginOutcome(test.outcome),
-            interval=adjusted.pair.interval,
-            level=test.level,
-            covers=adjusted.pair.covers,
-            reason=adjusted.pair.reason or "",
-        )
+    def _margins(self) -> dict[str, MarginVerdict]:
+        """Return the verdicts of the margin by variant; none where no margin was stated."""
+        reference, margin = self.reference, self.margin
+        if reference is None or margin is None:
+            return {}
+        verdicts: dict[str, MarginVerdict] = {}
+        tested: dict[str, pairs.Margin] = {}
+        for variant in self.variants:
+            adjusted = self.pair(variant.name, reference.name)
+            # Other variants of the same method are no alternative to it.
+            if adjusted is None or variant.method == reference.method:
+                continue
+            if reason := self.differing(variant.name, reference.name):
+                # A margin met with more epochs, say, says nothing of the method.
+                verdicts[variant.name] = MarginVerdict(outcome=MarginOutcome.NOT_COMPARABLE, reason=", ".join(reason))
+            elif adjusted.pair.of_trainings:
+                verdicts[variant.name] = MarginVerdict(outcome=MarginOutcome.NOT_TESTED, reason=ONE_SEED)
+            elif (test := pairs.non_inferior(adjusted.pair, margin)) is None:
+                why = adjusted.pair.reason or "there is no test"
+                verdicts[variant.name] = MarginVerdict(outcome=MarginOutcome.NOT_TESTED, reason=why)
+            else:
+                tested[variant.name] = test
+        # Holm's method over the variants, for each side of the margin.
+        not_worse = multiple_comparisons.holm([test.not_worse for test in tested.values()])
+        worse = multiple_comparisons.holm([test.worse for test in tested.values()])
+        for name, below, beyond in zip(tested, not_worse, worse, strict=True):
+            verdicts[name] = _margin_verdict(below, beyond)
+        return verdicts
 
     def _groups(self) -> dict[str, str]:
         """Return the letters of the variants that were tested and are comparable in quality."""
@@ -257,7 +291,7 @@ class _Decider:
             return {}
         chosen: dict[str, Variant] = {}
         # One sentence a method, of its best variant on val; a method of many variants would fill the page.
-        for variant in sorted(self.variants, key=lambda variant: -variant.best_val):
+        for variant in sorted(self.variants, key=lambda variant: -variant.mean_val):
             if not variant.trains_nothing:
                 chosen.setdefault(variant.method, variant)
         chosen.pop(reference.method, None)
@@ -270,6 +304,15 @@ class _Decider:
             text = f"{variant.name} and {reference.name}: {why_not}." if why_not else sentence(variant.name, *costs)
             sentences[variant.name] = text or ""
         return sentences
+
+
+def _margin_verdict(not_worse: float | None, worse: float | None) -> MarginVerdict:
+    # Half the error on each side, as ICH E9 asks of a one-sided test.
+    if worse is not None and worse <= ERROR / 2:
+        return MarginVerdict(outcome=MarginOutcome.WORSE, adjusted_p=worse)
+    shown = not_worse is not None and not_worse <= ERROR / 2
+    outcome = MarginOutcome.NOT_WORSE if shown else MarginOutcome.UNDECIDED
+    return MarginVerdict(outcome=outcome, adjusted_p=not_worse)
 
 
 def _is_full(variant: Variant) -> bool:

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -23,7 +23,8 @@ from cxr_ft.score import fairness
 from cxr_ft.score.published import Published
 from cxr_ft.show import gallery, number_format, phrasing, subgroup_gaps
 from cxr_ft.show.charts import _style, all_charts
-from cxr_ft.show.compare import MARGIN, compare
+from cxr_ft.show.compare import compare
+from cxr_ft.show.margins import Margins, words
 from cxr_ft.show.runs import Run, load
 from cxr_ft.show.subgroup_gaps import StatedGaps
 from cxr_ft.show.tables import calibration_table, pair_table, quality_table, run_table, split_table, subgroup_table
@@ -46,13 +47,13 @@ class Options:
 
     Args:
         include_data: show example images and texts, whatever the data's sensitivity; the page's files are then private.
-        margin: how much worse than full fine-tuning is still as good, in the primary metric.
+        margins: how much worse than full fine-tuning is still acceptable, by metric, as `margins.parse` returns them.
         published: numbers of others, shown in a table of their own.
         arguments: the runs and folders as typed, for the command that makes the page again; empty: the runs' folders.
     """
 
     include_data: bool = False
-    margin: float = MARGIN
+    margins: Margins = field(default_factory=dict)
     published: Sequence[Published] = ()
     arguments: Sequence[str] = ()
 
@@ -80,6 +81,7 @@ class ComparisonSection:
     quality: Table
     undefined: list[str]
     margin: Table | None
+    margin_stated: bool
     pairs: Table | None
     charts: list[InlineChart]
     natural: Table | None
@@ -114,7 +116,7 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
         raise UsageError(
             f"no run to compare: of {number_format.plural(len(other), 'run')} found, {counts or 'none'}; need 'success'"
         )
-    comparisons = compare(good, options.margin)
+    comparisons = compare(good, options.margins)
     # Broken runs and galleries are refused before the first file is written.
     shows = options.include_data
     examples = [gallery.examples(comparison) if shows else [] for comparison in comparisons]
@@ -155,6 +157,7 @@ def _section(
         quality=quality_table.quality(comparison),
         undefined=quality_table.undefined(comparison),
         margin=pair_table.margin_table(comparison),
+        margin_stated=comparison.margin is not None,
         pairs=pair_table.pair_table(comparison),
         charts=inline,
         natural=quality_table.natural(comparison),
@@ -217,7 +220,6 @@ def _render(sections: list[ComparisonSection], good: list[Run], other: list[tupl
         sections=sections,
         several_splits=len({run.result.task for run in good}) < len(sections),
         published=run_table.published_table(options.published),
-        margin=number_format.decimal(options.margin),
         provenance=table,
         shared=shared,
         commands=[f"cxr-train --config {shlex.quote(str(run.folder / 'result.json'))}" for run in good],
@@ -233,7 +235,7 @@ def _digest(script: str) -> str:
 
 def _command(runs: Sequence[Run], options: Options) -> str:
     """Return the command that makes the page of these runs again, its folder left open."""
-    flags = [f"--margin {options.margin:g}"] if options.margin != MARGIN else []
+    flags = words(options.margins)
     flags += ["--include-data"] if options.include_data else []
     flags += ["--published CSV"] if options.published else []
     # As typed: a folder of runs makes the page with the runs that were added since.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cxr_ft.score import fairness
 from cxr_ft.show.metric_columns import primary_title
-from cxr_ft.show.number_format import DASH, count, decimal, listed, plural, span
+from cxr_ft.show.number_format import DASH, count, decimal, listed, p_value, plural, span
 from cxr_ft.show.verdicts import Comparison, MarginOutcome, MarginVerdict, Outcome, PairRow, VariantRow, Verdict
 
 _TASKS = {"classify": "classification", "report": "report generation"}
@@ -32,11 +32,16 @@ def answer(comparison: Comparison) -> str:
     return " ".join([*parts, _limits(comparison), _subject(comparison), *_other_bases(comparison)])
 
 
-def outcome(verdict: Outcome, differing: Sequence[str] = ()) -> str:
-    """Return a verdict in words, with what differs where two variants are not comparable."""
+#: What a verdict is of where one of two variants has a single seed.
+TRAININGS = "of these two trainings, not of the methods"
+
+
+def outcome(verdict: Outcome, differing: Sequence[str] = (), of_trainings: bool = False) -> str:
+    """Return a verdict in words, with what differs where two variants are not comparable, and what it is of."""
     if verdict is Outcome.NOT_COMPARABLE:
         return f"{verdict.value}: {listed(list(differing))}"
-    return verdict.value
+    tested = verdict.significant or verdict is Outcome.NO_DIFFERENCE
+    return f"{verdict.value} ({TRAININGS})" if tested and of_trainings else verdict.value
 
 
 def against_best(comparison: Comparison, row: VariantRow) -> tuple[str, str]:
@@ -50,30 +55,51 @@ def against_best(comparison: Comparison, row: VariantRow) -> tuple[str, str]:
 
 
 def needed(pair: PairRow) -> tuple[str, str]:
-    """Return how many subjects, and how many seeds of each, would make the gap significant; or why none would."""
-    subjects = (pair.subjects_reason or DASH) if pair.subjects_needed is None else count(pair.subjects_needed)
-    seeds = (pair.seeds_reason or DASH) if pair.seeds_needed is None else count(pair.seeds_needed)
-    return subjects, seeds
+    """Return how many subjects, and how many seeds of each, settle a difference of the margin; or why none would."""
+    answer = pair.needed
+    if answer is None:
+        return DASH, DASH
+    subjects = _number(answer.subjects, answer.subjects_range) or answer.why_subjects or DASH
+    return subjects, _number(answer.seeds, answer.seeds_range) or answer.why_seeds or DASH
 
 
-def margin(verdict: MarginVerdict) -> tuple[str, str]:
+def margin(comparison: Comparison, verdict: MarginVerdict) -> tuple[str, str]:
     """Return the verdict of the margin, and the reason for it."""
+    start = _MARGINS.get(verdict.outcome)
+    words = verdict.outcome.value if start is None else start.format(*_margin_words(comparison))
     if verdict.outcome is MarginOutcome.NOT_COMPARABLE:
-        return verdict.outcome.value, f"differs in {verdict.reason}"
-    words = "undecided" if verdict.outcome is MarginOutcome.UNDECIDED else verdict.outcome.value
-    if verdict.interval is None or verdict.level is None:
+        return words, f"differs in {verdict.reason}"
+    if verdict.adjusted_p is None:
         return words, verdict.reason
-    low, high = verdict.interval
-    # Only one end of the interval decides: the high one that the gap is too large, the low one that it is small enough.
-    worse = verdict.outcome is MarginOutcome.BEYOND
-    bound = f"below {decimal(high)}" if worse else f"above {decimal(low)}"
-    return words, f"the gap is {bound} (one-sided {100 * verdict.level:g} %; {verdict.covers})"
+    return words, f"adjusted one-sided p {p_value(verdict.adjusted_p)}; at most 0.025 decides"
+
+
+#: How a decided margin reads: {0} is the name of full fine-tuning, {1} the margin.
+_MARGINS = {
+    MarginOutcome.NOT_WORSE: "not worse than {0} by more than {1}",
+    MarginOutcome.WORSE: "worse than {0} by more than {1}",
+    MarginOutcome.UNDECIDED: "undecided whether worse than {0} by more than {1}",
+}
+
+
+def _margin_words(comparison: Comparison) -> tuple[str, str]:
+    reference = comparison.reference
+    return ("full fine-tuning" if reference is None else reference.name), decimal(comparison.margin)
+
+
+def _number(value: int | None, ends: tuple[int, int | None] | None) -> str:
+    if value is None or ends is None:
+        return ""
+    low, high = ends
+    return (
+        f"{count(value)} ({count(low)} to {count(high)})" if high is not None else f"{count(value)} (from {count(low)})"
+    )
 
 
 def _verdict(verdict: Verdict) -> str:
     if verdict.outcome is Outcome.NOT_TESTED:
         return f"{verdict.outcome.value}: {listed(list(verdict.reasons))}"
-    return outcome(verdict.outcome, verdict.reasons)
+    return outcome(verdict.outcome, verdict.reasons, verdict.of_trainings)
 
 
 def _baseline(comparison: Comparison) -> list[str]:
@@ -87,38 +113,40 @@ def _baseline(comparison: Comparison) -> list[str]:
 
 def _against_best(comparison: Comparison) -> list[str]:
     """List the other variants by their verdict: the undecided first, then the lower, then what cannot be stated."""
-    # With single seeds the sentence is about these models; another training might turn it.
-    lower = "Significantly lower" if comparison.ranked else "Significantly lower on these test subjects"
+    lower, none = "Significantly lower", "No significant difference from it"
     starts = {
-        Outcome.NO_DIFFERENCE: "No significant difference from it",
+        Outcome.NO_DIFFERENCE: none,
         Outcome.LOWER: lower,
         Outcome.HIGHER: lower,
         Outcome.NOT_RANKED: lower,
         Outcome.NOT_TESTED: "Not tested against it",
         Outcome.NOT_COMPARABLE: "Differ from it in more than the method, so that quality is not comparable",
     }
-    # Keyed by sentence, since several outcomes share one; the dict keeps the order above.
-    names: dict[str, list[str]] = {start: [] for start in starts.values()}
+    # Keyed by sentence, since several outcomes share one; the dict keeps the order above. With single seeds the
+    # sentence is about these models; another training might turn it.
+    names: dict[str, list[str]] = {}
+    for start in dict.fromkeys(starts.values()):
+        names |= {start: [], f"{start}, {TRAININGS}": []}
     for row in comparison.rows:
-        if row.against_best.outcome in starts:
-            names[starts[row.against_best.outcome]].append(row.name)
+        verdict = row.against_best
+        if verdict.outcome in starts:
+            start = starts[verdict.outcome]
+            names[f"{start}, {TRAININGS}" if verdict.of_trainings and start in (lower, none) else start].append(
+                row.name
+            )
     return [f"{start}: {listed(variants)}." for start, variants in names.items() if variants]
 
 
 def _margins(comparison: Comparison) -> list[str]:
     reference = comparison.reference
-    if reference is None:
+    if reference is None or comparison.margin is None:
         return []
-    end = f"{decimal(comparison.margin)} ({primary_title(comparison.output)}) of {reference.name}"
-    starts = {
-        MarginOutcome.WITHIN: f"Within {end}",
-        MarginOutcome.BEYOND: f"Not within {end}",
-        MarginOutcome.UNDECIDED: f"Undecided whether within {end}",
-    }
-    sentences = []
-    for verdict, start in starts.items():
+    metric, sentences = primary_title(comparison.output), []
+    for verdict, start in _MARGINS.items():
         rows = [row for row in comparison.rows if row.against_reference and row.against_reference.outcome is verdict]
-        sentences += [f"{start}: {listed([row.name for row in rows])}."] if rows else []
+        words = start.format(*_margin_words(comparison))
+        names = listed([row.name for row in rows])
+        sentences += [f"{words[0].upper()}{words[1:]} ({metric}): {names}."] if rows else []
     return sentences
 
 
@@ -147,7 +175,10 @@ def _limits(comparison: Comparison) -> str:
     # What trains nothing needs no second seed, and is not named.
     single = [row.name for row in comparison.rows if not row.enough_seeds]
     start = "One seed" if all(len(row.runs) == 1 for row in comparison.rows) else f"One seed of {listed(single)}"
-    return f"{start}: intervals cover the sampling of test subjects only, so the variants are not ranked."
+    return (
+        f"{start}: tests with it are of the trained models, not of the methods, and another training might turn them; "
+        "they take into account the sampling of test subjects only."
+    )
 
 
 def _other_bases(comparison: Comparison) -> list[str]:

@@ -99,9 +99,13 @@ def _read(run: Run) -> tuple[EvaluationRows, Floats]:
         # n-grams are counted once; each resample then only weighs and adds up these rows.
         counts = primary.row_counts(table["reference"].tolist(), table["generated"].fillna("").tolist())
         name = digest(table[_KEYS].to_numpy().tolist())
-        return EvaluationRows(name, table["subject_id"].to_numpy(), np.zeros(len(table)), primary.over_rows), counts
+        return EvaluationRows(
+            name, table["subject_id"].to_numpy(), np.zeros(len(table)), primary.statistic or primary.over_rows
+        ), counts
     # The table has one line for each row and label; unstacking sorts both, so that equal rows get equal digests.
     wide = table.set_index([*_KEYS, "label"])[["truth", "score"]].unstack("label")
     truth, score = wide["truth"].to_numpy(float), wide["score"].to_numpy(float)
     name = digest([list(wide.index), list(wide["truth"].columns)])
-    return EvaluationRows(name, wide.index.get_level_values("subject_id").to_numpy(), truth, primary.over_rows), score
+    return EvaluationRows(
+        name, wide.index.get_level_values("subject_id").to_numpy(), truth, primary.statistic or primary.over_rows
+    ), score

@@ -6,20 +6,21 @@ from enum import StrEnum
 
 from cxr_ft.score.fairness import Mismatch
 from cxr_ft.score.statistics.intervals import Interval
+from cxr_ft.score.statistics.power import Needed
 from cxr_ft.show.runs import Run
 
 
 class Outcome(StrEnum):
     """The result of comparing a variant, the first, with another one.
 
-    LOWER and HIGHER need a significant difference and two seeds of everything that trains; with one seed of any variant
-    a significant difference is NOT_RANKED, since another training might reverse it.
+    LOWER and HIGHER need a significant difference and two seeds of what trains; with one seed of either variant a
+    significant difference is NOT_RANKED: of these two trainings, since another might reverse it.
     """
 
     BEST = "best"
     LOWER = "lower"
     HIGHER = "higher"
-    NOT_RANKED = "differs (not ranked)"
+    NOT_RANKED = "differs"
     NO_DIFFERENCE = "no significant difference"
     NOT_COMPARABLE = "not comparable"
     NOT_TESTED = "not tested"
@@ -38,12 +39,13 @@ class Outcome(StrEnum):
 
 
 class MarginOutcome(StrEnum):
-    """The result of a test of non-inferiority. The values are those of `score.statistics.pairs.non_inferior`."""
+    """The result of a test of non-inferiority against full fine-tuning."""
 
-    WITHIN = "within margin"
-    BEYOND = "worse by more than the margin"
-    UNDECIDED = "open"
+    NOT_WORSE = "not worse by more than the margin"
+    WORSE = "worse by more than the margin"
+    UNDECIDED = "undecided"
     NOT_COMPARABLE = "not comparable"
+    NOT_TESTED = "not tested"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,8 @@ class PairRow:
     Args:
         first, second: their names.
         gap: the difference of the means over seeds; None where the metric is undefined.
-        interval: 95 % interval of this gap alone; `covers` says which chance it holds: of subjects, or of seeds too.
+        interval: of this gap, adjusted for the number of pairs: it excludes 0 exactly where `significant`; an end of 0
+            does not belong to it. `covers` says which chance it holds: of subjects, or of seeds too.
         p: two-sided p-value of this pair alone.
         adjusted_p: Holm-adjusted over all pairs of the comparison.
         significant: whether `adjusted_p` is at most 0.05, be the two comparable or not.
@@ -61,8 +64,11 @@ class PairRow:
         test: the name of the test.
         reason: why there is no interval; "" where there is one.
         differing: conditions that differ between the two, besides the method, and bear on quality.
-        subjects_needed, seeds_needed: how many would make the observed gap significant with a power of 80 %; None where
-            it is significant already, or none would. Then `subjects_reason`, `seeds_reason` say why, else they are "".
+        of_trainings: whether the result is of the trained models, not of their methods: one has a single seed.
+        needed: how many subjects or seeds settle a true difference as large as the margin; None where the pair is
+            significant already, or no margin was stated.
+        detectable: the smallest true difference that these runs find significant in 80 % of experiments; None where the
+            pair is significant already, or it is not known.
     """
 
     first: str
@@ -77,10 +83,9 @@ class PairRow:
     test: str
     reason: str = ""
     differing: tuple[str, ...] = ()
-    subjects_needed: int | None = None
-    subjects_reason: str = ""
-    seeds_needed: int | None = None
-    seeds_reason: str = ""
+    of_trainings: bool = False
+    needed: Needed | None = None
+    detectable: float | None = None
 
     @property
     def reversed(self) -> "PairRow":
@@ -102,7 +107,7 @@ class Verdict:
 
     Args:
         outcome: the verdict.
-        gap, interval, adjusted_p: see `PairRow`; None where the two were not tested.
+        gap, interval, adjusted_p, of_trainings: see `PairRow`; None where the two were not tested.
         reasons: what differs, for NOT_COMPARABLE; why, for NOT_TESTED; else empty.
     """
 
@@ -111,6 +116,7 @@ class Verdict:
     interval: Interval | None = None
     adjusted_p: float | None = None
     reasons: tuple[str, ...] = ()
+    of_trainings: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +125,13 @@ class MarginVerdict:
 
     Args:
         outcome: the verdict.
-        interval: of the variant minus the reference; None where it is not known.
-        level: one-sided confidence of either end of the interval.
-        covers: see `PairRow`.
+        adjusted_p: one-sided, of the margin's side that was decided, or of "worse by the margin or more"; adjusted for
+            the number of variants that are compared with the reference (Holm). None where there is no test.
         reason: why there is no verdict; "" where there is one.
     """
 
     outcome: MarginOutcome
-    interval: Interval | None = None
-    level: float | None = None
-    covers: str = ""
+    adjusted_p: float | None = None
     reason: str = ""
 
 
@@ -162,7 +165,8 @@ class VariantRow:
         enough_seeds: it has two seeds or trains nothing.
         groups: letters of its significance groups; "" where it was not tested or is not comparable with the best.
         against_best: verdict against the best variant.
-        against_reference: verdict of the margin; None for the reference's own method, and where the two are not paired.
+        against_reference: verdict of the margin; None without a margin, for the reference's own method, and where the
+            two are not paired.
         memory_sentence: what it saves of the reference's memory, or why that is not comparable; "" where none is shown.
         mismatches: what differs between its runs and those of the best besides the method.
     """
@@ -212,8 +216,8 @@ class Comparison:
         output: kind of output of the heads, "scores" or "text".
         rows: one a variant, by trainable parameters and name: an order by value would read as a ranking.
         pairs: every pair of variants with predictions for the same test rows, in the order of `rows`.
-        ranked: everything that trains has two seeds or more, so that an order may be stated.
-        margin: of `MarginVerdict`, in the primary metric.
+        ranked: everything that trains has two seeds or more, so that an order of all may be stated.
+        margin: of `MarginVerdict`, in the primary metric; None: none was stated.
         mismatches: what differs between the runs besides the method.
         not_comparable: by claim ("quality", "time", "memory") the names of what differs and bars it.
         baselines: what is scored without understanding the image or the text.
@@ -227,7 +231,7 @@ class Comparison:
     rows: tuple[VariantRow, ...]
     pairs: tuple[PairRow, ...]
     ranked: bool
-    margin: float
+    margin: float | None
     mismatches: tuple[Mismatch, ...]
     not_comparable: Mapping[str, tuple[str, ...]]
     baselines: tuple[BaselineRow, ...]
@@ -242,7 +246,7 @@ class Comparison:
 
     @property
     def reference(self) -> VariantRow | None:
-        """Return full fine-tuning of everything, of several such variants the best on val; None without one."""
+        """Return full fine-tuning of everything, of several the variant of highest mean on val; None without one."""
         return next((row for row in self.rows if row.is_reference), None)
 
     @property

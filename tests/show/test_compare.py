@@ -19,9 +19,9 @@ from cxr_ft.show.tables import pair_table, quality_table, subgroup_table
 from cxr_ft.show.verdicts import MarginOutcome, Outcome
 
 
-def compared(*folders, margin=0.01):
+def compared(*folders, margin=None):
     good, _ = load(folders)
-    return compare(good, margin)
+    return compare(good, {} if margin is None else {"": margin})
 
 
 def test_seeds_of_one_variant_come_together(tmp_path):
@@ -83,26 +83,29 @@ def test_a_clear_and_an_open_difference(tmp_path):
     answer = phrasing.answer(comparison)
     assert "Significantly lower: zero_shot." in answer
     assert "No significant difference from it:" in answer
-    assert "not ranked" not in answer
+    assert "trainings" not in answer
+    assert {pair.test for pair in comparison.pairs} == {"t over seeds and subjects (DeLong, rows clustered by subject)"}
 
 
 def test_a_single_seed_is_never_ranked(tmp_path):
     (comparison,) = compared(classify_run(tmp_path / "a", "zero_shot", 0, 0.1), classify_run(tmp_path / "b", "full"))
-    assert (
-        "One seed: intervals cover the sampling of test subjects only, so the variants are not ranked."
-        in phrasing.answer(comparison)
-    )
-    assert phrasing.against_best(comparison, comparison.rows[0])[1] == "differs (not ranked)"
+    assert "One seed: tests with it are of the trained models, not of the methods" in phrasing.answer(comparison)
+    assert "Significantly lower, of these two trainings, not of the methods: zero_shot." in phrasing.answer(comparison)
+    words = "differs (of these two trainings, not of the methods)"
+    assert phrasing.against_best(comparison, comparison.rows[0])[1] == words
+    assert pair_table.pair_table(comparison).rows[0].cells[5].text == words
     more, one = classify_run(tmp_path / "c", "full", 1), classify_run(tmp_path / "d", "last_layers", 0)
     (comparison,) = compared(tmp_path / "b", more, one)
-    assert "One seed of last_layers n=1: intervals cover" in phrasing.answer(comparison)
+    assert "One seed of last_layers n=1: tests with it" in phrasing.answer(comparison)
+    # Full fine-tuning has two seeds, which is no help to the other.
+    assert all(pair.of_trainings for pair in comparison.pairs)
 
 
 def test_what_trains_nothing_needs_no_second_seed(tmp_path):
     runs = [classify_run(tmp_path / "a", "zero_shot", 0)]
     runs += [classify_run(tmp_path / f"full{seed}", "full", seed) for seed in (0, 1)]
     (comparison,) = compared(*runs)
-    assert comparison.ranked and "not ranked" not in phrasing.answer(comparison)
+    assert comparison.ranked and "trainings" not in phrasing.answer(comparison)
     (comparison,) = compared(runs[0])
     assert not comparison.ranked
 
@@ -230,6 +233,7 @@ def test_variants_share_a_group_exactly_when_they_do_not_differ_significantly(tm
         assert bool(set(groups[pair.first]) & set(groups[pair.second])) == (not pair.significant)
         assert pair.significant == pair.outcome.significant
         assert pair.p <= pair.adjusted_p
+        assert pair.significant == (not pair.interval[0] < 0 < pair.interval[1])
         back = pair.reversed
         assert (back.first, back.second, back.gap) == (pair.second, pair.first, -pair.gap)
         assert back.interval == (-pair.interval[1], -pair.interval[0])
@@ -237,18 +241,39 @@ def test_variants_share_a_group_exactly_when_they_do_not_differ_significantly(tm
     assert [row.cells[2].text for row in quality_table.quality(comparison).rows] == list(groups.values())
 
 
-def test_lora_is_within_a_margin_of_full_or_no_such_claim_is_made(tmp_path):
+def test_a_margin_is_tested_only_where_it_was_stated(tmp_path):
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, 1.5) for m in ("lora", "full") for s in (0, 1, 2)]
     runs += [classify_run(tmp_path / f"z{s}", "last_layers", s, 0.2) for s in (0, 1, 2)]
-    (narrow,), (wide_,), (tiny,) = (compared(*runs, margin=margin) for margin in (0.01, 0.2, 0.001))
-    wide = phrasing.answer(wide_)
-    assert "Within 0.200 (macro AUROC) of full: lora q,v r8." in wide
-    assert "Not within 0.010 (macro AUROC) of full: last_layers n=1." in phrasing.answer(narrow)
+    (none,), (narrow,), (wide,), (tiny,) = (compared(*runs, margin=margin) for margin in (None, 0.01, 0.2, 0.001))
+    assert all(row.against_reference is None for row in none.rows) and pair_table.margin_table(none) is None
+    assert "worse than full" not in phrasing.answer(none)
+    assert "Not worse than full by more than 0.200 (macro AUROC): lora q,v r8." in phrasing.answer(wide)
+    assert "Worse than full by more than 0.010 (macro AUROC): last_layers n=1." in phrasing.answer(narrow)
     (lora,) = [row for row in tiny.rows if row.name == "lora q,v r8"]
     assert lora.against_reference.outcome is MarginOutcome.UNDECIDED
-    assert "Undecided whether within 0.001 (macro AUROC) of full: lora q,v r8." in phrasing.answer(tiny)
-    table = pair_table.margin_table(wide_)
-    assert {row.cells[0].text: row.cells[1].text for row in table.rows}["lora q,v r8"] == "within margin"
+    words = "Undecided whether worse than full by more than 0.001 (macro AUROC): lora q,v r8."
+    assert words in phrasing.answer(tiny)
+    shown = {row.cells[0].text: row.cells[1].text for row in pair_table.margin_table(wide).rows}
+    assert shown["lora q,v r8"] == "not worse than full by more than 0.200"
+
+
+def test_a_single_seed_gets_no_verdict_of_the_margin(tmp_path):
+    (comparison,) = compared(classify_run(tmp_path / "a", "lora"), classify_run(tmp_path / "b", "full"), margin=0.2)
+    (lora,) = [row for row in comparison.rows if row.against_reference]
+    assert lora.against_reference.outcome is MarginOutcome.NOT_TESTED
+    assert "of these two trainings, not of the methods" in lora.against_reference.reason
+    assert "by more than" not in phrasing.answer(comparison)
+
+
+def test_a_margin_of_auroc_is_none_of_bleu(tmp_path):
+    runs = [classify_run(tmp_path / "a"), report_run(tmp_path / "b")]
+    good, _ = load(runs)
+    with pytest.raises(UsageError, match="--margin auroc=M --margin bleu_4=M"):
+        compare(good, {"": 0.01})
+    stated = {comparison.output: comparison.margin for comparison in compare(good, {"auroc": 0.01})}
+    assert stated == {"scores": 0.01, "text": None}
+    with pytest.raises(UsageError, match="rouge"):
+        compare(good, {"rouge": 0.01})
 
 
 def test_lora_needs_more_memory_than_full_at_other_batches_is_not_comparable_by_name(tmp_path):
@@ -275,20 +300,25 @@ def test_memory_of_equal_conditions_is_compared_in_words(tmp_path):
     assert sentence.startswith("lora q,v r8 trains 0.971 % of the parameters, and its peak memory is")
 
 
-def test_an_open_pair_says_what_would_settle_it(tmp_path):
+def test_an_open_pair_says_what_it_could_detect_and_what_would_settle_a_stated_margin(tmp_path):
     one = [classify_run(tmp_path / f"one{m}", m, 0, q) for m, q in (("lora", 1.5), ("full", 1.499))]
-    (open_pair,) = compared(*one)[0].pairs
-    assert not open_pair.significant
-    assert open_pair.subjects_needed > SUBJECTS and open_pair.seeds_needed is None
-    subjects, seeds = phrasing.needed(open_pair)
-    assert int(subjects.replace(",", "")) > SUBJECTS
+    (without,) = compared(*one)
+    (open_pair,) = without.pairs
+    assert not open_pair.significant and open_pair.needed is None
+    assert 0 < open_pair.detectable < 0.2
+    assert pair_table.pair_table(without).head[-1] == "Detectable difference"
+    (stated,) = compared(*one, margin=0.01)[0].pairs
+    subjects, seeds = phrasing.needed(stated)
+    assert stated.needed.subjects > SUBJECTS and subjects.startswith(f"{stated.needed.subjects:,} (")
     assert seeds.startswith("one seed of a trained method")
+    # It is of the margin, not of the difference that was seen.
+    assert compared(*one, margin=0.02)[0].pairs[0].needed.subjects < stated.needed.subjects
     runs = [classify_run(tmp_path / f"{m}{s}", m, s, q) for m, q in (("lora", 1.5), ("full", 0.2)) for s in (0, 1, 2)]
-    (comparison,) = compared(*runs)
+    (comparison,) = compared(*runs, margin=0.01)
     (pair,) = comparison.pairs
     assert pair.significant and phrasing.needed(pair) == (number_format.DASH, number_format.DASH)
     (row,) = pair_table.pair_table(comparison).rows
-    assert len(row.cells) == len(pair_table.PAIR_HEAD)
+    assert len(row.cells) == len(pair_table.pair_table(comparison).head)
     lines = list(csv.DictReader(io.StringIO(pair_table.pairs_csv([comparison]))))
     assert float(lines[0]["gap"]) == pair.gap
     assert float(lines[0]["p_holm"]) == pair.adjusted_p

@@ -2,16 +2,20 @@
 
 import csv
 import io
+import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_runs import TRAINABLE, TUNING, classify_run
 from scipy.special import ndtr
+from scipy.stats import norm
 
 from cxr_ft.run.record import results
-from cxr_ft.score.statistics import intervals, multiple_comparisons
+from cxr_ft.score.statistics import intervals, multiple_comparisons, variance_components
 from cxr_ft.score.statistics.pairs import Pair
+from cxr_ft.score.statistics.variance_components import VarianceComponents
 from cxr_ft.show import compare, number_format, phrasing, subgroup_gaps
 from cxr_ft.show.charts import all_charts
 from cxr_ft.show.decide import AdjustedPair, decide
@@ -50,7 +54,8 @@ def one(base, metrics, method="lora", **changes):
 
 
 def pair(low, high, p=0.01, fixed=(False, False)):
-    return Pair((low + high) / 2, (low, high), p, "made up", 100, None, fixed)
+    spread = VarianceComponents(0.001, (0.0, 0.0), (0.0, 0.0), (2, 2))
+    return Pair((low + high) / 2, (low, high), p, "made up", 100, spread, fixed)
 
 
 def pairs_of(base, methods, tested, seeds=2, test=None, margin=0.01):
@@ -118,13 +123,14 @@ def test_the_bar_of_an_interval_is_drawn_at_its_numbers(base):
     assert rows[1].cells[1].bar == pytest.approx((0.25, 1, 0.775), abs=1e-6)
 
 
-def test_full_fine_tuning_is_chosen_on_val(base):
-    """Of two variants the one that is better on test is worse on val."""
+def test_full_fine_tuning_is_chosen_by_its_mean_on_val(base):
+    """Of two variants the one that is better on test, and has the best seed, has the lower mean on val."""
     runs = []
-    for i, (val, test) in enumerate(((0.1, -0.1), (-0.1, 0.1))):
-        made = run(base, "full", metrics={"val": scores(val), "test": scores(test)})
-        config = {**made.result.config, "train": {**made.result.config["train"], "epochs": 3 + i}}
-        runs.append(Run(made.folder, made.result.replace(config=config, config_hash=str(i))))
+    for i, (vals, test) in enumerate((((0.1, 0.1), -0.1), ((0.12, -0.2), 0.1))):
+        for seed, val in enumerate(vals):
+            made = run(base, "full", seed, metrics={"val": scores(val), "test": scores(test)})
+            config = {**made.result.config, "train": {**made.result.config["train"], "epochs": 3 + i}}
+            runs.append(Run(made.folder, made.result.replace(config=config, config_hash=f"{i}{seed}")))
     (comparison,) = compare.compare(runs)
     assert comparison.reference.runs[0].result.config["train"]["epochs"] == 3
     assert comparison.best.runs[0].result.config["train"]["epochs"] == 4
@@ -165,29 +171,60 @@ def test_the_gap_is_the_variant_minus_the_best_whichever_was_first(base):
     assert sorted(row.groups for row in comparison.rows) == ["a", "b", "c"]
 
 
+def seeds_pair(gap, se, level=0.95):
+    """A pair with a normal distribution around its gap, over seeds and subjects."""
+    spread = VarianceComponents(se**2, (0.0, 0.0), (0.0, 0.0), (2, 2))
+    ends = variance_components.interval(gap, se**2, math.inf, level)
+    tail = partial(variance_components.tail, gap, se**2, math.inf)
+    p = variance_components.p_value(gap, se**2, math.inf)
+    return Pair(gap, ends, p, "made up", 100, spread, level=level, tail=tail)
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "outcome", "why"),
+    ("gap", "se", "outcome", "p"),
     [
-        (-0.008, 0.05, "within margin", "the gap is above −0.008"),
-        (-0.05, -0.02, "worse by more than the margin", "the gap is below −0.020"),
-        (-0.05, 0.008, "undecided", "the gap is above −0.050"),
-        (0.02, 0.05, "within margin", "the gap is above 0.020"),
+        (0.021, 0.0145, "not worse than full by more than 0.010", norm.sf(0.031 / 0.0145)),
+        (-0.035, 0.0075, "worse than full by more than 0.010", norm.sf(0.025 / 0.0075)),
+        (-0.021, 0.0145, "undecided whether worse than full by more than 0.010", norm.sf(-0.011 / 0.0145)),
+        (0.09, 0.01, "not worse than full by more than 0.010", norm.sf(10)),
     ],
 )
-def test_the_margin_is_compared_with_the_variant_minus_full(base, low, high, outcome, why):
-    for first, second, ends in (("lora", "full", (low, high)), ("full", "lora", (-high, -low))):
-        comparison = pairs_of(base, ["lora", "full"], {(first, second): (pair(*ends), 0.02)})
+def test_the_margin_is_compared_with_the_variant_minus_full(base, gap, se, outcome, p):
+    pair_ = seeds_pair(gap, se)
+    for first, second, given_ in (("lora", "full", pair_), ("full", "lora", pair_.reversed)):
+        comparison = pairs_of(base, ["lora", "full"], {(first, second): (given_, 0.02)})
         lora, full = comparison.rows
         assert full.against_reference is None
-        words, shown = phrasing.margin(lora.against_reference)
-        assert words == outcome
-        assert shown.startswith(f"{why} (one-sided 97.5 %;")
+        assert lora.against_reference.adjusted_p == pytest.approx(p)
+        assert phrasing.margin(comparison, lora.against_reference)[0] == outcome
+
+
+def test_margins_are_adjusted_for_their_number(base):
+    """Each alone is decided at one-sided p = .02; two together are not."""
+    z = norm.isf(0.02)
+    tested = {(name, "full"): (seeds_pair(-0.01 + z * 0.01, 0.01), 1.0) for name in ("lora", "last_layers")}
+    one = pairs_of(base, ["lora", "full"], {("lora", "full"): tested["lora", "full"]})
+    two = pairs_of(base, ["lora", "last_layers", "full"], tested)
+    assert [row.against_reference.outcome.name for row in one.rows if row.against_reference] == ["NOT_WORSE"]
+    verdicts = [row.against_reference for row in two.rows if row.against_reference]
+    assert [verdict.outcome.name for verdict in verdicts] == ["UNDECIDED", "UNDECIDED"]
+    assert verdicts[0].adjusted_p == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(("adjusted", "ends"), [(0.05, (-0.09, 0.0)), (0.051, (-0.09, 0.01))])
+def test_an_interval_that_is_shown_says_what_the_verdict_says(base, adjusted, ends):
+    """Bonferroni's interval holds 0; where Holm's p is at most 0.05 it ends there."""
+    comparison = pairs_of(base, ["lora", "full"], {("lora", "full"): (pair(-0.09, 0.01), adjusted)})
+    assert comparison.pairs[0].interval == ends
+    assert comparison.pairs[0].reversed.interval == (-ends[1], 0.09)
 
 
 def test_an_order_needs_a_second_seed_of_every_variant(base):
     tested = {("lora", "full"): (pair(-0.08, -0.02), 0.02)}
     whole = pairs_of(base, ["lora", "full"], tested)
     assert whole.ranked
+    alone = VarianceComponents(0.001, (0.0, 0.0), (None, None), (2, 1))
+    tested = {("lora", "full"): (pair(-0.08, -0.02)._replace(spread=alone), 0.02)}
     half = pairs_of(base, ["lora", "full"], tested, seeds={"lora": 2, "full": 1})
     assert not half.ranked
     assert [pair.outcome for pair in half.pairs] == [Outcome.NOT_RANKED]

@@ -2,7 +2,7 @@
 
 | seeds | AUROC, macro AUROC | accuracy | anything else |
 |---|---|---|---|
-| one each | ranks exchanged, or DeLong (1988), clustered (Obuchowski 1997) | McNemar, mid-p or clustered | randomisation |
+| one each | ranks exchanged, or DeLong, clustered (Obuchowski 1997) | McNemar, mid-p or clustered | randomisation |
 | more | Student's t on both levels (`variance_components`), with DeLong's, the rows', or the bootstrap's covariance |||
 
 With one seed of each, AUROCs that rest on fewer than `class_counts.MANY` subjects of the rarer class are tested by
@@ -224,7 +224,9 @@ def compare_values(
         parts = spread.pair(i, j)
         variance, freedom = parts.total
         counted = any(alone is not None for alone in parts.seeds)
-        result = Pair(gap, None, None, f"t over seeds and subjects ({test})" if counted else test, subjects, parts, both)
+        result = Pair(
+            gap, None, None, f"t over seeds and subjects ({test})" if counted else test, subjects, parts, both
+        )
         p = variance_components.p_value(gap, variance, freedom)
         # A gap without any spread: no interval could be right, so none is made up.
         if p is None:

@@ -22,6 +22,10 @@ MOST_SUBJECTS, MOST_SEEDS = 10_000_000, 1_000
 #: Chance that is wanted of settling the difference, and that the range covers the number from the true variances.
 POWER, COVERED = 0.8, 0.8
 
+#: Fewer degrees of freedom than 4 leave the spread over seeds so open that a number of subjects would be a guess.
+FEWEST_FREEDOM = 4.0
+
+_GUESS = "too few seeds are known on this page to say how much they vary: train three of each variant"
 _FEW_SEEDS = "one seed of a trained method: how much seeds differ is not known; train at least two of each"
 
 #: Equally likely values of a chi-square, by their share of the way: of what was estimated, and of what will be.
@@ -79,8 +83,8 @@ def needed(pair: Pair, difference: float, *, error: float = 0.05, power: float =
         raise UsageError(f"difference: {difference}; give the size of interest, above 0, e.g. 0.01")
     spread = pair.spread
     if pair.gap is None or spread is None:
-        why = pair.reason or "how much the gap varies is not known"
-        return Needed(None, None, why, None, None, why)
+        unknown = pair.reason or "how much the gap varies is not known"
+        return Needed(None, None, unknown, None, None, unknown)
 
     def subjects(many: int, at: float | None) -> bool:
         design = _Design(pair.subjects / many, spread.runs, pair, error)
@@ -92,8 +96,10 @@ def needed(pair: Pair, difference: float, *, error: float = 0.05, power: float =
         return _power(spread, _Design(1.0, (first, second), pair, error), difference, at) >= power
 
     people, people_range = _with_range(subjects, 2, MOST_SUBJECTS)
-    why = None
-    if people is None:
+    why: str | None = None
+    if _page_freedom(spread, spread.runs) < FEWEST_FREEDOM:
+        people, people_range, why = None, None, _GUESS
+    elif people is None:
         why = "no number of test subjects would do: the spread over seeds alone hides such a difference"
     if (why_seeds := _no_seeds(pair, spread)) is not None:
         return Needed(people, people_range, why, None, None, why_seeds)
@@ -171,14 +177,21 @@ def _power(spread: VarianceComponents, design: _Design, difference: float, at: f
         averaged += (spread.own[k] * subjects + alone) / design.runs[k]
     if not trained:
         return float(_significant(shared, difference, np.sqrt(shared)[:, None], np.inf, design.error).mean())
-    seeds = [*(design.runs[k] for k in trained), *spread.others]
-    freedom = variance_components.pooled_freedom(seeds, range(len(trained)))
+    freedom = _page_freedom(spread, design.runs)
     # The test will estimate the averaged part anew, which makes its standard error chance, too.
     estimated = averaged[:, None] * _ratio(freedom, _FUTURE)
     variance = shared[:, None] + estimated
     freedoms = variance_components.total_freedom(freedom, estimated / np.maximum(variance, 1e-300))
     found = _significant(shared + averaged, difference, np.sqrt(variance), freedoms, design.error)
     return float(found.mean())
+
+
+def _page_freedom(spread: VarianceComponents, runs: tuple[int, int]) -> float:
+    """Return the degrees of freedom of the seeds' part with so many seeds of the two methods."""
+    trained = [many for many, alone in zip(runs, spread.seeds, strict=True) if alone is not None]
+    if not trained:
+        return math.inf
+    return variance_components.pooled_freedom([*trained, *spread.others], range(len(trained)))
 
 
 def _significant(variance: Array, difference: float, errors: Array, freedom: Array | float, error: float) -> Array:
@@ -197,4 +210,3 @@ def _ratio(freedom: float, shares: Array) -> Array:
     if math.isinf(freedom):
         return np.ones(len(shares))
     return np.asarray(chdtri(freedom, 1 - shares) / freedom)
-

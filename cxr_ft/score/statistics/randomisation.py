@@ -100,7 +100,7 @@ def randomisation(
 
 
 def ranks(truth: Floats, scores: Floats) -> Floats:
-    """Return the ranks of scores [N] or [N, L] among the rows with a truth, for each label: 1 for the lowest, ties mean.
+    """Return the ranks of scores [N] or [N, L] among the rows with a truth of each label, from 1; ties share one.
 
     An AUROC of ranks is that of the scores, and the ranks of two runs can be exchanged (Bandos et al. 2005).
     """

@@ -12,6 +12,7 @@ is drawn towards their mean, as if `PRIOR` degrees of freedom had been observed 
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -117,9 +118,7 @@ class SeedSpread(NamedTuple):
         others = tuple(runs[k] for k, alone in enumerate(self.seeds) if alone is not None and k not in (i, j))
         known = {k: self.own[k] + alone for k, alone in enumerate(self.seeds) if alone is not None}
         freedom = _freedom(known, {k: runs[k] for k in known}, trained, self.prior)
-        return VarianceComponents(
-            shared, (own[0], own[1]), (seeds[0], seeds[1]), (runs[i], runs[j]), freedom, others
-        )
+        return VarianceComponents(shared, (own[0], own[1]), (seeds[0], seeds[1]), (runs[i], runs[j]), freedom, others)
 
 
 def estimate_spread(
@@ -134,7 +133,7 @@ def estimate_spread(
         prior: see `PRIOR`; infinite: one variance for all methods.
     """
     ends = tuple(np.cumsum([0, *map(len, points)]).tolist())
-    blocks = [covariance[start:end, start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    blocks = [covariance[start:end, start:end] for start, end in pairwise(ends)]
     own = tuple(_own(block) for block in blocks)
     usable = {
         k: len(values) - 1
@@ -208,7 +207,7 @@ def _weight(freedom: int, prior: float) -> float:
 
 
 def _freedom(variances: dict[int, float], runs: dict[int, int], pair: Sequence[int], prior: float) -> float:
-    """Return Satterthwaite's (1946) freedom of the sum, over a pair, of drawn-in variances by their numbers of seeds."""
+    """Return Satterthwaite's (1946) freedom of the sum of a pair's drawn-in variances over their numbers of seeds."""
     freedoms = {k: many - 1 for k, many in runs.items()}
     whole = sum(freedoms.values())
     # The sum is linear in the variances that were observed, which are independent.
@@ -218,8 +217,10 @@ def _freedom(variances: dict[int, float], runs: dict[int, int], pair: Sequence[i
         factors[k] += weight / runs[k]
         for other in variances:
             factors[other] += (1 - weight) * freedoms[other] / whole / runs[k]
-    # Where methods vary alike their mean is the better estimate of each, and an infinite prior says so.
+    # Drawn in once more: squared, a variance of one or two degrees of freedom would make methods that vary alike look
+    # as if one of them alone were known.
     mean = sum(freedoms[k] * variances[k] for k in variances) / whole
-    known = {k: mean if math.isinf(prior) else max(0.0, value) for k, value in variances.items()}
+    weights = {k: _weight(freedoms[k], prior) for k in variances}
+    known = {k: max(0.0, weights[k] * value + (1 - weights[k]) * mean) for k, value in variances.items()}
     noise = sum((factors[k] * known[k]) ** 2 / freedoms[k] for k in known)
     return sum(factors[k] * known[k] for k in known) ** 2 / noise if noise > 0 else float(whole)
