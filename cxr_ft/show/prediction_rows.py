@@ -97,7 +97,7 @@ def _read(run: Run) -> tuple[EvaluationRows, Floats]:
         # of another BLEU than the value, and its subject would be drawn without a text to score.
         table = table[table["reference"].fillna("").str.strip() != ""].sort_values(_KEYS)
         # n-grams are counted once; each resample then only weighs and adds up these rows.
-        counts = primary.row_counts(table["reference"].tolist(), table["generated"].fillna("").tolist())
+        counts = primary.row_counts(table["reference"].tolist(), table["generated"].fillna("").tolist(), ())
         name = digest(table[_KEYS].to_numpy().tolist())
         return EvaluationRows(
             name, table["subject_id"].to_numpy(), np.zeros(len(table)), primary.statistic or primary.over_rows

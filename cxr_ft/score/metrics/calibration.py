@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from cxr_ft.score.arrays import Floats, Metrics, Values
 from cxr_ft.score.metrics.registry import Metric
-from cxr_ft.score.statistics import recalibration
+from cxr_ft.score.statistics import recalibration, spread
 
 BINS = 15
 #: Temperatures searched; one at an end means that none is best.
@@ -292,15 +292,30 @@ def _softmax(logits: Floats) -> Floats:
     return np.asarray(softmax(logits, axis=-1))
 
 
-METRIC = Metric(
-    name="ece",
-    title="calibration error",
-    output="scores",
-    description="Expected calibration error over 15 bins of equal width (Naeini et al. 2015).",
-    level="recorded",
-    paths=(("calibration", "raw", "ece"),),
-    higher_is_better=False,
-    # It is biased upwards on few rows: the debiased error is shown in its place.
-    shown=frozenset(),
-    position=80,
+METRICS = (
+    Metric(
+        name="ece",
+        title="calibration error",
+        output="scores",
+        description="Expected calibration error over 15 bins of equal width (Naeini et al. 2015).",
+        level="recorded",
+        paths=(("calibration", "raw", "ece"),),
+        higher_is_better=False,
+        # It is biased upwards on few rows: the debiased error is shown in its place.
+        shown=frozenset(),
+        position=80,
+    ),
+    Metric(
+        name="brier",
+        title="Brier score",
+        output="scores",
+        description="Mean squared distance of score and truth (Brier 1950).",
+        level="recorded",
+        paths=(("calibration", "raw", "brier"),),
+        interval=spread.squared_error,
+        higher_is_better=False,
+        undefined="no cell is known",
+        shown=frozenset(),
+        position=85,
+    ),
 )

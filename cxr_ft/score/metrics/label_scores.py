@@ -8,7 +8,7 @@ import numpy as np
 
 from cxr_ft.score.arrays import Floats, Mask
 from cxr_ft.score.metrics.registry import Metric
-from cxr_ft.score.statistics import intervals
+from cxr_ft.score.statistics import intervals, spread
 
 
 def auroc(truth: Mask, score: Floats, predicted: Mask) -> float | None:
@@ -136,6 +136,7 @@ METRICS = (
         statistic=intervals.macro_auroc,
         needs_both_classes=True,
         primary=True,
+        interval=spread.area,
         shown=frozenset(("table", "csv", "card", "command", "subgroup")),
         position=10,
     ),
@@ -147,6 +148,7 @@ METRICS = (
         function=average_precision,
         by_row=_average_precision_by_row,
         needs_both_classes=True,
+        interval=spread.average_precision,
         shown=frozenset(("csv", "card", "command")),
         position=20,
     ),
@@ -157,6 +159,7 @@ METRICS = (
         description="Harmonic mean of precision and recall at the thresholds chosen on val.",
         function=f1,
         by_row=_f1_by_row,
+        interval=spread.f1,
         shown=frozenset(("table", "csv", "card", "command")),
         position=30,
     ),
@@ -168,6 +171,7 @@ METRICS = (
         function=precision,
         by_row=_precision_by_row,
         undefined="nothing was predicted positive, so precision has no value",
+        interval=spread.precision,
         shown=frozenset(("table", "csv")),
         position=40,
     ),
@@ -179,6 +183,7 @@ METRICS = (
         function=recall,
         by_row=_recall_by_row,
         weighted=_pooled_recall,
+        interval=spread.recall,
         shown=frozenset(("table", "csv", "subgroup")),
         position=50,
     ),
@@ -189,6 +194,7 @@ METRICS = (
         description="Share of predictions that are right, averaged over labels.",
         function=accuracy,
         by_row=_accuracy_by_row,
+        interval=spread.accuracy,
         shown=frozenset(("csv", "card", "command")),
         position=60,
     ),
@@ -199,6 +205,8 @@ METRICS = (
         description="Share of rows that are right (one label a row), else of all known cells.",
         level="recorded",
         paths=(("accuracy",), ("micro", "accuracy")),
+        interval=spread.accuracy,
+        over_cells=True,
         shown=frozenset(("table",)),
         position=65,
         table_position=15,

@@ -17,6 +17,7 @@ import numpy as np
 
 from cxr_ft.errors import UsageError, unknown
 from cxr_ft.score.arrays import Floats, Mask, Numbers
+from cxr_ft.score.statistics.spread import SpreadFunction
 
 Output = Literal["scores", "text"]
 Level = Literal["label", "row", "corpus", "recorded"]
@@ -35,8 +36,11 @@ RowFunction = Callable[[Mask, Floats, Mask, Mask], tuple[Floats, Mask]]
 WeightedFunction = Callable[[Floats, Floats, Mask, Floats], Floats]
 #: Of a whole split under row weights: truth [N, ...], predictions [N, ...], weights [..., N] -> values [...] or NaN.
 StatisticFunction = Callable[[Floats, Floats, Numbers], Floats]
-#: Of N pairs: references, generated texts -> [N, K], what `StatisticFunction` takes as the predictions of texts.
-RowCountFunction = Callable[[Sequence[str], Sequence[str]], Floats]
+#: Of N pairs: references, generated texts, names of labels -> [N, C], what `StatisticFunction` takes as the
+#: predictions of texts.
+RowCountFunction = Callable[[Sequence[str], Sequence[str], Sequence[str]], Floats]
+#: Of sums of such rows [..., C] -> values [...] or NaN.
+SumsFunction = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,11 @@ class Metric:
         statistic: its value over a whole split under row weights: chooses the best epoch and makes intervals and tests;
             a primary metric needs it.
         row_counts: for "text": the predictions that `statistic` takes, computed once for all resamples.
+        of_sums: for "text": its value from sums of `row_counts`, which gives it an interval.
+        interval: for "scores": the family of its intervals, a function of `score.statistics.spread`. Neither: it has
+            none, for the reason in `no_interval`.
+        over_cells: `interval` is of the rows of all labels together, not of each label.
+        no_interval: why it has no interval.
         requires: distributions that it needs; where one is missing, the value is None with that reason.
     """
 
@@ -89,6 +98,10 @@ class Metric:
     weighted: WeightedFunction | None = None
     statistic: StatisticFunction | None = None
     row_counts: RowCountFunction | None = None
+    of_sums: SumsFunction | None = None
+    interval: SpreadFunction | None = None
+    over_cells: bool = False
+    no_interval: str = "this metric declares no interval"
     requires: tuple[str, ...] = ()
 
     @property

@@ -60,13 +60,24 @@ def _bleu_family(references: Sequence[str], generated: Sequence[str]) -> Values:
 
 def rouge_l(references: Sequence[str], generated: Sequence[str]) -> float:
     """Return the mean ROUGE-L F measure of N > 0 pairs, in [0, 1]; each distinct pair is scored once."""
+    return float(rouge_counts(references, generated)[:, 0].mean())
+
+
+def rouge_counts(references: Sequence[str], generated: Sequence[str], labels: Sequence[str] = ()) -> Floats:
+    """Return the ROUGE-L F measure of each pair, and 1, [N, 2]: the ratio of their sums is the mean."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=False)
     # Models that learnt little repeat a few texts: scoring each pair once saves most of the time.
-    distinct_pairs = Counter(zip(references, generated, strict=True))
-    total = sum(scorer.score(*pair)["rougeL"].fmeasure * times for pair, times in distinct_pairs.items())
-    return float(total / len(references))
+    pairs = list(zip(references, generated, strict=True))
+    scored = {pair: float(scorer.score(*pair)["rougeL"].fmeasure) for pair in dict.fromkeys(pairs)}
+    return np.array([(scored[pair], 1.0) for pair in pairs]).reshape(-1, 2)
+
+
+def _ratio(sums: Floats) -> Floats:
+    """Return the mean [...] of sums and counts [..., 2]; NaN of nothing."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums[..., 0] / sums[..., 1])
 
 
 def exact(references: Sequence[str], generated: Sequence[str]) -> float:
@@ -89,6 +100,22 @@ def _labels(references: Sequence[str], generated: Sequence[str], labels: Sequenc
         "label_f1_micro": micro if stated.any() else None,
         "label_f1_each": {label: float(each[i]) for i, label in enumerate(labels) if stated[i]},
     }
+
+
+def _label_counts(references: Sequence[str], generated: Sequence[str], labels: Sequence[str]) -> Floats:
+    """Return which labels both texts of a pair state, the reference, the generated one: [N, 3 L]."""
+    truth, written = label_mentions.stated(references, labels), label_mentions.stated(generated, labels)
+    return np.concatenate([truth & written, truth, written], axis=1).astype(float)
+
+
+def _label_f1(sums: Floats) -> Floats:
+    """Return the mean F1 [...] over the labels that a reference states, from the sums [..., 3 L] of `_label_counts`."""
+    both, truth, written = np.split(sums, 3, axis=-1)
+    stated = truth > 0
+    # A label that no reference states would pull the mean to 0 whatever the model writes.
+    each = np.where(stated, 2 * both / np.maximum(truth + written, 1.0), 0.0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(each.sum(axis=-1) / stated.sum(axis=-1))
 
 
 def _plain(text: str) -> str:
@@ -153,11 +180,12 @@ def evenly_spread(texts: Sequence[str], most: int) -> list[str]:
     return [texts[i] for i in np.linspace(0, len(texts) - 1, min(most, len(texts))).round().astype(int)]
 
 
-def bleu_counts(references: Sequence[str], generated: Sequence[str]) -> Floats:
+def bleu_counts(references: Sequence[str], generated: Sequence[str], labels: Sequence[str] = ()) -> Floats:
     """Return the counts BLEU needs of each pair, [N, 10].
 
     N-grams matched (4), generated (4), tokens generated, tokens of the reference.
-    BLEU of any set of pairs follows from the sum of its rows, so that a bootstrap needs no second look at the text.
+    BLEU of any set of pairs follows from the sum of its rows, so that a bootstrap needs no second look at the text; the
+    labels do not matter to it.
     """
     from sacrebleu.metrics import BLEU
 
@@ -227,6 +255,7 @@ METRICS = (
             primary=order == ORDER,
             statistic=partial(_weighted_bleu, order=order),
             row_counts=bleu_counts,
+            of_sums=partial(bleu, order=order),
             shown=_BLEU_SHOWN.get(order, frozenset()),
             position=10 * order,
             requires=("sacrebleu",),
@@ -240,6 +269,8 @@ METRICS = (
         description="F measure of the longest common subsequence (Lin 2004).",
         function=rouge_l,
         level="corpus",
+        row_counts=rouge_counts,
+        of_sums=_ratio,
         shown=frozenset(("table", "csv", "card", "command", "baseline")),
         position=50,
         requires=("rouge-score",),
@@ -261,6 +292,8 @@ METRICS = (
         description="Macro F1 of the labels whose names the texts state.",
         level="recorded",
         paths=(("label_f1",),),
+        row_counts=_label_counts,
+        of_sums=_label_f1,
         shown=frozenset(("table", "csv", "card", "command")),
         position=85,
         table_position=48,
@@ -270,6 +303,7 @@ METRICS = (
         title="distinct",
         output="text",
         description="Share of distinct texts among the generated ones.",
+        no_interval="it falls with the number of texts, so that it is of these texts alone",
         function=distinct,
         level="corpus",
         shown=frozenset(("table", "csv", "command")),
