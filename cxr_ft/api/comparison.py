@@ -53,8 +53,8 @@ class RunComparison:
                         "groups": row.groups,
                         "against_best": row.against_best.outcome.value,
                         "val": row.val,
-                        "natural": row.natural,
-                        **dict(zip(names, row.metrics, strict=True)),
+                        "natural": row.natural.value,
+                        **dict(zip(names, (metric.value for metric in row.metrics), strict=True)),
                         **dataclasses.asdict(row.cost),
                     }
                 )

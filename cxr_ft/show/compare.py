@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cxr_ft.score.arrays import Floats
 from cxr_ft.score.statistics import multiple_comparisons, pairs
+from cxr_ft.show import variant_estimates
 from cxr_ft.show.decide import ERROR, AdjustedPair, decide
 from cxr_ft.show.margins import Margins, by_output
 from cxr_ft.show.prediction_rows import PredictionBook
@@ -44,11 +45,10 @@ def _comparison(task: str, split: str, runs: Sequence[Run], margin: float | None
     for name, members in by_name.items():
         members.sort(key=lambda run: run.result.seed)
         rows_and_predictions = book.of(members)
-        if rows_and_predictions is None:
-            variants.append(Variant(name, members, None, None))
-        else:
+        digest = None
+        if rows_and_predictions is not None:
             digest, predictions[name] = rows_and_predictions
-            variants.append(Variant(name, members, digest, book.replicates(digest, predictions[name])))
+        variants.append(Variant(name, members, digest, variant_estimates.of_runs(members, book)))
     # By cost, not by value: an order by value would read as a ranking.
     variants.sort(key=lambda variant: (variant.average("cost", "parameters", "trainable") or 0, variant.name))
     first = next(iter(book.rows.values()), None)

@@ -1,24 +1,77 @@
-"""Read the predictions of runs on one test split, row by row: intervals and paired tests come from them."""
+"""Read the predictions of runs on one split, row by row: intervals and paired tests come from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record import results
-from cxr_ft.score.arrays import Floats, Names, Numbers
+from cxr_ft.score.arrays import Floats, Names
 from cxr_ft.score.metrics import registry
-from cxr_ft.score.statistics import intervals
+from cxr_ft.score.metrics.registry import Metric
 from cxr_ft.score.statistics.randomisation import Statistic
 from cxr_ft.show.runs import Run, digest
 
-#: Bootstrap replicates of every interval on the page, and the seed of their draws.
-REPLICATES, DRAWS = 1000, 0
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: How far the primary metric of the predictions may lie from the recorded one.
-_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
 _KEYS = ["subject_id", "study_id", "dicom_id"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPredictions:
+    """What a run answered on the rows of a split.
+
+    Args:
+        digest: equal for equal rows, labels and order.
+        subjects: [N] the subject of each row.
+        labels: the L names; none of texts.
+        truth, scores: [N, L]; of texts [N, 0].
+        references, generated: N texts each; none of scores.
+    """
+
+    digest: str
+    subjects: Names
+    labels: tuple[str, ...]
+    truth: Floats
+    scores: Floats
+    references: Sequence[str] = ()
+    generated: Sequence[str] = ()
+
+    @classmethod
+    def of_texts(cls, table: "pd.DataFrame") -> "SplitPredictions":
+        """Return the pairs of a table with columns reference and generated."""
+        # As in the recorded metric: a blank reference is no reference. With its pair in the sums the interval would be
+        # of another BLEU than the value, and its subject would count without a text to score.
+        table = table[table["reference"].fillna("").str.strip() != ""].sort_values(_KEYS)
+        empty = np.zeros((len(table), 0))
+        return cls(
+            digest=digest(table[_KEYS].to_numpy().tolist()),
+            subjects=table["subject_id"].to_numpy(),
+            labels=(),
+            truth=empty,
+            scores=empty,
+            references=table["reference"].tolist(),
+            generated=table["generated"].fillna("").tolist(),
+        )
+
+    @classmethod
+    def of_scores(cls, table: "pd.DataFrame") -> "SplitPredictions":
+        """Return the scores of a table with one line for each row and label."""
+        # Unstacking sorts rows and labels, so that equal rows get equal digests.
+        wide = table.set_index([*_KEYS, "label"])[["truth", "score"]].unstack("label")
+        return cls(
+            digest=digest([list(wide.index), list(wide["truth"].columns)]),
+            subjects=wide.index.get_level_values("subject_id").to_numpy(),
+            labels=tuple(map(str, wide["truth"].columns)),
+            truth=wide["truth"].to_numpy(float),
+            scores=wide["score"].to_numpy(float),
+        )
 
 
 @dataclass(frozen=True)
@@ -40,13 +93,11 @@ class EvaluationRows:
 
 @dataclass
 class PredictionBook:
-    """The rows of predictions read so far, and the resampled subjects that all runs on the same rows share.
-
-    Shared resamples make differences of runs paired.
-    """
+    """The predictions read so far: each file is read once, and the n-grams of each text are counted once."""
 
     rows: dict[str, EvaluationRows] = field(default_factory=dict)
-    weights: dict[str, Numbers] = field(default_factory=dict)
+    _splits: dict[tuple[Path, str], SplitPredictions | None] = field(default_factory=dict)
+    _counts: dict[tuple[str, Path, str], Floats] = field(default_factory=dict)
 
     def of(self, runs: Sequence[Run]) -> tuple[str, Floats] | None:
         """Return the digest of the rows and the predictions [S, N, ...] of S seeds; None if they do not share rows."""
@@ -56,56 +107,62 @@ class PredictionBook:
             return None
         return known[0][0], np.array([predictions for _, predictions in known])
 
-    def replicates(self, digest: str, predictions: Floats) -> Floats:
-        """Return the primary metric [S, R] of predictions [S, N, ...] under R resamples of the subjects."""
-        rows = self.rows[digest]
-        # Drawn once for each set of rows: the same subjects in every replicate of every run.
-        if digest not in self.weights:
-            self.weights[digest] = intervals.cluster_bootstrap(rows.subjects, REPLICATES, DRAWS)
-        return np.array([rows.statistic(rows.truth, seed, self.weights[digest]) for seed in predictions])
+    def split(self, run: Run, name: str) -> SplitPredictions | None:
+        """Return the predictions of a run on the split "test" or "test_natural"; None where it has none.
+
+        Raises:
+            UsageError: for a file that is not what cxr-train writes.
+        """
+        path = run.folder / "predictions.parquet"
+        if (run.folder, name) not in self._splits:
+            try:
+                read = _read(run, ("test", "test_natural")) if path.exists() else {}
+            except (OSError, ValueError, KeyError) as error:
+                line = (str(error).splitlines() or [type(error).__name__])[0]
+                raise UsageError(f"{path} is not what cxr-train writes: {line}") from error
+            for one in ("test", "test_natural"):
+                self._splits[run.folder, one] = read.get(one)
+        return self._splits[run.folder, name]
+
+    def counts(self, metric: Metric, run: Run, split: str, labels: Sequence[str] = ()) -> Floats:
+        """Return the counts [N, C] of a metric of texts.
+
+        Raises:
+            ValueError: for a metric that declares none.
+        """
+        if metric.row_counts is None:
+            raise ValueError(f"metric {metric.name} declares no row_counts, which intervals of texts need")
+        # Metrics of one family, as BLEU-1 and BLEU-4, share their counts.
+        key = (f"{metric.row_counts.__module__}.{metric.row_counts.__qualname__}", run.folder, split)
+        if key not in self._counts:
+            texts = self.split(run, split)
+            pairs = ((), ()) if texts is None else (texts.references, texts.generated)
+            self._counts[key] = metric.row_counts(*pairs, labels)
+        return self._counts[key]
 
     def _of(self, run: Run) -> tuple[str, Floats] | None:
         recorded = run.result.primary("test")
-        if recorded is None or not (run.folder / "predictions.parquet").exists():
-            return None
-        try:
-            rows, predictions = _read(run)
-        except (OSError, ValueError, KeyError) as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UsageError(f"{run.folder / 'predictions.parquet'} is not what cxr-train writes: {line}") from error
+        read = None if recorded is None else self.split(run, "test")
         # A split of blank references alone has nothing to resample.
-        if not len(rows.subjects):
+        if recorded is None or read is None or not len(read.subjects):
             return None
+        primary, of_texts = registry.primary(run.result.output), run.result.output == "text"
+        predictions = self.counts(primary, run, "test") if of_texts else read.scores
+        truth = np.zeros(len(read.subjects)) if of_texts else read.truth
+        # The function itself: by it a paired test knows the metrics whose covariance has a closed form.
+        rows = EvaluationRows(read.digest, read.subjects, truth, primary.statistic or primary.over_rows)
         recomputed = float(np.asarray(rows.statistic(rows.truth, predictions, np.ones(len(rows.subjects)))))
         # Predictions of another model or metric give no interval to this value; written so that NaN is refused.
-        if not abs(recomputed - recorded) <= _TOLERANCE:
+        if not abs(recomputed - recorded) <= TOLERANCE:
             return None
         self.rows.setdefault(rows.digest, rows)
         return rows.digest, predictions
 
 
-def _read(run: Run) -> tuple[EvaluationRows, Floats]:
+def _read(run: Run, splits: Sequence[str]) -> dict[str, SplitPredictions]:
     table = results.read_predictions(run.folder)
-    table = table[table["split"] == "test"]
     # Ids that look like numbers may be read as numbers from one file and as text from another.
     table = table.assign(**{key: table[key].astype(str) for key in _KEYS})
-    primary = registry.primary(run.result.output)
-    if run.result.output == "text":
-        if primary.row_counts is None:
-            raise ValueError(f"metric {primary.name} declares no row_counts, which intervals of texts need")
-        # As in the recorded metric: a blank reference is no reference. With its pair in the sums the interval would be
-        # of another BLEU than the value, and its subject would be drawn without a text to score.
-        table = table[table["reference"].fillna("").str.strip() != ""].sort_values(_KEYS)
-        # n-grams are counted once; each resample then only weighs and adds up these rows.
-        counts = primary.row_counts(table["reference"].tolist(), table["generated"].fillna("").tolist(), ())
-        name = digest(table[_KEYS].to_numpy().tolist())
-        return EvaluationRows(
-            name, table["subject_id"].to_numpy(), np.zeros(len(table)), primary.statistic or primary.over_rows
-        ), counts
-    # The table has one line for each row and label; unstacking sorts both, so that equal rows get equal digests.
-    wide = table.set_index([*_KEYS, "label"])[["truth", "score"]].unstack("label")
-    truth, score = wide["truth"].to_numpy(float), wide["score"].to_numpy(float)
-    name = digest([list(wide.index), list(wide["truth"].columns)])
-    return EvaluationRows(
-        name, wide.index.get_level_values("subject_id").to_numpy(), truth, primary.statistic or primary.over_rows
-    ), score
+    make = SplitPredictions.of_texts if run.result.output == "text" else SplitPredictions.of_scores
+    parts = {name: table[table["split"] == name] for name in splits}
+    return {name: make(part) for name, part in parts.items() if len(part)}

@@ -1,15 +1,17 @@
 """Bring the seeds of a variant together: its values, intervals and means, from the records of its runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
-from cxr_ft.score.arrays import Floats
+from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import intervals
+from cxr_ft.score.statistics.estimates import Estimate
 from cxr_ft.show import metric_columns
 from cxr_ft.show.runs import Run, number, peak_bytes
+from cxr_ft.show.variant_estimates import VariantEstimates
 from cxr_ft.show.verdicts import VariantCost
 
 #: Key of the saved model's size in the cost of a record.
@@ -24,13 +26,13 @@ class Variant:
         name: its name on the page.
         runs: one a seed, by seed.
         digest: of the test rows it was evaluated on; None where they are not known.
-        replicates: [S, R] the primary test metric of S seeds under R resamples of the subjects; None: no predictions.
+        estimates: of its metrics, with their intervals.
     """
 
     name: str
     runs: Sequence[Run]
     digest: str | None
-    replicates: Floats | None
+    estimates: VariantEstimates = field(default_factory=VariantEstimates)
 
     @cached_property
     def points(self) -> list[float]:
@@ -44,9 +46,19 @@ class Variant:
 
     @cached_property
     def interval(self) -> intervals.Interval | None:
-        """Return the 95 % interval of `value` over resampled test subjects."""
-        # The seeds share each resample, so the mean over seeds comes before the percentiles.
-        return None if self.replicates is None else intervals.interval(self.replicates.mean(axis=0))
+        """Return the 95 % interval of `value`, over test subjects and, with several seeds, over seeds."""
+        return self.estimate.interval
+
+    @property
+    def estimate(self) -> Estimate:
+        """Return the primary test metric with its interval, or the reason why there is none."""
+        return self.estimates.of("test", registry.primary(self.runs[0].result.output).name, self.value)
+
+    @property
+    def natural(self) -> Estimate:
+        """Return the same on the test split of natural prevalence."""
+        name = registry.primary(self.runs[0].result.output).name
+        return self.estimates.of("test_natural", name, mean(self.primaries("test_natural")))
 
     @property
     def seed_range(self) -> intervals.Interval | None:
@@ -77,12 +89,14 @@ class Variant:
         return mean(self.primaries("val")) or 0.0
 
     @property
-    def metrics(self) -> tuple[float | None, ...]:
-        """Return the test metrics in the order of `metric_columns.columns`, means over seeds."""
+    def metrics(self) -> tuple[Estimate, ...]:
+        """Return the test metrics in the order of `metric_columns.columns`, means over seeds with their intervals."""
         # Of the seeds that have a value: an undefined one is no 0.
         tests = [run.result.metrics.get("test") or {} for run in self.runs]
         return tuple(
-            mean([value for test in tests if (value := metric.value(test)) is not None])
+            self.estimates.of(
+                "test", metric.name, mean([value for test in tests if (value := metric.value(test)) is not None])
+            )
             for metric in metric_columns.columns(self.runs[0].result.output)
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from cxr_ft.score.fairness import Mismatch
+from cxr_ft.score.statistics.estimates import Estimate
 from cxr_ft.score.statistics.intervals import Interval
 from cxr_ft.score.statistics.power import Needed
 from cxr_ft.show.runs import Run
@@ -154,10 +155,11 @@ class VariantRow:
         name: its name on the page.
         runs: by seed.
         value: the primary metric on test, mean over seeds; None where it is undefined.
-        interval: its 95 % interval over resampled test subjects; None without predictions.
+        estimate: the same with its 95 % interval, over test subjects and, with several seeds, over seeds.
         seed_range: lowest and highest value of its seeds; None with one seed.
-        val, natural: the primary metric on val, and on the test split of natural prevalence; means over seeds.
+        val: the primary metric on val, mean over seeds; `natural`: on the test split of natural prevalence.
         metrics: means over seeds in the order of `metric_columns.columns`.
+        labels: the primary metric on test by label; empty for texts.
         cost: means over seeds.
         is_best: it has the highest value, by point estimate.
         is_reference: it is full fine-tuning, which the others are compared with.
@@ -174,11 +176,12 @@ class VariantRow:
     name: str
     runs: tuple[Run, ...]
     value: float | None
-    interval: Interval | None
+    estimate: Estimate
     seed_range: Interval | None
     val: float | None
-    natural: float | None
-    metrics: tuple[float | None, ...]
+    natural: Estimate
+    metrics: tuple[Estimate, ...]
+    labels: Mapping[str, Estimate]
     cost: VariantCost
     is_best: bool
     is_reference: bool
@@ -194,6 +197,11 @@ class VariantRow:
     def seeds(self) -> tuple[int, ...]:
         """Return the seeds of its runs."""
         return tuple(run.result.seed for run in self.runs)
+
+    @property
+    def interval(self) -> Interval | None:
+        """Return the interval of `value`; None where there is none."""
+        return self.estimate.interval
 
 
 @dataclass(frozen=True, kw_only=True)

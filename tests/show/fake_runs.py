@@ -9,6 +9,7 @@ from PIL import Image
 
 from cxr_ft.run.record import results
 from cxr_ft.run.record.results import Result
+from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.score.metrics import calibration, classification, subgroups, text_overlap
 
 HOSTILE = "<script>alert(1)</script>"
@@ -62,6 +63,9 @@ def classify_run(folder, method="lora", seed=0, quality=1.0, labels=LABELS, **ch
     predicted = [dict(zip(labels, row.round(3).tolist(), strict=True)) for row in score]
     true_labels = [[label for label, value in zip(labels, row, strict=True) if value == 1] for row in truth]
     _gallery(folder, true_labels, predicted)
+    (folder / "model").mkdir(exist_ok=True)
+    saved = SavedLabels(labels=tuple(labels), multi_label=True, task="classify", thresholds=(0.5,) * len(labels))
+    (folder / "model" / "labels.json").write_text(json.dumps(saved.to_json()))
     return folder
 
 

@@ -5,7 +5,6 @@ import io
 
 import pandas as pd
 import pytest
-import sacrebleu
 from fake_runs import HOSTILE, IMAGES, SUBJECTS, classify_run, failed_run, report_run
 
 from cxr_ft.errors import UsageError
@@ -13,8 +12,7 @@ from cxr_ft.run.record import results
 from cxr_ft.score.metrics import text_overlap
 from cxr_ft.show import number_format, phrasing, subgroup_gaps
 from cxr_ft.show.compare import compare
-from cxr_ft.show.prediction_rows import PredictionBook
-from cxr_ft.show.runs import Run, load
+from cxr_ft.show.runs import load
 from cxr_ft.show.tables import pair_table, quality_table, subgroup_table
 from cxr_ft.show.verdicts import MarginOutcome, Outcome
 
@@ -194,23 +192,6 @@ def test_a_blank_reference_is_no_reference_in_the_interval_of_bleu(tmp_path, bla
     (comparison,) = compared(folder)
     assert comparison.best.interval == without.best.interval is not None
     assert comparison.test_subjects == comparison.test_rows == SUBJECTS
-
-
-def test_resamples_of_bleu_are_sacrebleu_s_corpus_bleu_of_the_texts_drawn(tmp_path):
-    """The sums of counts are those of the repeated texts; a blank reference is drawn in none of them."""
-    folder = report_run(tmp_path / "run")
-    table = results.read_predictions(folder).query("split == 'test'")
-    blank = table.head(5).assign(reference="", subject_id="blank", dicom_id=[f"blank{i}" for i in range(5)])
-    results.write_predictions(folder, pd.concat([table, blank], ignore_index=True))
-    book = PredictionBook()
-    digest, predictions = book.of([Run(folder, results.read(folder))])
-    texts = {row.subject_id: (row.generated, row.reference) for row in table.itertuples()}
-    (values,) = book.replicates(digest, predictions)
-    subjects = book.rows[digest].subjects
-    for value, weights in zip(values[:5], book.weights[digest][:5], strict=True):
-        drawn = [texts[subject] for subject, times in zip(subjects, weights, strict=True) for _ in range(times)]
-        generated, references = zip(*drawn, strict=True)
-        assert value == pytest.approx(sacrebleu.corpus_bleu(generated, [references], lowercase=True).score / 100)
 
 
 def test_how_the_data_is_read_makes_a_variant(tmp_path):

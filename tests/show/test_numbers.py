@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from cxr_ft.run.record import results
 from cxr_ft.score.statistics import intervals, multiple_comparisons, variance_components
+from cxr_ft.score.statistics.estimates import Estimate
 from cxr_ft.score.statistics.pairs import Pair
 from cxr_ft.score.statistics.variance_components import VarianceComponents
 from cxr_ft.show import compare, number_format, phrasing, subgroup_gaps
@@ -22,6 +23,7 @@ from cxr_ft.show.decide import AdjustedPair, decide
 from cxr_ft.show.prediction_rows import EvaluationRows, PredictionBook
 from cxr_ft.show.runs import Run
 from cxr_ft.show.tables import calibration_table, pair_table, quality_table
+from cxr_ft.show.variant_estimates import VariantEstimates
 from cxr_ft.show.variants import Variant
 from cxr_ft.show.verdicts import Outcome
 
@@ -66,7 +68,7 @@ def pairs_of(base, methods, tested, seeds=2, test=None, margin=0.01):
         metrics = {"test": {"macro": {"auroc": value}}, "val": {"macro": {"auroc": 0.7}}}
         count = seeds[method] if isinstance(seeds, dict) else seeds
         runs = [run(base, method, seed, metrics=metrics) for seed in range(count)]
-        variants.append(Variant(method, runs, "rows", None))
+        variants.append(Variant(method, runs, "rows"))
     adjusted = {names: AdjustedPair(*values) for names, values in tested.items()}
     return decide("classify", "abc", variants, adjusted, margin=margin, test_subjects=100, test_rows=300)
 
@@ -101,12 +103,19 @@ def test_each_column_of_reports_and_of_their_baselines_is_the_metric_of_its_titl
     assert (own["BLEU-4, val"], own["Distinct"]) == ("0.300", "0.600")
 
 
+def estimated(value, low, high, name="auroc"):
+    """The estimates of a variant whose primary metric on test has this interval."""
+    return VariantEstimates(metrics={"test": {name: Estimate(value=value, low=low, high=high)}})
+
+
 def test_a_variant_is_the_mean_of_its_seeds(base):
     runs = [run(base, seed=seed, metrics={"test": scores(shift)}) for seed, shift in enumerate((0, 0.1))]
-    draws = np.stack([np.linspace(0.1, 0.3, 201), np.linspace(0.5, 0.7, 201)])
-    variant = Variant("lora", runs, "rows", draws)
+    variant = Variant("lora", runs, "rows", estimated(0.86, 0.8, 0.9))
     assert variant.value == pytest.approx(0.86)
-    assert variant.interval == pytest.approx((0.305, 0.495))
+    assert variant.interval == (0.8, 0.9)
+    # Predictions that give another value than the record have no say in its interval.
+    variant = Variant("lora", runs, "rows", estimated(0.85, 0.8, 0.9))
+    assert variant.interval is None and variant.estimate.note == "no interval: the predictions give 0.850"
 
 
 def test_the_bar_of_an_interval_is_drawn_at_its_numbers(base):
@@ -114,10 +123,7 @@ def test_the_bar_of_an_interval_is_drawn_at_its_numbers(base):
     variants = []
     for method, shift, ends in (("lora", -0.2, (0.5, 0.7)), ("full", 0, (0.6, 0.9))):
         made = run(base, method, metrics={"test": scores(shift)})
-        low, high = ends
-        margin = (high - low) * 0.025 / 0.95
-        draws = np.linspace(low - margin, high + margin, 2001)[None]
-        variants.append(Variant(method, [made], "rows", draws))
+        variants.append(Variant(method, [made], "rows", estimated(made.result.primary("test"), *ends)))
     rows = quality_table.quality(decide("classify", "abc", variants, {}, margin=0.01)).rows
     assert rows[0].cells[1].bar == pytest.approx((0, 0.5, 0.275), abs=1e-6)
     assert rows[1].cells[1].bar == pytest.approx((0.25, 1, 0.775), abs=1e-6)
@@ -236,7 +242,7 @@ def test_p_values_of_a_table_are_adjusted_together_and_know_what_was_not_trained
     rows = EvaluationRows("rows", np.arange(60), truth, intervals.macro_auroc)
     variants, answers = [], {}
     for method, shift in (("zero_shot", 0.9), ("lora", 1.3), ("full", 2.2)):
-        variants.append(Variant(method, [run(base, method, metrics={"test": scores(0)})], "rows", None))
+        variants.append(Variant(method, [run(base, method, metrics={"test": scores(0)})], "rows"))
         answers[method] = (shift * truth + rng.normal(0, 1, (60, 1)))[None]
     tested = compare.paired_tests(variants, answers, PredictionBook(rows={"rows": rows}))
     ps = [one_.pair.p for one_ in tested.values()]
@@ -244,14 +250,6 @@ def test_p_values_of_a_table_are_adjusted_together_and_know_what_was_not_trained
     assert max(ps) < 1 and ps != [one_.adjusted_p for one_ in tested.values()]
     assert tested["zero_shot", "full"].pair.fixed == (True, False)
     assert tested["lora", "full"].pair.fixed == (False, False)
-
-
-def test_intervals_of_the_page_draw_whole_subjects():
-    """Two rows of one subject are drawn equally often, so that the difference of their weights is 0."""
-    rows = EvaluationRows(
-        "r", np.array(["a", "a", "b", "c"]), np.zeros(4), lambda truth, answers, w: w[..., 0] - w[..., 1]
-    )
-    assert not PredictionBook(rows={"r": rows}).replicates("r", np.zeros((1, 4))).any()
 
 
 @pytest.mark.parametrize(
@@ -267,7 +265,8 @@ def test_the_baseline_is_compared_with_the_low_end_of_the_interval_in_the_same_m
     """The interval is 0.75 to 0.85: a baseline of 0.7 is beaten, one of 0.8 is not."""
     metrics = {"test": scores(0) | {"bleu_4": 0.8} | baseline}
     made = run(base, metrics=metrics, plan={"output": output})
-    variant = Variant("lora", [made], "rows", np.linspace(0.75, 0.85, 2001)[None])
+    name, value = ("auroc", 0.81) if output == "scores" else ("bleu_4", 0.8)
+    variant = Variant("lora", [made], "rows", estimated(value, 0.75, 0.85, name))
     answer = phrasing.answer(decide("task", "abc", [variant], {}, margin=0.01))
     assert ("Not shown to be better" in answer) is not hidden
     assert hidden or "(0.800)." in answer

@@ -1,8 +1,13 @@
 """Read and write `model/labels.json` of a run: the labels, and how the model's scores are to be read."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NotRequired, TypedDict
+
+#: The folder of a run's saved model.
+FOLDER = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +93,14 @@ class SavedLabels:
         """Return the content of labels.json; without the key `calibration` where there is none."""
         raw = asdict(self)
         return {key: raw[key] for key in _KEYS if key != "calibration" or self.calibration is not None}
+
+
+def read(run: Path) -> SavedLabels | None:
+    """Return what the labels.json of a run says; None where the run has saved no model."""
+    try:
+        return SavedLabels.from_json(json.loads((run / FOLDER / "labels.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
 
 
 #: Keys of labels.json, in the order in which they are written.

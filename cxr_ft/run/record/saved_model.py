@@ -5,7 +5,6 @@ model/   adapter_config.json + adapter_model.safetensors (PEFT methods), or conf
          labels.json: label names, thresholds, task; README.md, the model card; nothing of the model for zero_shot
 """
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -20,13 +19,11 @@ from cxr_ft.files import make_folder, set_kind, temporary_folder, write_json, wr
 from cxr_ft.model import assembly, methods
 from cxr_ft.model.peft_models import is_peft
 from cxr_ft.model.protocols import Base, has_processor, trainable
-from cxr_ft.run.record import base_record, results
-from cxr_ft.run.record.saved_labels import SavedLabels
+from cxr_ft.run.record import base_record, results, saved_labels
+from cxr_ft.run.record.saved_labels import FOLDER, SavedLabels
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-FOLDER = "model"
 
 
 def save(run: Path, parts: assembly.ModelParts, labels: SavedLabels, card: str = "") -> int:
@@ -60,11 +57,10 @@ def labels(run: Path) -> SavedLabels:
     Raises:
         UsageError: where the run has saved no model.
     """
-    path = run / FOLDER / "labels.json"
-    try:
-        return SavedLabels.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UsageError(f"{run} has no saved model; did the run finish? Run cxr-train again, it goes on") from None
+    saved = saved_labels.read(run)
+    if saved is None:
+        raise UsageError(f"{run} has no saved model; did the run finish? Run cxr-train again, it goes on")
+    return saved
 
 
 def compare_base(run: Path, *, other_base: bool = False) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cxr_ft.json_values import Json
 from cxr_ft.score.arrays import Floats, Mask, Metrics, Values
-from cxr_ft.score.metrics import labeler
+from cxr_ft.score.metrics import label_mentions, labeler
 from cxr_ft.score.metrics.registry import Metric
 
 #: The labels on which CheXpert's competition is scored (Irvin et al. 2019).
@@ -95,6 +95,12 @@ def _mean(values: list[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def _counts(references: Sequence[str], generated: Sequence[str], labels: Sequence[str]) -> Floats:
+    """Return the counts of `label_mentions.mean_f1` of each pair, by the rule-based labeler; doubt counts as stated."""
+    truth, written = (stated(labeler.table(texts), doubt=True) for texts in (references, generated))
+    return label_mentions.counts(truth, written)
+
+
 METRIC = Metric(
     name="clinical_f1_14_positive",
     title="clinical F1",
@@ -102,6 +108,8 @@ METRIC = Metric(
     description="Macro F1 of 14 findings, read off both texts by the rule-based labeler; doubt counts as stated.",
     level="recorded",
     paths=(("clinical", "14_positive", "macro", "f1"), ("clinical_f1_14_positive",)),
+    row_counts=_counts,
+    of_sums=label_mentions.mean_f1,
     shown=frozenset(("table",)),
     position=110,
     table_position=45,

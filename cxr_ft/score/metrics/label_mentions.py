@@ -39,6 +39,21 @@ def f1(truth: Mask, written: Mask) -> tuple[Floats, float]:
         return 2 * both / either, float(2 * both.sum() / either.sum()) if either.sum() else float("nan")
 
 
+def counts(truth: Mask, written: Mask) -> Floats:
+    """Return which labels both texts of a pair state, the reference, the generated one, as numbers: [N, 3 L]."""
+    return np.concatenate([truth & written, truth, written], axis=1).astype(float)
+
+
+def mean_f1(sums: Floats) -> Floats:
+    """Return the mean F1 [...] over the labels that a reference states, from sums [..., 3 L] of `counts`; else NaN."""
+    both, truth, written = np.split(sums, 3, axis=-1)
+    stated = truth > 0
+    # A label that no reference states would pull the mean to 0 whatever the model writes.
+    with np.errstate(invalid="ignore"):
+        each = np.where(stated, 2 * both / (truth + written), 0.0)
+        return np.asarray(each.sum(axis=-1) / stated.sum(axis=-1))
+
+
 def best_constant(truth: Mask) -> int:
     """Return the first row of `truth` [N, L], N > 0, of the best macro F1 if it is written for every image."""
     positive = truth.sum(axis=0)

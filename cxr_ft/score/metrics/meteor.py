@@ -88,9 +88,9 @@ def corpus_meteor(references: Sequence[str], generated: Sequence[str]) -> float:
 
 METRIC = Metric(
     name="meteor",
-    title="METEOR",
+    title="METEOR (nltk variant)",
     output="text",
-    description="METEOR with exact and stem matches (Lavie and Agarwal 2007).",
+    description="METEOR with exact and stem matches alone (Lavie and Agarwal 2007): not the values of METEOR 1.5.",
     function=corpus_meteor,
     level="corpus",
     shown=frozenset(("baseline",)),

@@ -103,19 +103,8 @@ def _labels(references: Sequence[str], generated: Sequence[str], labels: Sequenc
 
 
 def _label_counts(references: Sequence[str], generated: Sequence[str], labels: Sequence[str]) -> Floats:
-    """Return which labels both texts of a pair state, the reference, the generated one: [N, 3 L]."""
-    truth, written = label_mentions.stated(references, labels), label_mentions.stated(generated, labels)
-    return np.concatenate([truth & written, truth, written], axis=1).astype(float)
-
-
-def _label_f1(sums: Floats) -> Floats:
-    """Return the mean F1 [...] over the labels that a reference states, from the sums [..., 3 L] of `_label_counts`."""
-    both, truth, written = np.split(sums, 3, axis=-1)
-    stated = truth > 0
-    # A label that no reference states would pull the mean to 0 whatever the model writes.
-    each = np.where(stated, 2 * both / np.maximum(truth + written, 1.0), 0.0)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(each.sum(axis=-1) / stated.sum(axis=-1))
+    """Return the counts of `label_mentions.mean_f1` of each pair."""
+    return label_mentions.counts(label_mentions.stated(references, labels), label_mentions.stated(generated, labels))
 
 
 def _plain(text: str) -> str:
@@ -293,7 +282,7 @@ METRICS = (
         level="recorded",
         paths=(("label_f1",),),
         row_counts=_label_counts,
-        of_sums=_label_f1,
+        of_sums=label_mentions.mean_f1,
         shown=frozenset(("table", "csv", "card", "command")),
         position=85,
         table_position=48,

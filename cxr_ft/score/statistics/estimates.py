@@ -159,10 +159,6 @@ def of_texts(statistic: Callable[[Floats], Floats], counts: Floats, subjects: Na
         np.add.at(one, codes, rows)
     spread = of_sums(statistic, sums)
     note = _too_few(len(names), "")
-    if spread is None:
-        points = np.asarray(statistic(sums.sum(axis=1)), float) if len(names) else np.full(1, np.nan)
-        value = None if np.isnan(points).any() else float(points.mean())
-        return Estimate(value=value, note=note or "no interval: a single subject decides whether there is a value")
     return _one(spread, note)
 
 

@@ -167,10 +167,10 @@ def average_precision(rows: LabelRows) -> Spread | None:
 
 
 def share(hits: Mask, of: Mask, rows: LabelRows, transform: Callable[[Floats], Floats] | None = None) -> Spread | None:
-    """Return the spread of the share of rows `of` that are `hits`, both [S, n]; None where there are none in some run.
+    """Return the spread of the share of rows `of` that are `hits`, both [S, n]; None where some run has none.
 
-    Jeffreys' interval (Brown, Cai and DasGupta 2001) on the effective number of rows, which is smaller where the rows of
-    a subject are alike (design effect of the linearised ratio; Korn and Graubard 1998). `transform` is an increasing
+    Jeffreys' interval (Brown, Cai and DasGupta 2001) on the effective number of rows, which is smaller where the rows
+    of a subject are alike (design effect of the linearised ratio; Korn and Graubard 1998). `transform` is an increasing
     function of the share, with fixed ends, whose interval is wanted.
     """
     from scipy.special import betaincinv, stdtrit
@@ -283,7 +283,8 @@ def squared_error(rows: LabelRows) -> Spread | None:
 def of_sums(statistic: Callable[[Floats], Floats], sums: Floats) -> Spread | None:
     """Return the spread of a function of sums over rows, as BLEU is; None where it has no value.
 
-    Student's interval on the logit scale, of the jackknife over subjects (Efron and Tibshirani 1993, chapter 11).
+    Student's interval on the logit scale, with the variance of the infinitesimal jackknife over subjects (Efron 1982):
+    each subject counts a little more, and none is left out, so that no label loses its last mention.
 
     Args:
         statistic: sums [..., C] -> values [...] in [0, 1].
@@ -294,13 +295,12 @@ def of_sums(statistic: Callable[[Floats], Floats], sums: Floats) -> Spread | Non
     subjects = sums.shape[1]
     total = sums.sum(axis=1)
     points = np.asarray(statistic(total), float)
-    if np.isnan(points).any() or subjects < 2:
+    if np.isnan(points).any() or not subjects:
         return None
-    without = np.asarray(statistic(total[:, None] - sums), float)
-    if np.isnan(without).any():
-        return None
-    influence = -(without - without.mean(axis=1, keepdims=True)) * math.sqrt((subjects - 1) / subjects)
-    quantile, value = float(stdtrit(subjects - 1, 0.975)), float(points.mean())
+    more = 1e-4
+    moved = np.asarray(statistic(total[:, None] + more * sums), float) - points[:, None]
+    influence = moved / more * _root(subjects)
+    quantile, value = float(stdtrit(max(1, subjects - 1), 0.975)), float(points.mean())
 
     def limits(factor: float) -> Interval:
         return on_logit(value, quantile * math.sqrt(factor * _variance(influence)))
@@ -311,7 +311,7 @@ def of_sums(statistic: Callable[[Floats], Floats], sums: Floats) -> Spread | Non
         limits=limits,
         centre=value,
         variance=_variance(influence),
-        freedom=float(subjects - 1),
+        freedom=float(max(1, subjects - 1)),
     )
 
 
@@ -341,7 +341,7 @@ def _alike(influence: Floats, errors: Floats, rows_each: float) -> float:
 
 
 def _normal_variance(area: float, positives: int, negatives: int) -> float:
-    """Return the variance of an AUROC of two normal distributions of one width (Hanley and McNeil 1982, theirs exact)."""
+    """Return the variance of the AUROC of two normal distributions of one width (form: Hanley and McNeil 1982)."""
     from scipy.special import ndtri, owens_t
 
     # The chance that one row is on the right side of two of the other class.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cxr_ft.score.statistics.estimates import Estimate
 from cxr_ft.show import number_format
 
 
@@ -41,3 +42,16 @@ class Table:
 def number_cell(value: float | None, digits: int = 3) -> Cell:
     """Return a cell of a number; a dash where it is None."""
     return Cell(number_format.decimal(value, digits), key=value)
+
+
+def estimate_cell(estimate: Estimate) -> Cell:
+    """Return a cell of a value, with its interval below or the reason why there is none."""
+    return Cell(number_format.decimal(estimate.value), estimate_notes(estimate), key=estimate.value)
+
+
+def estimate_notes(estimate: Estimate) -> tuple[str, ...]:
+    """Return the interval of a value or why it has none, and of how many labels it is the mean."""
+    if estimate.value is None:
+        return ()
+    over = () if estimate.labels is None else (f"mean of {number_format.plural(estimate.labels, 'label')}",)
+    return (number_format.span(estimate.interval) if estimate.interval else estimate.note, *over)

@@ -1,7 +1,7 @@
 """Tabulate quality and cost, one row a variant, with the baselines below."""
 
 from cxr_ft.show import metric_columns, number_format, phrasing
-from cxr_ft.show.tables.cells import Cell, Table, TableRow, number_cell
+from cxr_ft.show.tables.cells import Cell, Table, TableRow, estimate_cell, estimate_notes, number_cell
 from cxr_ft.show.verdicts import BaselineRow, Comparison, VariantRow
 
 _COST_HEAD = ("Trainable parameters", "Training time", "Peak memory", "Saved model")
@@ -31,9 +31,10 @@ def natural(comparison: Comparison) -> Table | None:
     rows = []
     for row in comparison.rows:
         # Only runs that were evaluated on both splits: a mean over other runs would be of other models.
-        if row.natural is not None:
-            gap = None if row.value is None else row.natural - row.value
-            rows.append(TableRow([Cell(row.name), *(number_cell(value) for value in (row.value, row.natural, gap))]))
+        if row.natural.value is not None:
+            gap = None if row.value is None else row.natural.value - row.value
+            cells = [estimate_cell(one) for one in (row.estimate, row.natural)]
+            rows.append(TableRow([Cell(row.name), *cells, number_cell(gap)]))
     return Table(["Variant", "Balanced test", "Natural test", "Natural minus balanced"], rows) if rows else None
 
 
@@ -56,7 +57,8 @@ def _cells(comparison: Comparison, row: VariantRow, scale: tuple[float, float]) 
         Cell(number_format.decimal(row.value), _uncertainty(row), _bar(row, *scale), row.value),
         Cell(row.groups or number_format.DASH),
         Cell(gap, (verdict,) if verdict else (), key=0.0 if row.is_best else row.against_best.gap),
-        *(number_cell(value) for value in (row.val, *row.metrics)),
+        number_cell(row.val),
+        *(estimate_cell(metric) for metric in row.metrics),
         Cell(
             number_format.count(cost.trainable),
             (number_format.percent(cost.trainable, cost.total),),
@@ -69,9 +71,7 @@ def _cells(comparison: Comparison, row: VariantRow, scale: tuple[float, float]) 
 
 def _uncertainty(row: VariantRow) -> tuple[str, ...]:
     seeds = (f"seeds {number_format.span(row.seed_range)}",) if row.seed_range else ()
-    if row.interval:
-        return (number_format.span(row.interval), *seeds)
-    return seeds if row.value is None else ("no interval", *seeds)
+    return (*estimate_notes(row.estimate), *seeds)
 
 
 def _bar(row: VariantRow, low: float, high: float) -> tuple[float, float, float] | None:
