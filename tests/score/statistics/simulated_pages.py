@@ -5,7 +5,8 @@ import math
 import numpy as np
 from scipy.stats import norm
 
-from cxr_ft.score.statistics.pairs import compare_values
+from cxr_ft.score.statistics import variance_components
+from cxr_ft.score.statistics.pairs import Pair, compare_values
 
 #: Variance over 200 subjects: what all seeds of a variant share, and what is each run's own.
 SHARED, OWN = 1e-4, 0.5e-4
@@ -31,7 +32,11 @@ def pages(rng, seeds, subjects, deviations, better=0.0):
 
 def page(rng, seeds, subjects, deviation, better=0.0):
     """The first pair of such a page, whose variants vary alike."""
-    return pages(rng, seeds, subjects, [deviation] * len(seeds), better)[0, 1]
+    points, covariance = numbers(rng, seeds, subjects, [deviation] * len(seeds), better)
+    spread = variance_components.estimate_spread(points, covariance, [False] * len(seeds)).pair(0, 1)
+    gap = float(points[0].mean() - points[1].mean())
+    p = variance_components.p_value(gap, *spread.total)
+    return Pair(gap, None, p, "drawn", int(subjects), spread)
 
 
 def known_power(seeds, deviations, better):

@@ -85,8 +85,8 @@ def test_so_many_subjects_settle_it_four_times_in_five():
     many = needed(compare(*world, intervals.auroc), simulated.true_gap(0.2)).subjects
     assert 50 < many < 2000
     rng = np.random.default_rng(1)
-    found = [compare(*simulated.scores(rng, subjects=many, better=0.2), intervals.auroc).p <= 0.05 for _ in range(400)]
-    assert 0.74 <= np.mean(found) <= 0.86
+    found = [compare(*simulated.scores(rng, subjects=many, better=0.2), intervals.auroc).p <= 0.05 for _ in range(200)]
+    assert 0.72 <= np.mean(found) <= 0.88
 
 
 @pytest.mark.slow
