@@ -20,7 +20,7 @@ from cxr_ft.data.phantom import make_archive
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model.assembly import silence_libraries
-from cxr_ft.run.record import saved_model
+from cxr_ft.run.record import saved_labels
 from cxr_ft.run.training import train
 
 TARGETS = ("q", "k", "v", "o", "q,v", "q,k,v,o", "up,down", "q,k,v,o,up,down")
@@ -61,7 +61,7 @@ def main() -> None:
                 wall[way] += time.perf_counter() - start[0]
                 cpu[way] += time.process_time() - start[1]
             weights = [
-                (place / way / str(i) / saved_model.FOLDER / "adapter_model.safetensors").read_bytes() for way in WAYS
+                (place / way / str(i) / saved_labels.FOLDER / "adapter_model.safetensors").read_bytes() for way in WAYS
             ]
             if weights[0] != weights[1]:
                 raise RuntimeError(f"text.{targets}, seed {seed}: the store changed the weights")

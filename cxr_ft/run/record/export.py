@@ -21,7 +21,7 @@ from cxr_ft.model import assembly, methods
 from cxr_ft.model.assembly import ModelParts
 from cxr_ft.model.protocols import IGNORE, Batch
 from cxr_ft.run.evaluation.run_datasets import build_datasets
-from cxr_ft.run.record import model_card, results, saved_model
+from cxr_ft.run.record import model_card, results, saved_labels, saved_model
 from cxr_ft.run.record.run_splits import splits_folder
 
 Way = Literal["merged", "adapter"]
@@ -80,7 +80,7 @@ def export(run: Path, way: Way, *, other_base: bool = False) -> tuple[Path, Drif
         if way == "merged":
             drift = _merge_and_save(temporary, parts, config, splits_folder(run, result))
         else:  # the saved model is an ordinary adapter already
-            shutil.copytree(run / saved_model.FOLDER, temporary, dirs_exist_ok=True)
+            shutil.copytree(run / saved_labels.FOLDER, temporary, dirs_exist_ok=True)
         write_json(temporary / "labels.json", saved.to_json())
         write_text(temporary / "README.md", model_card.text(result, parts, saved, way, drift, base_note=note))
         # Written aside and renamed: an interrupted export leaves no half of a model.
