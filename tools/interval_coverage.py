@@ -6,11 +6,12 @@ A world has a number of subjects, a prevalence, an AUROC (two normal distributio
 (one to five; a subject's rows are alike: their scores correlate by 0.5, and its labels too). Scores are calibrated
 probabilities; the threshold is that of the best F1 in truth. Printed are, over the draws in which an interval is given
 (10 or more positive and negative subjects): the share of intervals that hold the truth, the share wholly above it, and
-their mean width. `--rejected` prints the other methods that were tried beside the chosen one; `--macro` the mean over 14
-labels; `--seeds` a variant of two, three and five seeds; `--texts` metrics of texts.
+their mean width. `--rejected` prints the other methods, too; `--macro` the mean over 14 labels; `--seeds` a variant of
+one to five seeds; `--texts` metrics of texts.
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,14 +23,16 @@ from scipy.special import expit, logit, ndtri
 from scipy.stats import norm
 
 from cxr_ft.score.metrics import registry
-from cxr_ft.score.statistics import estimates
+from cxr_ft.score.statistics import estimates, intervals
 from cxr_ft.score.statistics.estimates import Answers
-from cxr_ft.score.statistics.spread import LabelRows
+from cxr_ft.score.statistics.spread import LabelRows, Z, on_logit
 
 Floats = NDArray[np.float64]
 METRICS = ("auroc", "ap", "f1", "precision", "recall", "accuracy", "brier")
 #: Draws that give no interval are drawn again, up to so many times the number that is wanted.
 TRIES = 4
+#: Bootstrap replicates of a rejected method.
+REPLICATES = 500
 
 
 @dataclass(frozen=True)
@@ -287,49 +290,103 @@ def of_texts(subjects: int, several: bool, draws: int) -> dict[str, Coverage]:
     return {name: coverage(ends[name], truths[name]) for name in counts}
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the tables that the options ask for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--draws", type=int, default=2000, help="samples of each world that have an interval")
-    parser.add_argument("--metrics", default=",".join(METRICS), help="names, separated by commas")
-    for name, text in (
-        ("macro", "the mean over 14 labels"),
-        ("seeds", "a variant of several seeds"),
-        ("texts", "metrics of texts"),
-    ):
-        parser.add_argument(f"--{name}", action="store_true", help=text)
-    options = parser.parse_args(arguments)
-    metrics = options.metrics.split(",")
-    if options.macro:
-        for several in (False, True):
-            for subjects in (40, 100, 400, 1000):
-                results = of_macro(subjects, several, metrics, options.draws)
-                for name, (result, labels) in results.items():
-                    print(
-                        f"{subjects} subjects, {'several rows' if several else 'one row'} | {name} | "
-                        f"{labels:.1f} labels | {result.given} | {result}",
-                        flush=True,
-                    )
-    elif options.seeds:
-        for seeds in (1, 2, 3, 5):
-            for between in (0.0, 0.1, 0.3):
-                result = of_seeds(seeds, between, options.draws)
-                print(f"{seeds} seeds, spread {between:g} | auroc | {result.given} | {result}", flush=True)
-    elif options.texts:
-        for several in (False, True):
-            for subjects in (10, 40, 100, 400):
-                for name, result in of_texts(subjects, several, options.draws).items():
-                    print(
-                        f"{subjects} subjects, {'several rows' if several else 'one row'} | {name} | "
-                        f"{result.given} | {result}",
-                        flush=True,
-                    )
+def rejected(name: str, rows: LabelRows, rng: np.random.Generator) -> dict[str, tuple[float, float] | None]:
+    """Return the intervals of the methods that were not chosen for a metric."""
+    family = registry.metric(name, "scores").interval
+    made = family(rows)
+    if made is None:
+        return {}
+    value, variance = float(made.points[0]), float(made.influence[0] @ made.influence[0])
+    out: dict[str, tuple[float, float] | None] = {
+        "normal": (value - Z * variance**0.5, value + Z * variance**0.5),
+        "logit": on_logit(value, Z * variance**0.5) if variance else None,
+    }
+    if name == "auroc":
+        truth, score = rows.truth.astype(float), rows.scores[0]
+        plain = intervals.auroc(truth, score, intervals.cluster_bootstrap(rows.subjects, REPLICATES, 0))
+        smooth = rng.exponential(size=(REPLICATES, rows.size))[:, rows.subjects]
+        out["percentile bootstrap"] = intervals.interval(plain)
+        out["Bayesian bootstrap"] = intervals.interval(intervals.auroc(truth, score, smooth))
+        out["BCa bootstrap"] = bias_corrected(value, plain, made.influence[0])
+    elif name in ("precision", "recall", "accuracy") and 0 < value < 1:
+        # Wilson's interval on the effective number of rows.
+        n = value * (1 - value) / variance
+        middle, half = (value + Z**2 / 2 / n) / (1 + Z**2 / n), Z / (1 + Z**2 / n)
+        half *= np.sqrt(value * (1 - value) / n + Z**2 / 4 / n**2)
+        out["Wilson"] = (middle - half, middle + half)
+    elif name == "ap" and 0 < value < 1:
+        # Boyd, Eng and Page 2013: the positives as trials.
+        out["binomial logit"] = on_logit(value, Z * np.sqrt(value * (1 - value) / rows.truth.sum()))
+    return out
+
+
+def bias_corrected(value: float, replicates: Floats, influence: Floats) -> tuple[float, float] | None:
+    """Return the BCa interval (Efron 1987), the acceleration from the influence of subjects."""
+    known = replicates[~np.isnan(replicates)]
+    below = (known < value).mean()
+    if not 0 < below < 1 or not influence.any():
+        return None
+    middle, skew = float(ndtri(below)), float((influence**3).sum() / (6 * (influence**2).sum() ** 1.5))
+    at = [norm.cdf(middle + (middle + z) / (1 - skew * (middle + z))) for z in (-Z, Z)]
+    low, high = np.quantile(known, at)
+    return float(low), float(high)
+
+
+def of_rejected(world: World, metrics: Sequence[str], draws: int) -> dict[tuple[str, str], Coverage]:
+    """Return the coverage of the methods that were not chosen; a draw without an interval counts as not covered."""
+    ends: dict[tuple[str, str], list[tuple[float, float] | None]] = {}
+    rng, truths = np.random.default_rng(1), world.truths()[0]
+    for rows in samples(world, draws):
+        for name in metrics:
+            for method, pair in rejected(name, rows, rng).items():
+                ends.setdefault((name, method), []).append(pair)
+    found = {key: coverage(pairs, truths[key[0]]) for key, pairs in ends.items()}
+    return {key: one._replace(covers=one.covers * one.given / len(ends[key])) for key, one in found.items()}
+
+
+def lines(options: argparse.Namespace) -> Iterator[str]:
+    """Return the lines of the table that the options ask for."""
+    metrics, draws = options.metrics.split(","), options.draws
+    if options.seeds:
+        for seeds, between in itertools.product((1, 2, 3, 5), (0.0, 0.1, 0.3)):
+            one = of_seeds(seeds, between, draws)
+            yield f"{seeds} seeds, spread {between:g} | auroc | {one.given} | {one}"
+    elif options.macro or options.texts:
+        for several, n in itertools.product((False, True), (40, 100, 400, 1000)):
+            place = f"{n} subjects, {'several rows' if several else 'one row'}"
+            if options.texts:
+                yield from (
+                    f"{place} | {name} | {one.given} | {one}" for name, one in of_texts(n, several, draws).items()
+                )
+                continue
+            for name, (one, labels) in of_macro(n, several, metrics, draws).items():
+                yield f"{place} | {name} | {labels:.1f} labels | {one.given} | {one}"
     else:
         for world in worlds():
-            for name, result in of_label(world, metrics, options.draws).items():
-                print(f"{world.name} | {name} | {result.given} | {result}", flush=True)
+            yield from (
+                f"{world.name} | {key} | {one.given} | {one}" for key, one in of_label(world, metrics, draws).items()
+            )
+            if options.rejected:
+                yield from _rejected_lines(world, metrics, draws)
+
+
+def _rejected_lines(world: World, metrics: Sequence[str], draws: int) -> Iterator[str]:
+    for (name, method), one in of_rejected(world, metrics, draws).items():
+        yield f"{world.name} | {name}, {method} | {one.given} | {one}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the table that the options ask for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--draws", type=int, default=2000, help="samples of each world that have an interval")
+    parser.add_argument("--metrics", default=",".join(METRICS), help="names, separated by commas")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--rejected", action="store_true", help="the methods that were not chosen, too")
+    kind.add_argument("--macro", action="store_true", help="the mean over 14 labels")
+    kind.add_argument("--seeds", action="store_true", help="a variant of several seeds")
+    kind.add_argument("--texts", action="store_true", help="metrics of texts")
+    for line in lines(parser.parse_args(arguments)):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -194,6 +194,32 @@ def test_a_blank_reference_is_no_reference_in_the_interval_of_bleu(tmp_path, bla
     assert comparison.test_subjects == comparison.test_rows == SUBJECTS
 
 
+def test_every_number_of_the_table_has_an_interval_or_says_why_not(tmp_path):
+    (comparison,) = compared(*(classify_run(tmp_path / str(seed), "full", seed) for seed in (0, 1)))
+    table = quality_table.quality(comparison)
+    cells = dict(zip(table.head, table.rows[0].cells, strict=True))
+    for name in ("Macro AUROC, test", "Accuracy", "F1", "Precision", "Recall"):
+        assert re.match(r"0\.\d{3} to 0\.\d{3}$", cells[name].notes[0]), name
+        low, high = (float(end) for end in cells[name].notes[0].split(" to "))
+        assert low < float(cells[name].text) < high
+    assert cells["F1"].notes[1] == "mean of 4 labels"
+    # The record of the natural split is there, but not its predictions.
+    natural = quality_table.natural(comparison)
+    assert natural.rows[0].cells[2].notes[0] == "no interval: no predictions"
+    (tmp_path / "1" / "model" / "labels.json").unlink()
+    (comparison,) = compared(tmp_path / "0", tmp_path / "1")
+    assert [metric.note for metric in comparison.rows[0].metrics] == ["no interval: thresholds unknown"] * 4
+    assert comparison.rows[0].interval is not None
+
+
+def test_every_number_of_reports_has_an_interval_or_says_why_not(tmp_path):
+    (comparison,) = compared(report_run(tmp_path / "r"))
+    found = {name.name: one for name, one in zip(columns("text"), comparison.rows[0].metrics, strict=True)}
+    assert found["rouge_l"].low < found["rouge_l"].value < found["rouge_l"].high
+    assert found["clinical_f1_14_positive"].value is None or found["clinical_f1_14_positive"].interval
+    assert found["distinct"].note.startswith("no interval: it falls with the number of texts")
+
+
 def test_how_the_data_is_read_makes_a_variant(tmp_path):
     runs = [classify_run(tmp_path / how, data={"augment": how}) for how in ("none", "mild")]
     (comparison,) = compared(*runs)
