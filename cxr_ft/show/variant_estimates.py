@@ -7,6 +7,7 @@ import numpy as np
 
 from cxr_ft.run.record import saved_labels
 from cxr_ft.run.record.saved_labels import SavedLabels
+from cxr_ft.score.arrays import Mask
 from cxr_ft.score.metrics import classification, registry
 from cxr_ft.score.metrics.registry import Metric
 from cxr_ft.score.statistics import estimates
@@ -117,7 +118,7 @@ def _of_labels(metric: Metric, rows: Sequence[LabelRows], thresholds: bool) -> E
     return (estimates.pooled if metric.over_cells else estimates.macro)(metric.interval, rows)
 
 
-def _predicted(one: SplitPredictions, saved: SavedLabels) -> np.ndarray:
+def _predicted(one: SplitPredictions, saved: SavedLabels) -> Mask:
     # The table's labels are sorted; those of the model are in the order of its scores.
     by_name = dict(zip(saved.labels, saved.thresholds, strict=True))
     thresholds = [by_name.get(name, 0.5) for name in one.labels]
