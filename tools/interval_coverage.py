@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtri
 from scipy.stats import norm
 
+from cxr_ft.errors import UsageError
 from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import estimates, intervals
 from cxr_ft.score.statistics.estimates import Answers
-from cxr_ft.score.statistics.spread import LabelRows, Z, on_logit
+from cxr_ft.score.statistics.spread import LabelRows, SpreadFunction, Z, on_logit
 
 Floats = NDArray[np.float64]
 METRICS = ("auroc", "ap", "f1", "precision", "recall", "accuracy", "brier")
@@ -47,7 +48,7 @@ class World:
     @property
     def apart(self) -> float:
         """Return how far the means of the two classes lie apart, in standard deviations."""
-        return float(ndtri(self.auroc)) * np.sqrt(2)
+        return float(ndtri(self.auroc) * np.sqrt(2))
 
     @property
     def name(self) -> str:
@@ -156,9 +157,25 @@ def coverage(ends: Sequence[tuple[float, float] | None], truth: float) -> Covera
     return Coverage(len(known), float(inside.mean()), float((low > truth).mean()), float((high - low).mean()))
 
 
+def family_of(name: str) -> SpreadFunction:
+    """Return the family of intervals that a metric of scores names."""
+    family = registry.metric(name, "scores").interval
+    if family is None:
+        raise UsageError(f"--metrics {name}: this metric has no interval")
+    return family
+
+
+def sums_of(name: str) -> registry.SumsFunction:
+    """Return the function that gives a metric of texts from sums of counts."""
+    function = registry.metric(name, "text").of_sums
+    if function is None:
+        raise UsageError(f"{name}: this metric has no interval")
+    return function
+
+
 def of_label(world: World, metrics: Sequence[str], draws: int) -> dict[str, Coverage]:
     """Return the coverage of the intervals of one label."""
-    families = {name: registry.metric(name, "scores").interval for name in metrics}
+    families = {name: family_of(name) for name in metrics}
     ends: dict[str, list[tuple[float, float] | None]] = {name: [] for name in metrics}
     for rows in samples(world, draws):
         for name, family in families.items():
@@ -222,20 +239,20 @@ def of_macro(subjects: int, several: bool, metrics: Sequence[str], draws: int) -
     for _ in range(draws):
         rows = macro_answers(rng, subjects, several).labels()
         for name in metrics:
-            family = registry.metric(name, "scores").interval
+            family = family_of(name)
             here = [pair for pair, one in zip(MACRO, rows, strict=True) if one.truth.any() and family(one) is not None]
             result = estimates.macro(family, rows)
             # The truth is that of the labels which are in the mean: which these are, the page says.
             target = float(np.mean([true[pair][name] for pair in here]))
-            ends[name].append(None if result.low is None else (result.low - target, result.high - target))
-            labels[name].append(result.labels)
+            ends[name].append(result.interval and (result.interval[0] - target, result.interval[1] - target))
+            labels[name].append(result.labels or 0)
     return {name: (coverage(ends[name], 0.0), float(np.mean(labels[name]))) for name in metrics}
 
 
 def of_seeds(seeds: int, between: float, draws: int) -> Coverage:
     """Return the coverage of the mean AUROC of a variant whose seeds differ in the strength of their scores."""
     world, rng, ends = World(200, 0.3, 0.85), np.random.default_rng(0), []
-    family = registry.metric("auroc", "scores").interval
+    family = family_of("auroc")
     for _ in range(draws):
         sample = draw(rng, world, owners(rng, world))
         strength = world.apart + between * rng.standard_normal((seeds, 1))
@@ -268,8 +285,12 @@ def text_population(several: bool, size: int = 3000) -> tuple[dict[str, Floats],
         references.append(" . ".join(pool[i] for i in right))
         generated.append(" . ".join(pool[i] for i in written))
     names = ("bleu_4", "rouge_l", "label_f1")
-    counts = {name: registry.metric(name, "text").row_counts(references, generated, findings) for name in names}
-    return counts, group
+    counts: dict[str, Floats] = {}
+    for name in names:
+        function = registry.metric(name, "text").row_counts
+        if function is not None:
+            counts[name] = np.asarray(function(references, generated, findings), float)
+    return counts, np.asarray(group, np.intp)
 
 
 def of_texts(subjects: int, several: bool, draws: int) -> dict[str, Coverage]:
@@ -284,15 +305,15 @@ def of_texts(subjects: int, several: bool, draws: int) -> dict[str, Coverage]:
         rows = np.concatenate([np.arange(starts[one], starts[one + 1]) for one in drawn])
         owner = np.repeat(np.arange(subjects), starts[drawn + 1] - starts[drawn])
         for name, table in counts.items():
-            result = estimates.of_texts(registry.metric(name, "text").of_sums, table[None, rows], owner)
+            result = estimates.of_texts(sums_of(name), table[None, rows], owner)
             ends[name].append(result.interval)
-    truths = {name: float(registry.metric(name, "text").of_sums(table.sum(axis=0))) for name, table in counts.items()}
+    truths = {name: float(sums_of(name)(table.sum(axis=0))) for name, table in counts.items()}
     return {name: coverage(ends[name], truths[name]) for name in counts}
 
 
 def rejected(name: str, rows: LabelRows, rng: np.random.Generator) -> dict[str, tuple[float, float] | None]:
     """Return the intervals of the methods that were not chosen for a metric."""
-    family = registry.metric(name, "scores").interval
+    family = family_of(name)
     made = family(rows)
     if made is None:
         return {}
@@ -307,7 +328,7 @@ def rejected(name: str, rows: LabelRows, rng: np.random.Generator) -> dict[str, 
         smooth = rng.exponential(size=(REPLICATES, rows.size))[:, rows.subjects]
         out["percentile bootstrap"] = intervals.interval(plain)
         out["Bayesian bootstrap"] = intervals.interval(intervals.auroc(truth, score, smooth))
-        out["BCa bootstrap"] = bias_corrected(value, plain, made.influence[0])
+        out["BCa bootstrap"] = bias_corrected(value, np.asarray(plain, float), made.influence[0])
     elif name in ("precision", "recall", "accuracy") and 0 < value < 1:
         # Wilson's interval on the effective number of rows.
         n = value * (1 - value) / variance
