@@ -88,7 +88,7 @@ def test_the_interval_is_that_of_resampled_subjects():
     rng = np.random.default_rng(0)
     subject = rng.integers(0, 30, 90)
     truth = rng.random(90) < 0.4
-    score = np.round(truth + rng.normal(0, 1, 90), 1)
+    score = np.round(truth + rng.normal(0, 1, 90))
     low, high = confound_probe._interval(truth, score, subject, np.random.default_rng(1))
     areas = []
     rows_of = [np.flatnonzero(subject == s) for s in np.unique(subject)]
