@@ -109,7 +109,7 @@ class Audit:
         """Return the numbers of what was found, as one line."""
         return (
             f"{len(self.leaks) or 'no'} leaks found, {len(self.confounded) or 'no'} labels confounded, "
-            f"{len(self.findings) or 'no'} other findings"
+            f"{len(self.findings) or 'no'} other finding{'' if len(self.findings) == 1 else 's'}"
         )
 
 

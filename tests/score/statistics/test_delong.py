@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cxr_ft.score.statistics.delong import paired_aurocs
 from cxr_ft.score.statistics.intervals import auroc, cluster_bootstrap, macro_auroc
-from cxr_ft.score.statistics.pairs import compare
+from cxr_ft.score.statistics.pairs import compare_values
 
 #: Albumin, total protein, K-G score, benefit from surgery: 43 of the patients of DeLong et al. (1988), as SAS/STAT's
 #: example "Comparing Receiver Operating Characteristic Curves" of PROC LOGISTIC lists them.
@@ -86,9 +86,9 @@ def test_the_patients_of_delong_s_paper():
     estimate = paired_aurocs(table[:, 3], scores, np.arange(len(table)))
     assert estimate.points == pytest.approx(points)
     assert estimate.covariance == pytest.approx(covariance)
-    for first, second, p in ((1, 0, 0.9102063472), (2, 0, 0.4561397075), (2, 1, 0.1118282101)):
-        pair = compare(table[:, 3], scores[[first]], scores[[second]], np.arange(len(table)), auroc)
-        assert pair.p == pytest.approx(p, abs=1e-9)
+    pairs = compare_values(points[:, None], covariance, len(table), "DeLong")
+    for pair, p in (((0, 1), 0.9102063472), ((0, 2), 0.4561397075), ((1, 2), 0.1118282101)):
+        assert pairs[pair].p == pytest.approx(p, abs=1e-9)
 
 
 def world(rng, subjects=300, labels=3):
