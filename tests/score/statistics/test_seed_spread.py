@@ -88,10 +88,11 @@ def test_power_comes_near_what_the_known_variances_find(seeds, least):
 @pytest.mark.parametrize("area", [0.6, 0.85, 0.97])
 @pytest.mark.parametrize("positives", [10, 20, 40])
 def test_one_seed_with_few_positives(positives, area):
-    """4 to 6 %, and down to 2.5 % with 10 or 20 positives near an AUROC of 1, where few exchanges change anything."""
+    """4 to 6 %, and down to 2 % with 10 or 20 positives near an AUROC of 1, where few exchanges change anything."""
     rng = np.random.default_rng([positives, round(100 * area)])
     found = []
     for _ in range(2000):
-        world = drawn.scores(rng, (1, 1), (area, area), positives=positives)
+        # Without a spread of seeds: one seed's test is of two trained models, which a spread makes truly different.
+        world = drawn.scores(rng, (1, 1), (area, area), deviation=0.0, positives=positives)
         found.append(compare_all(*world, intervals.auroc, draws=399)[0, 1].p <= 0.05)
-    assert (0.025 if area > 0.9 else 0.033) <= np.mean(found) <= 0.063
+    assert (0.02 if area > 0.9 else 0.033) <= np.mean(found) <= 0.063

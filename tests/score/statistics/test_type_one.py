@@ -121,14 +121,14 @@ def few_decisions(rng):
 @pytest.mark.parametrize(
     ("world", "statistic", "least"),
     [
-        (lambda rng: simulated.scores(rng, 25), intervals.auroc, 0.04),
         (few_decisions, intervals.accuracy, 0.04),
         # Of so few subjects many swaps change nothing, and an exact test is careful.
         (few_decisions, f1, 0.03),
     ],
-    ids=["delong", "mcnemar", "randomisation"],
+    ids=["mcnemar", "randomisation"],
 )
 def test_twenty_five_subjects_are_enough(world, statistic, least):
+    """AUROC has no test where 10 of them are not positive and 10 not negative: see test_seed_spread."""
     rate = rejected(lambda rng: compare(*world(rng), statistic, draws=399), 5000, seed=5)
     assert least <= rate <= 0.06
 
