@@ -28,6 +28,18 @@ class PairedAurocs(NamedTuple):
     reason: str | None = None
 
 
+class Placements(NamedTuple):
+    """Areas [M] and placements of positives [M, P] and negatives [M, Q].
+
+    A placement is the share of the other class's rows that a row is ordered rightly to, ties half. Placement minus
+    area, over the number of rows of its class, is what a row adds to the area's error.
+    """
+
+    areas: Array
+    positive: Array
+    negative: Array
+
+
 class _Label(NamedTuple):
     """One label: areas [M], each subject's share in their error [M, K] by class, and subjects by class and in all."""
 
@@ -84,33 +96,42 @@ def _root(subjects: int) -> float:
 
 def _label(truth: Array, scores: Array, group: npt.NDArray[np.intp]) -> _Label | None:
     """Return one label's areas and errors; None where it has one class only."""
-    from scipy.stats import rankdata
-
     # Counted over all rows, before masked ones leave: the tables of all labels need a column for every subject.
     size = int(group.max(initial=-1)) + 1
     known = ~np.isnan(truth)
     # Masked rows leave before the ranks are taken, since they would shift the ranks of the others.
     positive, scores, group = truth[known] > 0.5, scores[:, known], group[known]
-    high, low = scores[:, positive], scores[:, ~positive]
-    positives, negatives = high.shape[1], low.shape[1]
+    positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         return None
-    # Rank among all minus rank among the own class is the number of the other class below, ties half.
-    ranks = rankdata(scores, axis=1)
-    above = (ranks[:, positive] - rankdata(high, axis=1)) / negatives
-    below = 1 - (ranks[:, ~positive] - rankdata(low, axis=1)) / positives
-    points = above.mean(axis=1)
+    points, above, below = placements(positive, scores)
     # The third is not the sum of the first two: a subject can have rows of both classes.
     counted = (len(np.unique(group[positive])), len(np.unique(group[~positive])), len(np.unique(group)))
     # A placement value minus the area is what its row contributes to the error; the rows of a subject are added up.
     return _Label(
         points,
-        _by_subject(above - points[:, None], group[positive], size) / positives,
-        _by_subject(below - points[:, None], group[~positive], size) / negatives,
+        by_subject(above - points[:, None], group[positive], size) / positives,
+        by_subject(below - points[:, None], group[~positive], size) / negatives,
         counted,
     )
 
 
-def _by_subject(values: Array, group: npt.NDArray[np.intp], size: int) -> Array:
-    """Return the sums [M, K] of values [M, rows] over each subject's rows."""
-    return np.array([np.bincount(group, row, size) for row in values])
+def placements(positive: npt.NDArray[np.bool_], scores: Array) -> Placements:
+    """Return the areas of scores [M, n] and the placements behind them; both classes need a row.
+
+    Args:
+        positive: [n].
+    """
+    from scipy.stats import rankdata
+
+    # Rank among all minus rank among the own class is the number of the other class below, ties half.
+    ranks = rankdata(scores, axis=1)
+    high, low = scores[:, positive], scores[:, ~positive]
+    above = (ranks[:, positive] - rankdata(high, axis=1)) / low.shape[1]
+    below = 1 - (ranks[:, ~positive] - rankdata(low, axis=1)) / high.shape[1]
+    return Placements(above.mean(axis=1), above, below)
+
+
+def by_subject(values: Array, subjects: npt.NDArray[np.intp], size: int) -> Array:
+    """Return the sums [M, K] of values [M, n] over the rows of each subject, numbered from 0 to K - 1."""
+    return np.array([np.bincount(subjects, row, size) for row in values])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cxr_ft.score.statistics import recalibration
+from cxr_ft.score.statistics import delong, recalibration
 from cxr_ft.score.statistics.recalibration import Array, Codes, by_subject
 
 Mask = npt.NDArray[np.bool_]
@@ -47,7 +47,7 @@ class Rows(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one label says of a difference.
+    """Hold the evidence of one label for a difference.
 
     Args:
         total: the difference times `weight`.
@@ -145,17 +145,11 @@ def auroc(rows: Rows) -> Part:
 
 def _placements(rows: Rows, side: Mask) -> tuple[float, list[tuple[Array, Codes]]]:
     """Return the AUROC of rows and, of positives and negatives, each row's share in its error with its subject."""
-    from scipy.stats import rankdata
-
-    truth, score, subjects = rows.truth[side], rows.score[side], rows.subjects[side]
-    high, low = score[truth], score[~truth]
-    ranks = rankdata(score)
-    above = (ranks[truth] - rankdata(high)) / len(low)
-    below = 1 - (ranks[~truth] - rankdata(low)) / len(high)
-    area = float(above.mean())
-    return area, [
-        ((above - area) / len(high), subjects[truth]),
-        ((below - area) / len(low), subjects[~truth]),
+    truth, subjects = rows.truth[side], rows.subjects[side]
+    (area,), (above,), (below,) = delong.placements(truth, rows.score[side][None])
+    return float(area), [
+        ((above - area) / len(above), subjects[truth]),
+        ((below - area) / len(below), subjects[~truth]),
     ]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_ft.score.arrays import Floats, Mask
+from cxr_ft.score.statistics import delong
 from cxr_ft.score.statistics.intervals import Interval
 
 Codes = npt.NDArray[np.intp]
@@ -48,7 +49,7 @@ class LabelRows:
 
     def by_subject(self, values: Floats) -> Floats:
         """Return the sums [S, K] of values [S, n] over each subject's rows."""
-        return np.array([np.bincount(self.subjects, row, self.size) for row in values])
+        return delong.by_subject(values, self.subjects, self.size)
 
     def count(self, rows: Mask) -> int:
         """Return how many subjects have one of these rows [n]."""
@@ -89,17 +90,12 @@ def area(rows: LabelRows) -> Spread | None:
     it is never scaled below the mean of DeLong's and the model's, weighted by subjects of the rarer class and 20.
     """
     from scipy.special import stdtrit
-    from scipy.stats import rankdata
 
     positive, scores = rows.truth, rows.scores
     many, others = int(positive.sum()), int((~positive).sum())
     if not many or not others:
         return None
-    # Rank among all minus rank among the own class is the number of the other class below, ties half.
-    ranks = rankdata(scores, axis=1)
-    above = (ranks[:, positive] - rankdata(scores[:, positive], axis=1)) / others
-    below = 1 - (ranks[:, ~positive] - rankdata(scores[:, ~positive], axis=1)) / many
-    points = above.mean(axis=1)
+    points, above, below = delong.placements(positive, scores)
     errors = np.zeros(scores.shape)
     kinds = rows.count(positive), rows.count(~positive)
     # The variance of k subjects has the factor k / (k - 1); of one subject nothing is known, which the model makes up.
