@@ -1,5 +1,6 @@
 """Evaluate predictions of any origin: values by label with intervals over subjects, and gaps between groups."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 REPLICATES, SEED = 2000, 0
 #: Subjects that a group, and everybody else, need before their gap is computed.
 LEAST_SUBJECTS = 10
+#: What is computed, by the names of the metrics.
+METRICS = ("auroc", "ap")
 #: The error of all gaps together, by Holm (1979).
 ERROR = 0.05
 
@@ -94,7 +97,7 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
     labels: Sequence[str] | None = None,
     seed: int | None = None,
 ) -> Evaluation:
-    """Evaluate scores against the truth, subjects resampled as a whole.
+    """Evaluate scores against the truth; a subject's rows count together.
 
     Args:
         truth: [N] or [N, L], 1 or 0; NaN leaves a cell out.
@@ -102,12 +105,11 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
         subjects: [N], the subject of each row; ids are compared as in the splits (7, 7.0 and 00007 are one).
         groups: by variable ("sex", "scanner", ...) the group of each row [N]; missing values are in no group.
         labels: the L names; None: "0", "1", ...
-        seed: of the bootstrap's draws; None: 0. Equal seed, equal numbers.
+        seed: of the bootstrap's draws behind gaps; None: 0. Equal seed, equal numbers.
 
     Returns:
-        An `Evaluation`: `to_frame()` gives AUROC (interval: DeLong on the logit scale, clustered by subject; Obuchowski
-        1997) and average precision (percentile bootstrap over subjects) of each label and their mean ("macro"), `gaps`
-        the gap of each group to everybody else.
+        An `Evaluation`: `to_frame()` gives AUROC and average precision of each label and their mean ("macro"), with
+        the intervals of the comparison page (docs/statistics.md); `gaps` the gap of each group to everybody else.
 
     Raises:
         UsageError: where the shapes do not fit, or a score is no number.
@@ -124,15 +126,8 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
         raise UsageError(f"labels: {len(names)} names for {table.shape[1]} columns of truth")
     from cxr_ft.score.statistics.intervals import cluster_bootstrap
 
-    # The first row is the data as they are; the others are resamples, the same for all labels and groups.
+    # The first row is the data as they are; the others are resamples, the same for all groups.
     weights = np.concatenate([np.ones((1, len(owners))), cluster_bootstrap(owners, REPLICATES, seed or SEED)])
-    computed: list[Value] = []
-    for column, name in enumerate(names):
-        one = slice(column, column + 1)
-        truths, of_label = table[:, one], values[:, one]
-        computed += [_auroc(name, truths, of_label, owners), _average_precision(name, truths, of_label, weights)]
-    if len(names) > 1:
-        computed += [_auroc("macro", table, values, owners), _average_precision("macro", table, values, weights)]
     gaps: list[Gap] = []
     mirrors: list[int] = []
     for variable, members in _grouped(groups or {}, len(owners)).items():
@@ -144,7 +139,12 @@ def evaluate(  # noqa: PLR0917 (the design fixes this signature: people script a
             _gap(f"{variable}={group}", (table, values, owners), members == group, members != "", weights)
             for group in present
         ]
-    return Evaluation(tuple(computed), _frame(_adjusted(gaps, mirrors), Gap), len(owners), len(np.unique(owners)))
+    return Evaluation(
+        tuple(_values(table, values, owners, names)),
+        _frame(_adjusted(gaps, mirrors), Gap),
+        len(owners),
+        len(np.unique(owners)),
+    )
 
 
 def _checked(truth: npt.ArrayLike, scores: npt.ArrayLike, subjects: npt.ArrayLike) -> tuple[Floats, Floats, Codes]:
@@ -179,62 +179,27 @@ def _grouped(groups: "Mapping[str, Sequence[object]]", rows: int) -> dict[str, n
     return out
 
 
-def _auroc(label: str, truth: Floats, scores: Floats, subjects: Codes) -> Value:
-    """Return the AUROC of one label or the mean of several; its interval by DeLong on the logit scale.
+def _values(truth: Floats, scores: Floats, subjects: Codes, names: Sequence[str]) -> list[Value]:
+    """Return AUROC and average precision of each label, and of several labels their mean, as the page computes them."""
+    from cxr_ft.score.metrics import registry
+    from cxr_ft.score.statistics import estimates
 
-    The logit keeps the ends between 0 and 1, and covers better near 1 than the percentile bootstrap does.
-    """
-    from scipy.special import expit, logit, ndtri
-
-    from cxr_ft.score.statistics.delong import paired_aurocs
-
-    areas = paired_aurocs(truth, scores[None], subjects)
-    point = float(areas.points[0])
-    if np.isnan(point):
-        return Value(label, "auroc", None, None, None, areas.reason or "undefined")
-    if areas.covariance is None:
-        return Value(label, "auroc", point, None, None, areas.reason or "no interval")
-    # Rounding can make a variance of 0 slightly negative.
-    spread = float(np.sqrt(max(areas.covariance[0, 0], 0.0)))
-    # The logit of 0 or 1 is infinite, and no spread would be an interval of one point.
-    if not 0 < point < 1 or spread == 0:
-        return Value(label, "auroc", point, None, None, "no interval: the scores separate the classes perfectly")
-    # The derivative of the logit is 1 / (p (1 - p)): the delta method.
-    half = float(ndtri(0.975)) * spread / (point * (1 - point))
-    low, high = expit(logit(point) - half), expit(logit(point) + half)
-    return Value(label, "auroc", point, float(low), float(high))
-
-
-def _average_precision(label: str, truth: Floats, scores: Floats, weights: Floats) -> Value:
-    """Return scikit-learn's average precision of one label or the mean of several, under weights [1 + R, N]."""
-    columns = [
-        (truth[known, i] == 1, scores[known, i], weights[:, known])
-        for i in range(truth.shape[1])
-        if (known := ~np.isnan(truth[:, i])).any() and len(set(truth[known, i])) == 2
+    # Neither metric looks at predictions.
+    predicted = np.zeros((1, *scores.shape), bool)
+    rows = estimates.Answers(truth=truth, scores=scores[None], predicted=predicted, subjects=subjects).labels()
+    several = len(names) > 1
+    computed: dict[str, list[estimates.Estimate]] = {}
+    for metric in METRICS:
+        family = registry.metric(metric, "scores").interval
+        if family is None:
+            raise ValueError(f"metric {metric} declares no interval")
+        macro = [estimates.macro(family, rows)] if several else []
+        computed[metric] = [*estimates.by_label(family, rows), *macro]
+    return [
+        Value(label, metric, one[i].value, one[i].low, one[i].high, one[i].note)
+        for i, label in enumerate([*names, "macro"] if several else names)
+        for metric, one in computed.items()
     ]
-    if not columns:
-        return Value(label, "ap", None, None, None, "no label has both positives and negatives")
-    from cxr_ft.score.statistics.intervals import interval
-
-    rows = np.mean([_weighted_ap(*column) for column in columns], axis=0)
-    low, high = interval(rows[1:]) or (None, None)
-    note = "" if low is not None else "no interval: undefined in more than a tenth of the resampled sets"
-    return Value(label, "ap", float(rows[0]), low, high, note)
-
-
-def _weighted_ap(truth: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
-    """Return the sum over thresholds of (recall_k - recall_k-1) * precision_k, equal scores together; [1 + R]."""
-    order = np.argsort(-scores, kind="stable")
-    # Equal scores are one threshold: only the last of them ends a step.
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    hits = np.cumsum(weights[:, order] * truth[order], axis=1)[:, last]
-    taken = np.cumsum(weights[:, order], axis=1)[:, last]
-    steps = np.diff(hits, axis=1, prepend=0.0)
-    # A resample without a positive divides by 0: NaN, which the interval leaves out.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(taken > 0, hits / taken, 0.0)
-        out: Floats = (steps * precision).sum(axis=1) / hits[:, -1]
-    return out
 
 
 def _gap(
@@ -278,8 +243,6 @@ def _gap(
 
 def _adjusted(gaps: Sequence[Gap], mirrors: Sequence[int]) -> list[Gap]:
     """Return the gaps with `stated` by Holm over all of them; those at `mirrors` repeat the gap before them."""
-    import dataclasses
-
     from cxr_ft.score.statistics.multiple_comparisons import holm
 
     # A mirrored gap would count as a second test, and double the correction of all others.
@@ -292,8 +255,6 @@ def _adjusted(gaps: Sequence[Gap], mirrors: Sequence[int]) -> list[Gap]:
 
 
 def _frame(rows: "Sequence[Value] | Sequence[Gap]", kind: type) -> "pd.DataFrame":
-    import dataclasses
-
     import pandas as pd
 
     return pd.DataFrame([dataclasses.asdict(row) for row in rows], columns=[f.name for f in dataclasses.fields(kind)])

@@ -77,6 +77,26 @@ def test_values_are_scikit_learns_and_intervals_are_of_subjects():
         )
 
 
+def test_values_have_the_intervals_of_the_page_or_the_reason():
+    from cxr_ft.score.metrics import registry
+    from cxr_ft.score.statistics import estimates
+
+    rng = np.random.default_rng(4)
+    truth = np.column_stack([rng.random(200) < 0.3, np.arange(200) < 5, np.zeros(200)]).astype(float)
+    scores = np.clip(0.4 * truth + 0.6 * rng.random((200, 3)), 0, 1)
+    frame = cxr_ft.evaluate(truth, scores, np.arange(200), labels=["usual", "rare", "absent"]).to_frame()
+    frame = frame.set_index(["label", "metric"])
+    rows = estimates.Answers(
+        truth=truth, scores=scores[None], predicted=np.zeros((1, 200, 3), bool), subjects=np.arange(200)
+    ).labels()
+    for metric in ("auroc", "ap"):
+        page = estimates.by_label(registry.metric(metric, "scores").interval, rows)[0]
+        assert tuple(frame.loc[("usual", metric), ["value", "low", "high"]]) == (page.value, page.low, page.high)
+        assert frame.loc[("rare", metric), "note"] == "no interval: 5 positive subjects"
+        assert frame.loc[("absent", metric), "note"] == "no value: 0 positive subjects"
+        assert frame.loc[("macro", metric), "low"] < frame.loc[("macro", metric), "value"]
+
+
 def test_subjects_are_the_same_by_the_rule_of_the_splits():
     rng = np.random.default_rng(2)
     truth, scores = rng.integers(0, 2, 60), rng.random(60)

@@ -46,7 +46,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """What the runs of a variant answered on the same rows.
+    """Hold the predictions of a variant's runs on the same rows.
 
     Args:
         truth: [N, L] 1, 0 or NaN (masked).
@@ -164,7 +164,7 @@ def of_texts(statistic: Callable[[Floats], Floats], counts: Floats, subjects: Na
 
 def _one(spread: Spread | None, note: str) -> Estimate:
     if spread is None:
-        return Estimate(value=None, note="no value")
+        return Estimate(value=None, note=note.replace("no interval", "no value") or "no value")
     value = float(spread.points.mean())
     if note:
         return Estimate(value=value, note=note)
