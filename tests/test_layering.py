@@ -10,13 +10,24 @@ import pytest
 import cxr_ft
 
 PACKAGE = Path(cxr_ft.__file__).parent
-GROUND = {"errors", "json_values", "csv_cells", "child_processes", "files", "plugins", "config", "progress"}
+GROUND = {
+    "errors",
+    "json_values",
+    "csv_cells",
+    "child_processes",
+    "files",
+    "html_templates",
+    "plugins",
+    "config",
+    "progress",
+}
 #: What each part may import of the package, besides itself.
 MAY = {
     "errors": set(),
     "json_values": set(),
     "child_processes": set(),
     "csv_cells": set(),
+    "html_templates": set(),
     "files": {"errors", "json_values"},
     "plugins": {"errors", "json_values"},
     "progress": set(),

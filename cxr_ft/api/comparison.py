@@ -106,7 +106,7 @@ def compare(
     from cxr_ft.run.record import results
     from cxr_ft.show import margins
     from cxr_ft.show.compare import compare as compared
-    from cxr_ft.show.runs import load
+    from cxr_ft.show.recorded_runs import load
 
     # A text is a sequence, too: a path has to be looked for before a list of them.
     if isinstance(runs, Ablation):

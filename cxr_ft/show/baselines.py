@@ -6,7 +6,7 @@ from cxr_ft.run.record.results import Result
 from cxr_ft.show import metric_columns
 from cxr_ft.show.metric_columns import BASELINES
 from cxr_ft.show.number_format import decimal
-from cxr_ft.show.runs import number
+from cxr_ft.show.recorded_runs import number
 from cxr_ft.show.verdicts import BaselineRow
 
 #: The AUROC of a random score.

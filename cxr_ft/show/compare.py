@@ -10,12 +10,12 @@ from cxr_ft.show import variant_estimates
 from cxr_ft.show.decide import ERROR, AdjustedPair, decide
 from cxr_ft.show.margins import Margins, by_output
 from cxr_ft.show.prediction_rows import PredictionBook
-from cxr_ft.show.runs import Run, names, test_split
+from cxr_ft.show.recorded_runs import RecordedRun, names, test_split
 from cxr_ft.show.variants import Variant
 from cxr_ft.show.verdicts import Comparison
 
 
-def compare(runs: Sequence[Run], margins: Margins | None = None) -> list[Comparison]:
+def compare(runs: Sequence[RecordedRun], margins: Margins | None = None) -> list[Comparison]:
     """Return the verdicts of each task and test split.
 
     Args:
@@ -26,7 +26,7 @@ def compare(runs: Sequence[Run], margins: Margins | None = None) -> list[Compari
     Raises:
         UsageError: for broken predictions, or a margin of no metric that is compared.
     """
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[RecordedRun]] = defaultdict(list)
     for run in runs:
         groups[run.result.task, test_split(run.result)].append(run)
     stated = by_output(margins or {}, [run.result.output for run in runs])
@@ -36,8 +36,8 @@ def compare(runs: Sequence[Run], margins: Margins | None = None) -> list[Compari
     ]
 
 
-def _comparison(task: str, split: str, runs: Sequence[Run], margin: float | None) -> Comparison:
-    by_name: dict[str, list[Run]] = defaultdict(list)
+def _comparison(task: str, split: str, runs: Sequence[RecordedRun], margin: float | None) -> Comparison:
+    by_name: dict[str, list[RecordedRun]] = defaultdict(list)
     # Names depend on all runs of the table: settings are added only where they distinguish two variants.
     for name, run in zip(names([run.result for run in runs]), runs, strict=True):
         by_name[name].append(run)

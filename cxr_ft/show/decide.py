@@ -9,7 +9,7 @@ from cxr_ft.score.statistics import multiple_comparisons, pairs, power
 from cxr_ft.score.statistics.intervals import Interval
 from cxr_ft.show import baselines
 from cxr_ft.show.memory_sentence import sentence
-from cxr_ft.show.runs import record
+from cxr_ft.show.recorded_runs import record
 from cxr_ft.show.variants import Variant, mean
 from cxr_ft.show.verdicts import (
     Comparison,

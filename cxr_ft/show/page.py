@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from cxr_ft import files
+from cxr_ft import files, html_templates
 from cxr_ft.errors import UsageError
 from cxr_ft.score import fairness
 from cxr_ft.score.published import Published
@@ -25,7 +24,7 @@ from cxr_ft.show import gallery, number_format, phrasing, subgroup_gaps
 from cxr_ft.show.charts import _style, all_charts
 from cxr_ft.show.compare import compare
 from cxr_ft.show.margins import Margins, words
-from cxr_ft.show.runs import Run, load
+from cxr_ft.show.recorded_runs import RecordedRun, load
 from cxr_ft.show.subgroup_gaps import StatedGaps
 from cxr_ft.show.tables import calibration_table, pair_table, quality_table, run_table, split_table, subgroup_table
 from cxr_ft.show.tables.cells import Table
@@ -204,15 +203,10 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
                 yield name, figure
 
 
-def _render(sections: list[ComparisonSection], good: list[Run], other: list[tuple[Run, str]], options: Options) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # A field that the template misspells is an error, not an empty place on the page.
-        undefined=StrictUndefined,
-    )
+def _render(
+    sections: list[ComparisonSection], good: list[RecordedRun], other: list[tuple[RecordedRun, str]], options: Options
+) -> str:
+    environment = html_templates.open_folder(Path(__file__).parent)
     table, shared = run_table.provenance(good)
     # The policy names the digest, so that a script that data smuggled in would not run.
     environment.filters["digest"] = _digest
@@ -233,7 +227,7 @@ def _digest(script: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
-def _command(runs: Sequence[Run], options: Options) -> str:
+def _command(runs: Sequence[RecordedRun], options: Options) -> str:
     """Return the command that makes the page of these runs again, its folder left open."""
     flags = words(options.margins)
     flags += ["--include-data"] if options.include_data else []

@@ -13,7 +13,7 @@ from cxr_ft.score.arrays import Floats, Names
 from cxr_ft.score.metrics import registry
 from cxr_ft.score.metrics.registry import Metric
 from cxr_ft.score.statistics.randomisation import Statistic
-from cxr_ft.show.runs import Run, digest
+from cxr_ft.show.recorded_runs import RecordedRun, digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ _KEYS = ["subject_id", "study_id", "dicom_id"]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitPredictions:
-    """What a run answered on the rows of a split.
+    """Hold the predictions of a run on the rows of a split.
 
     Args:
         digest: equal for equal rows, labels and order.
@@ -99,7 +99,7 @@ class PredictionBook:
     _splits: dict[tuple[Path, str], SplitPredictions | None] = field(default_factory=dict)
     _counts: dict[tuple[str, Path, str], Floats] = field(default_factory=dict)
 
-    def of(self, runs: Sequence[Run]) -> tuple[str, Floats] | None:
+    def of(self, runs: Sequence[RecordedRun]) -> tuple[str, Floats] | None:
         """Return the digest of the rows and the predictions [S, N, ...] of S seeds; None if they do not share rows."""
         known = [read for run in runs if (read := self._of(run)) is not None]
         # Seeds on other rows cannot be averaged: the mean would be of different questions.
@@ -107,7 +107,7 @@ class PredictionBook:
             return None
         return known[0][0], np.array([predictions for _, predictions in known])
 
-    def split(self, run: Run, name: str) -> SplitPredictions | None:
+    def split(self, run: RecordedRun, name: str) -> SplitPredictions | None:
         """Return the predictions of a run on the split "test" or "test_natural"; None where it has none.
 
         Raises:
@@ -124,7 +124,7 @@ class PredictionBook:
                 self._splits[run.folder, one] = read.get(one)
         return self._splits[run.folder, name]
 
-    def counts(self, metric: Metric, run: Run, split: str, labels: Sequence[str] = ()) -> Floats:
+    def counts(self, metric: Metric, run: RecordedRun, split: str, labels: Sequence[str] = ()) -> Floats:
         """Return the counts [N, C] of a metric of texts.
 
         Raises:
@@ -140,7 +140,7 @@ class PredictionBook:
             self._counts[key] = metric.row_counts(*pairs, labels)
         return self._counts[key]
 
-    def _of(self, run: Run) -> tuple[str, Floats] | None:
+    def _of(self, run: RecordedRun) -> tuple[str, Floats] | None:
         recorded = run.result.primary("test")
         read = None if recorded is None else self.split(run, "test")
         # A split of blank references alone has nothing to resample.
@@ -159,7 +159,7 @@ class PredictionBook:
         return rows.digest, predictions
 
 
-def _read(run: Run, splits: Sequence[str]) -> dict[str, SplitPredictions]:
+def _read(run: RecordedRun, splits: Sequence[str]) -> dict[str, SplitPredictions]:
     table = results.read_predictions(run.folder)
     # Ids that look like numbers may be read as numbers from one file and as text from another.
     table = table.assign(**{key: table[key].astype(str) for key in _KEYS})

@@ -15,7 +15,7 @@ from cxr_ft.score.statistics.estimates import Answers, Estimate
 from cxr_ft.score.statistics.spread import LabelRows
 from cxr_ft.show import metric_columns, number_format
 from cxr_ft.show.prediction_rows import TOLERANCE, PredictionBook, SplitPredictions
-from cxr_ft.show.runs import Run
+from cxr_ft.show.recorded_runs import RecordedRun
 
 #: Why a number has none. The thresholds lie in model/labels.json.
 NO_PREDICTIONS = "no interval: no predictions"
@@ -44,7 +44,7 @@ class VariantEstimates:
         return _agreeing(self.labels.get(label), value)
 
 
-def of_runs(runs: Sequence[Run], book: PredictionBook) -> VariantEstimates:
+def of_runs(runs: Sequence[RecordedRun], book: PredictionBook) -> VariantEstimates:
     """Return the estimates of a variant, the runs that differ in seed alone.
 
     Raises:
@@ -68,7 +68,7 @@ def of_runs(runs: Sequence[Run], book: PredictionBook) -> VariantEstimates:
     return VariantEstimates(metrics=metrics, labels=labels)
 
 
-def of_labels(runs: Sequence[Run]) -> VariantEstimates:
+def of_labels(runs: Sequence[RecordedRun]) -> VariantEstimates:
     """Return the estimates of the primary metric by label on test, of the runs that differ in seed alone."""
     book = PredictionBook()
     read = [one for run in runs if (one := book.split(run, "test")) is not None]
@@ -77,7 +77,7 @@ def of_labels(runs: Sequence[Run]) -> VariantEstimates:
     return VariantEstimates(labels=_of_scores((registry.primary("scores"),), read, [])[1])
 
 
-def _of_texts(metric: Metric, runs: Sequence[Run], split: str, book: PredictionBook) -> Estimate:
+def _of_texts(metric: Metric, runs: Sequence[RecordedRun], split: str, book: PredictionBook) -> Estimate:
     first = book.split(runs[0], split)
     if metric.of_sums is None or first is None:
         return Estimate(value=None, note=f"no interval: {metric.no_interval}")

@@ -10,7 +10,7 @@ from cxr_ft.score.metrics import registry
 from cxr_ft.score.statistics import intervals
 from cxr_ft.score.statistics.estimates import Estimate
 from cxr_ft.show import metric_columns
-from cxr_ft.show.runs import Run, number, peak_bytes
+from cxr_ft.show.recorded_runs import RecordedRun, number, peak_bytes
 from cxr_ft.show.variant_estimates import VariantEstimates
 from cxr_ft.show.verdicts import VariantCost
 
@@ -30,7 +30,7 @@ class Variant:
     """
 
     name: str
-    runs: Sequence[Run]
+    runs: Sequence[RecordedRun]
     digest: str | None
     estimates: VariantEstimates = field(default_factory=VariantEstimates)
 
@@ -120,7 +120,7 @@ class Variant:
         return average(self.runs, *path)
 
 
-def average(runs: Sequence[Run], *path: str) -> float | None:
+def average(runs: Sequence[RecordedRun], *path: str) -> float | None:
     """Return the mean over those runs that record a number at `path`; None where none does."""
     return mean([value for run in runs if (value := number(run.result, *path)) is not None])
 

@@ -8,7 +8,7 @@ from cxr_ft.score.fairness import Mismatch
 from cxr_ft.score.statistics.estimates import Estimate
 from cxr_ft.score.statistics.intervals import Interval
 from cxr_ft.score.statistics.power import Needed
-from cxr_ft.show.runs import Run
+from cxr_ft.show.recorded_runs import RecordedRun
 
 
 class Outcome(StrEnum):
@@ -174,7 +174,7 @@ class VariantRow:
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[RecordedRun, ...]
     value: float | None
     estimate: Estimate
     seed_range: Interval | None
@@ -258,6 +258,6 @@ class Comparison:
         return next((row for row in self.rows if row.is_reference), None)
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RecordedRun]:
         """Return all runs, by variant and seed."""
         return [run for row in self.rows for run in row.runs]

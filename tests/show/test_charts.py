@@ -12,7 +12,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.run.record import results
 from cxr_ft.show import charts, number_format, page
 from cxr_ft.show.charts import _distribution, _quality, _style, all_charts
-from cxr_ft.show.runs import Run, names, peak_bytes
+from cxr_ft.show.recorded_runs import RecordedRun, names, peak_bytes
 
 MANIFEST = {
     "request": {"per_label": 50},
@@ -24,11 +24,11 @@ MANIFEST = {
 
 
 def load(folder):
-    return Run(folder, results.read(folder))
+    return RecordedRun(folder, results.read(folder))
 
 
 def with_result(run, **changes):
-    return Run(run.folder, run.result.replace(**changes))
+    return RecordedRun(run.folder, run.result.replace(**changes))
 
 
 def draw(name, runs):
@@ -193,7 +193,7 @@ def test_the_machine_and_the_curves_come_from_the_folder(tmp_path):
     curve = axis.lines[-1]
     area = np.trapezoid(curve.get_ydata(), curve.get_xdata())
     assert area == pytest.approx(run.result.primary("test"), abs=0.01)
-    bare = Run(tmp_path / "nowhere", run.result)
+    bare = RecordedRun(tmp_path / "nowhere", run.result)
     for name in ("main_effects", "roc_curves", "system"):
         assert draw(name, [bare]).get_label() == "empty"
 

@@ -14,7 +14,7 @@ from cxr_ft.score.metrics import text_overlap
 from cxr_ft.show import number_format, phrasing, subgroup_gaps
 from cxr_ft.show.compare import compare
 from cxr_ft.show.metric_columns import columns
-from cxr_ft.show.runs import load
+from cxr_ft.show.recorded_runs import load
 from cxr_ft.show.tables import pair_table, quality_table, subgroup_table
 from cxr_ft.show.verdicts import MarginOutcome, Outcome
 

@@ -14,7 +14,7 @@ from cxr_ft.run.record import model_card, results
 from cxr_ft.score import metrics
 from cxr_ft.score.metrics import registry, report_metrics
 from cxr_ft.show.compare import compare
-from cxr_ft.show.runs import load
+from cxr_ft.show.recorded_runs import load
 from cxr_ft.show.tables import quality_table, run_table, subgroup_table
 
 PLUGIN = """

@@ -21,7 +21,7 @@ from cxr_ft.show import compare, number_format, phrasing, subgroup_gaps
 from cxr_ft.show.charts import all_charts
 from cxr_ft.show.decide import AdjustedPair, decide
 from cxr_ft.show.prediction_rows import EvaluationRows, PredictionBook
-from cxr_ft.show.runs import Run
+from cxr_ft.show.recorded_runs import RecordedRun
 from cxr_ft.show.tables import calibration_table, pair_table, quality_table
 from cxr_ft.show.variant_estimates import VariantEstimates
 from cxr_ft.show.variants import Variant
@@ -46,7 +46,7 @@ def run(base, method="lora", seed=0, **changes):
     config = {**base.config, "tuning": TUNING[method], "train": {**base.config["train"], "seed": seed}}
     cost = {**base.cost, "parameters": {"trainable": TRAINABLE[method], "total": 22_900_000}}
     changed = {"config": config, "cost": cost, "config_hash": f"{method}{seed}", **changes}
-    return Run(Path("nowhere"), base.replace(**changed))
+    return RecordedRun(Path("nowhere"), base.replace(**changed))
 
 
 def one(base, metrics, method="lora", **changes):
@@ -136,7 +136,7 @@ def test_full_fine_tuning_is_chosen_by_its_mean_on_val(base):
         for seed, val in enumerate(vals):
             made = run(base, "full", seed, metrics={"val": scores(val), "test": scores(test)})
             config = {**made.result.config, "train": {**made.result.config["train"], "epochs": 3 + i}}
-            runs.append(Run(made.folder, made.result.replace(config=config, config_hash=f"{i}{seed}")))
+            runs.append(RecordedRun(made.folder, made.result.replace(config=config, config_hash=f"{i}{seed}")))
     (comparison,) = compare.compare(runs)
     assert comparison.reference.runs[0].result.config["train"]["epochs"] == 3
     assert comparison.best.runs[0].result.config["train"]["epochs"] == 4
@@ -394,7 +394,7 @@ def test_bars_of_labels_leave_out_the_worst_on_val(base):
     for i in range(7):
         made = run(base, metrics={"val": scores(0.01 * i), "test": scores(-0.01 * i, labels=labels)})
         config = {**made.result.config, "train": {**made.result.config["train"], "batch_size": 2**i}}
-        runs.append(Run(made.folder, made.result.replace(config=config, config_hash=str(i))))
+        runs.append(RecordedRun(made.folder, made.result.replace(config=config, config_hash=str(i))))
     (axis,) = all_charts()["per_label"].draw(runs).axes
     (legend,) = axis.figure.legends
     shown = [text.get_text() for text in legend.get_texts()]
@@ -445,7 +445,7 @@ def test_the_reliability_diagram_weighs_bins_by_rows_and_is_of_test(base):
 
 def test_the_machine_s_memory_is_in_billions_of_bytes(base, tmp_path):
     (tmp_path / "system.jsonl").write_text('{"seconds": 5.0, "memory_bytes": 2500000000}\n')
-    (axis,) = all_charts()["system"].draw([Run(tmp_path, base)]).axes
+    (axis,) = all_charts()["system"].draw([RecordedRun(tmp_path, base)]).axes
     assert axis.get_ylabel() == "Process, GB"
     assert axis.lines[0].get_ydata().tolist() == [2.5]
 

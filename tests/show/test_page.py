@@ -19,7 +19,7 @@ from cxr_ft.show import page
 from cxr_ft.show.charts import all_charts
 from cxr_ft.show.compare import compare
 from cxr_ft.show.page import Options, write_page
-from cxr_ft.show.runs import load
+from cxr_ft.show.recorded_runs import load
 from cxr_ft.show.tables import split_table
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cxr_ft import files
+from cxr_ft import files, html_templates
 
 if TYPE_CHECKING:
     from cxr_ft.data.audit.leak_audit import Audit
@@ -27,15 +27,7 @@ def write(audit: "Audit", path: Path) -> None:
     Raises:
         UsageError: where it cannot be written.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = html_templates.open_folder(Path(__file__).parent)
     found = [("LEAK", str(leak), leak.rows, leak.example) for leak in audit.leaks]
     found += [("CONFOUND", str(confound), confound.rows, "") for confound in audit.confounded]
     found += [(finding.kind, finding.sentence, finding.count, finding.example) for finding in audit.findings]

@@ -12,7 +12,7 @@ from cxr_ft import plugins
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from cxr_ft.show.runs import Run
+    from cxr_ft.show.recorded_runs import RecordedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Chart:
         optional: whether it is left out where it has nothing to show; others then show a sentence.
     """
 
-    draw: "Callable[[Sequence[Run]], Figure]"
+    draw: "Callable[[Sequence[RecordedRun]], Figure]"
     order: int
     outputs: tuple[str, ...] = ("scores", "text")
     optional: bool = False

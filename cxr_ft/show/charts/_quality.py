@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cxr_ft.run.record.results import Result
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, log_axis, looks_of
 from cxr_ft.show.metric_columns import primary_title
-from cxr_ft.show.runs import Run, names
+from cxr_ft.show.recorded_runs import RecordedRun, names
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CostAxis:
     write: Callable[[float | None], str]
 
 
-def draw(cost: CostAxis, runs: Sequence[Run]) -> Figure:
+def draw(cost: CostAxis, runs: Sequence[RecordedRun]) -> Figure:
     """Draw the primary metric on test against what it cost, on a log axis; one point a run.
 
     The line is the front of the variants' means over seeds: nothing as cheap is better.

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from cxr_ft.files import atomic, write_text
 from cxr_ft.run.record.results import Result
-from cxr_ft.show.runs import names
+from cxr_ft.show.recorded_runs import names
 
 #: The label of a figure that has nothing to show.
 EMPTY = "empty"

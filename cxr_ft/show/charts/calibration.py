@@ -10,13 +10,13 @@ from cxr_ft.run.record.results import Result
 from cxr_ft.score.metrics.calibration import Bin
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, looks_of
-from cxr_ft.show.runs import Run, names
+from cxr_ft.show.recorded_runs import RecordedRun, names
 
 #: At most so many variants are drawn; bins with fewer cells are left out, since chance rules them.
 _LINES, _FEW = 8, 10
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw the share of positives against the score, on test; one line a variant, bins of all seeds together."""
     results = [run.result for run in runs]
     with mpl.rc_context(STYLE):

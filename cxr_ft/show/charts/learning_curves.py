@@ -9,10 +9,10 @@ from matplotlib.ticker import MaxNLocator
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import STYLE, blank, legend, looks_of
 from cxr_ft.show.metric_columns import primary_title
-from cxr_ft.show.runs import Run, names
+from cxr_ft.show.recorded_runs import RecordedRun, names
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw the primary metric on val, where it was measured, and the losses of train (dashed) and val, by epoch."""
     results = [run.result for run in runs]
     with mpl.rc_context(STYLE):

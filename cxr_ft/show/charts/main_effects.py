@@ -13,14 +13,14 @@ from cxr_ft.errors import UsageError
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, PALETTE, STYLE, blank
 from cxr_ft.show.metric_columns import primary_title
-from cxr_ft.show.runs import Run
+from cxr_ft.show.recorded_runs import RecordedRun
 
 _COLUMNS = ("factor", "level", "effect", "low", "high")
 #: At most so many rows of a chart.
 _ROWS = 24
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw each factor's effect on the test metric with its 95 % interval, from `effects.csv` beside the runs."""
     with mpl.rc_context(STYLE):
         rows = [row for row in effects([run.folder for run in runs]) if _number(row["effect"]) is not None][:_ROWS]

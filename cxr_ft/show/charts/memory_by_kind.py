@@ -11,10 +11,10 @@ from cxr_ft.run.record.results import Result
 from cxr_ft.show import number_format
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import PALETTE, STYLE, blank
-from cxr_ft.show.runs import MEMORY, Run, names, number
+from cxr_ft.show.recorded_runs import MEMORY, RecordedRun, names, number
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw peak memory in training by what it held, one bar a variant: the mean over seeds."""
     results = [run.result for run in runs]
     with mpl.rc_context(STYLE):

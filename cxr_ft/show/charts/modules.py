@@ -12,7 +12,7 @@ from cxr_ft.run.record.results import Result
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import STYLE, blank
 from cxr_ft.show.metric_columns import primary_title
-from cxr_ft.show.runs import Run
+from cxr_ft.show.recorded_runs import RecordedRun
 
 #: The name of a module of a numbered layer: what precedes the number, the number, what follows it.
 _LAYER = re.compile(r"(?P<tower>.*?)\.(?P<layer>\d+)\.(?P<module>.+)")
@@ -20,7 +20,7 @@ _LAYER = re.compile(r"(?P<tower>.*?)\.(?P<layer>\d+)\.(?P<module>.+)")
 _ROWS = 24
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw target module by layer: the mean of the primary metric on test over the runs that had an adapter there."""
     results = [run.result for run in runs]
     with mpl.rc_context(STYLE):

@@ -13,20 +13,20 @@ from cxr_ft.score.statistics.intervals import Interval
 from cxr_ft.show import variant_estimates
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, looks_of
-from cxr_ft.show.runs import Run, names, number
+from cxr_ft.show.recorded_runs import RecordedRun, names, number
 
 #: At most so many variants have bars for each label.
 _BARS = 6
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw the AUROC on test by label, bars from chance (0.5): the mean over seeds, with its 95 % interval.
 
     A label without an interval has the reason below its name; the seeds of several are points.
     """
     results = [run.result for run in runs]
     with mpl.rc_context(STYLE):
-        grouped: dict[str, list[Run]] = defaultdict(list)
+        grouped: dict[str, list[RecordedRun]] = defaultdict(list)
         for name, run in zip(names(results), runs, strict=True):
             if _labels(run.result):
                 grouped[name].append(run)
@@ -77,7 +77,7 @@ def _named(label: str, reasons: Mapping[str, str]) -> str:
     return f"{label}\n{reasons[label]}" if label in reasons else label
 
 
-def _areas(runs: Sequence[Run], label: str) -> list[float]:
+def _areas(runs: Sequence[RecordedRun], label: str) -> list[float]:
     """Return the AUROC of a label in each run that has one."""
     areas = (number(run.result, "metrics", "test", "labels", label, "auroc") for run in runs)
     return [value for value in areas if value is not None]

@@ -11,7 +11,7 @@ from cxr_ft.run.record import results
 from cxr_ft.score.arrays import Floats
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, looks_of
-from cxr_ft.show.runs import Run, names
+from cxr_ft.show.recorded_runs import RecordedRun, names
 
 #: At most so many variants are drawn.
 _LINES = 8
@@ -19,7 +19,7 @@ _LINES = 8
 _GRID = np.linspace(0, 1, 101)
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw sensitivity against 1 minus specificity on test: the mean over labels, and over seeds."""
     with mpl.rc_context(STYLE):
         grouped: dict[str, list[Floats]] = defaultdict(list)
@@ -38,7 +38,7 @@ def draw(runs: Sequence[Run]) -> Figure:
         return figure
 
 
-def _curves(run: Run) -> list[Floats]:
+def _curves(run: RecordedRun) -> list[Floats]:
     """Return the sensitivity [101] of each label that has both classes, at equal steps of 1 minus specificity."""
     from sklearn.metrics import roc_curve
 

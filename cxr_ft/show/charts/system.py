@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from cxr_ft.run.record import results
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import STYLE, blank, legend, looks_of
-from cxr_ft.show.runs import Run, names
+from cxr_ft.show.recorded_runs import RecordedRun, names
 
 #: What of a line of system.jsonl is drawn: its name there, the axis' label, and what it is divided by.
 LOADS = (
@@ -22,7 +22,7 @@ LOADS = (
 _POINTS = 200
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw what the machine did while each run was trained, by seconds of training; one line a run."""
     with mpl.rc_context(STYLE):
         looks = looks_of([run.result for run in runs])

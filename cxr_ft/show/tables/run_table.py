@@ -8,14 +8,14 @@ from cxr_ft import csv_cells
 from cxr_ft.score import published
 from cxr_ft.score.fairness import flatten
 from cxr_ft.show import number_format
-from cxr_ft.show.runs import Run, names
+from cxr_ft.show.recorded_runs import RecordedRun, names
 from cxr_ft.show.tables.cells import Cell, Table, TableRow
 
 #: A value of comparison.csv.
 CsvValue = str | int | float | None
 
 
-def provenance(runs: Sequence[Run]) -> tuple[Table, list[str]]:
+def provenance(runs: Sequence[RecordedRun]) -> tuple[Table, list[str]]:
     """Return configuration, splits and environment of each run, and what of the environment is the same for all."""
     environments = [{key: str(value) for key, value in flatten(run.result.environment)} for run in runs]
     keys = list(dict.fromkeys(key for environment in environments for key in environment))
@@ -36,7 +36,7 @@ def provenance(runs: Sequence[Run]) -> tuple[Table, list[str]]:
     ), shared
 
 
-def runs_csv(runs: Sequence[Run]) -> str:
+def runs_csv(runs: Sequence[RecordedRun]) -> str:
     """Return a CSV of one row a run, whatever its status; numbers as recorded."""
     lines = [_csv_row(run, name) for run, name in zip(runs, names([run.result for run in runs]), strict=True)]
     # Runs of other tasks have other columns: the header is the union, in the order of their first appearance.
@@ -54,7 +54,7 @@ def published_table(numbers: Sequence[published.Published]) -> Table | None:
     return Table(list(published.HEAD), rows) if rows else None
 
 
-def _csv_row(run: Run, name: str) -> dict[str, CsvValue]:
+def _csv_row(run: RecordedRun, name: str) -> dict[str, CsvValue]:
     result = run.result
     hashes = result.data.get("sha256", {})
     line: dict[str, CsvValue] = {

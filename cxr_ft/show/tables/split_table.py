@@ -11,7 +11,7 @@ from pathlib import Path
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record.run_splits import splits_folder
 from cxr_ft.show import number_format
-from cxr_ft.show.runs import Run
+from cxr_ft.show.recorded_runs import RecordedRun
 from cxr_ft.show.tables.cells import Cell, Table, TableRow
 from cxr_ft.show.verdicts import Comparison
 
@@ -54,7 +54,7 @@ def warnings(comparison: Comparison) -> list[str]:
     return [*lines, UNKNOWN] if subjects_unknown(run) else lines
 
 
-def subjects_unknown(run: Run) -> bool:
+def subjects_unknown(run: RecordedRun) -> bool:
     """Return whether the data does not say which images are of one subject."""
     card = run.result.data.card
     return card is not None and card.group == "unknown"
@@ -73,7 +73,7 @@ def _confound(row: Mapping[str, object]) -> str:
     )
 
 
-def _confounds(run: Run, manifest: Mapping[str, object] | None) -> str:
+def _confounds(run: RecordedRun, manifest: Mapping[str, object] | None) -> str:
     rows = _recorded_confounds(run, manifest)
     if rows is None:
         # Rows of texts have no image: there is nothing that could be acquired.
@@ -85,7 +85,7 @@ def _confounds(run: Run, manifest: Mapping[str, object] | None) -> str:
     return f"No label of the {len(rows)} that were audited can be predicted without the content of the image."
 
 
-def _leaks(run: Run, manifest: Mapping[str, object] | None) -> str:
+def _leaks(run: RecordedRun, manifest: Mapping[str, object] | None) -> str:
     leaks = _recorded_leaks(run, manifest)
     if leaks is None:
         return ABSENT
@@ -96,14 +96,14 @@ def _leaks(run: Run, manifest: Mapping[str, object] | None) -> str:
     return f"No {' or '.join(kinds)} is in two splits, by {_SOURCE}."
 
 
-def _recorded_leaks(run: Run, manifest: Mapping[str, object] | None) -> Mapping[str, int] | None:
+def _recorded_leaks(run: RecordedRun, manifest: Mapping[str, object] | None) -> Mapping[str, int] | None:
     leaks: object = run.result.data.leaks
     if leaks is None and manifest is not None:
         leaks = manifest.get("leaks")
     return leaks if isinstance(leaks, Mapping) else None
 
 
-def _recorded_confounds(run: Run, manifest: Mapping[str, object] | None) -> list[Mapping[str, object]] | None:
+def _recorded_confounds(run: RecordedRun, manifest: Mapping[str, object] | None) -> list[Mapping[str, object]] | None:
     rows: object = run.result.data.confounds
     if rows is None and manifest is not None:
         audited = manifest.get("confounds")
@@ -113,7 +113,7 @@ def _recorded_confounds(run: Run, manifest: Mapping[str, object] | None) -> list
     return [row for row in rows if isinstance(row, Mapping)]
 
 
-def _manifest_of(run: Run) -> dict[str, object] | None:
+def _manifest_of(run: RecordedRun) -> dict[str, object] | None:
     """Return the manifest of a run's splits; None where it is not needed, or not found."""
     data = run.result.data
     if data.leaks is not None and data.confounds is not None:
@@ -122,7 +122,7 @@ def _manifest_of(run: Run) -> dict[str, object] | None:
     return _manifest(Path(data.splits or ""), data.sha256) or _manifest(_moved_to(run), data.sha256)
 
 
-def _moved_to(run: Run) -> Path | None:
+def _moved_to(run: RecordedRun) -> Path | None:
     """Return where the splits are now, if run and splits were moved together; None where they are not found."""
     try:
         return splits_folder(run.folder, run.result)

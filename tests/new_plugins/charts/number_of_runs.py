@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import blank
-from cxr_ft.show.runs import Run
+from cxr_ft.show.recorded_runs import RecordedRun
 
 
-def draw(runs: Sequence[Run]) -> Figure:
+def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw one bar a method."""
     counts = Counter(run.result.method for run in runs)
     figure, (axis,) = blank("Number of runs", 3.2, runs)

@@ -28,7 +28,7 @@ _LONG = 40
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """A run's folder and its record."""
 
     folder: Path
@@ -57,13 +57,13 @@ def peak_bytes(result: Result) -> float | None:
     return sum(known) if known else None
 
 
-def load(folders: Sequence[Path]) -> tuple[list[Run], list[tuple[Run, str]]]:
+def load(folders: Sequence[Path]) -> tuple[list[RecordedRun], list[tuple[RecordedRun, str]]]:
     """Return the runs that may be compared, and the others with the reason in one line."""
-    good: list[Run] = []
-    other: list[tuple[Run, str]] = []
+    good: list[RecordedRun] = []
+    other: list[tuple[RecordedRun, str]] = []
     seen: dict[str, Path] = {}
     for folder in folders:
-        run = Run(folder, results.read(folder))
+        run = RecordedRun(folder, results.read(folder))
         # A copied folder would count as a second seed, and make the intervals too narrow.
         same = seen.get(run.result.config_hash)
         if run.result.status != "success":
