@@ -176,6 +176,9 @@ def _print_confounds(made: "Manifest") -> None:
             )
     for note in audited["notes"]:
         print(f"note: {note}")
+    # Of no label the notes have said why.
+    if not audited["labels"]:
+        return
     found = sum(row["confounded"] for row in audited["labels"])
     print(
         f"confound audit: {found or 'no'} of {len(audited['labels'])} labels can be predicted without the content of "

@@ -115,7 +115,7 @@ class WeightQuality(TypedDict):
 
 
 class ConfoundJson(TypedDict):
-    """How well one label is predicted without the content of the image: `cxr_ft.data.audit.confound_probe.Confound`.
+    """The record of one label in the confound audit, `cxr_ft.data.audit.confound_probe.Confound`.
 
     `auroc`, `low`, `high`: area under the ROC curve over held-out subjects, and its 95 % interval. `shuffled`: the
     same with shuffled labels (None: not computed). `by`: with one group of features alone, of which `signal` is the

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -115,8 +116,10 @@ def _picture_header(file: Path) -> dict[str, object]:
     from PIL import Image
 
     out: dict[str, object] = {}
-    # The pixels were read already; a header that Pillow cannot read must not end the split.
-    with contextlib.suppress(Exception), Image.open(file) as picture:
+    # The pixels were read already; a header that Pillow cannot read must not end the split. These are the errors that
+    # it raises on broken or huge files, as in `cxr_ft.data.dicom`.
+    broken = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+    with contextlib.suppress(*broken), Image.open(file) as picture:
         # A JPEG holds no quality number. Its quantization tables do, and coarser ones have larger entries.
         tables = getattr(picture, "quantization", None) or {}
         quality = sum(sum(table) for table in tables.values())

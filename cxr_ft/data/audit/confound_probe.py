@@ -126,7 +126,7 @@ class Confound:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeOptions:
-    """How thorough a probe is.
+    """Limit the work of a probe.
 
     Args:
         quick: try single groups of features and shuffled labels only for a label whose area is above CONFOUNDED.

@@ -107,10 +107,12 @@ class Audit:
     @property
     def summary(self) -> str:
         """Return the numbers of what was found, as one line."""
-        return (
-            f"{len(self.leaks) or 'no'} leaks found, {len(self.confounded) or 'no'} labels confounded, "
-            f"{len(self.findings) or 'no'} other finding{'' if len(self.findings) == 1 else 's'}"
-        )
+        leaks, labels, others = (len(found) for found in (self.leaks, self.confounded, self.findings))
+        return f"{_many(leaks, 'leak')} found, {_many(labels, 'label')} confounded, {_many(others, 'other finding')}"
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = False) -> Audit:
@@ -166,7 +168,7 @@ def audit(files: Sequence[Path], root: str | None = None, *, exact_ids: bool = F
         leaks=[_placed(leak, places) for leak in leaks],
         confounds=confounds,
         findings=[*_changed(files, made), *table_checks.checked(tables, None if made is None else _recorded(made))],
-        counts=table_checks.counts(tables),
+        counts=tables.counts,
         notes=[*([UNKNOWN] if unknown else []), *unlike, *notes, *probe_notes],
     )
 

@@ -87,6 +87,12 @@ class Tables:
         """Return each label of the rows of `whole`: 1, 0, NaN for uncertain [N]."""
         return confound_probe.label_columns(self.whole, each_class=True)
 
+    @cached_property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return by label the positive rows of each split."""
+        rows = {name: self.rows_of(name) for name in self.names}
+        return {label: {name: int((x[rows[name]] == 1).sum()) for name in rows} for label, x in self.labels.items()}
+
     @property
     def reads_text(self) -> bool:
         """Return whether a text is what a model reads of a row."""
@@ -127,15 +133,9 @@ def checked(tables: Tables, recorded: Mapping[str, Mapping[str, int]] | None = N
     return [*balanced, *absent(tables), *contradicted(tables), *unlike_labels(tables), *copied, *few(tables)]
 
 
-def counts(tables: Tables) -> dict[str, dict[str, int]]:
-    """Return by label the positive rows of each split."""
-    rows = {name: tables.rows_of(name) for name in tables.names}
-    return {label: {name: int((x[rows[name]] == 1).sum()) for name in rows} for label, x in tables.labels.items()}
-
-
 def unbalanced(tables: Tables) -> list[Finding]:
     """Find labels of which one has RATIO times as many rows as another."""
-    totals = {label: sum(by.values()) for label, by in counts(tables).items()}
+    totals = {label: sum(by.values()) for label, by in tables.counts.items()}
     totals = {label: many for label, many in totals.items() if many}
     if len(totals) < 2:
         return []
@@ -153,7 +153,7 @@ def uncounted(tables: Tables, recorded: Mapping[str, Mapping[str, int]]) -> list
     """Find labels that have fewer rows than their manifest says."""
     wrong = [
         f"{label} {by[split]:,} of {recorded[label][split]:,} in {split}"
-        for label, by in counts(tables).items()
+        for label, by in tables.counts.items()
         for split in by
         if by[split] < recorded.get(label, {}).get(split, 0)
     ]
@@ -165,7 +165,7 @@ def uncounted(tables: Tables, recorded: Mapping[str, Mapping[str, int]]) -> list
 
 def absent(tables: Tables) -> list[Finding]:
     """Find splits without any positive row of a label that another split has."""
-    by_label, findings = counts(tables), []
+    by_label, findings = tables.counts, []
     for name in tables.names:
         lacking = [label for label, by in by_label.items() if not by[name] and any(by.values())]
         if lacking:

@@ -14,7 +14,7 @@ from cxr_ft.data.splits.request import SplitRequest
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The audit takes this share of the splits' own time, or so many seconds where that is less.
+#: The audit begins no further label after so many seconds, or this share of the splits' own time where that is more.
 SHARE, SECONDS = 0.1, 5.0
 
 

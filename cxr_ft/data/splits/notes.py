@@ -87,8 +87,8 @@ def effective_notes(quality: Mapping[str, WeightQuality], rows: Mapping[str, int
     counts = ", ".join(f"{name} {round(split['effective_rows']):,} of {rows[name]:,}" for name, split in low.items())
     ratio = max(split["ratio"] for split in low.values())
     return [
-        f"a weighted mean is as sure as fewer rows of equal weight would make it (Kish's effective sample size): "
-        f"{counts}; the largest weight of a row is {ratio:,.0f} times the smallest"
+        f"the weights differ so much that weighted means are only as precise as those of fewer rows (Kish's effective "
+        f"sample size): {counts} rows; the largest weight is {ratio:,.0f} times the smallest"
     ]
 
 

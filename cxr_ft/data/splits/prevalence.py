@@ -160,7 +160,7 @@ def prevalence_weights(patterns: Mask, natural: Ints, selected: Ints) -> Floats:
 
 
 class Effective(TypedDict):
-    """How many equally weighted rows some weighted rows are worth, and their largest weight over the smallest."""
+    """The effective sample size of weighted rows, and their largest weight over the smallest."""
 
     effective_rows: float
     ratio: float

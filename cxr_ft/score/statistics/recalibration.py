@@ -103,8 +103,8 @@ def by_subject(values: Array, subjects: Codes, many: int) -> Array:
     return np.bincount(subjects, values, many).astype(float)
 
 
-class Estimate(NamedTuple):
-    """A value with its 95 % interval over the sampling of subjects."""
+class Correction(NamedTuple):
+    """Hold a slope or an intercept with its 95 % interval over the sampling of subjects."""
 
     value: float
     low: float
@@ -112,10 +112,10 @@ class Estimate(NamedTuple):
 
 
 class Recalibration(NamedTuple):
-    """How scores have to be corrected: 1 and 0 where they need not be; None with a reason where it is not known."""
+    """Hold slope and intercept of the correction that scores need, 1 and 0 of none; None where unknown, and why."""
 
-    slope: Estimate | None
-    intercept: Estimate | None
+    slope: Correction | None
+    intercept: Correction | None
     reason: str = ""
 
 
@@ -143,7 +143,7 @@ def recalibration(truth: Array, score: Array, subjects: Codes) -> Recalibration:
     return Recalibration(slope, _estimate(ones, truth, x, subjects), reason)
 
 
-def _estimate(design: Array, truth: Array, offset: Array | None, subjects: Codes) -> Estimate:
+def _estimate(design: Array, truth: Array, offset: Array | None, subjects: Codes) -> Correction:
     """Return the last coefficient of a logistic regression with its interval."""
     from scipy.special import stdtrit
 
@@ -158,7 +158,7 @@ def _estimate(design: Array, truth: Array, offset: Array | None, subjects: Codes
     variance = max(float(shares @ shares) * clusters / (clusters - 1), float(expected.sum()))
     freedom = max(float(expected.sum() ** 2 / (expected @ expected)) - design.shape[1], 1.0)
     value, half = float(fitted.coefficients[-1]), -float(stdtrit(freedom, 0.025)) * float(np.sqrt(variance))
-    return Estimate(value, value - half, value + half)
+    return Correction(value, value - half, value + half)
 
 
 def squared_error(truth: Array, score: Array, bins: Codes, subjects: Codes) -> float | None:

@@ -81,7 +81,7 @@ class VarianceComponents(NamedTuple):
 
 
 class SeedSpread(NamedTuple):
-    """How much the seeds of each method vary, estimated over all methods of a page together.
+    """Hold the variance between the seeds of each method, estimated over all methods of a page together.
 
     Args:
         covariance: [M, M] of all runs over the sampling of subjects.

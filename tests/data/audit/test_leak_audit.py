@@ -183,7 +183,7 @@ def test_the_command_says_what_it_found_and_leaves_with_1(tmp_path, capsys):
     file = confounded(tmp_path, 1.0)
     assert main(["--audit", str(file)]) == 1
     printed = capsys.readouterr().out
-    assert "CONFOUND well (not ill): AUROC" in printed and "no leaks found, 1 labels confounded" in printed
+    assert "CONFOUND well (not ill): AUROC" in printed and "no leaks found, 1 label confounded" in printed
     leaky = write(tmp_path, a={"subject_id": [1]}, b={"subject_id": [1]})
     assert main(["--audit", *map(str, leaky)]) == 1
     assert "LEAK subject: 1 in both a.csv and b.csv (1 of 1 rows of b.csv, 100.0 %)" in capsys.readouterr().out

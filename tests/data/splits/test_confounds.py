@@ -113,7 +113,7 @@ def test_weights_that_cost_half_of_the_rows_are_told():
         "test": {"rows_without": 0.0, "prevalence_error": 0.0, "effective_rows": 129.2, "ratio": 96883.0},
     }
     (note,) = notes.effective_notes(quality, {"train": 1000, "test": 5312})
-    assert "test 129 of 5,312;" in note and "96,883 times" in note and "train" not in note
+    assert "test 129 of 5,312 rows;" in note and "96,883 times" in note and "train" not in note
     assert notes.effective_notes({"train": quality["train"]}, {"train": 1000}) == []
 
 

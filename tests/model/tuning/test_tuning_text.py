@@ -124,7 +124,7 @@ def test_refuses_by_name_before_anything_is_loaded(kind, method, tmp_path):
         ("hybrid", {"targets": "text[0].attn"}),
     ],
 )
-@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["gpt2", *(pytest.param(k, marks=pytest.mark.slow) for k in ("bert", "llama"))])
 def test_options_on_matrices_of_every_kind(kind, method, options):
     parts = parts_of(base_of(kind, **({"hidden_size": 64} if kind == "bert" else {})), method, **options)
     batch = parts.head.collate(examples())
@@ -139,7 +139,13 @@ def test_options_on_matrices_of_every_kind(kind, method, options):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "make", [lambda: base_of("bert"), lambda: base_of("qwen2"), git.tiny], ids=["bert", "qwen2", "git"]
+    "make",
+    [
+        lambda: base_of("qwen2"),
+        pytest.param(lambda: base_of("bert"), marks=pytest.mark.slow),
+        pytest.param(git.tiny, marks=pytest.mark.slow),
+    ],
+    ids=["qwen2", "bert", "git"],
 )
 def test_lowers_the_loss_by_itself_at_its_own_rate(make, method):
     """The head is frozen, so that the fall of the loss is due to the method; the schedule is that of every run."""
