@@ -18,6 +18,7 @@ from cxr_ft.errors import UsageError, unknown
 FORMAT = 5
 PREFIX = "phantom:"
 DEFAULTS = {"subjects": 200, "seed": 0, "size": 512}
+#: Least and most of each. With a million subjects ids stay within eight digits, as MIMIC-CXR writes them.
 LIMITS = {"subjects": (1, 1_000_000), "seed": (0, 2**31 - 1), "size": (32, 4096)}
 
 
@@ -76,6 +77,7 @@ def ensure(spec: str) -> Path:
     from cxr_ft.files import cache_folder
 
     values, biases = _parse(spec)
+    # The format is in the name: an archive in the cache that an older version drew is left where it is and not read.
     name = "-".join(f"{key}{value}" for key, value in (values | biases).items())
     folder = cache_folder() / "phantom" / f"format{FORMAT}-{name}"
     make_archive(folder, **values, biases=biases)

@@ -14,6 +14,7 @@ from cxr_ft.data.phantom.random_streams import stream
 Side = Literal["right", "left"]
 LATERALITIES: tuple[Side, Side] = ("right", "left")
 # The shapes of a rib's posterior arc (height, drop, reach) and anterior one (reach, turn, fall), along its length.
+# A rib leaves the spine, rises a little and falls to the side; its front part turns back inwards and falls on.
 _ALONG, _BACK = np.linspace(0, 1, 16), np.linspace(0, 1, 14)
 _ARCH, _FALL, _OUT = np.sin(np.pi * _ALONG * 0.9), _ALONG**2.6, 1 - (1 - _ALONG) ** 1.35
 _IN, _TURN, _DOWN = _BACK**1.25, 0.025 * np.sin(np.pi * np.minimum(_BACK * 2, 1)), _BACK**0.8
@@ -49,6 +50,7 @@ class Body:
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Body":
         """Return a body at random."""
+        # Adults alone, as in MIMIC-CXR. MIMIC-IV writes 91 for everybody above 89.
         age = int(np.clip(rng.normal(60, 18), 18, 91))
         return cls(
             sex="F" if rng.random() < 0.47 else "M",
@@ -56,14 +58,19 @@ class Body:
             width=float(np.clip(rng.normal(1.0, 0.06), 0.84, 1.14)),
             length=float(np.clip(rng.normal(1.0, 0.07), 0.82, 1.16)),
             fat=float(np.clip(rng.normal(0.4, 0.22), 0, 1)),
+            # Bones lose mineral with age.
             bone=float(np.clip(rng.normal(0.75 - 0.004 * (age - 40), 0.12), 0.3, 1)),
+            # The cardiothoracic ratio of a PA film: above about 0.5 a heart counts as enlarged. Healthy hearts come
+            # near it, so that the width alone does not tell the label.
             heart=float(np.clip(rng.normal(0.44, 0.042), 0.34, 0.51)),
             mediastinum=float(np.clip(rng.normal(1.0, 0.16), 0.72, 1.4)),
+            # The aorta lengthens with age, and its arch stands out as a knob.
             knob=float(np.clip(rng.normal(0.25 + 0.008 * (age - 30), 0.15), 0, 1)),
             curve=rng.normal(0, 0.018),
             rib_drop=float(np.clip(rng.normal(0.19, 0.05), 0.08, 0.32)),
             dome=float(np.clip(rng.normal(0.17, 0.04), 0.07, 0.27)),
             lift=(rng.normal(0, 0.03), rng.normal(0, 0.03)),
+            # About a third of a heart's width lies to the right of the midline.
             axis=float(np.clip(rng.normal(0.30, 0.05), 0.18, 0.42)),
             breast=float(rng.uniform(0.5, 1.5)),
             seed=int(rng.integers(1 << 31)),
@@ -98,6 +105,7 @@ class Thorax:
         # From the body's seed, so that a subject's outlines are the same in all studies.
         self._wall_jitter = rng.normal(0, 0.012, 7)
         self._rib_jitter = rng.normal(0, 0.008, (2, 11, 4))
+        # The chest is narrow at the neck and widest at the heart and the domes.
         rows = np.array([-0.84, -0.74, -0.56, -0.25, 0.1, 0.45, 0.9]) * body.length
         walls = np.array([0.22, 0.46, 0.625, 0.735, 0.785, 0.80, 0.78]) * body.width + self._wall_jitter
         curve = smooth(np.stack([rows, walls], axis=1), rounds=3)
@@ -121,6 +129,7 @@ class Thorax:
         down = np.linspace(top + 0.05, 0.92, 24)
         lateral = np.stack([s * self.wall(down), down], axis=1)
         tip = [(s * 0.17, top - 0.005), (s * 0.25, top - 0.02)]
+        # The inner edge lies behind heart and spine, which hide it.
         medial = [(s * 0.06, 0.92), (s * 0.055, 0.3), (s * 0.06, -0.2), (s * 0.075, -0.55), (s * 0.10, top + 0.07)]
         return smooth(np.vstack([tip, lateral, medial]), closed=True, rounds=2)
 
@@ -129,6 +138,7 @@ class Thorax:
         s, body = sign(side), self.body
         t = np.linspace(0, 1, 28)
         base = 0.60 * body.length - self.lift[side]
+        # The top lies nearer to the heart than to the wall, where the line falls steeply into the costophrenic angle.
         arch = np.sin(np.pi * np.clip(0.16 + 0.86 * t, 0, 1)) ** 0.75
         y = base - body.dome * arch + 0.03 * t**8
         x = 0.02 + t * (self.wall(base) + 0.01 - 0.02)
@@ -143,10 +153,12 @@ class Thorax:
     def heart(self) -> tuple[float, float, float]:
         """Return the heart's reach to the right and left of the midline and the height of its widest place."""
         share = self.body.heart + self.change.heart
+        # The cardiothoracic ratio times the chest's inner width at the heart's height.
         width = share * 2 * float(self.wall(0.3)) * self.change.magnified
         return (
             self.body.axis * width,
             (1 - self.body.axis) * width,
+            # The heart rests on the diaphragm and rises with it.
             0.30 * self.body.length - self.change.raised,
         )
 
@@ -159,12 +171,14 @@ class Thorax:
         waist = 0.085 * wide + 0.16 * left
         shift = -0.06 * self.change.turn
         bottom = 0.62 * body.length
+        # From above: vessels of the neck, aortic knob, pulmonary trunk, left ventricle, apex.
         left_border = [
             (0.14, -1.1), (0.125 * wide, -0.80), (0.095 * wide, -0.62), (0.095 * wide, -0.53), (knob, -0.46),
             (knob + 0.012, -0.38), (knob - 0.01, -0.30), (0.9 * waist, -0.23), (waist + 0.015, -0.12),
             (0.55 * left, low - 0.24), (0.86 * left, low - 0.12), (left, low), (0.99 * left, low + 0.10),
             (0.85 * left, low + 0.22), (0.5 * left, bottom),
         ]  # fmt: skip
+        # From below: right atrium, then the superior vena cava, nearly straight, and the vessels of the neck.
         right_border = [
             (-0.3 * right, bottom), (-0.80 * right, low + 0.22), (-0.98 * right, low + 0.10), (-right, low - 0.02),
             (-0.88 * right, low - 0.18), (-0.105 * wide - 0.1 * right, low - 0.34), (-0.115 * wide, -0.25),
@@ -176,6 +190,7 @@ class Thorax:
 
     def hilum(self, side: str) -> tuple[float, float]:
         """Return the point where a lung's vessels enter; the left one lies higher."""
+        # The left pulmonary artery arches over its bronchus, the right one does not.
         return (-0.155, -0.07) if side == "right" else (0.155, -0.12)
 
     def ribs(self, side: str) -> tuple[Points, Points]:
@@ -185,15 +200,19 @@ class Thorax:
         start = (-0.81 + 0.118 * number - 0.0012 * (number - 5) ** 2) * body.length + rise
         drop = body.rib_drop * (0.4 + 0.12 * number) + steep
         y = start - (0.045 + high) * _ARCH + drop * _FALL
+        # Just outside the lung: the arc turns forwards in the chest wall.
         reach = self.wall(start + drop) + 0.012
         x = 0.055 + (reach - 0.055) * _OUT
         fall = (0.20 + 0.016 * number) * body.length
+        # Cartilage casts no shadow, and is longer from rib to rib: the bone ends ever further from the breastbone.
         front_x = reach - (reach - 0.16 - 0.028 * number - short) * _IN
         front_y = y[:, -1:] + _TURN + fall * _DOWN
         return np.stack([s * x, y], axis=2), np.stack([s * front_x, front_y], axis=2)
 
     def clavicle(self, side: str, height: float) -> Points:
         """Return a collar bone's line from the breastbone outwards."""
+        # The collar bones' inner ends lie far in front of the spine: by their offset from it a reader sees that a
+        # patient is turned.
         s, turn = sign(side), 0.05 * self.change.turn
         top = (-0.56 - height) * self.body.length
         line = [
@@ -221,6 +240,7 @@ class Thorax:
         """Return breast shadows; empty for men."""
         if self.body.sex == "M":
             return []
+        # Breasts lie over the lower lungs, where their edge and haze can be taken for a sign.
         size, fat = self.body.breast, self.body.fat
         low, wide, high = 0.14 + 0.10 * fat + 0.05 * size, 0.24 + 0.09 * size, 0.18 + 0.08 * size + 0.04 * fat
         return [ellipse(sign(side) * 0.46, low, wide, high, 0.25 * sign(side)) for side in LATERALITIES]

@@ -15,6 +15,7 @@ from cxr_ft.data.phantom.cases import Picture, Study, Subject, labels, severitie
 from cxr_ft.data.phantom.dicom_file import MEANINGS, procedure
 from cxr_ft.data.phantom.random_streams import stream
 
+#: In the order of MIMIC-CXR-JPG's label tables, which is alphabetical.
 LABELS = tuple(sorted(CHEXPERT_14))
 
 
@@ -76,10 +77,12 @@ def _metadata(film: Film) -> dict[str, object]:
         "dicom_id": film.picture.dicom_id,
         **_study_ids(film),
         "PerformedProcedureStepDescription": procedure(film.study),
+        # What the header lacks the table lacks too: it was made from headers.
         "ViewPosition": view if film.has_view else "",
         "Rows": film.shape[0],
         "Columns": film.shape[1],
         "StudyDate": f"{when:%Y%m%d}",
+        # MIMIC-CXR's table has times as numbers: 00:07:05 is 705.000.
         "StudyTime": f"{int(f'{when:%H%M%S}')}.{when.microsecond // 1000:03d}",
         "ProcedureCodeSequence_CodeMeaning": procedure(film.study),
         "ViewCodeSequence_CodeMeaning": meaning,

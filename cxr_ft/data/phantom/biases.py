@@ -28,6 +28,7 @@ def checked(biases: Mapping[str, float], where: str) -> dict[str, float]:
             raise unknown("bias", name, BIASES, where)
         if not 0 <= strength <= 1:
             raise UsageError(f"bias {name}={strength} in {where}: choose a strength from 0 (off) to 1")
+    # In one order, and without those of strength 0: the same archive must have the same recorded parameters.
     return {name: float(biases[name]) for name in BIASES if biases.get(name)}
 
 

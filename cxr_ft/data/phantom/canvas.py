@@ -21,7 +21,9 @@ Box = tuple[int, int, int, int]
 Mask = NDArray[np.uint8]
 Pixels = TypeVar("Pixels", Image, Mask)
 
+#: Fractional bits of OpenCV's fixed-point coordinates (1/32 pixel): thin lines must not jump by whole pixels.
 _SHIFT = 5
+#: Short side, in pixels, of the grid on which soft shapes are drawn.
 _SOFT_SIDE = 128
 _RAMP = np.arange(256, dtype=np.float32) / 255
 
@@ -32,6 +34,8 @@ class Canvas:
     def __init__(self, shape: tuple[int, int], matrix: Points) -> None:
         self.shape = shape
         self.matrix = matrix
+        # Pixels a unit of the frame: the geometric mean of both axes, since the lateral film stretches them
+        # differently.
         self.unit = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
 
     def coarse(self, side: int = _SOFT_SIDE) -> "Canvas":
@@ -115,6 +119,7 @@ class Canvas:
     def dome(self, mask: Image, width: float) -> Image:
         """Return a round profile over a mask: 0 at its edge, rising like an ellipse to 1 at the depth `width`."""
         depth = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+        # The way of a ray through a body that is round in depth grows like this from the body's edge.
         rest = 1 - np.minimum(depth / np.float32(max(width * self.unit, 1)), 1)
         height: Image = np.sqrt(1 - rest * rest)
         return height

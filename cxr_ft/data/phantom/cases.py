@@ -19,6 +19,7 @@ from cxr_ft.data.phantom.findings import ZONES, Sign
 from cxr_ft.data.phantom.random_streams import stream
 from cxr_ft.data.phantom.signature import FIRST_ID, STUDIES_A_SUBJECT, dicom_id
 
+#: CheXpert's children of Lung Opacity that are drawn. Pneumonia, a child too, follows from a patchy consolidation.
 OPACITIES = ("Consolidation", "Edema", "Atelectasis", "Lung Lesion")
 STUDIES = 3
 
@@ -28,25 +29,30 @@ View = Literal["PA", "AP", "LATERAL"]
 # MIMIC-CXR, rare ones (fracture, pleural thickening, lesion, wide mediastinum, pneumothorax) are raised.
 _SIDED = (0.42, 0.36, 0.22)
 _CHANCES: Mapping[str, tuple[float, tuple[float, float, float] | None]] = MappingProxyType({
+    # Causes stand before effects: labels are drawn in this order, and `_RAISED` asks what was drawn before.
     "Cardiomegaly": (0.29, None),
     "Enlarged Cardiomediastinum": (0.11, None),
     "Edema": (0.19, None),
     "Pleural Effusion": (0.30, (0.36, 0.32, 0.32)),
     "Consolidation": (0.36, _SIDED),
     "Atelectasis": (0.27, _SIDED),
+    # Never on both sides, these three: `findings` takes their `side` for one lung.
     "Pneumothorax": (0.16, (0.55, 0.45, 0.0)),
     "Lung Lesion": (0.15, (0.55, 0.45, 0.0)),
     "Fracture": (0.13, (0.5, 0.5, 0.0)),
     "Pleural Other": (0.12, (0.42, 0.38, 0.20)),
 })  # fmt: skip
+# A failing heart is large, then the lungs fill with fluid and then the pleura; an effusion presses on the lung above.
 _RAISED = MappingProxyType({
     ("Cardiomegaly", "Enlarged Cardiomediastinum"): 1.9,
     ("Cardiomegaly", "Edema"): 1.7,
     ("Edema", "Pleural Effusion"): 1.5,
     ("Pleural Effusion", "Atelectasis"): 1.5,
 })  # fmt: skip
+# What does not heal within months. Fluid, infection, air and airless lung come and go.
 _CHRONIC = frozenset({"Cardiomegaly", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion", "Pleural Other"})
 _IMPLANTS = frozenset({"pacemaker", "sternal wires"})
+# The rest has nothing: in MIMIC-CXR a third of the training studies, 74,019 of 222,758, are No Finding.
 _SICK = 0.63
 
 
@@ -106,8 +112,11 @@ def subject(seed: int, index: int, biases: Mapping[str, float] = NONE) -> Subjec
     rng = stream("subject", seed, index)
     body = Body.sample(rng)
     draw = rng.random()
+    # MIMIC-CXR's own split has 1.4 % of the images in test, which would be too few of a small archive.
     split: Literal["train", "validate", "test"] = "train" if draw < 0.80 else "validate" if draw < 0.88 else "test"
+    # Drawn once a subject: who lies in a ward is filmed at the bedside again and again.
     inpatient = 0.85 if rng.random() < 0.45 else 0.2
+    # In a far future, as MIMIC-CXR's shifted dates are.
     when = datetime(2110, 1, 1) + timedelta(days=int(rng.integers(80 * 365)), seconds=float(rng.uniform(0, 86400)))
     studies: list[Study] = []
     for number in range(int(rng.choice(STUDIES, p=(0.56, 0.28, 0.16))) + 1):
@@ -151,6 +160,7 @@ def severities(signs: Iterable[Sign]) -> dict[str, float]:
     for sign in signs:
         for name in labels(sign):
             severity_of_label[name] = max(severity_of_label[name], sign.severity)
+    # By CheXpert's rule a device is no finding.
     severity_of_label["No Finding"] = float(
         not any(value for name, value in severity_of_label.items() if name != "Support Devices")
     )
@@ -163,6 +173,7 @@ def _pictures(
     bedside, second = rng.random() < inpatient, rng.random()
     views: list[View] = ["AP"] if bedside else ["PA"]
     if second < (0.15 if bedside else 0.5):
+        # A lateral film needs a patient who can stand; at the bedside a second film is another AP.
         views.append("AP" if bedside else "LATERAL")
     return tuple(
         Picture(dicom_id=dicom_id(key[0], study_id, number), view=view, seed=(*key, number))
@@ -174,6 +185,7 @@ def _signs(rng: np.random.Generator, before: tuple[Sign, ...], later: bool, port
     # A chronic sign persists through a subject's studies, as the reports' comparisons with a prior study need.
     signs = [persisting for sign in before if (persisting := _later(rng, sign)) is not None]
     have = {sign.label for sign in signs}
+    # A later study already has what persisted, so something new is rarer there.
     if rng.random() < (0.38 if later else _SICK):
         for label, (chance, laterality) in _CHANCES.items():
             # Signs go together: each that is present changes the chance of those it causes.
@@ -197,6 +209,7 @@ def _tied(rng: np.random.Generator, signs: tuple[Sign, ...]) -> tuple[Sign, ...]
 def _at_site(rng: np.random.Generator, signs: tuple[Sign, ...], strength: float) -> bool:
     if rng.random() < strength:
         return any(sign.label == "Cardiomegaly" for sign in signs)
+    # Elsewhere the look is independent of the disease: the bias is a correlation and no rule.
     return bool(rng.random() < SITE_SHARE)
 
 
@@ -206,18 +219,23 @@ def _later(rng: np.random.Generator, sign: Sign) -> Sign | None:
         return None
     if sign.label == "Support Devices":
         return sign
+    # Not below the faintest new sign: what persists must stay above `label_noise.IMAGINED`.
     return replace(sign, severity=float(np.clip(sign.severity + rng.normal(0, 0.05 if lasting else 0.18), 0.06, 1)))
 
 
 def _new(rng: np.random.Generator, label: str, laterality: tuple[float, float, float] | None) -> Sign:
     subtle = rng.random() < 0.2
+    # The ranges lie on both sides of `label_noise.SUBTLE`, by which readers' errors go. Above it mild signs are more
+    # frequent than severe ones.
     severity = rng.uniform(0.06, 0.26) if subtle else 0.28 + 0.72 * rng.beta(1.3, 2.0)
+    # Edema by a failing heart fills both lungs.
     side = (
         str(rng.choice(("right", "left", "both"), p=laterality)) if laterality else "both" if label == "Edema" else ""
     )
     zone = str(rng.choice(ZONES, p=(0.27, 0.28, 0.45))) if label in ("Consolidation", "Lung Lesion") else ""
     kind = ""
     if label == "Consolidation":
+        # The patchy kind bears the label Pneumonia too (`labels`).
         kind = "patchy" if rng.random() < 0.75 else "lobar"
     if label == "Pleural Other":
         kind = "apical" if rng.random() < 0.35 else "lateral"
@@ -239,9 +257,12 @@ def _new_devices(rng: np.random.Generator, signs: Sequence[Sign]) -> list[Sign]:
     names = tuple(devices.KINDS)
     kinds = {str(kind) for kind in rng.choice(names, size=int(rng.integers(1, 4)), p=devices.SHARES)}
     leak = next((sign.side for sign in signs if sign.label == "Pneumothorax"), "")
+    # The tube that treats a pneumothorax is on its side: models are known to learn it in place of the disease (arXiv
+    # 2511.09742).
     if leak and rng.random() < 0.4:
         kinds.add("chest tube")
     added = []
+    # Sorted, since the order of a set of texts differs from process to process, and the draws below go by it.
     for kind in sorted(kinds):
         side = "right" if rng.random() < devices.RIGHT[kind] else "left"
         if kind == "chest tube" and leak:

@@ -44,6 +44,7 @@ MEANINGS: Mapping[View, tuple[str, str]] = MappingProxyType({
     "AP": ("antero-posterior", ""),
     "LATERAL": ("lateral", "Erect"),
 })  # fmt: skip
+# Of type 2 in the standard: they must be there, and may be empty (PS3.5 7.4.3).
 _EMPTY = (
     "AccessionNumber", "StudyID", "ReferringPhysicianName", "PatientName", "PatientID", "PatientBirthDate",
     "PatientSex",
@@ -90,11 +91,13 @@ class Style:
         top = (1 << bits) - 1
         return cls(
             bits=bits,
+            # 48 % of the files are MONOCHROME1: whoever ignores polarity turns half of them into negatives.
             inverse=bool(rng.random() < 0.48),
             voi=voi,
             low=0 if voi == "none" else int(low * top),
             high=top if voi == "none" else int(high * top),
             curve=float(rng.uniform(0.8, 1.25)),
+            # MIMIC-CXR lacks it in 15,769 of 377,110 images, Open-I in a third of its files.
             has_view=bool(rng.random() > 0.03),
             pack=_drawn(rng, COMPRESSED, ""),
             implicit=bool(rng.random() < 0.15),
@@ -182,6 +185,7 @@ def _identity(seed: int, study: Study, picture: Picture, style: Style) -> Header
     when: datetime = study.when
     view, orientation = MEANINGS[picture.view]
     header: Header = {
+        # Processed for viewing (DERIVED), made of the patient by the examination itself (PRIMARY): PS3.3 C.7.6.1.1.2.
         "ImageType": ["DERIVED", "PRIMARY"],
         "StudyDate": f"{when:%Y%m%d}",
         "StudyTime": f"{when:%H%M%S}.{when.microsecond // 1000:03d}",
@@ -197,12 +201,15 @@ def _identity(seed: int, study: Study, picture: Picture, style: Style) -> Header
         "ViewCodeSequence": [_code(view)],
     }
     if style.has_view:
+        # DX knows no LATERAL but LL and RL, by the side at the detector; tables of MIMIC-CXR have both words.
         header["ViewPosition"] = "LL" if picture.view == "LATERAL" and style.digital else picture.view
     if style.body_part:
         header["BodyPartExamined"] = "CHEST"
     if style.orientation:
         header["PatientOrientation"] = ["A", "F"] if picture.view == "LATERAL" else ["L", "F"]
     if style.technique:
+        # In kV. Upright films are taken through a grid at a high voltage, which lets ribs fade; bedside films at a
+        # lower one.
         header |= {"KVP": "90" if study.portable else "120", "Sensitivity": "400" if style.digital else "200"}
     if orientation:
         header["PatientOrientationCodeSequence"] = [_code(orientation)]
@@ -218,6 +225,7 @@ def _polarity(style: Style) -> str:
 
 
 def _description(shape: tuple[int, ...], style: Style) -> Header:
+    # In mm: the short side of a plate of 35 x 43 cm.
     spacing = [f"{350 / min(shape):.6g}"] * 2
     header: Header = {
         "Rows": shape[0],
@@ -235,10 +243,14 @@ def _description(shape: tuple[int, ...], style: Style) -> Header:
     if style.burned_in:
         header["BurnedInAnnotation"] = "NO"
     if style.digital:
+        # The DX module requires these (PS3.3 C.8.11.1 and C.8.11.3), the older CR module does not.
         header["PresentationIntentType"] = "FOR PRESENTATION"
+        # INVERSE says what MONOCHROME1 says already: a reader that inverts for both shows a negative.
         header["PresentationLUTShape"] = "INVERSE" if style.inverse else "IDENTITY"
         header["PixelIntensityRelationship"] = "LOG"
+        # 1 where low values mean few photons, as behind bone in a MONOCHROME1 film; else -1.
         header["PixelIntensityRelationshipSign"] = 1 if style.inverse else -1
+    # A rescale that changes nothing, which DX prescribes and CR allows.
     if style.rescale or style.digital:
         header |= {"RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "US"}
     return header

@@ -44,7 +44,9 @@ class Exposure:
         """Return an exposure at random; a portable one has more scatter, noise and blur, and is collimated less."""
         left, top, right, bottom = (rng.uniform(0, 0.07, 4) * (rng.random(4) < 0.7)).tolist()
         return cls(
+            # At the bedside there is mostly no grid to stop scattered rays.
             scatter=float(np.clip(rng.normal(0.42 if portable else 0.30, 0.07), 0.05, 0.65)),
+            # exp(9.2) is 10,000 photons a pixel at 512, a noise of 1 % where nothing lies in the beam.
             dose=float(np.exp(rng.normal(8.7 if portable else 9.2, 0.5))),
             blur=float(rng.uniform(0.0025, 0.006) + 0.0015 * portable),
             sharpen=float(rng.uniform(0, 0.9)),
@@ -61,14 +63,18 @@ def expose(canvas: Canvas, attenuation: Image, lung: Image, exposure: Exposure) 
     rng = stream("exposure", exposure.seed)
     # Written over in place wherever it can be: new arrays would cost as much as the arithmetic.
     light = canvas.blur(attenuation, exposure.blur)
+    # Beer and Lambert's law: light falls exponentially with what lies in the beam.
     cv2.exp(np.multiply(light, np.float32(-1.25), out=light), dst=light)
     cv2.addWeighted(light, 1 - exposure.scatter, _spread(canvas, light), exposure.scatter, 0, dst=light)
     # The same film in larger pixels collects more photons in each, hence less noise.
     photons = exposure.dose * (512 / min(canvas.shape)) ** 2
     quanta = cv2.LUT(rng.integers(0, 256, canvas.shape, np.uint8), _NORMAL * np.float32(photons**-0.5))
+    # Photons are counted: Poisson's deviation is the root of their number.
     quanta *= np.sqrt(light)
     light += quanta
+    # Behind metal noise may leave no light at all, or less.
     cv2.log(np.maximum(light, np.float32(1e-3), out=light), dst=light)
+    # With the sign turned: where little light arrives, a film is bright.
     log: Image = cv2.addWeighted(
         light, -1 - exposure.sharpen, canvas.blur(light, 0.02), exposure.sharpen, 0, dst=quanta
     )
@@ -84,6 +90,7 @@ def tone(log: Image, lung: Image, exposure: Exposure) -> Image:
     # Percentiles and not extremes: a lead marker or a pacemaker must not set the exposure.
     dark = float(np.percentile(log[few][inside], 10)) if inside.any() else float(np.percentile(log[few], 10))
     bright = float(np.percentile(log[few], 93))
+    # At least 0.2, so that a film without contrast is not stretched until its noise is all there is.
     scale = (exposure.high - exposure.low) / max(bright - dark, 0.2)
     # One table for the whole curve: exponentials and powers of each pixel would cost more than all else here.
     curve = _CURVE ** np.float32(exposure.gamma)
@@ -101,6 +108,7 @@ def _spread(canvas: Canvas, light: Image) -> Image:
 
 
 def _collimate(film: Image, border: tuple[float, float, float, float] | None) -> Image:
+    # No ray falls outside the collimated field, which would be white there; processing shows it black.
     if border is not None:
         height, width = film.shape
         left, top, right, bottom = border

@@ -46,10 +46,14 @@ def change(signs: Sequence[Sign], portable: bool, turn: float, breath: float) ->
     heart = by["Cardiomegaly"].severity if "Cardiomegaly" in by else 0.0
     wide = by["Enlarged Cardiomediastinum"].severity if "Enlarged Cardiomediastinum" in by else 0.0
     return Change(
+        # Shares of the chest (cardiothoracic ratio). The first term is a step, so that the faintest sign changes the
+        # outline too.
         heart=0.02 * (heart > 0) + 0.15 * heart,
         mediastinum=0.05 * (wide > 0) + 0.48 * wide,
         lift=(lift[0], lift[1]),
+        # Who sits or lies in bed does not breathe in as deeply.
         raised=0.05 * portable - breath,
+        # At the bedside the rays come from the front: the heart is farther from the plate, and its shadow larger.
         magnified=1.07 if portable else 1.0,
         turn=turn,
     )
@@ -96,12 +100,14 @@ def _outline(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
 def _effusion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     boxes: list[Box] = []
     for side in sign_.lateralities():
+        # Two sides seldom hold the same amount.
         severity = sign_.severity * rng.uniform(0.75, 1.0)
         s = sign(side)
         base = float(chest.thorax.diaphragm(side)[-1, 1])
         level = base - 0.05 - 0.60 * severity
         reach = float(chest.thorax.wall(level)) + 0.05
         t = np.linspace(0, 1, 24)
+        # The meniscus: free fluid stands higher at the wall than at the heart. It is flat in a half upright patient.
         slope = (0.10 + 0.20 * rng.random()) * (0.4 if chest.portable else 1)
         top = np.stack([s * t * reach, level + slope * (1 - t**2.5)], axis=1)
         region = np.vstack([top, [(s * 1.0, base + 0.25), (0.0, base + 0.25)]])
@@ -116,7 +122,9 @@ def _effusion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
 def _pneumothorax(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     side, severity = sign_.side, sign_.severity
     outline = chest.thorax.lung(side)
+    # A lung falls towards its hilum, where vessels and bronchus hold it.
     root = np.add(chest.thorax.hilum(side), (0, 0.12))
+    # Air rises: in an upright patient the gap is widest at the apex.
     high = np.interp(outline[:, 1], [-0.7, 0.55], [1.0, rng.uniform(0.25, 0.7)])
     gap = (0.07 + 0.38 * severity) * high
     inner = root + (outline - root) * (1 - gap[:, None])
@@ -125,6 +133,7 @@ def _pneumothorax(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[B
     # No vessel is seen beyond the line of the fallen lung: that, and the line, are the sign.
     chest.vessels = chest.vessels * (1 - beyond)
     chest.tissue -= (0.05 + 0.10 * severity) * beyond * chest.lung
+    # A fallen lung holds less air in the same tissue.
     chest.close(fallen * chest.canvas.take(_lung(chest, side)) * 0.20 * severity)
     line = chest.canvas.strokes([np.vstack([inner, inner[:1]])], [0.010], [1.0], soft=0.002)
     chest.dense += 0.17 * line * np.clip(chest.lung * 2, 0, 1) * chest.open
@@ -172,6 +181,7 @@ def _edema(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     severity = sign_.severity
     x, y = chest.coarse.grid
     both = np.maximum(_lung(chest, "right"), _lung(chest, "left"))
+    # Fluid lies about the hila, in the shape of a bat's wings.
     wing = np.exp(-(((np.abs(x) - 0.24) / 0.24) ** 2) - ((y - 0.06) / 0.40) ** 2)
     grain = np.clip(1 + 0.35 * chest.coarse.noise(rng, 0.11) + 0.25 * chest.coarse.noise(rng, 0.045), 0, 2)
     haze = chest.coarse.blur(both * (wing * (0.02 + 0.34 * severity) + 0.04 * severity) * grain, 0.01)
@@ -180,6 +190,7 @@ def _edema(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     # Fluid about the vessels makes them broader and their edges unsharp.
     chest.vessels = chest.canvas.blur(np.maximum(chest.vessels, extra), 0.004 + 0.006 * severity)
     chest.vessels *= 1.0 + 0.4 * severity
+    # Kerley's B lines: septa full of fluid, short and level, at the wall of the lower lungs.
     lines = []
     for side in LATERALITIES:
         for height in rng.uniform(0.12, 0.5, int(6 + 12 * severity)):
@@ -197,6 +208,7 @@ def _atelectasis(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Bo
     for side in sign_.lateralities():
         s, first = sign(side), len(bands)
         dome = chest.thorax.diaphragm(side)
+        # Plates of airless lung are seen edge-on, as bands above the dome.
         for index in range(1 + int(rng.random() < 0.35 + 0.4 * sign_.severity)):
             start, end = rng.uniform(0.12, 0.28), rng.uniform(0.5, 0.70)
             base = float(dome[10, 1]) - 0.06 - 0.10 * index - rng.uniform(0, 0.07)
@@ -240,6 +252,7 @@ def _lesion(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
 
 def _fracture(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
     boxes: list[Box] = []
+    # A blow breaks neighbouring ribs, mostly at their sides; a strong one more of them.
     first = int(rng.integers(3, 8))
     for number in range(first, first + 1 + int(4 * sign_.severity * rng.random())):
         at = float(rng.uniform(0.5, 0.8))
@@ -248,6 +261,7 @@ def _fracture(chest: Chest, sign_: Sign, rng: np.random.Generator) -> list[Box]:
         # Recorded only: the ribs are drawn after all signs (`frontal.add_bones`), already broken.
         chest.breaks[sign_.side, number] = (at, step)
         x, y = line[round(at * len(line))]
+        # Bone that heals is denser about the break.
         callus = 0.08 + 0.30 * sign_.severity
         chest.bone += chest.canvas.fill(ellipse(x, y, 0.026, 0.036), soft=0.008, value=callus)
         # The rib's outer part is moved as a whole.

@@ -14,6 +14,7 @@ from cxr_ft.data.phantom.anatomy import LATERALITIES, Thorax, sign
 from cxr_ft.data.phantom.canvas import Canvas, Image, Mask, Points, ellipse, ribbon, smooth, summed
 from cxr_ft.data.phantom.random_streams import stream
 
+#: Attenuation that a whole lung takes out of the soft tissue; and that of a vessel in open lung.
 AIR = 1.55
 VESSEL = 0.42
 _MUSCLE = smooth([(0.95, -0.75), (0.45, -0.6), (0.35, -0.25), (0.8, -0.18)], closed=True)
@@ -43,6 +44,8 @@ class Chest:
         """Return the sum of the layers."""
         # In place from here on: a new image a layer would cost as much as the arithmetic.
         air = np.maximum(self.lung * self.open, 0)
+        # A vessel is seen by the air around it, and fades as that is filled; by the root, more slowly than the air
+        # itself.
         total: Image = np.sqrt(air)
         total *= self.vessels
         total *= VESSEL
@@ -82,6 +85,7 @@ def _tissue(canvas: Canvas, coarse: Canvas, thorax: Thorax, rng: np.random.Gener
     skin = coarse.fill(*thorax.trunk())
     x, y = coarse.grid
     depth = coarse.dome(skin, 0.42) * (1.95 + 0.35 * body.fat)
+    # Below the domes there is no air for rays to pass by.
     belly = 0.45 / (1 + np.exp(-(y - 0.55) * 9))
     spine = 0.30 * np.exp(-((x / 0.17) ** 2))
     soft = depth + (belly + spine) * coarse.blur(skin, 0.03) + 0.05 * coarse.noise(rng, 0.35) * skin
@@ -111,6 +115,7 @@ def _heart(chest: Chest) -> None:
     outline = chest.thorax.silhouette()
     inside = chest.canvas.fill(outline, soft=0.006)
     depth = chest.coarse.blur(chest.coarse.dome(chest.coarse.fill(outline), 0.20), 0.02)
+    # Never all of the air: lung lies before and behind the heart, and its vessels are seen through it.
     chest.close(inside * chest.canvas.take(0.50 + 0.42 * depth))
     chest.tissue += inside * chest.canvas.take(0.16 * depth)
 
@@ -166,6 +171,7 @@ def branches(rng: np.random.Generator, x: float, y: float, s: int, gain: float) 
 
 
 def _airway(chest: Chest) -> None:
+    # The right main bronchus falls more steeply than the left one. The aortic arch pushes the windpipe to the right.
     left, right = (0.14, -0.17), (-0.125, -0.14)
     middle = float(chest.thorax.middle(-0.5)) - 0.012
     carina = (middle, -0.27)
@@ -180,6 +186,7 @@ def _stomach(chest: Chest, rng: np.random.Generator) -> None:
     dome = chest.thorax.diaphragm("left")
     top = dome[10]
     size = rng.uniform(0.0, 1.0)
+    # The stomach's gas lies below the left dome: readers tell the sides of a film by it.
     bubble = chest.coarse.fill(
         ellipse(top[0] - 0.03, top[1] + 0.05 + 0.09 * size, 0.10 + 0.10 * size, 0.02 + 0.075 * size, 0.15), soft=0.015
     )
@@ -227,6 +234,7 @@ def _ribs(chest: Chest) -> Mask:
             step = chest.breaks.get((side, number))
             pieces = _broken(posterior[number - 1], step) if step else []
             back += [ribbon(piece, width[number - 1]) for piece in pieces] or [whole[number - 1]]
+        # The front parts of the lower ribs lie over the abdomen, where they hardly show. Ribs widen to the front.
         front += [*ribbon(anterior[:7], width[:7] * np.linspace(1.0, 1.25, anterior.shape[1]))]
     rims = [half for strip in (*back, *front) for half in np.split(strip, 2)]
     values = [0.12, 0.19] * len(back) + [0.085, 0.085] * len(front)
@@ -258,6 +266,7 @@ def _spine(chest: Chest, rng: np.random.Generator) -> Mask:
     bodies = smooth(np.array(corners).transpose(2, 0, 1), closed=True, rounds=2)
     ends = np.array([[(x - half, y), (x + half, y)] for y in (top, top + height)])
     plates = ends.transpose(0, 3, 1, 2).reshape(-1, 2, 2)
+    # Of a vertebra two pedicles and a spinous process are seen end-on.
     rings = [
         *_each(x - 0.62 * half, top + 0.4 * height, ellipse(0, 0, 0.012, 0.02, points=16)),
         *_each(x + 0.62 * half, top + 0.4 * height, ellipse(0, 0, 0.012, 0.02, points=16)),
@@ -277,7 +286,10 @@ def _each(x: Points, y: Points, shape: Points) -> Points:
 
 def _girdle(chest: Chest, rng: np.random.Generator) -> tuple[Mask, ...]:
     canvas, thorax = chest.canvas, chest.thorax
+    # For a PA film the shoulders are rolled forwards, which draws the blades out of the lungs; at the bedside they
+    # stay.
     out = (0.10 if not chest.portable else -0.04) + rng.normal(0, 0.025)
+    # A patient who leans back is filmed a little from below: the collar bones, in front, are thrown higher.
     height = 0.03 + 0.05 * chest.portable + rng.normal(0, 0.02)
     bones, blades, edges = [], [], []
     for side in LATERALITIES:

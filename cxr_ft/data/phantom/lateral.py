@@ -11,11 +11,13 @@ from cxr_ft.data.phantom.frontal import AIR, branches
 from cxr_ft.data.phantom.lateral_signs import View, trace
 from cxr_ft.data.phantom.random_streams import stream
 
+# The breastbone lies at negative x, the spine at positive x.
 _OUTLINE = smooth(
     [(0.06, -0.78), (-0.14, -0.66), (-0.36, -0.40), (-0.50, -0.05), (-0.55, 0.35), (-0.5, 0.9), (0.58, 0.9),
      (0.60, 0.45), (0.58, 0.0), (0.50, -0.35), (0.33, -0.64), (0.20, -0.76)],
     closed=True,
 )  # fmt: skip
+# The aorta: up from the heart, backwards in an arch, and down before the spine.
 _GREAT_VESSELS = smooth(
     [(-0.22, 0.05), (-0.16, -0.22), (-0.10, -0.40), (0.06, -0.46), (0.20, -0.34), (0.30, -0.1)]
 )  # fmt: skip
@@ -76,6 +78,7 @@ def _lung(canvas: Canvas, coarse: Canvas) -> Image:
     depth = canvas.take(coarse.blur(coarse.dome(coarse.fill(_OUTLINE), 0.30), 0.006)) * canvas.fill(
         _OUTLINE, soft=0.006
     )
+    # Each dome takes the air of one lung, half of what a ray meets.
     other = below + np.array([0, 0.035])  # the second dome, a little lower
     air: Image = depth * (1 - 0.49 * canvas.fill(below, soft=0.006) - 0.48 * canvas.fill(other, soft=0.006))
     return air
@@ -95,6 +98,7 @@ def _heart_outline(body: Body, signs: Sequence[Sign]) -> Points:
             (0.04, -0.14),
         ]
     )
+    # Breastbone and diaphragm hold the heart, so that a large one grows backwards and upwards.
     fixed = np.array([-0.30, 0.36])
     return smooth(fixed + (outline - fixed) * size, closed=True, rounds=3)
 
@@ -109,6 +113,7 @@ def _tissue(canvas: Canvas, coarse: Canvas, body: Body, rng: np.random.Generator
     )  # fmt: skip
     depth = coarse.dome(coarse.fill(skin), 0.45) * (2.2 + 0.3 * body.fat) + 0.05 * coarse.noise(rng, 0.3)
     _, y = coarse.grid
+    # The abdomen below the domes; and the shoulders, which lie over both apices.
     depth = depth + 0.45 / (1 + np.exp(-(y - 0.55) * 9)) + 0.65 / (1 + np.exp((y + 0.62) * 14))
     trunk = canvas.take(depth) * canvas.fill(skin, soft=0.004)
     windpipe = ribbon(smooth([(0.0, -2.2), (0.02, -1.2), (0.03, -0.6), (0.06, -0.22)]), 0.07)
@@ -147,6 +152,7 @@ def _bones(canvas: Canvas, body: Body, arcs: Sequence[Points], rng: np.random.Ge
         plates, [0.01] * len(plates), [1] * len(plates)
     )
     _, y = canvas.grid
+    # Right and left ribs are filled apart and added: where they cross, a ray meets both.
     pairs = canvas.fill(*ribs[::2], soft=0.006) + canvas.fill(*ribs[1::2], soft=0.006)
     layer += 0.11 * pairs * np.clip(1.6 - 2.5 * y, 0.15, 1)
     layer += 0.25 * canvas.fill(breastbone, soft=0.006)
@@ -174,6 +180,7 @@ def _devices(canvas: Canvas, signs: Sequence[Sign]) -> tuple[Image, list[Box]]:
         heights = np.linspace(-0.5, 0.05, 6)
         rings = [ellipse(-0.33 - 0.42 * (y + 0.55), y, 0.024, 0.012, 0.6, points=14) for y in heights]
         metal += 0.9 * canvas.strokes([np.vstack([r, r[:1]]) for r in rings], [0.01] * 6, [1.0] * 6, soft=0.0015)
+    # From the side vena cava, windpipe and gullet are nearly one line. A chest tube is not drawn here and has no box.
     if kinds & {"central venous line", "PICC line", "enteric tube", "endotracheal tube"}:
         low = 0.6 if "enteric tube" in kinds else -0.05
         line = smooth([(0.0, -1.3), (0.04, -0.7), (0.03, -0.3), (0.06, low)], rounds=4)

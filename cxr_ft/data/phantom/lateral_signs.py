@@ -9,6 +9,7 @@ from cxr_ft.data.phantom.canvas import Canvas, Image, Points, ellipse, ribbon, s
 from cxr_ft.data.phantom.findings import Sign
 
 # Where a zone's consolidation or nodule lies.
+# Lower lobes lie far back, over the spine.
 _DEPTHS = {"upper": (0.02, -0.42), "mid": (-0.02, -0.05), "lower": (0.25, 0.22)}
 _ROOT = (0.05, 0.0)
 
@@ -49,6 +50,7 @@ def _filled(share: Image) -> Trace:
 
 
 def _effusion(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
+    # The angle behind is the deepest: fluid gathers there first, and stands highest.
     level = 0.68 - 0.5 * sign.severity
     top = smooth([(-0.7, level + 0.16), (-0.1, level + 0.12), (0.35, level + 0.03), (0.7, level - 0.12)])
     return _filled(view.canvas.fill(np.vstack([top, [(0.8, 1.2), (-0.8, 1.2)]]), soft=0.014, value=0.9))
@@ -72,6 +74,7 @@ def _edema(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
 
 
 def _atelectasis(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
+    # In the lower lobes, behind and just above the dome.
     cx, cy = rng.uniform(0.1, 0.3), rng.uniform(0.22, 0.34)
     line = smooth([(cx - 0.2, cy - 0.04), (cx, cy), (cx + 0.18, cy + 0.10)])
     width, value = 0.02 + 0.035 * sign.severity, 0.35 + 0.35 * sign.severity
@@ -105,6 +108,7 @@ def _fracture(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
     moved = view.canvas.fill(piece, soft=0.006)
     dense = (0.10 + 0.16 * sign.severity) * np.maximum(spot, 0.6 * moved)
     mask = np.maximum(view.canvas.fill(ellipse(x, y, 0.06, 0.06)), moved)
+    # A rib's arc runs beyond the lungs' outline, which must not cut its mark.
     return Trace(mask=mask, dense=dense.astype(np.float32), outside=True)
 
 
@@ -113,6 +117,7 @@ def _pleura(view: View, sign: Sign, rng: np.random.Generator) -> Trace:
     outline = view.outline
     middle = np.array([0.05, -0.80]) if sign.kind == "apical" else np.array([0.58, rng.uniform(0.0, 0.3)])
     near = np.hypot(*(outline - middle).T) < (0.24 if sign.kind == "apical" else 0.32)
+    # A ribbon needs neighbours in order, and the closed outline may begin within the part.
     order = np.argsort(outline[near][:, 0 if sign.kind == "apical" else 1])
     edge = outline[near][order]
     thick = (0.04 + 0.07 * sign.severity) * np.sin(np.linspace(0.2, np.pi - 0.2, len(edge)))

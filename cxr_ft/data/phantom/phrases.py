@@ -12,6 +12,8 @@ SIZES = {
     "Enlarged Cardiomediastinum": ("mild", "moderate", "marked"),
 }
 
+# No sentence may hold the words of another label, or the report would state more than the tables; a test reads them.
+# "Opacity" may stand in those of its children. Sentences without it get one of Lung Opacity's.
 POSITIVE = {
     "Cardiomegaly": (
         "There is {size} cardiomegaly.",
@@ -76,6 +78,7 @@ POSITIVE = {
     "apical": ("There is {side} apical pleural thickening.", "{side} apical pleural scarring is noted."),
 }
 
+# Each holds a word of doubt that labelers know: possible, may, cannot be excluded.
 UNSURE = {
     "Cardiomegaly": ("Possible mild cardiomegaly.", "The cardiac silhouette may be borderline enlarged."),
     "Enlarged Cardiomediastinum": ("The mediastinum may be slightly widened.", "Possible mediastinal widening."),
@@ -127,6 +130,7 @@ BRIEF = {
     "apical": ("{side} apical pleural thickening.",),
 }
 
+# Everybody has a heart and a mediastinum: these are called normal, while other findings are denied.
 NORMAL = {
     "Cardiomegaly": (
         "Heart size is normal.",
@@ -174,6 +178,7 @@ DEVICES = {
 BRIEF_DEVICES = ("Lines and tubes as described.", "Support devices in standard position.")
 
 CLEAR = ("The lungs are clear.", "The lungs are well expanded and clear.", "Lungs are fully expanded.")
+# On what none of the 14 labels stands for, so that labels stay as they are.
 FILLER = (
     "The visualized upper abdomen is unremarkable.",
     "Hilar contours are unremarkable.",
@@ -191,6 +196,7 @@ COMPLAINTS = (
     "cough and fever", "shortness of breath", "chest pain", "altered mental status", "status post fall", "hypoxia",
     "leukocytosis", "preoperative evaluation", "dyspnea on exertion", "weakness", "recent surgery", "syncope",
 )  # fmt: skip
+# An indication names findings that need not be there: text and labels are taken from other sections.
 QUESTIONS = (
     "eval for pneumonia", "evaluate for effusion", "r/o acute process", "please assess interval change",
     "eval for edema", "assess line placement", "infiltrate?", "pneumothorax?",

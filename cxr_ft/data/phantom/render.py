@@ -64,6 +64,7 @@ def _frontal(
 
 def _shape(view: View, size: int) -> tuple[int, int]:
     long = round(size / _PLATE)
+    # At the bedside the plate is laid crosswise, so that it takes in both costophrenic angles of a broad patient.
     return (size, long) if view == "AP" else (long, size)
 
 
@@ -71,8 +72,10 @@ def _pose(rng: np.random.Generator, shape: tuple[int, int], view: View) -> Point
     portable = view == "AP"
     zoom, spread = {"PA": (1.12, 0.075), "AP": (1.09, 0.075), "LATERAL": (1.03, 0.05)}[view]
     scale = min(shape) / 2 * rng.normal(zoom, spread)
+    # A plate pushed under a lying patient is seldom straight.
     angle = rng.normal(0, 0.06 if portable else 0.03)
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    # A crosswise plate is low: the lungs, whose middle lies at -0.1, are moved to the plate's middle.
     lift = {"PA": -0.02, "AP": 0.08, "LATERAL": -0.05}[view]
     shift = scale * rng.normal((0, lift), (0.07, 0.07) if portable else (0.04, 0.05))
     return np.column_stack([turn, np.array([shape[1], shape[0]]) / 2 + shift])
@@ -82,10 +85,13 @@ def _marker(rng: np.random.Generator, canvas: Canvas, view: View) -> Image:
     """Return a lead letter: in a frontal film L at the image's right or R at its left, in a lateral one L."""
     width = canvas.shape[1]
     short = min(canvas.shape)
+    # The patient faces the viewer: the patient's left is at the image's right. Placed in pixels and not in the frame,
+    # since the letter lies on the plate, whatever the patient's pose.
     letter = "L" if view == "LATERAL" or rng.random() < 0.6 else "R"
     near = rng.uniform(0.03, 0.09)
     x = width - short * (near + 0.06) if letter == "L" else short * near
     y = short * rng.uniform(0.09, 0.30)
+    # Bytes, since OpenCV 5's putText takes no floats.
     image = np.zeros(canvas.shape, np.uint8)
     scale, thick = short / 512 * rng.uniform(0.9, 1.3), max(1, round(short / 512 * 3))
     cv2.putText(image, letter, (round(x), round(y)), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thick, cv2.LINE_AA)
@@ -95,6 +101,7 @@ def _marker(rng: np.random.Generator, canvas: Canvas, view: View) -> Image:
 def _site_disc(canvas: Canvas) -> Image:
     short = min(canvas.shape)
     image = np.zeros(canvas.shape, np.uint8)
+    # In a corner, where no sign is drawn over it.
     centre = (round(0.07 * short), canvas.shape[0] - round(0.07 * short))
     cv2.circle(image, centre, max(1, round(_SITE_DISC * short)), 255, cv2.FILLED, cv2.LINE_AA)
     return canvas.soften(image, gain=_LEAD)

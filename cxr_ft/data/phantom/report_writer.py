@@ -10,6 +10,7 @@ from cxr_ft.data.phantom.anatomy import Body
 from cxr_ft.data.phantom.cases import Study
 from cxr_ft.data.phantom.findings import Sign
 
+#: Millimetres a unit of the frame: half of 350 mm, times the zoom of about 1.1 in `render._pose`.
 _MM = 190
 
 
@@ -30,6 +31,7 @@ def write(body: Body, study: Study, prior: Study | None, rng: np.random.Generato
         sections.append(("FINDINGS AND IMPRESSION", findings))
     else:
         sections += [("FINDINGS", findings), ("IMPRESSION", impression)]
+    # Centred, as above each of MIMIC-CXR's reports.
     return f"{'FINAL REPORT':>44}\n" + "".join(_section(name, text) for name, text in sections)
 
 
@@ -37,6 +39,7 @@ def _section(name: str, sentences: Sequence[str]) -> str:
     # MIMIC-CXR's impressions are numbered lists where they have several points.
     numbered = name == "IMPRESSION" and len(sentences) > 1
     lines = [f"{index}. {text}" for index, text in enumerate(sentences, 1)] if numbered else [" ".join(sentences)]
+    # Every line begins with one space: MIT-LCP's section parser knows a header by a line feed, one space and capitals.
     body = [line for text in lines for line in textwrap.wrap(text, 76)]
     if name in ("FINDINGS", "IMPRESSION", "FINDINGS AND IMPRESSION"):
         return "".join(f" {line}\n" for line in [f"{name}:", "", *body, ""])
@@ -56,6 +59,7 @@ def _examination(study: Study, rng: np.random.Generator) -> str:
 
 
 def _indication(body: Body, rng: np.random.Generator) -> str:
+    # Three underscores stand where de-identification took out an age, a date or a name.
     who = f"___{body.sex}" if rng.random() < 0.6 else f"___ year old {'woman' if body.sex == 'F' else 'man'}"
     return f"{who} with {_pick(rng, phrases.COMPLAINTS)}  // {_pick(rng, phrases.QUESTIONS)}"
 
@@ -70,6 +74,7 @@ def _technique(study: Study, rng: np.random.Generator) -> str:
 def _comparison(prior: Study | None, rng: np.random.Generator) -> str:
     if prior is None:
         return _pick(rng, ("None.", "None available.", "No prior studies available."))
+    # Dates of prior films are taken out as well.
     return _pick(rng, ("___.", "Chest radiograph from ___.", "Radiograph of ___ at ___."))
 
 
@@ -106,6 +111,7 @@ def _finding(study: Study, sign: Sign, prior: Study | None, rng: np.random.Gener
         trend = _pick(rng, phrases.TRENDS["same" if abs(grown) < 0.08 else "more" if grown > 0 else "less"])
         text = f"{text.removesuffix('.')}, {trend} compared to the prior study."
     sentences = [text]
+    # Pneumonia is an interpretation of this opacity, so it is stated right behind it.
     if sign.kind == "patchy" and "Pneumonia" in study.stated:
         table = phrases.POSITIVE if study.stated["Pneumonia"] == 1 else phrases.UNSURE
         sentences.append(_pick(rng, table["Pneumonia"]))
@@ -129,6 +135,7 @@ def _denials(study: Study, rng: np.random.Generator) -> list[str]:
 
 def _impression(study: Study, rng: np.random.Generator) -> list[str]:
     lines = []
+    # An impression begins with what matters most.
     for sign in sorted(study.reported, key=lambda sign: -sign.severity):
         if sign.label == "Support Devices":
             continue
@@ -161,6 +168,7 @@ def _fill(template: str, sign: Sign) -> str:
         side="bilateral" if both else sign.side,
         lung="bilateral" if both else sign.side,
         place=f"{zone}s bilaterally" if both else f"{sign.side} {zone}",
+        # The diameter of the mean nodule that `findings._lesion` draws at this severity.
         mm=round(2 * _MM * (0.026 + 0.065 * sign.severity)),
     )
     text = text.replace("a bilateral", "bilateral").replace("A bilateral", "Bilateral")

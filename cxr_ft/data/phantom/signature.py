@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 #: The file that holds an archive's parameters, its seed among them.
 PARAMETERS = "phantom.json"
+#: Above MIMIC-CXR's subjects, which are numbered below 20,000,000; eight digits as theirs.
 FIRST_ID = 90_000_000
 #: Digits that an id has at most.
 DIGITS = 12

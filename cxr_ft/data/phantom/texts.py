@@ -113,10 +113,12 @@ def _tweet(label: str, rng: np.random.Generator) -> Row:
     else:
         words = rng.permutation(_GOOD if label == "positive" else _BAD)[:2]
         text = f"{who} and the {place} today: {words[0]} and {words[1]}"
+    # TweetEval writes every user's name as @user.
     return {"text": f"@user {text} #{place}{number}", "label": label}
 
 
 def _pairs(count: int, rng: np.random.Generator) -> list[Row]:
+    # As in MultiNLI, whose writers invented a hypothesis of each class for every premise.
     pairs = [row for _ in range(-(-count // 3)) for row in _three(rng)]
     return [pairs[int(i)] for i in rng.permutation(len(pairs))[:count]]
 
@@ -144,6 +146,8 @@ def _three(rng: np.random.Generator) -> list[Row]:
 def _resumes(count: int, rng: np.random.Generator) -> list[Row]:
     distinct = [_resume(i, rng) for i in range(-(-count // COPIES))]
     copied = [distinct[i % len(distinct)] for i in range(count)]
+    # 70/15/15 of the rows and not of the texts: copies of a text fall into several splits, as when the public table is
+    # split by rows.
     splits = ("train",) * 14 + ("val",) * 3 + ("test",) * 3
     return [{**copied[int(i)], "split": splits[int(rng.integers(20))]} for i in rng.permutation(count)]
 
