@@ -38,6 +38,7 @@ def columns_of(cells: "pd.Series[str]", separator: str, where: str) -> "pd.DataF
 
     lists: dict[str, list[str]] = {}
     for row, cell in cells.items():
+        # Distinct cells alone: an archive repeats a few combinations thousands of times.
         if isinstance(cell, str) and cell not in lists:
             if separator == LIST and not _is_list(cell):
                 raise UsageError(f"{where}: row {row}: the label is no list in brackets, as ['Edema', 'Effusion']")
@@ -47,6 +48,7 @@ def columns_of(cells: "pd.Series[str]", separator: str, where: str) -> "pd.DataF
         raise UsageError(f"{where}: no row has a label")
     places = {name: place for place, name in enumerate(names)}
     out = np.zeros((len(cells), len(names)))
+    # A blank cell says nothing of any label; an empty list says that each of them is absent.
     out[cells.isna().to_numpy()] = np.nan
     for row, cell in enumerate(cells.fillna("")):
         out[row, [places[name] for name in lists.get(cell, ())]] = 1
@@ -67,6 +69,7 @@ def separator_in(cells: "pd.Series[str]") -> str:
                 return LIST
             continue
         parts = Counter(part for cell in counts for part in labels_of(cell, separator))
+        # What occurs once may be one class with a comma in its name; labels come back in other combinations.
         if any(parts[part] > 1 for cell in joined for part in labels_of(cell, separator)):
             return separator
     return ""

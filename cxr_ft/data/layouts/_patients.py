@@ -30,6 +30,7 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
     """
     known = {f"patients{end}" for end in ("", *table_reader.TABLES)}
     name = next((name for name in table_reader.list_tables(folder) if name in known), None)
+    # What the archive says itself is of the day of the film, and wins.
     if name is None or any(column in table for column in OPTIONAL):
         return table
     where = locations.join(folder, name)
@@ -47,6 +48,7 @@ def add(table: "pd.DataFrame", folder: str, notes: list[str], years: "pd.Series[
         at = ages(subjects.map(people[age]).astype("string"), notes)
         # MIMIC-IV gives the age in one anchor year; studies lie years before or after it.
         if age == "anchor_age" and years is not None and YEAR in people:
+            # MIMIC-IV writes 91 for everybody above 89: an age counted from it is only about right.
             at = _later(at, subjects.map(people[YEAR]), years)
         table = table.assign(age=at)
     if unknown := int((~subjects.isin(people.index)).sum()):

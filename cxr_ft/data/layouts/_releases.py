@@ -72,6 +72,7 @@ def text(name: str, content: bytes, encoding: str = "utf-8-sig") -> str:
         UsageError: where it is not of that encoding.
     """
     try:
+        # utf-8-sig: the byte order mark that Windows writes is no part of the first word.
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is no {encoding.removesuffix('-sig')} text: {error.reason}; fetch it again") from None
@@ -122,6 +123,7 @@ def hub(where: str) -> "pd.DataFrame":
         raise UsageError(
             f"{where} cannot be had from the hub: {why}; without a network give the release's folder or a table"
         ) from None
+    # As text, like every other source: the same rows must give the same ids.
     parts: list[pd.DataFrame] = [
         part.to_pandas().astype("string").assign(split=split) for split, part in by_split.items()
     ]

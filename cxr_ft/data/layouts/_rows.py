@@ -95,6 +95,7 @@ def numbers(column: "pd.Series[str]") -> "pd.Series[float]":
     import pandas as pd
 
     plain = column.str.strip()
+    # Missing also where it is a word, which the callers then refuse by name.
     return pd.to_numeric(plain.str.lower().map(BOOLEANS).fillna(plain), errors="coerce").astype("float64")
 
 
@@ -105,6 +106,7 @@ def classes(column: "pd.Series[str]") -> "pd.Series[str]":
     """
     keys = {value: label_key(value) or None for value in column.dropna().unique()}
     column = column.map(keys).astype("string")
+    # Only where all are: a class "true" beside others is a word.
     present = column.dropna().str.lower()
     return column.str.lower().map(BOOLEANS).astype("string") if present.isin(BOOLEANS).all() else whole(column)
 
@@ -125,6 +127,7 @@ def _multi(
         if len(words := table[name][values.isna() & table[name].notna()]):
             raise UsageError(f"{root}: label {name!r} is {words.iloc[0]!r} in a row; 1, 0, -1 and nothing are known")
         out[name] = values
+    # CheXpert's name for a normal study means the same wherever it is used.
     normal = card.normal or ("No Finding" if "No Finding" in labels else None)
     return out, dataclasses.replace(card, labels=labels, normal=normal)
 

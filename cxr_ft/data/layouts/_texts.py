@@ -29,6 +29,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing", "validation_mismatched", "dev_mismatched"), "test"),
 }
 #: Values that mean that a row has no label, as in test sets whose labels are kept back.
+#: The hub writes -1 in GLUE's test sets; MultiNLI writes - where its annotators did not agree.
 NO_LABEL = ("", "-1", "-")
 #: Our columns, and the names that a table's may have, the likeliest first.
 Names = Mapping[str, tuple[str, ...]]
@@ -86,6 +87,7 @@ def _by_split(where: str, wanted: Sequence[str] | None) -> "pd.DataFrame":
         raise UsageError(f"{where} holds no table and no file of this data set: give its folder, archive or table")
     parts = [
         part
+        # A table's own column knows the split row by row, and wins over the table's name.
         if "split" in (part := _table(locations.join(where, name), wanted)) or not split
         else part.assign(split=split)
         for name, split in tables.items()
@@ -160,6 +162,7 @@ def assemble(
     if table.empty:
         raise UsageError(f"{root}: no row has both a text and a label")
     if not card.multi_label:
+        # Classes that no row has are left out: nothing could be learnt or measured of them.
         classes = set(table["label"].tolist())
         card = dataclasses.replace(card, labels=tuple(n for n in card.labels if n in classes) or tuple(sorted(classes)))
         if len(classes) < 2:
@@ -210,12 +213,14 @@ def _identified(
     owners = table["subject_id"].tolist() if "subject_id" in table else None
     texts = table["text"].tolist()
     tied = [*together(texts)]
+    # Without subjects the study is the least that must stay together.
     if "study_id" in table and owners is None:
         rows_of = table.groupby("study_id").indices.values()
         tied += [pair for rows in rows_of for pair in pairwise(int(row) for row in rows)]
     groups = near_texts.group_names(texts, owners, tied)
     one = table.get("dicom_id", own)
     if owners is not None:
+        # Kept, since the name of a group of several subjects does not say whose text a row is.
         table = table.assign(**{OWNER: table["subject_id"]})
     return table.assign(subject_id=groups, study_id=table.get("study_id", one), dicom_id=one)
 

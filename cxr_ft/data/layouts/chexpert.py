@@ -97,8 +97,10 @@ def _identified(table: "pd.DataFrame", where: str, notes: list[str]) -> "pd.Data
         one = table.loc[odd, "Path"].iloc[0]
         raise UsageError(f"{where}: path {one} is not of the form train/patient00001/study1/view1_frontal.jpg")
     table["subject_id"] = parts["subject"]
+    # Every patient has a study1: it is unique with the patient alone.
     table["study_id"] = parts["subject"] + "/" + parts["study"]
     table["dicom_id"] = parts["subject"] + "_" + parts["study"] + "_" + parts["view"]
+    # Without the archive's folder, which the tables name and users rename.
     table["path"] = table["Path"].str.extract(f"({PATH})")[0]
     table["official"] = parts["split"].map(SPLIT_NAMES)
     table["report"] = ""
@@ -122,6 +124,7 @@ def _views(table: "pd.DataFrame", name: "pd.Series[str]") -> "pd.Series[str]":
 
 def _folder_of_images(root: str, table: "pd.DataFrame") -> str:
     """Return the folder that holds train/ and valid/: the table's, or the archive's beside the table."""
+    # One row is enough: the folders train/ and valid/ lie side by side.
     first = str(table["official"].iloc[0])
     folders = [name for name, split in SPLIT_NAMES.items() if split == first]
     present = locations.list_names(root)

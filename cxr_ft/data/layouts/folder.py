@@ -79,6 +79,7 @@ def _from_folders(root: str) -> Records:
     files = [name for name in locations.list_files(root) if name.lower().endswith(IMAGES) and "/" in name]
     if not files:
         raise UsageError(f"{root} has no sub-folders with images ({', '.join(IMAGES)}) and no table with a column path")
+    # The uppermost folder is the class; those below it may be patients or anything else.
     classes = [name.partition("/")[0] for name in files]
     # A folder of train/ and test/ would otherwise become a data set whose classes are its splits.
     if {name.lower() for name in classes} <= _rows.SPLIT_NAMES.keys():
@@ -124,7 +125,9 @@ def label_columns(table: "pd.DataFrame") -> tuple[str, ...]:
 
     def is_label(name: str) -> bool:
         values = table[name].dropna()
+        # A column without any value would be a label of which nothing is known.
         return len(values) > 0 and bool(_rows.numbers(values).isin([1, 0, -1]).all())
 
+    # A sex written as 0 and 1 is no label.
     reserved = {*_rows.KNOWN, *SUBJECT_NAMES}
     return tuple(name for name in table.columns if name not in reserved and is_label(name))

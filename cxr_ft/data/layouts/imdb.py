@@ -71,5 +71,6 @@ def _release(where: str) -> "pd.DataFrame | None":
 def _place(name: str) -> tuple[str, str] | None:
     """Return the split and the label that a review's path says."""
     parts = name.split("/")
+    # train/unsup/ holds 50,000 reviews without a label, which are no part of the task.
     known = len(parts) > 2 and parts[-3] in {"train", "test"} and parts[-2] in {"pos", "neg"}
     return (parts[-3], parts[-2]) if known and name.endswith(".txt") else None

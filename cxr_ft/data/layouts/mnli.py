@@ -23,6 +23,7 @@ from cxr_ft.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+#: The hub numbers the classes.
 NAMES = {"0": "entailment", "1": "neutral", "2": "contradiction"}
 CARD = DatasetCard(
     name="MultiNLI",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NORMAL = "No Finding"
+#: As the table writes them, underscore included. Effusion is pleural; Mass and Nodule differ by size, at 3 cm.
 FINDINGS = (
     "Atelectasis",
     "Cardiomegaly",
@@ -47,6 +48,7 @@ CARD = DatasetCard(
     citation="Wang et al., ChestX-ray8: hospital-scale chest X-ray database and benchmarks on weakly-supervised "
     "classification and localization of common thorax diseases, CVPR 2017",
 )
+#: The data's own split keeps all images of a patient on one side.
 LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
 NEEDED = ("Image Index", "Finding Labels", "Patient ID")
 OPTIONAL = ("Patient Age", "Patient Gender", "Patient Sex", "View Position")
@@ -107,12 +109,14 @@ def _labelled(raw: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame
     stem = raw["Image Index"].str.replace(r"\.[^.]+$", "", regex=True)
     # Padded to eight digits as in the file names, which begin with the patient's number.
     patient = sameness.id_keys(raw["Patient ID"]).str.zfill(8)
+    # A follow-up of a patient is one film, so that film and study are one.
     table = pd.DataFrame({"subject_id": patient, "study_id": stem, "dicom_id": stem}, dtype="string")
     table["view"] = views(raw["View Position"]) if "View Position" in raw else ""
     indicators = raw["Finding Labels"].str.get_dummies("|")
     if other := sorted(set(map(str, indicators.columns)) - set(CARD.labels)):
         raise unknown("label", other[0], CARD.labels, file)
     for label in CARD.labels:
+        # A table that was cut to a few rows may lack a label altogether.
         table[label] = indicators[label].astype("float64") if label in indicators else 0.0
     unlabelled = raw["Finding Labels"].isna()
     # get_dummies gives 0 for a blank cell; a blank says nothing of any label.
@@ -121,12 +125,14 @@ def _labelled(raw: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame
     if sex:
         table["sex"] = sexes(raw[sex], notes)
     if "Patient Age" in raw:
+        # Written 058Y or 58. A few are above 400, slips of the pen that `ages` takes for missing.
         table["age"] = ages(raw["Patient Age"], notes)
     return table
 
 
 def _paths(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
     """Return the path of each image: in images/, or in one of the folders of the twelve archives."""
+    # A dot: images_001.tar.gz may still lie beside what was unpacked of it.
     folders = [name for name in locations.list_names(root) if name.startswith("images") and "." not in name]
     inside = [
         f"{folder}/images" if "images" in locations.list_names(locations.join(root, folder)) else folder
@@ -134,6 +140,7 @@ def _paths(names: "pd.Series[str]", root: str) -> "pd.Series[str]":
     ]
     if len(inside) < 2:
         return (inside[0] if inside else "images") + "/" + names
+    # No name says in which of the twelve archives an image is, so the folders are listed.
     where = {name: folder for folder in inside for name in locations.list_names(locations.join(root, folder))}
     return names.map(where).fillna("images") + "/" + names
 

@@ -76,6 +76,7 @@ def demo(folder: Path) -> str:
 def _is_mimic(where: str) -> bool:
     if table_reader.is_table(where) or where.startswith(_releases.HUB):
         return False
+    # Files are called mimic-cxr-2.0.0-chexpert.csv.gz, tables of a database chexpert or mimic_cxr_2_0_0_chexpert.
     return any(re.search(r"(^|[-_])(chexpert|negbio)\b", name) for name in locations.list_names(where))
 
 
@@ -102,6 +103,7 @@ def _of_openi(where: str) -> Records:
 
 
 def _of_table(raw: "pd.DataFrame", where: str) -> Records:
+    # uid and MeSH are the names in Kaggle's table of Open-I, indiana_reports.csv.
     table = raw.rename(columns={"uid": "study_id"}) if "study_id" not in raw else raw
     table = _read(table, where)
     if "study_id" in table:
@@ -120,6 +122,7 @@ def _of_table(raw: "pd.DataFrame", where: str) -> Records:
 
 def _read(table: "pd.DataFrame", where: str) -> "pd.DataFrame":
     """Return the table with `text`, and with the two sections where it has them."""
+    # A whole report is cut only where nobody has cut it before.
     if "report" in table and not {*PARTS, "text"} & {*table.columns}:
         parsed = [sections(report) for report in table["report"].fillna("")]
         table = table.assign(**{name: [one[name] or "" for one in parsed] for name in PARTS})

@@ -44,6 +44,7 @@ CARD = DatasetCard(
 )
 KEYS = ("table", "root", "where", "columns", "labels", "separator", "values", "card")
 COLUMNS = (*_rows.KNOWN, "label")
+#: What a map may say of the card; labels, unit and group follow from the table.
 OF_CARD = ("name", "normal", "sensitivity", "source", "terms", "citation")
 
 
@@ -59,6 +60,7 @@ def records(source: str) -> Records:
             f"{mapped_table.file}: {len(without_path)} of {len(mapped_table.rows)} rows have a path missing; fill it"
         )
     root = mapped_table.root or table_reader.image_root(mapped_table.file)
+    # A patients' table is beside the database's tables, wherever the images are.
     patients_folder = locations.split(mapped_table.file)[0] if address.is_database(mapped_table.file) else root
     return _rows.assemble(
         mapped_table.rows, root, mapped_table.card, mapped_table.labels, [], patients_folder=patients_folder

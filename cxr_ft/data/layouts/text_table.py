@@ -64,6 +64,7 @@ def records(source: str) -> Records:
     else:
         rows, labels, card = (*_known(_texts.anything(where), where), CARD)
     notes = [hint] if "label" in rows and (hint := _label_lists.hint(rows["label"])) else []
+    # An empty cell is no class; ids that are 12.0 in one source and 12 in another are one.
     for name in (name for name in (*IDS, "label") if name in rows):
         rows[name] = _rows.classes(rows[name].replace("", None)) if name == "label" else _rows.whole(rows[name])
     if labels:

@@ -98,6 +98,7 @@ def _polar(name: str, content: bytes) -> "pd.DataFrame":
     rows = list(csv.reader(_releases.text(name, content, "latin-1").splitlines(keepends=True)))
     if bad := next((row for row in rows if len(row) != 6 or row[0] not in POLARITIES), None):
         raise UsageError(f"{name}: a row has {len(bad)} cells or another polarity than 0, 2, 4; fetch it again")
+    # row[4] is a user's name, which is not needed.
     table = [{"text": row[5], "label": POLARITIES[row[0]], "split": SENTIMENT140[name]} for row in rows]
     return pd.DataFrame(table, dtype="string")
 
@@ -107,6 +108,7 @@ def _tweet_eval(where: str, split: str, contents: dict[str, bytes]) -> "pd.DataF
 
     names = [f"{split}_{what}.txt" for what in ("text", "labels")]
     texts, labels = (_releases.lines(name, contents.get(name, b"")) for name in names)
+    # Line i of one file belongs to line i of the other: one line too many shifts all labels behind it.
     if len(texts) != len(labels):
         raise UsageError(f"{where}: {names[0]} has {len(texts)} lines, {names[1]} {len(labels)}; fetch them again")
     return pd.DataFrame({"text": texts, "label": labels}, dtype="string").assign(split=split)
