@@ -66,6 +66,8 @@ def _steps(mild: bool, flip: bool) -> "albumentations.Compose":
     )
     exposed = [
         A.RandomBrightnessContrast(brightness_limit=EXPOSURE, contrast_limit=EXPOSURE, p=0.5),
+        # In hundredths, as albumentations takes it: 90 to 110 is a gamma of 0.9 to 1.1.
         A.RandomGamma(gamma_limit=(100 - 100 * EXPOSURE, 100 + 100 * EXPOSURE), p=0.5),
     ]
+    # Off unless asked for: a mirrored chest has its heart on the right, while the report still says left.
     return A.Compose([*([A.HorizontalFlip(p=0.5)] if flip else []), *([moved, *exposed] if mild else [])])

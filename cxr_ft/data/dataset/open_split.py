@@ -59,9 +59,12 @@ def open_split(
         table = table[table[text].notna() & (table[text] != "")].drop_duplicates("study_id")
         if table.empty:
             raise UsageError(f"{splits.folder}: no row of {name} has a {text}; make the splits with --text")
+    # Before rows are numbered anew: messages name a row by its number in the CSV, never by its ids.
     row_numbers = [int(row) + 1 for row in table.index]
     table = table.reset_index(drop=True)
     request = splits.manifest["request"]
+    # Val and test get the hard targets of the splits' policies whatever training sees, so that runs are compared on the
+    # same ones.
     raw = raw_labels(table, splits.card)
     hard = targets(raw, request["uncertain"], request["blank"])
     images: Images | NoImages
@@ -71,6 +74,7 @@ def open_split(
         _refuse_image_options(splits, view, views, context)
         images, inputs = _texts_alone(table)
     else:
+        # The text to learn must not be among the inputs: the model would copy it.
         columns = [column_of(splits, column, text) for column in context]
         images, inputs = _images(splits, table, size, root, view=view, views=views, context=columns)
     train = None if view is None else _train_targets(view, raw, hard, text, multi_label=splits.card.multi_label)
@@ -121,6 +125,7 @@ def _joined(table: "pd.DataFrame", columns: Sequence[str]) -> list[str]:
 def _texts_alone(table: "pd.DataFrame") -> tuple[NoImages, SideInputs]:
     """Return the inputs of rows that are texts."""
     first, second = (table[name].tolist() if name in table else [] for name in INPUT_TEXTS)
+    # Both texts decide the digest, since both are read; where there are no pairs the second is empty.
     return NoImages(list(zip_longest(first, second, fillvalue=""))), SideInputs(context=first, pairs=second)
 
 
@@ -128,6 +133,7 @@ def _train_targets(view: TrainView, raw: Floats, hard: Floats, text: str | None,
     """Return the targets and weights [N, L] that training uses."""
     if view.curriculum and text is None:
         raise UsageError("data.curriculum goes by the length of reports, and this task learns none; leave it 0")
+    # Weights by the soft targets: with uncertain labels at 0.7, say, positives are as many as training sees.
     soft = soft_targets(raw, hard, view.uncertain, multi_label)
     return TrainTargets(view, soft, class_weights(soft, multi_label) if view.balanced else None)
 
@@ -173,6 +179,7 @@ def text_column(splits: Splits, requested: str = "") -> str:
     Raises:
         UsageError: where there is none, or not that one.
     """
+    # By train alone: what train lacks cannot be learnt.
     present = [name for name in TEXTS["all"] if name in splits.tables["train"]]
     if not present:
         raise UsageError(

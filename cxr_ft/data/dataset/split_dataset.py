@@ -131,6 +131,8 @@ class NoImages:
         return len(self._read)
 
     def __getitem__(self, index: "int | slice | Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]") -> Pixels:
+        # NumPy's own indexing, so that every kind of index means here what it means for real images; nothing is
+        # allocated, since each image has no pixel.
         return np.zeros(self.shape, dtype=np.uint8)[index]
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> NDArray[np.generic]:

@@ -56,8 +56,11 @@ def class_weights(targets: Floats, multi_label: bool) -> Floats:
     target gets the mean of its classes' weights.
     """
     if not multi_label:
+        # One-hot: every row has a value of each class, none of them masked.
         counts = np.nansum(targets, axis=0)
         return np.tile(_weights(counts, axis=0), (len(targets), 1))
+    # Counted label by label over the rows that state it: a label that few reports mention is not taken for absent in
+    # the rest.
     known = (~np.isnan(targets)).sum(axis=0)
     positive = np.nansum(targets, axis=0)
     absent, present = _weights(np.stack([known - positive, positive]), axis=0)
