@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict
 
 Sensitivity = Literal["synthetic", "public", "credentialed"]
+#: From the least to the most restricted.
 SENSITIVITIES: tuple[Sensitivity, ...] = ("synthetic", "public", "credentialed")
 Unit = Literal["image", "study", "text"]
 Group = Literal["subject", "near-duplicate", "unknown"]
@@ -57,6 +58,7 @@ class DatasetCard:
         """Return the card as the manifest has it."""
         return {
             "name": self.name,
+            # The order counts: the outputs of a trained head go by it.
             "labels": self.labels,
             "multi_label": self.multi_label,
             "normal": self.normal,
@@ -72,6 +74,7 @@ class DatasetCard:
     def from_json(cls, raw: CardJson) -> "DatasetCard":
         """Return the card from a manifest; keys of later versions are ignored."""
         return cls(
+            # Earlier versions wrote fewer keys: splits that were made once stay readable.
             name=raw["name"],
             labels=tuple(raw.get("labels", cls.labels)),
             multi_label=raw.get("multi_label", cls.multi_label),

@@ -19,7 +19,9 @@ def overshoot_note(certificate: Certificate, rows: str) -> str:
     worst, least, gap = (
         100 * share for share in (certificate["worst_overshoot"], certificate["least_possible"], certificate["gap"])
     )
+    # The solver stops within a gap of the least total: what is proven is said, and no more.
     total = "" if gap == 0 else f"; the total over all labels is within {_percent(gap)} of the least possible"
+    # No label is beyond its target, so there is no worst one to name.
     if not certificate["at_worst"]:
         return f"no label has more {rows} than requested{total}"
     names = " and ".join(certificate["at_worst"])
@@ -35,6 +37,7 @@ def similar_labels_note(labels: Sequence[str]) -> str:
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault(sameness.text_key(label), []).append(label)
+    # Said and not mended: Normal and normal may be two classes, or one class in two spellings.
     similar = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
     return f"labels that differ only in case or spacing stay two: {'; '.join(similar)}" if similar else ""
 
@@ -66,6 +69,7 @@ def all_notes(
 
 def weights_note(quality: Mapping[str, WeightQuality]) -> str:
     """Return what the weights restore as one sentence."""
+    # The worst split speaks for all: a note must hold for each of them.
     without = max(split["rows_without"] for split in quality.values())
     error = max(split["prevalence_error"] for split in quality.values())
     return (
@@ -81,6 +85,7 @@ def effective_notes(quality: Mapping[str, WeightQuality], rows: Mapping[str, int
     Args:
         rows: rows of each split.
     """
+    # Equal weights give as many effective rows as rows; the rest is the price of restoring prevalences.
     low = {name: split for name, split in quality.items() if split["effective_rows"] < EFFECTIVE * rows[name]}
     if not low:
         return []
@@ -94,9 +99,11 @@ def effective_notes(quality: Mapping[str, WeightQuality], rows: Mapping[str, int
 
 def missing_notes(labels: Mapping[str, LabelCounts]) -> list[str]:
     """Return a sentence for each of val and test that has no positive row of some label which the data has."""
+    # A label that the data has nowhere is no fault of the splits.
     some = {name: row for name, row in labels.items() if row["available"]}
     val = [name for name, row in some.items() if not row["val"]]
     test = [name for name, row in some.items() if not row["test"]]
+    # Thresholds are chosen on val alone, so that test stays unseen.
     notes = [f"val has no positive row of {', '.join(val)}: no threshold can be chosen for it"] if val else []
     return [*notes, *([f"test has no positive row of {', '.join(test)}: nothing can be said of it"] if test else [])]
 
@@ -105,5 +112,6 @@ def unreadable_summary(refused: dict[str, tuple[str, str]]) -> str:
     """Return how many images could not be read, why, and one of them, as one clause."""
     reasons = Counter(reason for reason, _ in refused.values())
     counts = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    # The first by name and not the first met, which would depend on the workers.
     path, (reason, detail) = min(refused.items())
     return f"{len(refused)} images could not be read ({counts}), for example {path}: {reason}, {detail}"
