@@ -58,6 +58,7 @@ def assemble(
         out["sex"] = sexes(table["sex"], notes)
     if "age" in table:
         out["age"] = ages(table["age"], notes)
+    # Without subjects nothing can be promised of patients, and the card says so.
     card = dataclasses.replace(card, group="subject" if known else "unknown", multi_label=bool(labels))
     if labels:
         out, card = _multi(out, table, card, labels, root)

@@ -48,6 +48,7 @@ def records(source: str) -> Records:
     root, files = _files(where)
     numbers = dict.fromkeys(CHEXPERT_14, "float64")
     tables = [
+        # Sex, age and projection are optional: the test table comes without them.
         table_reader.read_table(file, ["Path", *CHEXPERT_14], ["Sex", "Age", "Frontal/Lateral", "AP/PA"], numbers)
         for file in files
     ]

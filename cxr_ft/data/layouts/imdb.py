@@ -30,6 +30,7 @@ CARD = DatasetCard(
     terms="none stated by its makers; public for research",
     citation="Maas et al., Learning word vectors for sentiment analysis, ACL (2011)",
 )
+#: The hub's names first, then those of Kaggle's copy.
 COLUMNS = {"text": ("text", "review"), "label": ("label", "sentiment")}
 
 

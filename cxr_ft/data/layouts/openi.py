@@ -158,6 +158,7 @@ def _read_report(where: str) -> Report:
             "subject_id": subject,
             "study_id": subject,
             "dicom_id": image.get("id"),
+            # Open-I has no split of its own; its reports are in the rows and not in files.
             "official": "",
             "report": "",
             **{column: texts.get(column.upper(), "") for column in REPORT_TEXTS},

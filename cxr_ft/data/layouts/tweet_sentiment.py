@@ -22,6 +22,7 @@ from cxr_ft.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+#: As in TweetEval's mapping.txt.
 NAMES = {"0": "negative", "1": "neutral", "2": "positive"}
 #: Sentiment140's own numbers.
 POLARITIES = {"0": "negative", "2": "neutral", "4": "positive"}
