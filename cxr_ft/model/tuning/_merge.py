@@ -35,9 +35,11 @@ def merge_peft(model: "nn.Module") -> "nn.Module":
             # Our own sum, since PEFT would round it to four or eight bits again.
             if isinstance(module, BaseTunerLayer) and _quantised.is_quantised(module.get_base_layer()):
                 replace(inner, name, _merged_layer)
+        # The layers without an adapter are quantised as well.
         for name, module in list(inner.named_modules()):
             if _quantised.is_quantised(module):
                 replace(inner, name, _quantised.dequantised)
+        # What is left has no quantised layer in it, which PEFT merges as it is.
         plain: nn.Module = wrapper.merge_and_unload()
         return plain
 

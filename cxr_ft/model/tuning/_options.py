@@ -16,6 +16,7 @@ class LowRankOptions:
         dropout: rate on the product's input, in [0, 1).
     """
 
+    # Queries and values, as in most of the experiments of LoRA (Hu et al.).
     targets: tuple[str, ...] = field(default=("q", "v"), metadata={"help": "target modules, as q,v or vision.attn"})
     rank: int = field(default=8, metadata={"help": "rank of the product"})
     alpha: float | None = field(default=None, metadata={"help": "the scale is alpha / rank (default: 2 * rank)"})
@@ -29,6 +30,7 @@ class LowRankOptions:
     @property
     def numerator(self) -> float:
         """Return alpha, or its default."""
+        # The scale is then 2 at every rank, so that a learning rate that suits one rank suits the next.
         return 2 * self.rank if self.alpha is None else self.alpha
 
 

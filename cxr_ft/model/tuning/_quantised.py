@@ -39,6 +39,7 @@ def layers_of(model: "nn.Module", base: Base, kind: str) -> list[str]:
     Outside of the blocks are the head's layer, which has too few rows for some kernels and is trained, and embeddings
     and vocabulary projection, which lose most accuracy.
     """
+    # With the dot, so that block 1 is not taken for the beginning of block 10.
     inside = tuple(f"{block}." for block in base.blocks(model))
     linear = [(name, module) for name, module in model.named_modules() if name.startswith(inside) and is_matrix(module)]
     # bitsandbytes 0.50.2 on CPU quantises blocks across rows but dequantises blocks within rows: a row that is no whole

@@ -67,6 +67,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     adalora = AdaLoraConfig(
         init_r=config.first,
         target_r=config.rank,
+        # PEFT divides it by the rank at the beginning, whatever is removed later.
         lora_alpha=config.numerator,
         lora_dropout=config.dropout,
         orth_reg_weight=config.orthogonal,
@@ -93,6 +94,7 @@ class Allocation:
         self.weight = config.orth_reg_weight
         # Only now: how many steps there are depends on the data, which `apply` does not see.
         config.total_step, config.tinit, config.tfinal = steps, int(WARMUP * steps), int(SETTLED * steps)
+        # A short training has fewer steps than removals.
         config.deltaT = max(1, steps // TIMES)
         self.end = steps - config.tfinal
 
@@ -126,6 +128,7 @@ class Allocation:
         # Also at the last step of the schedule, which need not be a multiple of PEFT's interval.
         if step <= self.end and (due or step == self.end) and budget < allocator.init_bgt:
             _fill(allocator, layers)
+            # Chosen among the products of all layers together: one layer may keep many, and another none.
             pattern = allocator.mask_to_budget(self.tuner.model, budget)
             for name, layer in layers:
                 layer.kept.copy_(torch.tensor(pattern[f"{name}.lora_E.default"])[:, None])

@@ -31,6 +31,7 @@ class Config:
         width: width of the bottleneck.
     """
 
+    # The paper's two places in a block: after the last matrix of the attention and of the MLP.
     targets: tuple[str, ...] = field(default=("o", "down"), metadata={"help": "modules with an adapter after them"})
     width: int = field(default=32, metadata={"help": "width of the bottleneck"})
     lr: float = field(default=1e-3, metadata={"help": "peak learning rate; the paper tried 3e-5 to 3e-3"})

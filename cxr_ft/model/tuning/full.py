@@ -25,6 +25,7 @@ class Config:
     targets: tuple[str, ...] | None = field(
         default=None, metadata={"help": "modules to train, as q,v or vision.attn (default: everything)"}
     )
+    # A tenth of LoRA's: at rates that suit a product which begins at zero, the base's own weights lose what they know.
     lr: float = field(default=1e-4, metadata={"help": "peak learning rate"})
 
 

@@ -24,6 +24,7 @@ class Config:
             all others at their outputs.
     """
 
+    # The paper's three places; the inside of an MLP is the input of its `down`.
     targets: tuple[str, ...] = field(default=("k", "v", "down"), metadata={"help": "target modules, as k,v,down"})
     lr: float = field(default=3e-3, metadata={"help": "peak learning rate; the paper's"})
 

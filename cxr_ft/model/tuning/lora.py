@@ -45,6 +45,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     """
     from peft import LoraConfig
 
+    # The weight of a convolution is no matrix and has no singular vectors.
     if config.pissa:
         names = matrices_of(model, base, config.targets, "lora with pissa")
         _check_rank(model, names, config.rank)

@@ -57,6 +57,7 @@ def save(model: "nn.Module", folder: Path, config: Config, new: tuple[str, ...])
         target_modules=list(products),
         fan_in_fan_out=all(is_transposed(product.base_layer) for product in products.values()),
         modules_to_save=list(new) or None,
+        # As PEFT writes it: a saved adapter is loaded frozen, unless one asks to train it.
         inference_mode=True,
     ).save_pretrained(folder)
     # By the names of PEFT, whose wrapper puts this in front of each.

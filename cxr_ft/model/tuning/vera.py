@@ -45,6 +45,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     from peft import VeraConfig
 
     names = matrices_of(model, base, config.targets, "vera")
+    # PEFT saves the shared matrices by default. Drawn again from their seed they could differ on another machine.
     vera = VeraConfig(
         r=config.rank, vera_dropout=config.dropout, target_modules=names, modules_to_save=list(new) or None
     )
