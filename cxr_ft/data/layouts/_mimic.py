@@ -162,7 +162,7 @@ def _with_reports(table: "pd.DataFrame", root: str, names: frozenset[str], card:
 
 
 def _labelled(table: "pd.DataFrame", root: str, names: frozenset[str], notes: list[str]) -> "pd.DataFrame":
-    # CheXpert's labeler first: it finds more of the uncertain mentions (Irvin et al., AAAI 2019, table 2).
+    # CheXpert's labeler first: it finds more of the uncertain mentions (Irvin et al., AAAI 2019).
     labels = "chexpert" if _find(names, "chexpert") else "negbio"
     if labels == "negbio":
         notes.append("labels are NegBio's, since the archive has no chexpert table")

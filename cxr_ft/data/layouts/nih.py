@@ -125,7 +125,7 @@ def _labelled(raw: "pd.DataFrame", file: str, notes: list[str]) -> "pd.DataFrame
     if sex:
         table["sex"] = sexes(raw[sex], notes)
     if "Patient Age" in raw:
-        # Written 058Y or 58. A few are above 400, slips of the pen that `ages` takes for missing.
+        # Written 058Y or 58. The release has a few impossible ages, above 120, which `ages` takes for missing.
         table["age"] = ages(raw["Patient Age"], notes)
     return table
 

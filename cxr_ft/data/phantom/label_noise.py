@@ -18,7 +18,7 @@ MISSED, OVERCALLED = (0.15, 0.01), 0.004
 HEDGED, HEDGED_PNEUMONIA = (0.40, 0.02), 0.50
 #: Chances that a labeler takes a mention for something else, and that NegBio's takes a hedged one for a plain one.
 SLIPS: Mapping[str, float] = MappingProxyType({"chexpert": 0.02, "negbio": 0.03})
-#: NegBio finds fewer of the uncertain mentions than CheXpert's labeler (Irvin et al., AAAI 2019, table 2).
+#: NegBio finds fewer of the uncertain mentions than CheXpert's labeler (Irvin et al., AAAI 2019).
 PLAINER = 0.15
 #: Of the studies without a sign: how many have it hedged, how many denied.
 DOUBTED: Mapping[str, float] = MappingProxyType({
