@@ -41,9 +41,8 @@ types: env
 unit: env
 	$(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "not slow and not gpu"
 
-# The slow tests in one process: several start processes of their own, or measure time.
 test-all: test
-	$(TEST_ENV) $(BIN)/python -m pytest -m "slow and not gpu"
+	$(TEST_ENV) $(BIN)/python -m pytest $(PARALLEL) -m "slow and not gpu"
 
 # -rs prints why a test was skipped: without CUDA all are, and that must not look like success.
 test-gpu: env

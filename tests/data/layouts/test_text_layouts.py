@@ -38,7 +38,9 @@ def test_splits_of_every_layout(layout, tmp_path):
     assert rows.images.digest != open_split(splits, "train", 0).images.digest
 
 
-@pytest.mark.parametrize("layout", TABLES)
+@pytest.mark.parametrize(
+    "layout", [pytest.param(name, marks=[] if name == "text_table" else [pytest.mark.slow]) for name in TABLES]
+)
 def test_the_order_of_rows_changes_nothing(layout, tmp_path):
     source = LAYOUTS[layout].demo(tmp_path / "data")
     records = LAYOUTS[layout].records(source)

@@ -35,7 +35,7 @@ def drawn(label, kind, severity, number):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("view", ["PA", "AP", "LATERAL"])
+@pytest.mark.parametrize("view", ["PA", pytest.param("AP", marks=pytest.mark.slow), "LATERAL"])
 @pytest.mark.parametrize(("label", "kind"), SIGNS)
 def test_what_a_sign_changes_lies_in_its_boxes(label, kind, view, monkeypatch):
     """In attenuation, since exposure spreads every change a little over the whole film; and the change grows."""

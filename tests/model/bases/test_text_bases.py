@@ -123,8 +123,15 @@ def test_written_positions_are_those_of_the_joined_row(kind):
     torch.testing.assert_close(some, everywhere[at], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", CAUSAL)
-@pytest.mark.parametrize("method", ["full", "lora", "prompt", "prefix"])
+#: Each family and each method once in every commit; all of them together are slow.
+WRITING = [
+    pytest.param(kind, method, marks=[] if i % len(CAUSAL) == j else [pytest.mark.slow])
+    for i, method in enumerate(("full", "lora", "prompt", "prefix"))
+    for j, kind in enumerate(CAUSAL)
+]
+
+
+@pytest.mark.parametrize(("kind", "method"), WRITING)
 def test_greedy_writing_follows_the_logits_that_training_sees(kind, method):
     """Rows of different lengths, each as the model's own logits have it, token by token."""
     base = base_of(kind)

@@ -141,7 +141,7 @@ def test_peft_alone_reads_the_folder(method, head, tmp_path):
         ("qlora", {"quantise": "int8"}),
     ],
 )
-@pytest.mark.parametrize("head", ["classify", "report"])
+@pytest.mark.parametrize("head", ["classify", pytest.param("report", marks=pytest.mark.slow)])
 def test_merged_answers_as_before(method, options, head):
     parts = built(method, head=head, **options)
     batch = batch_of(parts)

@@ -166,7 +166,7 @@ def test_a_run_counts_what_its_plan_forecast(place, tmp_path, method, micro):
 @pytest.mark.parametrize(
     ("targets", "count"),
     [
-        ("q,v", "442,368"),
+        pytest.param("q,v", "442,368", marks=pytest.mark.slow),
         pytest.param("vision.q,vision.v", "294,912", marks=pytest.mark.slow),
         pytest.param("text.q,text.v", "147,456", marks=pytest.mark.slow),
     ],

@@ -16,9 +16,9 @@ from cxr_ft.run.features import feature_store
 from cxr_ft.run.record import results
 from cxr_ft.run.training import train
 
-#: Each head, each precision, and batches that do and do not divide the rows in every commit; all of them are slow.
+#: Each head, each precision, and a batch that does not divide the rows in every commit; all of them are slow.
 CELLS = [("classify", 4), ("classify", 5), ("classify", 64), ("report", 3), ("both", 7)]
-OFTEN = {("classify", 5, "no"), ("classify", 64, "bf16"), ("report", 3, "bf16"), ("both", 7, "no")}
+OFTEN = {("classify", 5, "no"), ("report", 3, "bf16"), ("both", 7, "no")}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_resumed_with_and_without_the_store(place, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("layers", "pool"),
-    [(0, ""), (1, "cls"), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((1, "mean"), (2, "")))],
+    [(1, "cls"), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((0, ""), (1, "mean"), (2, "")))],
 )
 def test_a_vit_stores_what_lies_below_its_trained_blocks(place, tmp_path, cache, layers, pool):
     tiny = timm_vision.tiny()

@@ -90,7 +90,7 @@ def started(resolved, out, every):
     ("method", "task", "tuning", "every"),
     [
         ("lora", "classify", {"dropout": 0.2}, 0.0),
-        ("full", "report", {}, math.inf),
+        pytest.param("full", "report", {}, math.inf, marks=pytest.mark.slow),
         pytest.param("full", "classify", {}, math.inf, marks=pytest.mark.slow),
         pytest.param("full", "report", {}, 0.0, marks=pytest.mark.slow),
         pytest.param("lora", "report", {}, math.inf, marks=pytest.mark.slow),
@@ -210,8 +210,11 @@ def test_parts_hold_each_row_once_and_are_as_many_everywhere(rows, most, world):
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 4 bytes"),
-        MemoryError(),
+        pytest.param(
+            RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 4 bytes"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(MemoryError(), marks=pytest.mark.slow),
     ],
 )
 def test_out_of_memory_halves_the_rows_at_a_time(place, tmp_path, monkeypatch, capsys, error):
