@@ -81,7 +81,7 @@ class DatasetCard:
             normal=raw.get("normal", cls.normal),
             unit=raw.get("unit", cls.unit),
             group=raw.get("group", cls.group),
-            # Missing means credentialed, the default: what is not known to be public stays out of pages and trackers.
+            # What is not known to be public counts as credentialed.
             sensitivity=raw.get("sensitivity", cls.sensitivity),
             source=raw.get("source", cls.source),
             terms=raw.get("terms", cls.terms),

@@ -37,7 +37,8 @@ REPORT_TEXTS = ("findings", "impression", "indication", "history")
 INPUT_TEXTS = ("text", "text_pair")
 #: A column that a layout of texts may give: the row's own subject, where subject_id is the name of a group of several.
 OWNER = "owner"
-FRONTAL = ("PA", "AP")
+#: The frontal views; FRONTAL where the data does not tell PA from AP, as the table of CheXpert's test set.
+FRONTAL = ("PA", "AP", "FRONTAL")
 LATERALS = {"LL": "LATERAL", "RL": "LATERAL", "LATERAL": "LATERAL"}
 #: The views that tables and headers name, beyond those above. A cell's word that is none of them may be anything, a
 #: name too, and is shown as OTHER_VIEW.

@@ -1,8 +1,8 @@
 """A synthetic chest X-ray archive with known truth, in MIMIC-CXR's layout: for demos and tests without patients.
 
 From a seed, `cases` says who has what; `anatomy`, `frontal`, `lateral`, `findings` and `devices` draw it, `film`
-exposes it, `render` joins these; `reader` says what the report and the labelers make of it, `biases` what is planted;
-`headers`, `reports` and `tables` write it down, `archive` puts it on disk.
+exposes it, `render` joins these; `label_noise` says what the labelers make of it, `report_writer` what the report says,
+`biases` what is planted; `dicom_file` and `archive_tables` write it down, `archive` puts it on disk.
 """
 
 import json

@@ -35,7 +35,8 @@ class SplitRequest:
         per_label: images (or studies) requested of each label, over the three splits together.
         seed: decides which images are selected among equals.
         ratios: train, val, test in percent.
-        views: frontal (PA and AP), all, or one view. Images without a view pass where the data has none at all.
+        views: frontal (PA, AP, and FRONTAL where the data does not say which), all, or one view. Images without a view
+            pass where the data has none at all.
         uncertain, blank: policies of `cxr_ft.data.labels`.
         unit: what a row is; "study" joins the images of a study.
         official: keep the data's own split; quotas hold for train only.
@@ -135,10 +136,11 @@ def eligible(table: "pd.DataFrame", records: Records, request: SplitRequest, not
 
 
 def join_studies(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Return one row a study: dicom_id, path and view joined by `|`, PA, AP, LATERAL first in this order."""
+    """Return one row a study: dicom_id, path and view joined by `|`, frontal views first, then LATERAL."""
     # Models that read one view take the first, so the frontal ones come first; the id decides among equals.
-    order = {"PA": 0, "AP": 1, "LATERAL": 2}
-    table = table.assign(_order=table["view"].map(order).fillna(3)).sort_values(["study_id", "_order", "dicom_id"])
+    order = {view: i for i, view in enumerate((*FRONTAL, "LATERAL"))}
+    table = table.assign(_order=table["view"].map(order).fillna(len(order)))
+    table = table.sort_values(["study_id", "_order", "dicom_id"])
     joined = table.groupby("study_id", sort=True)[["dicom_id", "path", "view"]].agg("|".join)
     first = table.drop_duplicates("study_id").drop(columns="_order").set_index("study_id", drop=False)
     first[["dicom_id", "path", "view"]] = joined.loc[first.index]

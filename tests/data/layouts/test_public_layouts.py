@@ -13,6 +13,7 @@ from real_data import REAL
 
 from cxr_ft.data.labels import CHEXPERT_14
 from cxr_ft.data.layouts import chexpert, nih, openi
+from cxr_ft.data.splits import request
 from cxr_ft.errors import UsageError
 
 # --- CheXpert
@@ -59,6 +60,18 @@ def test_chexpert_without_demographics_as_its_test_table_comes(chexpert_folder):
     raw.to_csv(chexpert_folder / "test.csv", index=False)
     table = chexpert.records(str(chexpert_folder / "test.csv")).table
     assert set(table["view"]) == {"FRONTAL", "LATERAL"} and set(table["official"]) == {"test"} and "sex" not in table
+
+
+def test_frontal_images_of_unknown_projection_are_frontal(chexpert_folder):
+    """Some rows without AP/PA lose neither their image nor its place before the lateral one of its study."""
+    raw = pd.read_csv(chexpert_folder / "train.csv")
+    raw.loc[::4, "AP/PA"] = None
+    raw.to_csv(chexpert_folder / "train.csv", index=False)
+    records = chexpert.records(str(chexpert_folder / "train.csv"))
+    assert set(records.table["view"]) == {"AP", "FRONTAL", "LATERAL"}
+    rows = request.eligible(records.table, records, request.SplitRequest(per_label=1), [])
+    assert set(rows["view"]) == {"AP", "FRONTAL"} and len(rows) == (raw["Frontal/Lateral"] == "Frontal").sum()
+    assert set(request.join_studies(records.table)["view"]) == {"AP|LATERAL", "FRONTAL|LATERAL"}
 
 
 def test_chexpert_errors(chexpert_folder, tmp_path):
