@@ -220,6 +220,45 @@ def test_answers_trains_what_it_declares_and_reloads(base, head, method, tmp_pat
     check_saving(parts, batch, resolved, tmp_path)
 
 
+#: Values of options of which the type tells no other value than the default.
+OTHER = {"alpha": 3.0, "start": 20, "quantise": "int8", "targets": ("v",)}
+
+
+def other_value(option):
+    """Return a value of a method's option that is not its default."""
+    if option.name in OTHER:
+        return OTHER[option.name]
+    default = option.default
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int):
+        return default // 2 if default > 1 else 2
+    assert isinstance(default, float), f"{option.name}: add another value than {default!r} to OTHER in {__file__}"
+    return default / 2 if default else 0.1
+
+
+OPTIONS = [
+    (method, option.name, other_value(option))
+    for method in METHODS
+    for option in dataclasses.fields(plugins.load(plugins.TUNING, method).Config)
+]
+
+
+@pytest.mark.parametrize(("method", "option", "value"), OPTIONS)
+def test_every_option_is_planned_and_trained(method, option, value, pretrained):
+    """Of a plan nothing but names and shapes exists, which an option may not ask more of."""
+    raw = {"model": str(pretrained["git"]), "tuning": {"name": method, option: value}}
+    resolved = config.resolve(raw)
+    planned = trainable(assembly.build(resolved, LABELS, True, weights=False).model)
+    torch.manual_seed(0)
+    parts = assembly.build(resolved, LABELS, True)
+    assert {name: p.shape for name, p in planned.items()} == {
+        name: p.shape for name, p in trainable(parts.model).items()
+    }
+    losses = train(parts, batch_of(parts), 3)
+    assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize(("head", "method"), list(itertools.product(HEADS, METHODS)))
 def test_plan_counts_what_is_trained(head, method):
     """On the meta device, before anything is loaded, and on the real thing: the same."""

@@ -89,3 +89,8 @@ def is_matrix(layer: "nn.Module") -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(layer, (nn.Linear, Conv1D))
+
+
+def has_values(model: "nn.Module") -> bool:
+    """Return whether the model's weights have values; those of a plan are on the meta device and have shapes alone."""
+    return not next(model.parameters()).is_meta

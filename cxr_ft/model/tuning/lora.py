@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning import _merge
-from cxr_ft.model.tuning._modules import adapted, matrices_of, names_of, widths
+from cxr_ft.model.tuning._modules import adapted, has_values, matrices_of, names_of, widths
 from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     """
     from peft import LoraConfig
 
-    # The weight of a convolution is no matrix and has no singular vectors.
+    # The weight of a convolution is no matrix and has no singular vectors. A plan has shapes alone, without singular
+    # vectors too: for it LoRA's own start has the same shapes.
     if config.pissa:
         names = matrices_of(model, base, config.targets, "lora with pissa")
         _check_rank(model, names, config.rank)
@@ -57,7 +58,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
         lora_dropout=config.dropout,
         use_dora=config.dora,
         use_rslora=config.rslora,
-        init_lora_weights="pissa" if config.pissa else True,
+        init_lora_weights="pissa" if config.pissa and has_values(model) else True,
         target_modules=names,
         modules_to_save=list(new) or None,
     )

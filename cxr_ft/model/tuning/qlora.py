@@ -12,7 +12,7 @@ from cxr_ft.errors import UsageError, unknown
 from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning import _merge, _quantised
-from cxr_ft.model.tuning._modules import adapted, is_matrix, names_of
+from cxr_ft.model.tuning._modules import adapted, has_values, is_matrix, names_of
 from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
@@ -103,5 +103,5 @@ def _quantise(model: "nn.Module", base: Base, config: Config) -> None:
             f"{base.name} ({base.family}) has none; use lora"
         )
     # A plan has no weights to quantise; that the layers exist was checked above.
-    if not next(model.parameters()).is_meta:
+    if has_values(model):
         _quantised.quantise(model, names, config.quantise)

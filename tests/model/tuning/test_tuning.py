@@ -33,7 +33,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [pytest.param(*case, marks=[pytest.mark.slow] if i % 2 else []) for i, case in enumerate(OPTIONS)],
+    [pytest.param(*case, marks=[pytest.mark.slow] if i % 4 else []) for i, case in enumerate(OPTIONS)],
 )
 def test_options_train_what_they_declare_and_reload(method, options, tmp_path):
     """Gradients on exactly the declared, after an evaluation too; frozen weights to the bit; the same after reload."""
