@@ -10,21 +10,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxr_ft.score.arrays import Floats, Mask
+from cxr_ft.score.metrics.word_tokens import spaced
 
-_SENTENCE = re.compile(r"[.;]")
+#: Full stops and semicolons of any script.
+_SENTENCE = re.compile(r"[.;。；।؛۔]")
 _NOT_STATED = re.compile(r"\b(no|not|without|neither|nor|possible|possibly|may|might|cannot)\b")
 
 
 def stated(texts: Sequence[str], labels: Sequence[str]) -> Mask:
     """Return whether each text states each label, case and spacing aside: bool [N, L]."""
-    # Escaped, since labels come from data: a bracket in a name must not become a group of the pattern.
-    names = [re.compile(rf"\b{re.escape(' '.join(label.lower().split()))}\b") for label in labels]
+    # Escaped, since labels come from data: a bracket in a name must not become a group of the pattern. No `\b`, which
+    # would ask for a letter beside the bracket at a name's end.
+    names = [re.compile(rf"(?<!\w){re.escape(' '.join(spaced(label).split()))}(?!\w)") for label in labels]
     out = np.zeros((len(texts), len(names)), dtype=bool)
     rows: dict[str, Mask] = {}
     for row, text in enumerate(texts):
         # Generated texts repeat: each distinct one is searched once.
         if text not in rows:
-            sentences = (" ".join(part.split()) for part in _SENTENCE.split(text.lower()))
+            sentences = (" ".join(part.split()) for part in _SENTENCE.split(spaced(text)))
             plain = [sentence for sentence in sentences if sentence and not _NOT_STATED.search(sentence)]
             rows[text] = np.array([any(name.search(sentence) for sentence in plain) for name in names], dtype=bool)
         out[row] = rows[text]

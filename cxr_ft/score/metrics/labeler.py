@@ -7,6 +7,7 @@ Pass it findings and impression, not the indication: its questions are not meant
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -29,7 +30,8 @@ _STRENGTH = {NEGATIVE: 0, UNCERTAIN: 1, POSITIVE: 2}
 _NOT = re.compile(r"\bnot(?: \w+ly)? $")
 # A full stop ends a sentence only before a space, so that "1.5 cm" goes on; an empty line ends one without a full stop,
 # as after a heading.
-_ENDS = re.compile(r"\.(?=\s|$)|(?<=[?!])\s|\n\s*\n")
+_ENDS = re.compile(r"\.(?=\s|$)|(?<=[?!])\s|[。！？؟۔।]|\n\s*\n")
+_LATIN = re.compile(r"[a-zA-Z]")
 _ABBREVIATED = re.compile(r"\b(vs|dr|e\.g|i\.e|approx)\.")
 
 
@@ -45,7 +47,8 @@ class Mention(NamedTuple):
 def label(text: str) -> dict[str, int]:
     """Return the labels a report mentions: 1 stated, 0 denied, -1 in doubt. Labels it does not mention are left out.
 
-    "No Finding" is 1 where no other label but devices is 1 or -1, as in CheXpert; a blank text has no label.
+    "No Finding" is 1 where no other label but devices is 1 or -1, as in CheXpert; a blank text, and one without a
+    Latin letter, has no label.
     """
     values: dict[str, int] = {}
     for sentence in sentences(text):
@@ -53,7 +56,8 @@ def label(text: str) -> dict[str, int]:
             # A finding denied in one sentence and stated in another is stated.
             before = values.get(mention.label, NEGATIVE)
             values[mention.label] = max(before, mention.value, key=_STRENGTH.__getitem__)
-    if text.strip() and not any(value for name, value in values.items() if name != DEVICES):
+    # Of a report in another script nothing is read, and its silence says nothing.
+    if _LATIN.search(text) and not any(value for name, value in values.items() if name != DEVICES):
         values[NO_FINDING] = POSITIVE
     # In the order of LABELS, so that equal reports give equal records whatever order they mention findings in.
     return {name: values[name] for name in LABELS if name in values}
@@ -73,7 +77,7 @@ def table(texts: Sequence[str]) -> NDArray[np.float64]:
 def sentences(text: str) -> list[str]:
     """Return the sentences of a text in lower case with single spaces, without their full stops."""
     # The full stop of an abbreviation would end the sentence, and with it the reach of a negation.
-    plain = _ABBREVIATED.sub(r"\1", text.lower())
+    plain = _ABBREVIATED.sub(r"\1", unicodedata.normalize("NFC", text.lower()))
     return [" ".join(part.split()) for part in _ENDS.split(plain) if part.strip()]
 
 

@@ -1,8 +1,9 @@
 """Compute metrics of generated texts against one reference each, and those of the best constant text.
 
 Scores are fractions in [0, 1], but for CIDEr-D, which reaches 10. BLEU is sacrebleu's, over the corpus (Papineni et al.
-2002; Post 2018); ROUGE-L is rouge-score's F measure without stemming (Lin 2004). Case does not count: the tokenizers of
-GIT and BERT drop it. A pair whose reference is blank cannot be scored: it is left out and counted.
+2002; Post 2018); ROUGE-L is rouge-score's F measure without stemming (Lin 2004). Words are those of `word_tokens`, in
+any script. Case does not count: the tokenizers of GIT and BERT drop it. A pair whose reference is blank cannot be
+scored: it is left out and counted.
 """
 
 from collections import Counter
@@ -14,6 +15,7 @@ import numpy as np
 from cxr_ft.score.arrays import Floats, Metrics, Numbers, Values
 from cxr_ft.score.metrics import cider, label_mentions, meteor, registry
 from cxr_ft.score.metrics.registry import Metric, Place
+from cxr_ft.score.metrics.word_tokens import TOKENIZER, letters, spaced
 
 #: The longest n-gram of BLEU.
 ORDER = 4
@@ -67,11 +69,18 @@ def rouge_counts(references: Sequence[str], generated: Sequence[str], labels: Se
     """Return the ROUGE-L F measure of each pair, and 1, [N, 2]: the ratio of their sums is the mean."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    # rouge-score's own tokenizer drops every letter but a to z: equal Arabic texts would have 0.
+    scorer = RougeScorer(["rougeL"], tokenizer=_Letters())
     # Models that learnt little repeat a few texts: scoring each pair once saves most of the time.
     pairs = list(zip(references, generated, strict=True))
     scored = {pair: float(scorer.score(*pair)["rougeL"].fmeasure) for pair in dict.fromkeys(pairs)}
     return np.array([(scored[pair], 1.0) for pair in pairs]).reshape(-1, 2)
+
+
+class _Letters:
+    """What rouge-score asks of a tokenizer."""
+
+    tokenize = staticmethod(letters)
 
 
 def _ratio(sums: Floats) -> Floats:
@@ -109,7 +118,7 @@ def _label_counts(references: Sequence[str], generated: Sequence[str], labels: S
 
 def _plain(text: str) -> str:
     """Return a text without case, and without spaces, which tokenizers set as they like around signs."""
-    return "".join(text.lower().split())
+    return "".join(spaced(text).split())
 
 
 #: The scores of `constant_baseline`, without the texts that were chosen.
@@ -185,7 +194,7 @@ def bleu_counts(references: Sequence[str], generated: Sequence[str], labels: Seq
     for row, pair in enumerate(zip(references, generated, strict=True)):
         if pair not in counted:
             # A corpus of one pair: sacrebleu's `sentence_score` warns of the smoothing, of which nothing is used here.
-            score = scorer.corpus_score([pair[1]], [[pair[0]]])
+            score = scorer.corpus_score([spaced(pair[1])], [[spaced(pair[0])]])
             counted[pair] = [*score.counts, *score.totals, score.sys_len, score.ref_len]
         rows[row] = counted[pair]
     return rows
@@ -219,8 +228,8 @@ def _signature() -> dict[str, str]:
     # The signature counts the references, which sacrebleu knows only after it has scored something.
     scorer.corpus_score(["a"], [["a"]])
     return {
-        "bleu": str(scorer.get_signature()),
-        "rouge": f"rouge-score {version('rouge-score')} rougeL, no stemming",
+        "bleu": f"{scorer.get_signature()}|before:{TOKENIZER.partition(',')[2]}",
+        "rouge": f"rouge-score {version('rouge-score')} rougeL, no stemming, words of letters and digits of any script",
         "meteor": meteor.signature(),
         "cider_d": cider.signature(),
     }
