@@ -9,6 +9,7 @@ words that are nearly one of these.
 """
 
 import difflib
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -75,7 +76,7 @@ BOTH = "findings and impression"
 #: A header is at most this long, in characters.
 LONGEST = 60
 
-_COLON = re.compile(r":(?!//)|(?:(?<=FINDINGS)|(?<=IMPRESSION)|(?<=Findings)|(?<=Impression));")
+_COLON = re.compile(r"[:：](?!//)|(?:(?<=FINDINGS)|(?<=IMPRESSION)|(?<=Findings)|(?<=Impression));")
 # Markup before a header at the start of its line, with its number; and after the header's colon or words.
 _LEAD = re.compile(r"[ \t\xa0\ufeff]*(?:[*_#>][ \t]*|</?\w{1,6}>[ \t]*)*")
 _NUMBERED = re.compile(_LEAD.pattern + r"(?:\d{1,2}[.)][ \t]*)?[*_]*")
@@ -95,6 +96,10 @@ _UNKNOWN = re.compile(r"(?![X\s_]+\Z)(?=.{3})(?!.*[a-z])[A-Z]")
 _WORD_START = re.compile(r"(?<![^\s.!?)\]*>])[A-Za-z]")
 _AFTER_SENTENCE = re.compile(r"[.!?)\]][\s\"']*\Z")
 _RULE = re.compile(r"[_=*-]{8,}")
+# What exports of databases and of web pages leave of a line's end. Entities end with a semicolon here: "&not" without
+# one is an entity to a browser and two words to a radiologist.
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});")
+_LINE_END = re.compile(r"\\r\\n|\\[nr]|<br\s*/?>|</?(?:p|div)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +146,7 @@ def sections(report: str) -> dict[str, str | None]:
     The last occurrence wins, a combined header fills both, wet reads and addenda are left out. Where no section is
     called findings, one that is headed by the film's name ("CHEST, TWO VIEWS:") holds them.
     """
+    report = decoded(report)
     texts: dict[str, str | None] = dict.fromkeys(WANTED)
     film = None
     for section in parse(report):
@@ -156,9 +162,14 @@ def sections(report: str) -> dict[str, str | None]:
     return {**texts, "findings": texts["findings"] or film}
 
 
+def decoded(report: str) -> str:
+    """Return a report with characters for HTML entities, and line ends for `<br>`, paragraphs and a backslash with n."""
+    return _LINE_END.sub("\n", _ENTITY.sub(lambda entity: html.unescape(entity[0]), report))
+
+
 def clean(text: str) -> str:
     """Collapse white space and remove ruled lines; redactions ("___", "XXXX") and list numbers stay."""
-    return " ".join(_RULE.sub(" ", text).split())
+    return " ".join(_RULE.sub(" ", decoded(text)).split())
 
 
 def _headers(report: str, *, loud: bool) -> Iterator[tuple[str, int, int]]:

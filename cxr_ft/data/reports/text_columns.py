@@ -12,7 +12,7 @@ import numpy as np
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import distinct_rows
 from cxr_ft.data.records import Records, raw_labels, root_folder
-from cxr_ft.data.reports.sections import clean, mimic_sections, parse, sections
+from cxr_ft.data.reports.sections import clean, decoded, mimic_sections, parse, sections
 from cxr_ft.data.sources import locations
 from cxr_ft.errors import UsageError
 from cxr_ft.progress import track
@@ -119,6 +119,7 @@ def _sections_of(file: Path, mimic_study: str) -> dict[str, str | None]:
 
 def contexts(report: str) -> dict[str, str]:
     """Return a report's text for each of CONTEXTS, white space collapsed; the last of a name wins, "" if none."""
+    report = decoded(report)
     texts = dict.fromkeys(CONTEXTS, "")
     for section in parse(report):
         if section.name in texts and not section.aside:

@@ -15,7 +15,7 @@ from real_data import REAL
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.labels import targets
 from cxr_ft.data.records import Records
-from cxr_ft.data.reports.sections import clean, exceptions, mimic_sections, parse, sections
+from cxr_ft.data.reports.sections import clean, decoded, exceptions, mimic_sections, parse, sections
 from cxr_ft.data.reports.text_columns import add_texts, contexts, mini_report, mini_report_of_class
 from cxr_ft.errors import UsageError
 
@@ -52,6 +52,7 @@ def test_sections_put_together_are_the_report(report):
 
 @given(PIECES.map("".join))
 def test_texts_are_pieces_of_the_report_or_none(report):
+    report = decoded(report)
     bodies = {clean(report[s.body : s.end]) for s in parse(report)}
     assert all(text is None or (text and text in bodies) for text in sections(report).values())
 
@@ -339,3 +340,31 @@ def test_labels_with_underscores_are_words():
 )
 def test_what_stands_beside_the_report(report, indication, history):
     assert contexts(report) == {"indication": indication, "history": history}
+
+
+PLAIN = "INDICATION: cough & fever\nFINDINGS: heart < 15 cm. No effusion.\nIMPRESSION: normal."
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        PLAIN.replace("\n", "\\n"),
+        PLAIN.replace("\n", "\\r\\n"),
+        PLAIN.replace("\n", "<br>"),
+        PLAIN.replace("\n", "<BR />"),
+        "".join(f"<p>{line}</p>" for line in PLAIN.split("\n")),
+        PLAIN.replace(":", "："),
+        PLAIN.replace("&", "&amp;").replace("<", "&lt;").replace(" ", "&nbsp;"),
+        PLAIN.replace("&", "&#38;").replace("<", "&#x3C;").replace("\n", "&lt;br&gt;"),
+    ],
+)
+def test_what_other_programs_leave_in_a_report_is_read(written):
+    assert sections(written) == sections(PLAIN)
+    assert sections(PLAIN) == {"findings": "heart < 15 cm. No effusion.", "impression": "normal."}
+    assert contexts(written)["indication"] == "cough & fever"
+
+
+def test_what_only_looks_like_an_entity_stays():
+    assert sections("FINDINGS: L&R lungs clear; R&D, 3 &lt 4, a<b and b>c.")["findings"] == (
+        "L&R lungs clear; R&D, 3 &lt 4, a<b and b>c."
+    )
