@@ -335,6 +335,9 @@ class Head(Protocol):
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Return rows as tensors: the base's inputs and the head's targets."""
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return how many of the texts to learn are cut by the head's longest; 0 of a head that writes none."""
+
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """Return the sum of the losses [] over unmasked labels or target tokens, and their number."""
 

@@ -163,7 +163,7 @@ def sections(report: str) -> dict[str, str | None]:
 
 
 def decoded(report: str) -> str:
-    """Return a report with characters for HTML entities, and line ends for `<br>`, paragraphs and a backslash with n."""
+    """Return a report with characters for HTML entities and line ends for `<br>`, paragraphs, and backslash n."""
     return _LINE_END.sub("\n", _ENTITY.sub(lambda entity: html.unescape(entity[0]), report))
 
 

@@ -1,6 +1,7 @@
 """Generate text: rows of tokens, the loss and the options of every head that writes.
 
-A row is [CLS] prompt context target [SEP]; the context is the input text of the example, an indication for example.
+A row is [CLS] prompt context target [SEP]; the context is the input text of the example, an indication for example. A
+target that is too long is cut and has no [SEP], or a model would learn to end in the middle of a sentence.
 Position t predicts token t + 1. Positions that predict prompt, context or padding do not count in the loss.
 """
 
@@ -12,6 +13,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.model.heads._reading import ReadingConfig, set_length
 from cxr_ft.model.heads._scoring import writer_of
 from cxr_ft.model.protocols import IGNORE, Base, Batch, Example, SearchOptions, is_text_reader
+from cxr_ft.progress import track
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,7 +27,8 @@ class WritingConfig(ReadingConfig):
         text: text column of the splits; empty: the first one.
         prompt: text before the report; it is read and never learnt.
         max_context: longest context in tokens, after the prompt; longer ones are cut.
-        max_tokens: longest target in tokens; longer ones are cut in training, and generation stops there.
+        max_tokens: longest target in tokens, its end token included; longer ones are cut in training and have none,
+            and generation stops there.
         beams: number of beams in generation; 1: no beam search.
         temperature: 0: the most likely token; above 0: sampled from softmax(logits / temperature), the same for the
             same batch each time.
@@ -127,9 +130,9 @@ class Text:
             for words in zip(*((e.text, "" if separate else e.given) for e in examples), strict=True)
         )
         prompts = [[*self.prompt, *context[: self.room]] for context in contexts]
-        # A report is cut one token earlier, so that its end token fits into max_tokens.
+        # The end token is one of max_tokens; of a text that is cut it is the one that does not fit.
         rows = [
-            [*prompt, *text[: self.config.max_tokens - 1], self.base.end]
+            [*prompt, *[*text, self.base.end][: self.config.max_tokens]]
             for prompt, text in zip(prompts, texts, strict=True)
         ]
         # One less, since the last token of a row is predicted and never read.
@@ -144,6 +147,16 @@ class Text:
             # The last position of the prompt predicts the first token of the report.
             labels[i, len(prompt) - 1 : len(row) - 1] = torch.tensor(row[len(prompt) :])
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return how many targets are cut, so that their end is not learnt; shows progress."""
+        # Of so many texts at a time the tokenizer's answer is small, and a bar moves.
+        chunks = [texts[i : i + 1000] for i in range(0, len(texts), 1000)]
+        return sum(
+            len(ids) >= self.config.max_tokens
+            for chunk in track(chunks, "counting tokens of reports", len(chunks))
+            for ids in self.base.tokenizer(list(chunk), add_special_tokens=False).input_ids
+        )
 
     def loss(self, logits: "Tensor", batch: Batch) -> tuple["Tensor", int]:
         """Return the summed cross-entropy of logits [N, W] at the N tokens that count, and N."""

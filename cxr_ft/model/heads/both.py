@@ -56,6 +56,10 @@ class Both:
         """Return the base's inputs, and the tensors of `Text.collate` and `Scorer.collate`."""
         return {**self.base.inputs(examples), **self.text.collate(examples), **self.scorer.collate(examples)}
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return how many reports are cut by `max_tokens`."""
+        return self.text.count_cut(texts)
+
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """Return n * (tokens' mean loss + `weight` * labels' mean loss) [] and n, the number of tokens that count."""
         return self._loss(*self._logits(model, batch), batch, weighted=True)

@@ -56,6 +56,10 @@ class Classify:
         """Return the base's inputs, and targets and weights of `Scorer.collate`."""
         return {**self.base.inputs(examples), **self.scorer.collate(examples)}
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return 0: no text is learnt."""
+        return 0
+
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """Return cross-entropy with class weights, summed over unmasked labels or rows, and their number."""
         return self.scorer.loss(self._logits(model, batch), batch, weighted=True)

@@ -34,6 +34,10 @@ class Report:
         """Return the base's inputs, and input_ids, attention_mask, labels of `Text.collate`."""
         return {**self.base.inputs(examples), **self.text.collate(examples)}
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return how many reports are cut by `max_tokens`."""
+        return self.text.count_cut(texts)
+
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """Return cross-entropy summed over the report's tokens, its end token included, and their number."""
         # Only at the positions that count: logits are as wide as the vocabulary.

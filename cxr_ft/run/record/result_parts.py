@@ -150,6 +150,7 @@ class DataSummary(ResultPart):
         leaks: values that two splits share, by kind; None: not recorded.
         confounds: how well each label is predicted without the content of the image; None: not audited.
         notes: sentences of the split compiler.
+        cut_texts: train texts that are longer than the head learns to write; None: not counted.
     """
 
     splits: str | None = None
@@ -160,6 +161,7 @@ class DataSummary(ResultPart):
     leaks: Mapping[str, int] | None = None
     confounds: tuple[ConfoundJson, ...] | None = None
     notes: tuple[str, ...] = ()
+    cut_texts: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

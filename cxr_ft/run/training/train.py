@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -229,6 +229,8 @@ def _train(run: _Run, finish: "Finish") -> results.Result:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()  # of a run before, in the same process
     parts, sharded = _build(config, run.splits.card, accelerator.device), processes.is_sharded(accelerator)
+    if accelerator.is_main_process and trainable(parts.model):
+        finish = dataclasses.replace(finish, start=_with_cut_texts(finish.start, parts, run.datasets["train"].texts))
     store = FeatureStore(
         parts,
         enabled=config.train.store_features == "auto",
@@ -367,6 +369,14 @@ def _verify(out: Path) -> results.Result:
 def _print_note(note: str) -> None:
     if note:
         print(f"note: {note}", file=sys.stderr)
+
+
+def _with_cut_texts(start: results.Result, parts: ModelParts, texts: Sequence[str]) -> results.Result:
+    """Return the record with the number of train texts that are cut, and print it."""
+    cut = parts.head.count_cut(texts)
+    if cut:
+        _print_note(f"{cut:,} of {len(texts):,} train reports are longer than head.max_tokens: their end is not learnt")
+    return start.replace(data=dataclasses.replace(start.data, cut_texts=cut))
 
 
 def _data_record(splits: manifest.Splits) -> DataSummary:

@@ -27,7 +27,8 @@ def test_the_search_of_a_head_has_each_of_its_options():
 
 
 @pytest.mark.parametrize("most", [1, 2, 4, 96])
-def test_a_target_is_cut_to_its_longest_and_still_ends(most):
+def test_a_target_that_is_cut_has_no_end(most):
+    """Else a model would learn to end in the middle of a sentence."""
     base = git.tiny()
     head = report.attach(base, report.Config(max_tokens=most), LABELS, True, True)
     image = np.zeros((base.image_size, base.image_size), np.uint8)
@@ -35,7 +36,19 @@ def test_a_target_is_cut_to_its_longest_and_still_ends(most):
     ids = base.tokenizer(text, add_special_tokens=False).input_ids
     assert 4 < len(ids) < 95
     labels = head.collate([Example(image, np.zeros(2), text)])["labels"][0]
-    assert labels[labels != -100].tolist() == [*ids[: most - 1], base.end]
+    assert labels[labels != -100].tolist() == [*ids, base.end][:most]
+    assert head.count_cut([text, "no edema.", text]) == (0 if most == 96 else 3 if most < 3 else 2)
+
+
+def test_a_target_fits_with_its_end_or_counts_as_cut():
+    base = git.tiny()
+    text = "there is a large left effusion."
+    length = len(base.tokenizer(text, add_special_tokens=False).input_ids)
+    for most, cut in ((length, 1), (length + 1, 0)):
+        head = report.attach(base, report.Config(max_tokens=most), LABELS, True, True)
+        labels = head.collate([Example(np.zeros((base.image_size,) * 2, np.uint8), np.zeros(2), text)])["labels"][0]
+        assert (labels[labels != -100][-1] == base.end) == (cut == 0)
+        assert head.count_cut([text]) == cut
 
 
 @pytest.mark.parametrize("most", [1, 3])

@@ -44,6 +44,10 @@ class ClassifyDeep:
         """Return the base's inputs and the scorer's targets."""
         return {**self.base.inputs(examples), **self.scorer.collate(examples)}
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return 0: no text is learnt."""
+        return 0
+
     def loss(self, model: "nn.Module", batch: Batch) -> tuple["Tensor", int]:
         """Return the summed cross-entropy over unmasked labels or rows, and their number."""
         return self.scorer.loss(self._logits(model, batch), batch, weighted=True)

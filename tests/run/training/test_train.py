@@ -68,6 +68,10 @@ def test_a_run_from_splits_to_success(place, tmp_path, method, task):
     names = {"result.json", "config.yaml", "predictions.parquet", "gallery", "model"}
     assert names <= {p.name for p in (tmp_path / "run").iterdir()}
     assert set(result.metrics) == {"train", "val", "test", "test_natural"}
+    # The longest text of these runs is 8 tokens, which no mini-report fits; nothing is learnt by zero_shot.
+    assert result.data.cut_texts == (
+        None if method == "zero_shot" else 0 if task == "classify" else result.data.rows["train"]
+    )
     table = results.read_predictions(tmp_path / "run")
     assert set(table["split"]) == {"val", "test", "test_natural"}
     if task == "classify":
