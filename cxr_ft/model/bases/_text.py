@@ -59,6 +59,8 @@ class TextBase:
         roles: Mapping[str, tuple[str, Mapping[str, str]]],
     ) -> None:
         self.lm, self.name = lm, name
+        if tokenizer is not None:
+            settle(tokenizer, lm)
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.block, parts = roles[lm.config.model_type]
         self.targets: Roles = {"text": {role: self.block + r"\." + part for role, part in parts.items()}}
@@ -197,6 +199,20 @@ def tokenizer_of(where: str | Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+
+
+def settle(tokenizer: "PreTrainedTokenizerBase", lm: "PreTrainedModel") -> None:
+    """Undo what a folder's tokenizer says on sides and padding: what is read must depend on this package alone."""
+    # From the left, the start of a long text would be dropped, of which nobody is told.
+    tokenizer.truncation_side = tokenizer.padding_side = "right"
+    known = lm.get_input_embeddings().weight.shape[0]
+    pad = tokenizer.pad_token_id
+    # None, or one beyond the embedding, as where somebody added a pad token and did not enlarge the model. Which one is
+    # taken does not matter: the mask hides it.
+    if pad is None or pad >= known:
+        candidates = (tokenizer.eos_token_id, lm.config.pad_token_id, 0)
+        pad = next(token for token in candidates if isinstance(token, int) and token < known)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
 
 
 def random_model(make: "Make", config: "PretrainedConfig", seed: int = 0) -> "PreTrainedModel":

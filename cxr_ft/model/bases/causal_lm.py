@@ -83,10 +83,13 @@ class CausalLm(_text.TextBase):
         lm.generation_config = GenerationConfig()
         #: Ids of a line break (or what begins a text, if the vocabulary has none), and of what ends a text.
         self.start, self.end = -1, -1
+        #: Ids before each input text: the token that begins a text, where the tokenizer puts it there; else none.
+        self.before: list[int] = []
         if tokenizer is not None:
             self.start, self.end = _text.start_and_end(tokenizer)
-            if tokenizer.pad_token_id is None:
-                tokenizer.pad_token = tokenizer.eos_token  # never read, the mask says so
+            # A family that puts a token before a text was pretrained so.
+            first = tokenizer("a").input_ids[:1]
+            self.before = first if first == [tokenizer.bos_token_id] else []
 
     @property
     def pools(self) -> dict[str, int]:
@@ -124,8 +127,9 @@ class CausalLm(_text.TextBase):
         import torch
 
         texts = [f"{e.given}\n{e.pair}" if e.pair else e.given for e in examples]
-        rows = self.tokenizer(texts, truncation=True, max_length=self.limit).input_ids
-        rows = [torch.tensor(row or [self.end]) for row in rows]
+        # Without the tokenizer's own template: some folders' begins a text twice, or ends it before we go on writing.
+        tokens = self.tokenizer(texts, add_special_tokens=False).input_ids
+        rows = [torch.tensor([*self.before, *row][: self.limit] or [self.end]) for row in tokens]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
         # From the lengths, not from ids: the pad token may be the end token, of which an empty text consists.
         lengths = torch.tensor([len(row) for row in rows])
