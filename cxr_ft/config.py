@@ -1,7 +1,7 @@
 """Read a run's configuration, data + model + head + tuning + train, from defaults < YAML < flags.
 
 The options of a plug-in are a frozen dataclass in the plug-in's own file. Unknown keys are refused with the known ones.
-A configuration is data: it is read with `yaml.safe_load`, never executed, and can be run again later.
+A configuration is data: it is read by `safe_yaml`, never executed, and can be run again later.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cxr_ft import plugins
+from cxr_ft import plugins, safe_yaml
 from cxr_ft.errors import UsageError, unknown
 from cxr_ft.json_values import JsonObject
 
@@ -196,16 +196,12 @@ def read_yaml(path: Path) -> dict[str, object]:
     Raises:
         UsageError: where it cannot be read or is no mapping.
     """
-    import yaml
-
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = safe_yaml.load(path.read_text(encoding="utf-8"), f"configuration {path}")
     except FileNotFoundError:
         raise UsageError(f"configuration {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"configuration {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"configuration {path} is not valid YAML: {' '.join(str(error).split())}") from None
     # YAML contains JSON, so that a run's result.json is read by the same parser.
     if isinstance(raw, dict) and "config_hash" in raw:
         raw = raw.get("config")
@@ -226,16 +222,11 @@ def merge(*layers: Mapping[str, object]) -> dict[str, object]:
 
 def assignment(text: str) -> dict[str, object]:
     """Return `train.epochs=3` as {"train": {"epochs": 3}}; the value is YAML."""
-    import yaml
-
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set {text}: write SECTION.KEY=VALUE, as train.epochs=3")
-    try:
-        # By the parser of the files, so that `--set` and a file read one text as one value.
-        parsed: object = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {text}: {value!r} is not a YAML value") from None
+    # By the parser of the files, so that `--set` and a file read one text as one value.
+    parsed = safe_yaml.load(value, f"--set {text}: the value")
     return nest(key.strip().split("."), parsed)
 
 
@@ -296,6 +287,9 @@ def typed(value: object, kind: Any, where: str) -> object:
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):  # a text that is no number is refused below
             value = float(value)  # YAML 1.1 reads 1e-3 as text
+    # No YAML 1.2 truth value, and yet clear where nothing else can be meant.
+    if kind is bool and isinstance(value, str):
+        value = {"yes": True, "on": True, "no": False, "off": False}.get(value.lower(), value)
     # bool is a subclass of int, but `epochs: true` is a mistake.
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise UsageError(f"{where}: {value!r} is not of type {kind.__name__}")

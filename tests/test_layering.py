@@ -12,6 +12,7 @@ import cxr_ft
 PACKAGE = Path(cxr_ft.__file__).parent
 GROUND = {
     "errors",
+    "safe_yaml",
     "json_values",
     "csv_cells",
     "child_processes",
@@ -28,10 +29,11 @@ MAY = {
     "child_processes": set(),
     "csv_cells": set(),
     "html_templates": set(),
+    "safe_yaml": {"errors"},
     "files": {"errors", "json_values"},
     "plugins": {"errors", "json_values"},
     "progress": set(),
-    "config": {"errors", "json_values", "plugins"},
+    "config": {"errors", "json_values", "plugins", "safe_yaml"},
     "data": GROUND,
     "model": GROUND,
     "score": {"errors", "json_values"},

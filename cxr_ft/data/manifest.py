@@ -5,14 +5,13 @@ every file. Compiling and writing splits is `cxr_ft.data.splits`; nothing here l
 """
 
 import csv
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
-from cxr_ft import csv_cells
+from cxr_ft import csv_cells, json_values
 from cxr_ft.data.card import CardJson, DatasetCard
 from cxr_ft.data.records import IDS, SPLITS, first_outside
 from cxr_ft.errors import UsageError
@@ -230,7 +229,7 @@ def certified(folder: Path) -> Manifest | None:
 def _content(folder: Path) -> object:
     path = folder / MANIFEST
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_values.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{folder} holds no manifest.json: give a folder that cxr-split wrote") from None
     except (ValueError, OSError) as error:

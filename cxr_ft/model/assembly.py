@@ -1,13 +1,12 @@
 """Find the base that reads a model, and put base, head and method together."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from cxr_ft import plugins
+from cxr_ft import json_values, plugins
 from cxr_ft.config import PluginConfig
 from cxr_ft.errors import UsageError, unknown
 from cxr_ft.model import methods
@@ -62,10 +61,10 @@ def _model_type(name: str, published: list[str]) -> str:
     folder = location(name)
     if folder is not None:
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = json_values.loads((folder / "config.json").read_text(encoding="utf-8"))
             # timm's own format; transformers reads it as a timm_wrapper, too.
             return "timm_wrapper" if "architecture" in config else str(config["model_type"])
-        except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise UsageError(f"{folder} holds no config.json with a model_type: give a transformers folder") from None
     # The hub would answer with an error that does not list the names that exist.
     if name.count("/") != 1 or name.startswith((".", "/")):

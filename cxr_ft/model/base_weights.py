@@ -8,7 +8,6 @@ Source: transformers/modeling_utils.py (`_get_resolved_checkpoint_files`) and it
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cxr_ft import json_values
 from cxr_ft.errors import UsageError
 from cxr_ft.model import assembly, weight_hashes
 
@@ -192,7 +192,7 @@ class _Source:
 def _mapping(path: Path) -> Mapping[str, Any]:
     """Return the content of a JSON file; {} where it is broken, which loading then reports."""
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json_values.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return raw if isinstance(raw, dict) else {}

@@ -2,12 +2,12 @@
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
+from cxr_ft import json_values
 from cxr_ft.errors import UsageError
 from cxr_ft.show.number_format import DASH, decimal
 from cxr_ft.show.verdicts import Comparison
@@ -107,7 +107,7 @@ def _entries(folder: Path) -> list[Entry]:
     if not path.exists():
         return []
     try:
-        entries: list[Entry] = list(json.loads(path.read_text(encoding="utf-8")))
+        entries: list[Entry] = list(json_values.loads(path.read_text(encoding="utf-8")))
         for entry in entries:
             # Checked here, in one place, so that the functions below may rely on the keys.
             if missing := Entry.__required_keys__ - dict(entry).keys():

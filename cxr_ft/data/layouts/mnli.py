@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cxr_ft import json_values
 from cxr_ft.data.card import DatasetCard
 from cxr_ft.data.layouts import _releases, _texts
 from cxr_ft.data.records import Records
@@ -105,6 +106,6 @@ def _split(name: str) -> str:
 
 def _json_lines(name: str, content: bytes) -> list[dict[str, str]]:
     try:
-        return [json.loads(line) for line in _releases.lines(name, content) if line]
-    except json.JSONDecodeError as error:
+        return [json_values.loads(line) for line in _releases.lines(name, content) if line]
+    except ValueError as error:
         raise UsageError(f"{name} is no JSON lines: {error}; fetch it again") from None

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from cxr_ft import safe_yaml
 from cxr_ft.data.card import SENSITIVITIES, DatasetCard
 from cxr_ft.data.layouts import _label_lists, _rows
 from cxr_ft.data.records import Records
@@ -192,16 +193,10 @@ def _read_map(where: str, needed: str, known_columns: Sequence[str]) -> ColumnMa
     Raises:
         UsageError: where it is no YAML, lacks the column `needed`, or has an unknown key or a value of another form.
     """
-    import yaml
-
     text = locations.read_text(where)
-    try:
-        raw = yaml.safe_load(text)
-        # YAML's loader keeps the last of two equal keys without a word; a lost column would go unnoticed.
-        twice = _twice(yaml.compose(text, Loader=yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
-    if twice:
+    raw = safe_yaml.load(text, where)
+    # YAML's loader keeps the last of two equal keys without a word; a lost column would go unnoticed.
+    if twice := _twice(safe_yaml.compose(text)):
         raise UsageError(f"{where} has the key {twice!r} twice in one map; keep one")
     if not isinstance(raw, dict) or not isinstance(columns := raw.get("columns"), dict) or needed not in columns:
         raise UsageError(f"{where} must have at least `columns: {{{needed}: ...}}`")
@@ -216,9 +211,9 @@ def _read_map(where: str, needed: str, known_columns: Sequence[str]) -> ColumnMa
             raise unknown(kind, other[0], known, where)
     if not isinstance(rows := raw.get("where", {}), dict):
         raise UsageError(f"{where}: write where as {{Site: [A, B]}}, a column and the values wanted")
-    # A bare yes or no is a truth value in YAML 1.1, so the word in the table would never match.
+    # A bare true or false is a truth value, so the word in the table would never match.
     if not isinstance(words := raw.get("values", {}), dict) or any(isinstance(word, bool) for word in words):
-        raise UsageError(f'{where}: write values as {{"yes": 1, "no": 0}}, in quotes: YAML takes a bare yes for true')
+        raise UsageError(f'{where}: write values as {{"true": 1, "false": 0}}, in quotes: bare ones are truth values')
     return ColumnMap(
         table=str(raw.get("table", "")),
         root=str(raw.get("root", "")),

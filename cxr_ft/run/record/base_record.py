@@ -3,10 +3,10 @@
 A run that holds all its weights itself (full fine-tuning) needs no base to be loaded, so nothing is compared for it.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cxr_ft import json_values
 from cxr_ft.errors import UsageError
 from cxr_ft.model import base_weights
 from cxr_ft.model.base_weights import BaseWeights
@@ -43,7 +43,7 @@ def of_configuration(file: Path | None, model: str) -> BaseRecord | None:
     if file is None:
         return None
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json_values.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(raw, dict) or "config_hash" not in raw:

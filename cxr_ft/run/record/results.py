@@ -6,12 +6,12 @@ Only a run whose saved model was reloaded in a fresh process and evaluated on te
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cxr_ft import json_values
 from cxr_ft.config import mapping
 from cxr_ft.errors import UsageError
 from cxr_ft.files import atomic, make_folder, write_json
@@ -173,10 +173,10 @@ def read(folder: Path) -> Result:
     """
     path = folder if folder.is_file() else folder / "result.json"
     try:
-        return Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Result.from_json(json_values.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UsageError(f"{path} does not exist: {folder} is no run's folder (cxr-train makes one)") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, UnicodeDecodeError, TypeError, AttributeError, KeyError) as error:
         raise UsageError(f"{path} is no result of cxr-train: {error}") from None
 
 
@@ -207,8 +207,8 @@ def read_system(folder: Path) -> list[dict[str, float]]:
     """
     path, lines = folder / SYSTEM, []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            line = json.loads(text)
+        with contextlib.suppress(ValueError):
+            line = json_values.loads(text)
             if isinstance(line, dict) and "seconds" in line:
                 lines.append(line)
     return lines

@@ -4,10 +4,10 @@ Leaks and confounds are the run's own record. Of a run that has none the manifes
 describes the files that the run read.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cxr_ft import json_values
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record.run_splits import splits_folder
 from cxr_ft.show import number_format
@@ -135,7 +135,7 @@ def _manifest(folder: Path | None, hashes: Mapping[str, str]) -> dict[str, objec
     if folder is None:
         return None
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json_values.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(manifest, dict):
