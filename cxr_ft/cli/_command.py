@@ -1,6 +1,7 @@
 """Share among the commands: the parser, exit codes, one line for bad input."""
 
 import argparse
+import errno
 import signal
 import sys
 import threading
@@ -11,6 +12,13 @@ from cxr_ft.errors import UsageError
 
 #: Exit codes: done, a run failed or a check has a result that needs attention, bad input, interrupted.
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+#: Errors of the system that a user can do something about.
+_LIMITS = frozenset((
+    *(errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+    *(errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.EFBIG),
+))  # fmt: skip
+#: Characters of a path that a message shows.
+_SHOWN = 80
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -57,6 +65,17 @@ def guarded(prog: str, work: Callable[[], int]) -> int:
         # The reader of our output (head, less) has ended. Python would print the error again at exit: close the stream.
         sys.stderr.close()
         return DONE
+    except OSError as error:
+        # What a disk, a name or a right forbids, wherever it is noticed. Any other one is a fault of ours, to be seen.
+        if error.errno not in _LIMITS:
+            raise
+        name = str(error.filename or "")
+        place = f"{name[:_SHOWN]}...: " if len(name) > _SHOWN else f"{name}: " if name else ""
+        print(f"{prog}: error: {place}{error.strerror}", file=sys.stderr)
+        return BAD_INPUT
+    except MemoryError:
+        print(f"{prog}: failed: the memory that this process may use is not enough", file=sys.stderr)
+        return FAILED
 
 
 def words(text: str) -> tuple[str, ...]:

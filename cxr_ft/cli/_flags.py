@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft import config, plugins
 from cxr_ft.cli._command import Parser
+from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
     from cxr_ft.run.trackers import Tracking
@@ -95,6 +96,26 @@ def train_parser(argv: Sequence[str]) -> tuple[Parser, str]:
             f"--{field.name}", dest=f"tuning.{field.name}", metavar="X", help=field.metadata["help"] + shown
         )
     return p, str(method)
+
+
+def parse_train(parser: Parser, method: str, argv: Sequence[str]) -> argparse.Namespace:
+    """Return the flags of cxr-train.
+
+    Raises:
+        UsageError: for a flag that does not exist; one of another method is named as such.
+    """
+    args, unknown_flags = parser.parse_known_args(argv)
+    if not unknown_flags:
+        return args
+    flag = unknown_flags[0].partition("=")[0]
+    having = [
+        name
+        for name in plugins.choices(plugins.TUNING)
+        if flag.removeprefix("--") in [f.name for f in dataclasses.fields(plugins.load(plugins.TUNING, name).Config)]
+    ]
+    if having:
+        raise UsageError(f"{flag}: method {method} has no such option; methods that have it: {', '.join(having)}")
+    return parser.error(f"unrecognized arguments: {' '.join(unknown_flags)}")
 
 
 def raw_config(args: argparse.Namespace) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft import config
 from cxr_ft.cli._command import DONE, FAILED, guarded
-from cxr_ft.cli._flags import raw_config, tracking, train_parser
+from cxr_ft.cli._flags import parse_train, raw_config, tracking, train_parser
 from cxr_ft.cli._printed import forecast_lines, metrics_line
 from cxr_ft.errors import TrainingError
 
@@ -23,13 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    parser, _ = train_parser(argv)
+    parser, method = train_parser(argv)
     parser.add_argument(
         "--export",
         choices=("merged", "adapter"),
         help="also write RUN/export for transformers or PEFT alone: merged into the base, or the adapter",
     )
-    args = parser.parse_args(argv)
+    args = parse_train(parser, method, argv)
     resolved = config.resolve(raw_config(args), where=str(args.config or "the flags"))
     tracker = tracking(args)
     if args.plan:
@@ -42,6 +42,10 @@ def _main(argv: Sequence[str]) -> int:
         splits = default_splits()
         print(f"no --splits: using the phantom's, {splits}")
         resolved = dataclasses.replace(resolved, data=dataclasses.replace(resolved.data, splits=str(splits)))
+    from cxr_ft.data import manifest
+
+    # Before torch is loaded, which takes seconds: `fit` would say the same.
+    manifest.recorded_root(Path(resolved.data.splits))
     from cxr_ft.run.record import base_record
     from cxr_ft.run.training import train
 

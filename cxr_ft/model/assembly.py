@@ -1,5 +1,6 @@
 """Find the base that reads a model, and put base, head and method together."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft import json_values, plugins
 from cxr_ft.config import PluginConfig
-from cxr_ft.errors import UsageError, unknown
+from cxr_ft.errors import UsageError
 from cxr_ft.model import methods
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ def _model_type(name: str, published: list[str]) -> str:
             raise UsageError(f"{folder} holds no config.json with a model_type: give a transformers folder") from None
     # The hub would answer with an error that does not list the names that exist.
     if name.count("/") != 1 or name.startswith((".", "/")):
-        raise unknown("model", name, [*shipped(), *published, "a folder", "a hub name OWNER/MODEL"])
+        close = difflib.get_close_matches(name, [*shipped(), *published], n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        known = ", ".join(shipped())
+        raise UsageError(f"unknown model {name!r}{hint}; give a folder, a hub name OWNER/MODEL, or one of: {known}")
     from transformers import AutoConfig
 
     try:

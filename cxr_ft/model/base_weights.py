@@ -20,7 +20,7 @@ from cxr_ft.errors import UsageError
 from cxr_ft.model import assembly, weight_hashes
 
 #: Weight files in the order in which transformers looks for them; the first that exists is loaded. The families of this
-#: package read no pickle, which would run the code in it; a plug-in's may.
+#: package read no pickle, which would run the code in it; that of a plug-in with READS_PICKLES may.
 SAFE_FILES = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 CONFIG, INDEX = "config.json", ".index.json"
@@ -103,7 +103,14 @@ def of(name: str, *, fetch: bool = True) -> BaseWeights:
     seed = source.seed if drawn_weights is None else None
     if seed is not None and (config := source.find(CONFIG)) is not None:
         return BaseWeights(files={CONFIG: weight_hashes.sha256(config)}, drawn=f"seed {seed}")
-    paths = source.weight_files(SAFE_FILES) or source.weight_files(PICKLES)
+    paths = source.weight_files(SAFE_FILES)
+    if not paths and (paths := source.weight_files(PICKLES)) and not getattr(module, "READS_PICKLES", False):
+        raise UsageError(
+            f"{name} has {next(iter(paths))} and no model.safetensors: reading it would run any code that is in it; "
+            "take a revision with safetensors, or load it where you trust it and save it with save_pretrained"
+        )
+    for path in paths.values():
+        _check_whole(path)
     return BaseWeights(
         files={file: weight_hashes.sha256(path) for file, path in paths.items()},
         revision=next((commit for path in paths.values() if (commit := _revision(path))), None),
@@ -187,6 +194,31 @@ class _Source:
             raise assembly.cannot_fetch(self.name, error) from error
         found = [Path(path) for path in paths or ()]
         return {file: path for file in files for path in found if path.as_posix().endswith(f"/{file}")}
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse a safetensors file that was cut short, as by an interrupted download.
+
+    Source: the format's page, https://huggingface.co/docs/safetensors: 8 bytes with the length of the header, the
+    header in JSON, which says where each tensor begins and ends behind it.
+
+    Raises:
+        UsageError: where it is cut short, or its header cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            # A header has a few hundred bytes a tensor; a broken length would take the memory of the machine.
+            header = json_values.loads(file.read(min(length, 2**28)).decode("utf-8"))
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UsageError(f"{path} is no safetensors file, or was cut short ({size:,} bytes); fetch it again") from error
+    if size < whole:
+        raise UsageError(f"{path} was cut short: it has {size:,} of {whole:,} bytes; fetch it again")
 
 
 def _mapping(path: Path) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
 import torch
 
 from cxr_ft.errors import UsageError
@@ -278,7 +279,7 @@ def test_a_base_that_is_not_here(tmp_path):
 def test_an_adapter_in_the_folder_counts(copy):
     """transformers puts it onto the weights."""
     (copy / "adapter_config.json").write_text("{}")
-    (copy / "adapter_model.safetensors").write_bytes(b"adapter")
+    safetensors.torch.save_file({"adapter": torch.zeros(2)}, copy / "adapter_model.safetensors")
     assert base_weights.of(str(copy)).files.keys() == {"model.safetensors", "adapter_model.safetensors"}
 
 

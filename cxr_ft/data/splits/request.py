@@ -21,6 +21,8 @@ from cxr_ft.errors import UsageError, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Above the images of all archives together, and within what solver and tables count with.
+MOST = 1_000_000_000
 VIEWS = ("frontal", "all", "PA", "AP", "LATERAL")
 UNITS = ("image", "study")
 #: The quota of rows without any positive label, in data that has no label for normal images.
@@ -62,6 +64,8 @@ class SplitRequest:
     def __post_init__(self) -> None:
         if self.per_label < 1:
             raise UsageError(f"--per-label {self.per_label}: at least 1 image a label is needed")
+        if self.per_label > MOST:
+            raise UsageError(f"--per-label {self.per_label}: no archive has so many images; give at most {MOST:,}")
         # `not all(r > 0)` and not `any(r <= 0)`: NaN is neither.
         if len(self.ratios) != 3 or not all(r > 0 for r in self.ratios) or abs(sum(self.ratios) - 100) > 1e-6:
             raise UsageError(

@@ -49,6 +49,24 @@ def widths(layer: "Linear") -> tuple[int, int]:
     return (rows, columns) if is_transposed(layer) else (columns, rows)
 
 
+def check_rank(model: "nn.Module", names: Sequence[str], rank: int, option: str = "rank") -> None:
+    """Refuse a rank that the product of two matrices cannot have in one of the linear layers `names`.
+
+    Raises:
+        UsageError: for a rank above the smaller of a layer's widths.
+    """
+    layers = {name: model.get_submodule(name) for name in names}
+    # A convolution's weight is no matrix; PEFT gives it two convolutions.
+    most = {name: min(widths(layer)) for name, layer in layers.items() if is_matrix(layer)}
+    name = min(most, key=most.__getitem__, default=None)
+    if name is not None and rank > most[name]:
+        wide = " x ".join(map(str, widths(layers[name])))
+        raise UsageError(
+            f"tuning.{option}: {rank}; {name} is a matrix of {wide}, whose rank is {most[name]} at most: "
+            f"give {most[name]} or less"
+        )
+
+
 def replace(model: "nn.Module", name: str, make: "Callable[..., nn.Module]") -> None:
     """Replace the module `name` by what `make` returns for it."""
     parent, _, child = name.rpartition(".")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning import _merge
-from cxr_ft.model.tuning._modules import adapted, matrices_of
+from cxr_ft.model.tuning._modules import adapted, check_rank, matrices_of
 from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     from peft import AdaLoraConfig
 
     names = matrices_of(model, base, config.targets, "adalora")
+    check_rank(model, names, config.first, "rank" if config.start is None else "start")
     adalora = AdaLoraConfig(
         init_r=config.first,
         target_r=config.rank,

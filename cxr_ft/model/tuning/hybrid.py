@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning import _merge
-from cxr_ft.model.tuning._modules import adapted, names_of
+from cxr_ft.model.tuning._modules import adapted, check_rank, names_of
 from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     # With the dot, so that block 1 is not taken for the beginning of block 10.
     above = tuple(f"{name}." for name in blocks[-config.layers :])
     names = [name for name in names_of(model, base, config.targets) if not name.startswith(above)]
+    check_rank(model, names, config.rank)
     if not names:
         raise UsageError(f"tuning.targets: {','.join(config.targets)} lie only in the blocks that are trained fully")
     # The modules that own parameters, not the blocks: code that reads a block's attributes would meet PEFT's wrapper.

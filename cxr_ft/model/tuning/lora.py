@@ -4,14 +4,12 @@ With options: DoRA (Liu et al., arXiv 2402.09353), rsLoRA (Kalajdzievski, arXiv 
 arXiv 2404.02948).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cxr_ft.errors import UsageError
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning import _merge
-from cxr_ft.model.tuning._modules import adapted, has_values, matrices_of, names_of, widths
+from cxr_ft.model.tuning._modules import adapted, check_rank, has_values, matrices_of, names_of
 from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
@@ -41,7 +39,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     """Return `model` with LoRA on exactly the modules that the targets mean.
 
     Raises:
-        UsageError: for a target that is unknown or hits nothing, and for PiSSA on a convolution or with a higher rank.
+        UsageError: for a target that is unknown or hits nothing, a rank above a matrix's, and PiSSA on a convolution.
     """
     from peft import LoraConfig
 
@@ -49,9 +47,9 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     # vectors too: for it LoRA's own start has the same shapes.
     if config.pissa:
         names = matrices_of(model, base, config.targets, "lora with pissa")
-        _check_rank(model, names, config.rank)
     else:
         names = names_of(model, base, config.targets)
+    check_rank(model, names, config.rank)
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.numerator,
@@ -63,10 +61,3 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
         modules_to_save=list(new) or None,
     )
     return adapted(model, lora, names)
-
-
-def _check_rank(model: "nn.Module", names: Sequence[str], rank: int) -> None:
-    for name in names:
-        most = min(widths(model.get_submodule(name)))
-        if rank > most:
-            raise UsageError(f"tuning.rank: {rank}; {name} has {most} singular vectors: pissa takes at most as many")

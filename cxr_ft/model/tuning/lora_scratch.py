@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cxr_ft.model.protocols import Base, trainable
 from cxr_ft.model.tuning import _options
-from cxr_ft.model.tuning._modules import is_transposed, matrices_of, replace
+from cxr_ft.model.tuning._modules import check_rank, is_transposed, matrices_of, replace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +32,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
     from cxr_ft.model.tuning._low_rank import LowRankLinear
 
     names = matrices_of(model, base, config.targets, "lora_scratch")
+    check_rank(model, names, config.rank)
     model.requires_grad_(False)
     for name in names:
         replace(

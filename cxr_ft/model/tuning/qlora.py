@@ -12,7 +12,7 @@ from cxr_ft.errors import UsageError, unknown
 from cxr_ft.model.peft_models import unwrapped
 from cxr_ft.model.protocols import Base
 from cxr_ft.model.tuning import _merge, _quantised
-from cxr_ft.model.tuning._modules import adapted, has_values, is_matrix, names_of
+from cxr_ft.model.tuning._modules import adapted, check_rank, has_values, is_matrix, names_of
 from cxr_ft.model.tuning._options import LowRankOptions
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def apply(model: "nn.Module", base: Base, config: Config, new: tuple[str, ...]) 
 
     # Before the quantisation, so that a wrong target is refused before any work.
     names = names_of(model, base, config.targets)
+    check_rank(model, names, config.rank)
     _quantise(model, base, config)
     lora = LoraConfig(
         r=config.rank,
