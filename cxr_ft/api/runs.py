@@ -227,9 +227,9 @@ def ablate(
     *,
     out: StrPath,
     splits: SplitsLike | None = None,
-    grid: Mapping[str, Sequence[object]] | None = None,
+    grid: Mapping[str, object] | None = None,
     tiny: bool = False,
-    tries: int | None = None,
+    tries: int | Sequence[float] | None = None,
     jobs: int = 1,
     model: str | None = None,
     task: str | None = None,
@@ -243,7 +243,8 @@ def ablate(
         splits: as for `train`.
         grid: lists by name, laid over the recipe's: {"method": ["full", "lora"], "targets": [...], "seeds": [0, 1]}.
         tiny: take the recipe's tiny form: embedded data, offline, about a minute.
-        tries: learning rates tried for each method, on val.
+        tries: how many learning rates are tried for each variant, on val, or which. The grid's `"tries_for": "method"`
+            lets the sets of targets and ranks of a method share a search.
         jobs: runs at a time, each in a process of its own where more than 1.
         model, task, other_base, **options: as for `train`, for all runs.
 
@@ -262,22 +263,20 @@ def ablate(
     from cxr_ft.data.splits import write
     from cxr_ft.run.ablation import ablate as ablation
     from cxr_ft.run.ablation import grid as grids
-    from cxr_ft.run.ablation import workers
+    from cxr_ft.run.ablation import rate_search, workers
 
     raw = _recipe(recipe, tiny=tiny, own_splits=splits is None)
     # The caller's lists replace the recipe's of the same name, and leave its others.
-    varied = {**configuration.mapping(raw, "grid"), **(grid or {})}
+    written = {**configuration.mapping(raw, "grid"), **(grid or {})}
     raw.pop("grid", None)
-    # `tries` is in the grid of a recipe but is no list: it must not become a dimension of it.
-    written_tries = varied.pop("tries", 1)
-    known_tries = int(str(written_tries)) if tries is None else tries
+    varied, wanted = rate_search.from_grid(written, tries)
     chosen = _folder(splits) if splits is not None else None
     raw = nested(raw, model=model, task=task, splits=chosen, options=options)
     if not configuration.mapping(raw, "data").get("splits"):
         raw = configuration.merge(raw, {"data": {"splits": str(write.default_splits())}})
     execute = workers.on_this_machine(jobs, other_base=other_base)
     cells = grids.cells(raw, varied)
-    ablation.run(cells, Path(out), tries=known_tries, execute=execute)
+    ablation.run(cells, Path(out), tries=wanted, execute=execute)
     folder = Path(out)
     runs = tuple(load_run(folder / name, other_base=other_base) for name in cells)
     return Ablation(folder, runs, load_splits(str(configuration.mapping(raw, "data")["splits"])))

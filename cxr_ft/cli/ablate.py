@@ -11,6 +11,7 @@ from cxr_ft.cli._flags import common, other_base, raw_config, ray, trackers, tra
 from cxr_ft.errors import UsageError
 
 if TYPE_CHECKING:
+    from cxr_ft.run.ablation.rate_search import Tries
     from cxr_ft.run.ablation.workers import Execute
     from cxr_ft.run.trackers import Tracking
 
@@ -32,10 +33,11 @@ def parser() -> Parser:
     p.add_argument("--targets", metavar='"q;v;q,v"', help="target lists, separated by semicolons")
     p.add_argument("--rank", metavar="4,8", help="ranks")
     p.add_argument("--seeds", metavar="0,1,2", help="seeds (default: 0)")
-    p.add_argument("--tries", type=int, metavar="N", help="learning rates tried for each method, on val (default: 1)")
+    p.add_argument("--tries", type=int, metavar="N", help="learning rates tried for each variant, on val (default: 1)")
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the run folders")
     p.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one a CUDA device)")
     ray(p, "train the runs")
+    p.add_argument("--plan", action="store_true", help="print the runs and the tries of learning rates, and stop")
     p.add_argument(
         "--suggest",
         action="store_true",
@@ -57,7 +59,10 @@ def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     tracker = tracking(args)
     file = _file(args)
-    varied, tries = _grid(args, file.pop("grid", {}) or {})
+    from cxr_ft.run.ablation import rate_search
+
+    grid = {**_lists(file.pop("grid", {}) or {}, args.grid), **_from_flags(args)}
+    varied, tries = rate_search.from_grid(grid, args.tries)
     raw = config.merge(file, raw_config(args))
     if not config.mapping(raw, "data").get("splits"):
         from cxr_ft.data.splits.write import default_splits
@@ -67,10 +72,17 @@ def _main(argv: Sequence[str] | None) -> int:
         raw = config.merge(raw, {"data": {"splits": str(splits)}})
     if args.suggest:
         return _suggest(args, raw, varied, tracker)
-    from cxr_ft.run.ablation import ablate, grid
+    from cxr_ft.run.ablation import ablate
+    from cxr_ft.run.ablation import grid as grids
 
-    cells = grid.cells(raw, varied)
+    cells = grids.cells(raw, varied)
+    tried = rate_search.searches(cells, tries)
     print(f"{len(cells)} runs into {args.out}: {', '.join(cells)}")
+    if tried:
+        print(_search(len(cells), tries, len(tried)))
+    if args.plan:
+        ablate.check(cells)
+        return DONE
     done = ablate.run(cells, args.out, tries=tries, execute=_executor(args, tracker), tracking=tracker)
     failed = [result for result in done if result.status != "success"]
     print(f"{len(done) - len(failed)} of {len(done)} runs succeeded; {args.out / 'ablation.csv'}")
@@ -93,14 +105,15 @@ def _file(args: argparse.Namespace) -> dict[str, object]:
     return recipe.read(args.grid, tiny=True, splits=not args.splits)
 
 
-def _grid(args: argparse.Namespace, written: object) -> tuple[dict[str, object], int]:
-    """Return what is varied, and the number of learning rates tried for each method."""
-    varied = {**_lists(written, args.grid), **_from_flags(args)}
-    tries = args.tries if args.tries is not None else varied.pop("tries", 1)
-    # A YAML file may say `tries: yes`, which Python counts as 1.
-    if not isinstance(tries, int) or isinstance(tries, bool) or tries < 1:
-        raise UsageError(f"tries: {tries!r}; give the number of learning rates to try, 1 or more")
-    return {key: value for key, value in varied.items() if key != "tries"}, tries
+def _search(runs: int, tries: "Tries", searches: int) -> str:
+    """Return a sentence on the tries of learning rates, and the number of runs with them."""
+    # The best try of each search is a run of the grid.
+    whole = runs + searches * (tries.count - 1)
+    each = f"each of {searches} {tries.owner}s" if searches > 1 else f"one {tries.owner}"
+    return (
+        f"{searches * tries.count} tries of learning rates first, {tries.count} for {each}; "
+        f"the best of each is one of the runs: {whole} runs in all"
+    )
 
 
 def _executor(args: argparse.Namespace, tracker: "Tracking") -> "Execute":
@@ -123,6 +136,8 @@ def _executor(args: argparse.Namespace, tracker: "Tracking") -> "Execute":
 def _suggest(args: argparse.Namespace, raw: dict[str, object], varied: dict[str, object], tracker: "Tracking") -> int:
     from cxr_ft.run.ablation import suggest
 
+    if args.plan:
+        raise UsageError("--plan: what --suggest will run is not known before it has looked at the gradients")
     if not args.budget:
         raise UsageError("--suggest needs --budget, a number of parameters, as 500k")
     if extra := sorted(varied.keys() - {"seeds"}):
@@ -165,10 +180,10 @@ def _from_flags(args: argparse.Namespace) -> dict[str, list[object]]:
 
 
 def _lists(grid: object, file: Path | None) -> dict[str, object]:
-    single = ("match", "tries")
+    single = ("match", "tries", "tries_for")
     if not isinstance(grid, dict) or not all(isinstance(v, list) or key in single for key, v in grid.items()):
         raise UsageError(
-            f"{file}: grid must map names (method, targets, rank, seeds, ...) to lists, or match to a number"
+            f"{file}: grid must map names (method, targets, rank, seeds, ...) to lists, and match and tries to a number"
         )
     return dict(grid)
 

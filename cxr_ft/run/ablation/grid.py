@@ -43,7 +43,9 @@ def cells(raw: Mapping[str, object], grid: Mapping[str, object]) -> Cells:
     axes = [key for key in lists if key not in ("method", "seeds")]
     for key in axes:
         if not any(key in own for own in fields.values()):
-            raise unknown("grid key", key, {"method", "seeds", "match", "tries", *itertools.chain(*fields.values())})
+            raise unknown(
+                "grid key", key, {"method", "seeds", "match", "tries", "tries_for", *itertools.chain(*fields.values())}
+            )
     out: Cells = {}
     for method, options in methods:
         own = [key for key in axes if key in fields[method] and key not in options]

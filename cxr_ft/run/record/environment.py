@@ -1,7 +1,6 @@
 """Record what a run was made with: versions, commit, device, threads."""
 
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 
 import cxr_ft
 from cxr_ft.config import RunConfig
+from cxr_ft.run.record.checkout import commit
 from cxr_ft.run.record.result_parts import Environment
 
 #: Whose versions are recorded: those that decide the numbers.
@@ -30,24 +30,6 @@ def environment(config: RunConfig, processes: int = 1) -> Environment:
         processes=processes,
         precision=config.train.precision,
     )
-
-
-def commit() -> str:
-    """Return the checkout's commit, with "+changes" where the tree is not clean; empty outside a checkout."""
-    folder = Path(cxr_ft.__file__).parents[1]
-    if not (folder / ".git").exists():
-        return ""
-    try:
-        head = _git(folder, "rev-parse", "--short=12", "HEAD")
-        # Untracked files are left out: data and runs may lie in a checkout, and change no line of its code.
-        return head + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _git(folder: Path, *command: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def _version(name: str) -> str:

@@ -288,15 +288,58 @@ class EpochRecord(ResultPart):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RateSearch(ResultPart):
-    """The learning rates that an ablation tried for a method, on val.
+    """The learning rates that an ablation tried on val, and the one that it chose for this run.
 
     Args:
-        tries: how many. rates: each. val: what each reached, None where its run failed.
-        chosen: the best. on: the cell of the grid on which they were tried.
+        tries: how many were asked for. rates: each, ascending.
+        val: of the best epoch at each rate; larger is better, so that a loss is negated. None: the try failed.
+        metric: of `val`: the name of the primary metric, or "loss".
+        seconds: of training and of the evaluations on val at each rate; None where the try failed.
+        chosen: the best rate; the configured one where all tries failed.
+        on: the run's folder name for whose variant they were tried, with `variant`, its name, and `seed`, its seed.
+        inherited: they were tried for another variant than that of this run.
+        try_for: in the record of a try: the folder name of the run that it is a try for.
     """
 
     tries: int = 0
     rates: tuple[float, ...] = ()
     val: tuple[float | None, ...] = ()
+    metric: str = ""
+    seconds: tuple[float | None, ...] = ()
     chosen: float | None = None
     on: str = ""
+    variant: str = ""
+    seed: int | None = None
+    inherited: bool = False
+    try_for: str = ""
+
+    @property
+    def finished(self) -> tuple[float, ...]:
+        """Return the rates whose tries finished."""
+        return tuple(rate for rate, value in zip(self.rates, self.val, strict=False) if value is not None)
+
+    @property
+    def edge(self) -> str:
+        """Return "smallest" or "largest" where the chosen rate is that of the finished tries, else an empty string."""
+        # Of the finished ones: what lies beyond a try that failed is as unknown as what was not tried.
+        ends = self.finished
+        if self.chosen not in ends:
+            return ""
+        return "smallest" if self.chosen == min(ends) else "largest" if self.chosen == max(ends) else ""
+
+    @property
+    def edge_of(self) -> str:
+        """Return of which rates `edge` is: "tried", or "that finished" where tries failed."""
+        return "tried" if len(self.finished) == len(self.rates) else "that finished"
+
+    @property
+    def total_seconds(self) -> float:
+        """Return the seconds of all tries whose time is known."""
+        return sum(value for value in self.seconds if value is not None)
+
+    @property
+    def origin(self) -> str:
+        """Return where the run's rate is from: "searched", "inherited" from another variant, or "configured"."""
+        if not self.finished:
+            return "configured"
+        return "inherited" if self.inherited else "searched"

@@ -46,16 +46,19 @@ class Result:
         status: "running" while training, "trained" once saved, "success" once verified and tested, else how it ended.
         config: the resolved configuration; `cxr-train --config result.json` runs it again.
         config_hash: SHA-256 of configuration, split hashes and weights of the base: equal hash, equal run.
+        began: when its training began, or went on after an interruption: UTC, ISO 8601 to the second; None in records
+            of older versions.
         environment, base, data, plan, cost: see `result_parts`.
         history: the epochs in order.
         metrics: by split: "train", "val", "test", "test_natural".
-        search: of the learning rate; empty where none was tried.
+        search: of the learning rate, written by an ablation; empty where none was tried.
         error: one line, for a failed or cancelled run.
     """
 
     status: Status
     config: JsonObject
     config_hash: str
+    began: str | None = None
     environment: Environment = field(default_factory=Environment)
     base: BaseRecord = field(default_factory=BaseRecord)
     data: DataSummary = field(default_factory=DataSummary)

@@ -8,6 +8,7 @@ Finish    choose thresholds on val, save the model, record the run
 
 import contextlib
 import dataclasses
+import datetime
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -195,6 +196,7 @@ def _record_and_train(run: _Run, planned: TrainingPlan) -> results.Result:
         status="running",
         config=run.config.to_json(),
         config_hash=run.identity.fingerprint,
+        began=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         environment=environment(run.config, run.accelerator.num_processes),
         base=run.base,
         data=_data_record(run.splits),

@@ -3,7 +3,8 @@
 import pytest
 import toy
 
-from cxr_ft.run.ablation import ablate, workers
+from cxr_ft.run.ablation import rate_search, workers
+from cxr_ft.run.ablation.rate_search import Tries
 from cxr_ft.run.record import results
 
 #: By the default rate of 0.01 the four rates are 0.0032, 0.01, 0.032, 0.1: the third one is best, the first is worst.
@@ -15,11 +16,11 @@ def test_the_rate_that_is_best_on_val_is_chosen(overlapping, tmp_path):
         f"seed{seed}": toy.configured(overlapping, "full", "report", {"lr": MIDDLE}, epochs=2, seed=seed)
         for seed in (0, 1)
     }
-    chosen, record = ablate.search_rates(cells, tmp_path, 4, workers.run_sequential)
-    tried = ablate.rates_around(MIDDLE, 4)
+    chosen, record = rate_search.run(cells, tmp_path, Tries(4), workers.run_sequential)
+    tried = rate_search.rates_around(MIDDLE, 4)
     reached = []
     for rate in tried:
-        (run,) = (tmp_path / ablate.TRIES_FOLDER).glob(f"seed0-lr{rate:g}")
+        (run,) = (tmp_path / rate_search.FOLDER).glob(f"seed0-lr{rate:g}")
         result = results.read(run)
         assert result.config["tuning"]["lr"] == rate
         reached.append(-toy.best_epoch(result.history)[0])
@@ -43,7 +44,7 @@ AUROCS = {
 @pytest.mark.parametrize(("case", "expected"), [("third", 2), ("second", 1)])
 def test_a_rate_counts_by_its_best_epoch_and_the_smaller_of_equals_is_taken(overlapping, tmp_path, case, expected):
     cells = {"a": toy.configured(overlapping, "full", "classify", {"lr": MIDDLE})}
-    tried = ablate.rates_around(MIDDLE, 4)
+    tried = rate_search.rates_around(MIDDLE, 4)
 
     def recorded(runs, out):
         for (name, cell), aurocs in zip(runs.items(), AUROCS[case], strict=True):
@@ -63,5 +64,5 @@ def test_a_rate_counts_by_its_best_epoch_and_the_smaller_of_equals_is_taken(over
                 ),
             )
 
-    chosen, record = ablate.search_rates(cells, tmp_path, 4, recorded)
+    chosen, record = rate_search.run(cells, tmp_path, Tries(4), recorded)
     assert chosen["a"].tuning.options.lr == record["a"].chosen == tried[expected]

@@ -1,4 +1,4 @@
-"""Ranks matched in parameters, and learning rates tried alike for every method."""
+"""Ranks matched in parameters, the tables of the continued study, and runs in processes of their own."""
 
 import json
 
@@ -7,8 +7,6 @@ import toy
 
 from cxr_ft.errors import UsageError
 from cxr_ft.run.ablation import ablate, grid, workers
-from cxr_ft.run.record import results
-from cxr_ft.run.record.result_parts import RateSearch
 from cxr_ft.run.training import train
 
 
@@ -52,46 +50,6 @@ def test_ranks_are_matched_in_parameters():
 def test_what_cannot_be_matched_is_one_line(varied, words):
     with pytest.raises(UsageError, match=words):
         grid.cells({"model": "microsoft/git-base"}, {"method": ["lora"], "targets": [["q", "v"]], **varied})
-
-
-def test_rates_lie_half_a_decade_apart_around_the_first():
-    assert ablate.rates_around(1e-3, 1) == [1e-3]
-    assert ablate.rates_around(1e-3, 3) == [3.2e-4, 1e-3, 3.2e-3]
-    assert ablate.rates_around(2e-4, 2) == [2e-4, 6.3e-4]
-
-
-def test_every_method_is_tried_alike_and_the_best_on_val_is_used(raw, tmp_path):
-    cells = grid.cells(raw, {"method": ["zero_shot", "lora", "last_layers"], "targets": [["q"], ["v"]], "seeds": [0]})
-    done = ablate.run(cells, tmp_path, tries=3)
-    assert all(result.status == "success" for result in done)
-    for result in done:
-        if result.method == "zero_shot":
-            assert result.search == {}
-            continue
-        search = result.search
-        assert search.tries == len(search.rates) == len(search.val) == 3
-        assert search.chosen == result.config["tuning"]["lr"]
-        assert search.val[search.rates.index(search.chosen)] == max(search.val)
-    # Tried on a method's first cell, never on test, and the best try is that cell.
-    tries = sorted(path.name for path in (tmp_path / "tries").iterdir())
-    assert len(tries) == 6 and all(name.startswith(("classify-lora-q-s0", "classify-last_layers-s0")) for name in tries)
-    for name in tries:
-        assert "test" not in results.read(tmp_path / "tries" / name).metrics
-    table = (tmp_path / "ablation.csv").read_text().splitlines()
-    assert "rates_tried" in table[0] and len(table) == 1 + len(cells)
-
-
-def test_a_grid_that_varies_the_rate_tries_none(raw, tmp_path):
-    cells = grid.cells(raw, {"method": ["lora"], "lr": [1e-3, 1e-2]})
-    with pytest.raises(UsageError, match="lr is varied already"):
-        ablate.run(cells, tmp_path, tries=2)
-
-
-def test_a_best_rate_at_the_end_is_noted():
-    entry = RateSearch(rates=(1.0, 2.0), chosen=2.0, on="a")
-    assert ablate.search_notes({"a": entry, "b": entry}) == [
-        "a: the best learning rate, 2, is the largest tried; a better one may lie beyond"
-    ]
 
 
 def test_the_continued_studys_tables(raw, tmp_path):
