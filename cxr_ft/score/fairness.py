@@ -123,6 +123,19 @@ def _rates(record: Record) -> object:
     return len(set(tried)) if isinstance(tried, list | tuple) else NOT_RECORDED
 
 
+def _finished_tries(record: Record) -> object:
+    """Return how many learning rates were tried to the end; None without a search."""
+    tried = at(record, "search.val")
+    return sum(value is not None for value in tried) if isinstance(tried, list | tuple) and tried else None
+
+
+def _owner_of_rate(record: Record) -> object:
+    """Return for which variant the learning rate was searched; None without a search."""
+    if not isinstance(at(record, "search.rates"), list | tuple):
+        return None
+    return f"for {at(record, 'search.variant')}" if at(record, "search.inherited") is True else "for itself"
+
+
 def _checkpointing(record: Record) -> object:
     """Return whether activations were computed again in the backward pass, wherever the record has it."""
     settings = [value for path, value in flatten(record) if path.rpartition(".")[2] in CHECKPOINTING]
@@ -145,19 +158,27 @@ def bases(records: Sequence[Record]) -> list[str]:
     ]
 
 
+def base_name(record: Record) -> str:
+    """Return the name of a record's base; of a folder its last part, since those above it may name a user."""
+    name = str(at(record, "config.model"))
+    parts = name.rstrip("/").split("/")
+    # A name on the hub has two parts; a path begins with a slash or a dot, or has more of them.
+    return parts[-1] if len(parts) > 2 or parts[0] in ("", ".", "..", "~") else name
+
+
 def base_labels(records: Sequence[Record]) -> list[str]:
-    """Return a text for the base of each record: its name, or its weights where others of that name have other ones."""
+    """Return a text for the base of each record: its name, or its weights where others of that name differ in them."""
     identities = bases(records)
     names: dict[str, str] = {}
     for identity, record in zip(identities, records, strict=True):
-        names.setdefault(identity, str(at(record, "config.model")))
+        names.setdefault(identity, base_name(record))
+    digests = set(map(_weights, records))
     several = {name for name in names.values() if list(names.values()).count(name) > 1}
 
     def label(identity: str) -> str:
-        name = names[identity]
-        return (
-            name if name not in several else "weights not recorded" if identity == name else f"weights {identity[:12]}"
-        )
+        if names[identity] not in several:
+            return names[identity]
+        return f"weights {identity[:12]}" if identity in digests else "weights not recorded"
 
     return [label(identity) for identity in identities]
 
@@ -205,6 +226,9 @@ CONDITIONS = (
         ("config.train.tuning_budget", "environment.tuning_budget", "config.search", "environment.search"),
         required=True,
     ),
+    # Listed, and no more: who reads it decides. A try that failed is a try, and an inherited rate may fit as well.
+    Condition("finished tries of learning rates", (), _of_training(_finished_tries)),
+    Condition("learning rate searched", (), _of_training(_owner_of_rate)),
     Condition("device", (TIME, MEMORY), _first("environment.device"), ("environment.device",)),
     Condition("threads", (TIME,), _first("environment.threads"), ("environment.threads",)),
     Condition("processes", (TIME, MEMORY), _first("environment.processes"), ("environment.processes",)),
@@ -344,16 +368,20 @@ def _others(runs: Sequence[Record], run_names: Sequence[str]) -> list[Mismatch]:
     return differing
 
 
-def _by_value(values: Sequence[object], run_names: Sequence[str]) -> str:
-    """Return each value with the names of the runs that have it; the rarest first, since the exception is the news."""
-    # A dict in place of a set: each name once, in the order of the runs.
-    having: dict[str, dict[str, None]] = {}
+def by_value(
+    values: Sequence[object], run_names: Sequence[str], text: Callable[[object], str] | None = None
+) -> list[tuple[str, list[str]]]:
+    """Return each value as text with the names of the runs that have it, the rarest first; None: it does not apply."""
+    having: dict[str, dict[str, None]] = {}  # each name once, in the order of the runs
     for value, name in zip(values, run_names, strict=True):
         if value is not None:
-            having.setdefault(_short(value), {})[name] = None
-    return ", ".join(
-        f"{value} ({', '.join(names)})" for value, names in sorted(having.items(), key=lambda i: len(i[1]))
-    )
+            having.setdefault((text or _short)(value), {})[name] = None
+    # The exception is the news.
+    return sorted(((value, list(names)) for value, names in having.items()), key=lambda item: len(item[1]))
+
+
+def _by_value(values: Sequence[object], run_names: Sequence[str]) -> str:
+    return ", ".join(f"{value} ({', '.join(names)})" for value, names in by_value(values, run_names))
 
 
 def _short(value: object) -> str:

@@ -6,7 +6,6 @@ All text that comes from data is escaped; the page fetches nothing.
 import base64
 import hashlib
 import logging
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,13 +19,22 @@ from cxr_ft import files, html_templates
 from cxr_ft.errors import UsageError
 from cxr_ft.score import fairness
 from cxr_ft.score.published import Published
-from cxr_ft.show import gallery, number_format, phrasing, subgroup_gaps
+from cxr_ft.show import gallery, number_format, origin, phrasing, subgroup_gaps
 from cxr_ft.show.charts import _style, all_charts
 from cxr_ft.show.compare import compare
 from cxr_ft.show.margins import Margins, words
-from cxr_ft.show.recorded_runs import RecordedRun, load
+from cxr_ft.show.recorded_runs import RecordedRun, load, place
 from cxr_ft.show.subgroup_gaps import StatedGaps
-from cxr_ft.show.tables import calibration_table, pair_table, quality_table, run_table, split_table, subgroup_table
+from cxr_ft.show.tables import (
+    calibration_table,
+    difference_table,
+    pair_table,
+    quality_table,
+    rate_table,
+    run_table,
+    split_table,
+    subgroup_table,
+)
 from cxr_ft.show.tables.cells import Table
 from cxr_ft.show.verdicts import Comparison
 
@@ -75,7 +83,9 @@ class ComparisonSection:
     lead: str
     answer: str
     barring: list[str]
-    other_differences: list[str]
+    facts: list[tuple[str, str]]
+    rates: Table
+    differences: Table | None
     memory: list[str]
     quality: Table
     undefined: list[str]
@@ -109,11 +119,12 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
     """
     options = options or Options()
     good, other = load(folders)
+    tries = len(folders) - len(good) - len(other)
     if not good:
-        statuses = Counter(run.result.status for run, _ in other)
+        statuses = Counter(run.result.status for run, _ in other) + Counter({"tries of learning rates": tries})
         counts = number_format.listed([f"{number} {status}" for status, number in sorted(statuses.items())])
         raise UsageError(
-            f"no run to compare: of {number_format.plural(len(other), 'run')} found, {counts or 'none'}; need 'success'"
+            f"no run to compare: of {number_format.plural(len(folders), 'run')} found, {counts}; need 'success'"
         )
     comparisons = compare(good, options.margins)
     # Broken runs and galleries are refused before the first file is written.
@@ -129,7 +140,7 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
         inline, paths = _charts(comparison, out / "charts", prefix, CHART_BYTES // len(comparisons))
         drawn += paths
         sections.append(_section(comparison, inline, shown, stated, shows))
-    html = _render(sections, good, other, options)
+    html = _render(sections, good, other, tries, options)
     written = [out / name for name in ("comparison.html", "comparison.csv", "pairs.csv")]
     files.write_text(written[0], html, private=shows)
     files.write_text(written[1], run_table.runs_csv([*good, *(run for run, _ in other)]))
@@ -151,7 +162,9 @@ def _section(
         lead=phrasing.lead(comparison),
         answer=phrasing.answer(comparison),
         barring=[mismatch.sentence for mismatch in comparison.mismatches if mismatch.concerns],
-        other_differences=[mismatch.sentence for mismatch in comparison.mismatches if not mismatch.concerns],
+        facts=origin.facts(comparison),
+        rates=rate_table.rates(comparison),
+        differences=difference_table.differences(comparison),
         memory=[row.memory_sentence for row in comparison.rows if row.memory_sentence],
         quality=quality_table.quality(comparison),
         undefined=quality_table.undefined(comparison),
@@ -204,7 +217,11 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
 
 
 def _render(
-    sections: list[ComparisonSection], good: list[RecordedRun], other: list[tuple[RecordedRun, str]], options: Options
+    sections: list[ComparisonSection],
+    good: list[RecordedRun],
+    other: list[tuple[RecordedRun, str]],
+    tries: int,
+    options: Options,
 ) -> str:
     environment = html_templates.open_folder(Path(__file__).parent)
     table, shared = run_table.provenance(good)
@@ -216,9 +233,11 @@ def _render(
         published=run_table.published_table(options.published),
         provenance=table,
         shared=shared,
-        commands=[f"cxr-train --config {shlex.quote(str(run.folder / 'result.json'))}" for run in good],
+        commands=[f"cxr-train --config {place(run.folder / 'result.json')}" for run in good],
         again=_command(good, options),
-        other=[(run.result.variant, run.result, str(run.folder), reason) for run, reason in other],
+        made_by=origin.made_by(),
+        other=[(run.result.variant, run.result, place(run.folder), reason) for run, reason in other],
+        tries=tries,
     )
 
 
@@ -234,7 +253,7 @@ def _command(runs: Sequence[RecordedRun], options: Options) -> str:
     flags += ["--published CSV"] if options.published else []
     # As typed: a folder of runs makes the page with the runs that were added since.
     places = options.arguments or [str(run.folder) for run in runs]
-    return " ".join(["cxr-compare", *map(shlex.quote, places), *flags, "--out DIR"])
+    return " ".join(["cxr-compare", *map(place, places), *flags, "--out DIR"])
 
 
 def _pdf(html: str, path: Path, private: bool) -> list[Path]:

@@ -7,6 +7,7 @@ is read (augmentation, views, size) is part of it.
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ class RecordedRun:
     result: Result
 
 
+def place(path: str | Path) -> str:
+    """Return a path for a command on a page: the user's own folder is ~, since its name is often the user's."""
+    text, home = str(path), str(Path.home())
+    return f"~/{shlex.quote(text[len(home) + 1 :])}" if text.startswith(f"{home}/") else shlex.quote(text)
+
+
 def short(value: object) -> str:
     """Return a setting as text; a long one (a hash, say) by its beginning."""
     text = str(value)
@@ -58,12 +65,17 @@ def peak_bytes(result: Result) -> float | None:
 
 
 def load(folders: Sequence[Path]) -> tuple[list[RecordedRun], list[tuple[RecordedRun, str]]]:
-    """Return the runs that may be compared, and the others with the reason in one line."""
+    """Return the runs that may be compared, and the others with the reason in one line.
+
+    Tries of learning rates are in neither: they are parts of other runs' records.
+    """
     good: list[RecordedRun] = []
     other: list[tuple[RecordedRun, str]] = []
     seen: dict[str, Path] = {}
     for folder in folders:
         run = RecordedRun(folder, results.read(folder))
+        if run.result.search.try_for:
+            continue
         # A copied folder would count as a second seed, and make the intervals too narrow.
         same = seen.get(run.result.config_hash)
         if run.result.status != "success":
