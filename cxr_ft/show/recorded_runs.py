@@ -82,7 +82,7 @@ def load(folders: Sequence[Path]) -> tuple[list[RecordedRun], list[tuple[Recorde
             default = "not finished" if run.result.status in ("running", "trained") else "no reason was recorded"
             other.append((run, run.result.error or default))
         elif same is not None:
-            other.append((run, f"the same run as {same}, shown once"))
+            other.append((run, f"the same run as {place(same)}, shown once"))
         else:
             seen[run.result.config_hash] = folder
             good.append(run)
