@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ class RunComparison:
     """Runs compared: one table for each task and test split.
 
     Args:
-        folders: of the runs.
+        folders: of the runs. predictions: files of other tools' predictions by name.
         margins: how much worse than full fine-tuning is still acceptable, by metric; empty: not stated.
         comparisons: the tables, as `cxr-compare` shows them.
     """
@@ -29,6 +29,7 @@ class RunComparison:
     folders: tuple[Path, ...]
     margins: Mapping[str, float]
     comparisons: "tuple[Comparison, ...]"
+    predictions: Mapping[str, Path] = field(default_factory=dict)
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row a variant: value on test with its interval, significance groups, verdict, cost."""
@@ -69,7 +70,7 @@ class RunComparison:
         """
         from cxr_ft.show.page import Options, write_page
 
-        options = Options(include_data=include_data, margins=self.margins)
+        options = Options(include_data=include_data, margins=self.margins, predictions=self.predictions)
         return write_page(list(self.folders), Path(folder), options)[0]
 
     def _repr_html_(self) -> str:
@@ -80,20 +81,26 @@ class RunComparison:
 
 
 def compare(
-    runs: "Ablation | Run | StrPath | Sequence[Run | StrPath]", margin: "float | Mapping[str, float] | None" = None
+    runs: "Ablation | Run | StrPath | Sequence[Run | StrPath]" = (),
+    margin: "float | Mapping[str, float] | None" = None,
+    predictions: "Mapping[str, StrPath] | None" = None,
 ) -> RunComparison:
-    """Compare finished runs: intervals, tests of all pairs, significance groups, what else differs.
+    """Compare finished runs, and predictions of other tools: intervals, tests of all pairs, significance groups.
 
     Args:
-        runs: runs, their folders, folders of runs, or an ablation.
+        runs: runs, their folders, folders of runs, or an ablation; none where all predictions are from files.
         margin: how much worse than full fine-tuning is still acceptable, in the primary metric, or by its name, such as
             {"bleu_4": 0.02}; state it beforehand. Without one no such verdict is made.
+        predictions: files of predictions by the name of what predicted, CSV or Parquet: subject, image, label, truth,
+            score (perhaps seed, sex, age, view, group), or subject, reference, generated (docs/predictions.md). With
+            runs, of the same test rows.
 
     Returns:
         A `RunComparison`: `to_frame()`, `save(folder)`; a notebook shows its table.
 
     Raises:
-        UsageError: where no run succeeded, or for a margin that is not between 0 and 1.
+        UsageError: where no run succeeded, for a margin that is not between 0 and 1, and for a file that holds no
+            predictions, or those of other rows.
 
     Example:
         >>> import cxr_ft, tempfile
@@ -102,11 +109,15 @@ def compare(
         >>> run = cxr_ft.train(splits, "git-tiny-random", method="lora", epochs=1, out=folder + "/a")
         >>> cxr_ft.compare([run]).to_frame()["name"].tolist()
         ['lora q,v r8']
+        >>> rows = run.predictions[lambda table: table["split"] == "test"]
+        >>> rows.assign(score=rows["score"] ** 2).to_csv(folder + "/other.csv", index=False)
+        >>> cxr_ft.compare([run], predictions={"other tool": folder + "/other.csv"}).to_frame()["name"].tolist()
+        ['lora q,v r8', 'other tool']
     """
     from cxr_ft.run.record import results
     from cxr_ft.show import margins
     from cxr_ft.show.compare import compare as compared
-    from cxr_ft.show.recorded_runs import load
+    from cxr_ft.show.recorded_runs import load, with_files
 
     # A text is a sequence, too: a path has to be looked for before a list of them.
     if isinstance(runs, Ablation):
@@ -118,5 +129,6 @@ def compare(
     folders = tuple(results.find([run.folder if isinstance(run, Run) else Path(run) for run in listed]))
     given = {} if margin is None else margin if isinstance(margin, Mapping) else {"": margin}
     stated = margins.parse([f"{name}={value}" for name, value in given.items()])
-    good, _ = load(list(folders))
-    return RunComparison(folders, stated, tuple(compared(good, stated)))
+    files = {str(name): Path(path) for name, path in (predictions or {}).items()}
+    good = with_files(load(list(folders))[0], files)
+    return RunComparison(folders, stated, tuple(compared(good, stated)), files)

@@ -4,14 +4,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cxr_ft.cli._command import DONE, Parser, guarded
+from cxr_ft.errors import UsageError
 
 
 def parser() -> Parser:
     """Return the parser of the command's flags."""
     p = Parser(
-        "cxr-compare", "Compare runs of cxr-train in one self-contained page (HTML, PDF), with charts and a CSV."
+        "cxr-compare",
+        "Compare runs of cxr-train, and predictions of other tools, in one self-contained page (HTML, PDF), with "
+        "charts and a CSV.",
     )
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN_OR_DIR", help="a run's folder, or a folder of runs")
+    p.add_argument("runs", nargs="*", type=Path, metavar="RUN_OR_DIR", help="a run's folder, or a folder of runs")
+    p.add_argument(
+        "--predictions",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=FILE",
+        help="predictions of a model that was trained elsewhere, a CSV or Parquet file with the columns subject, "
+        "image, label, truth, score (perhaps seed, sex, age, view, group), or subject, reference, generated; with "
+        "runs, of the same test rows",
+    )
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the page goes; made if missing")
     p.add_argument(
         "--include-data",
@@ -39,16 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     from cxr_ft.run import trackers
+    from cxr_ft.run.record import prediction_files
     from cxr_ft.run.record.results import find
     from cxr_ft.score import published
     from cxr_ft.show import margins
     from cxr_ft.show.page import Options, write_page
 
+    # A flag that takes several files takes a folder behind them, too.
+    args.runs += [Path(text) for text in args.predictions if "=" not in text and Path(text).is_dir()]
+    files = prediction_files.parse([text for text in args.predictions if Path(text) not in args.runs])
+    if not args.runs and not files:
+        raise UsageError("give the folder of a run, or --predictions NAME=FILE (see cxr-compare --help)")
     stated = margins.parse(args.margin)
     # Read before the page is made: a mistake in the table is reported before minutes of work.
     others = published.read(args.published) if args.published else []
     arguments = tuple(map(str, args.runs))
-    options = Options(include_data=args.include_data, margins=stated, published=others, arguments=arguments)
+    options = Options(
+        include_data=args.include_data, margins=stated, published=others, predictions=files, arguments=arguments
+    )
 
     tracking = trackers.Tracking(name=args.track or "")
     written = write_page(list(find(args.runs)), args.out, options)

@@ -68,6 +68,15 @@ def trained(record: Record) -> bool:
     return bool(at(record, "cost.parameters.trainable") != 0)
 
 
+def imported(record: Record) -> bool:
+    """Return whether the record was made of predictions in a file: nothing of its training is known."""
+    return at(record, "config.predictions") != NOT_RECORDED
+
+
+def _origin(record: Record) -> object:
+    return "not known, predictions from a file" if imported(record) else "recorded"
+
+
 def _first(*paths: str) -> Callable[[Record], object]:
     """Return a function that reads the first of `paths` that holds something."""
 
@@ -197,6 +206,8 @@ def _weights_recorded(record: Record) -> object:
 CONDITIONS = (
     Condition("task", (EVERYTHING,), _first("config.head.name"), ("config.head.name",)),
     Condition("test split", (EVERYTHING,), _test_split),
+    # It bars no claim of quality: two models are compared as they are, and the page says what is not known of one.
+    Condition("training", (), _origin, ("config.predictions",)),
     Condition("natural test split", (QUALITY,), _split("test_natural")),
     Condition("train split", (QUALITY,), _split("train")),
     Condition("val split", (QUALITY,), _split("val")),
@@ -233,6 +244,9 @@ CONDITIONS = (
     Condition("threads", (TIME,), _first("environment.threads"), ("environment.threads",)),
     Condition("processes", (TIME, MEMORY), _first("environment.processes"), ("environment.processes",)),
 )
+
+#: The conditions that predictions from a file say something of.
+_OF_PREDICTIONS = ("task", "test split", "training")
 
 #: What any other setting concerns, by the beginning of its path; the first that fits, so that longer ones come first.
 OTHERS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -298,7 +312,10 @@ def mismatches(runs: Sequence[Record], names: Sequence[str] | None = None) -> li
     differing = []
     for condition in CONDITIONS:
         # None means that the condition does not apply, as a batch size where nothing was trained: it bars nothing.
-        values = tuple(map(condition.read, runs) if condition.read_all is None else condition.read_all(runs))
+        read = tuple(map(condition.read, runs) if condition.read_all is None else condition.read_all(runs))
+        # Of what was trained elsewhere no setting is known: none can be found equal, nor different.
+        unknown = [imported(run) and condition.name not in _OF_PREDICTIONS for run in runs]
+        values = tuple(None if lacking else value for lacking, value in zip(unknown, read, strict=True))
         applies = [value for value in values if value is not None]
         if any(value != applies[0] for value in applies):
             differing.append(Mismatch(condition.name, values, condition.concerns, _by_value(values, run_names)))
@@ -355,7 +372,7 @@ def _others(runs: Sequence[Record], run_names: Sequence[str]) -> list[Mismatch]:
             continue  # a condition of its own, in whatever part of the record it is
         values = [
             # None says that a setting does not apply; a setting whose value is null is written as a word.
-            None if training and not trained(run) else "none" if value is None else value
+            None if imported(run) or (training and not trained(run)) else "none" if value is None else value
             for run, value in zip(runs, by_run, strict=True)
         ]
         applies = [value for value in values if value is not None]

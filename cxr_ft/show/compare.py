@@ -50,7 +50,7 @@ def _comparison(task: str, split: str, runs: Sequence[RecordedRun], margin: floa
             digest, predictions[name] = rows_and_predictions
         variants.append(Variant(name, members, digest, variant_estimates.of_runs(members, book)))
     # By cost, not by value: an order by value would read as a ranking.
-    variants.sort(key=lambda variant: (variant.average("cost", "parameters", "trainable") or 0, variant.name))
+    variants.sort(key=_place)
     first = next(iter(book.rows.values()), None)
     return decide(
         task,
@@ -61,6 +61,12 @@ def _comparison(task: str, split: str, runs: Sequence[RecordedRun], margin: floa
         test_subjects=None if first is None else len(set(first.subjects)),
         test_rows=None if first is None else len(first.subjects),
     )
+
+
+def _place(variant: Variant) -> tuple[bool, float, str]:
+    # What was trained elsewhere has no cost to be ordered by.
+    trainable = variant.average("cost", "parameters", "trainable") or 0
+    return variant.runs[0].result.imported, trainable, variant.name
 
 
 def paired_tests(

@@ -9,7 +9,7 @@ from cxr_ft.score.statistics import multiple_comparisons, pairs, power
 from cxr_ft.score.statistics.intervals import Interval
 from cxr_ft.show import baselines
 from cxr_ft.show.memory_sentence import sentence
-from cxr_ft.show.recorded_runs import record
+from cxr_ft.show.recorded_runs import RecordedRun, record
 from cxr_ft.show.variants import Variant, mean
 from cxr_ft.show.verdicts import (
     Comparison,
@@ -96,7 +96,7 @@ def decide(
         mismatches=mismatches,
         not_comparable={claim: _names(mismatches, claim) for claim in fairness.CLAIMS},
         baselines=baselines.rows([run.result for run in runs]),
-        best_baseline=baselines.best([run.result for run in (decider.best.runs if decider.best else runs)]),
+        best_baseline=baselines.best([run.result for run in _having_baselines(decider.best, runs)]),
         test_subjects=test_subjects,
         test_rows=test_rows,
     )
@@ -314,6 +314,12 @@ def _margin_verdict(not_worse: float | None, worse: float | None) -> MarginVerdi
     shown = not_worse is not None and not_worse <= ERROR / 2
     outcome = MarginOutcome.NOT_WORSE if shown else MarginOutcome.UNDECIDED
     return MarginVerdict(outcome=outcome, adjusted_p=not_worse)
+
+
+def _having_baselines(best: Variant | None, runs: Sequence[RecordedRun]) -> Sequence[RecordedRun]:
+    """Return the runs whose baselines the best variant has to beat: its own; of predictions from a file, all."""
+    # A file knows no rows of train, of which baselines are made; runs on the same test rows do.
+    return runs if best is None or best.runs[0].result.imported else best.runs
 
 
 def _is_full(variant: Variant) -> bool:

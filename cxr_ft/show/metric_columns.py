@@ -21,6 +21,7 @@ BASELINES = {
     "rule_labeler": BaselineTitle("rules that read labels from the text", "baseline"),
     "constant": BaselineTitle("one report for all", "baseline: the report of best BLEU-4 on train"),
     "constant_clinical": BaselineTitle("one report for all", "baseline: the report of best clinical F1 on train"),
+    "constant_others": BaselineTitle("one report for all", "baseline: the report of best BLEU-4 on other subjects"),
     "random": BaselineTitle("a random report of train", "baseline"),
     "nearest": BaselineTitle("the report of the most similar train image", "baseline"),
 }

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from cxr_ft.show import gallery, number_format, origin, phrasing, subgroup_gaps
 from cxr_ft.show.charts import _style, all_charts
 from cxr_ft.show.compare import compare
 from cxr_ft.show.margins import Margins, words
-from cxr_ft.show.recorded_runs import RecordedRun, load, place
+from cxr_ft.show.recorded_runs import RecordedRun, load, place, with_files
 from cxr_ft.show.subgroup_gaps import StatedGaps
 from cxr_ft.show.tables import (
     calibration_table,
@@ -56,12 +56,14 @@ class Options:
         include_data: show example images and texts, whatever the data's sensitivity; the page's files are then private.
         margins: how much worse than full fine-tuning is still acceptable, by metric, as `margins.parse` returns them.
         published: numbers of others, shown in a table of their own.
+        predictions: files of predictions by the name of what predicted, see `docs/predictions.md`.
         arguments: the runs and folders as typed, for the command that makes the page again; empty: the runs' folders.
     """
 
     include_data: bool = False
     margins: Margins = field(default_factory=dict)
     published: Sequence[Published] = ()
+    predictions: Mapping[str, Path] = field(default_factory=dict)
     arguments: Sequence[str] = ()
 
 
@@ -107,7 +109,7 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
     """Compare runs: write `comparison.html`, `.pdf` (where WeasyPrint works), `.csv`, `pairs.csv` and `charts/`.
 
     Args:
-        folders: of runs, as `results.find` lists them.
+        folders: of runs, as `results.find` lists them; none where all predictions are from files.
         out: the folder they go to; made if it is missing.
         options: None: the defaults.
 
@@ -115,11 +117,13 @@ def write_page(folders: Sequence[Path], out: Path, options: Options | None = Non
         The files written, the page first.
 
     Raises:
-        UsageError: where no run succeeded, a file of a run is broken, or `out` cannot be written.
+        UsageError: where no run succeeded, a file of a run or of predictions is broken, predictions are of other rows,
+            or `out` cannot be written.
     """
     options = options or Options()
     good, other = load(folders)
     tries = len(folders) - len(good) - len(other)
+    good = with_files(good, options.predictions)
     if not good:
         statuses = Counter(run.result.status for run, _ in other) + Counter({"tries of learning rates": tries})
         counts = number_format.listed([f"{number} {status}" for status, number in sorted(statuses.items())])
@@ -211,8 +215,10 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     for name, chart in all_charts().items():
         if comparison.output in chart.outputs:
             figure = chart.draw(comparison.runs)
-            # An optional chart without values says nothing; the others say in words that they have none.
-            if not chart.optional or figure.get_label() != _style.EMPTY:
+            # An optional chart without values says nothing; the others say in words that they have none. Of predictions
+            # from files alone nobody expects a cost.
+            optional = chart.optional or all(run.result.imported for run in comparison.runs)
+            if not optional or figure.get_label() != _style.EMPTY:
                 yield name, figure
 
 
@@ -233,7 +239,9 @@ def _render(
         published=run_table.published_table(options.published),
         provenance=table,
         shared=shared,
-        commands=[f"cxr-train --config {place(run.folder / 'result.json')}" for run in good],
+        commands=[
+            f"cxr-train --config {place(run.folder / 'result.json')}" for run in good if not run.result.imported
+        ],
         again=_command(good, options),
         made_by=origin.made_by(),
         other=[(run.result.variant, run.result, place(run.folder), reason) for run, reason in other],
@@ -252,7 +260,9 @@ def _command(runs: Sequence[RecordedRun], options: Options) -> str:
     flags += ["--include-data"] if options.include_data else []
     flags += ["--published CSV"] if options.published else []
     # As typed: a folder of runs makes the page with the runs that were added since.
-    places = options.arguments or [str(run.folder) for run in runs]
+    places = options.arguments or [str(run.folder) for run in runs if not run.result.imported]
+    # Before the other flags: a folder behind them could not be told from one more file.
+    flags = [*(f"--predictions {name}={place(file)}" for name, file in options.predictions.items()), *flags]
     return " ".join(["cxr-compare", *map(place, places), *flags, "--out DIR"])
 
 

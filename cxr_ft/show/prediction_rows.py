@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_ft.errors import UsageError
-from cxr_ft.run.record import results
 from cxr_ft.score.arrays import Floats, Names
 from cxr_ft.score.metrics import registry
 from cxr_ft.score.metrics.registry import Metric
@@ -96,8 +95,8 @@ class PredictionBook:
     """The predictions read so far: each file is read once, and the n-grams of each text are counted once."""
 
     rows: dict[str, EvaluationRows] = field(default_factory=dict)
-    _splits: dict[tuple[Path, str], SplitPredictions | None] = field(default_factory=dict)
-    _counts: dict[tuple[str, Path, str], Floats] = field(default_factory=dict)
+    _splits: dict[tuple[Path, int, str], SplitPredictions | None] = field(default_factory=dict)
+    _counts: dict[tuple[str, Path, int, str], Floats] = field(default_factory=dict)
 
     def of(self, runs: Sequence[RecordedRun]) -> tuple[str, Floats] | None:
         """Return the digest of the rows and the predictions [S, N, ...] of S seeds; None if they do not share rows."""
@@ -113,16 +112,18 @@ class PredictionBook:
         Raises:
             UsageError: for a file that is not what cxr-train writes.
         """
-        path = run.folder / "predictions.parquet"
-        if (run.folder, name) not in self._splits:
+        # The seeds of one file of predictions share its path.
+        place = run.folder, run.result.seed
+        if (*place, name) not in self._splits:
             try:
-                read = _read(run, ("test", "test_natural")) if path.exists() else {}
+                read = _read(run, ("test", "test_natural"))
             except (OSError, ValueError, KeyError) as error:
                 line = (str(error).splitlines() or [type(error).__name__])[0]
+                path = run.folder / "predictions.parquet"
                 raise UsageError(f"{path} is not what cxr-train writes: {line}") from error
             for one in ("test", "test_natural"):
-                self._splits[run.folder, one] = read.get(one)
-        return self._splits[run.folder, name]
+                self._splits[*place, one] = read.get(one)
+        return self._splits[*place, name]
 
     def counts(self, metric: Metric, run: RecordedRun, split: str, labels: Sequence[str] = ()) -> Floats:
         """Return the counts [N, C] of a metric of texts.
@@ -133,7 +134,8 @@ class PredictionBook:
         if metric.row_counts is None:
             raise ValueError(f"metric {metric.name} declares no row_counts, which intervals of texts need")
         # Metrics of one family, as BLEU-1 and BLEU-4, share their counts.
-        key = (f"{metric.row_counts.__module__}.{metric.row_counts.__qualname__}", run.folder, split)
+        name = f"{metric.row_counts.__module__}.{metric.row_counts.__qualname__}"
+        key = (name, run.folder, run.result.seed, split)
         if key not in self._counts:
             texts = self.split(run, split)
             pairs = ((), ()) if texts is None else (texts.references, texts.generated)
@@ -160,7 +162,9 @@ class PredictionBook:
 
 
 def _read(run: RecordedRun, splits: Sequence[str]) -> dict[str, SplitPredictions]:
-    table = results.read_predictions(run.folder)
+    table = run.predictions()
+    if table is None:
+        return {}
     # Ids that look like numbers may be read as numbers from one file and as text from another.
     table = table.assign(**{key: table[key].astype(str) for key in _KEYS})
     make = SplitPredictions.of_texts if run.result.output == "text" else SplitPredictions.of_scores

@@ -12,11 +12,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cxr_ft.config import mapping
-from cxr_ft.run.record import results
+from cxr_ft.run.record import imported_runs, results, saved_labels
 from cxr_ft.run.record.results import Result
+from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.score import fairness
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The kinds of memory that make up the peak; a record may hold an allocator's counters besides.
 MEMORY = ("weights", "gradients", "optimizer", "activations", "workspace")
@@ -30,10 +35,30 @@ _LONG = 40
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A run's folder and its record."""
+    """A run's folder and its record; or a file of predictions and what was computed of them.
+
+    Args:
+        folder: of the run, or the file.
+        result: its record.
+        own_predictions, own_labels: of a file; None: they lie in the folder.
+    """
 
     folder: Path
     result: Result
+    own_predictions: "pd.DataFrame | None" = dataclasses.field(default=None, repr=False, compare=False)
+    own_labels: SavedLabels | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def predictions(self) -> "pd.DataFrame | None":
+        """Return its predictions, as `results.write_predictions` names the columns; None where it kept none."""
+        if self.own_predictions is not None or self.result.imported:
+            return self.own_predictions
+        return results.read_predictions(self.folder) if (self.folder / "predictions.parquet").exists() else None
+
+    def labels(self) -> SavedLabels | None:
+        """Return its labels and thresholds; None where it saved no model."""
+        if self.own_labels is not None or self.result.imported:
+            return self.own_labels
+        return saved_labels.read(self.folder)
 
 
 def place(path: str | Path) -> str:
@@ -87,6 +112,12 @@ def load(folders: Sequence[Path]) -> tuple[list[RecordedRun], list[tuple[Recorde
             seen[run.result.config_hash] = folder
             good.append(run)
     return good, other
+
+
+def with_files(runs: Sequence[RecordedRun], files: Mapping[str, Path]) -> list[RecordedRun]:
+    """Return runs, then the predictions in files by their name, one a seed; see `imported_runs.read`."""
+    imported = imported_runs.read(files, [(run.folder, run.result) for run in runs])
+    return [*runs, *(RecordedRun(one.path, one.result, one.predictions, one.labels) for one in imported)]
 
 
 def record(result: Result) -> dict[str, object]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cxr_ft.run.record import saved_labels
 from cxr_ft.run.record.saved_labels import SavedLabels
 from cxr_ft.score.arrays import Mask
 from cxr_ft.score.metrics import classification, registry
@@ -63,7 +62,7 @@ def of_runs(runs: Sequence[RecordedRun], book: PredictionBook) -> VariantEstimat
         elif output == "text":
             metrics[split] = {metric.name: _of_texts(metric, runs, split, book) for metric in chosen}
         else:
-            metrics[split], each = _of_scores(chosen, read, [saved_labels.read(run.folder) for run in runs])
+            metrics[split], each = _of_scores(chosen, read, [run.labels() for run in runs])
             labels = labels or each
     return VariantEstimates(metrics=metrics, labels=labels)
 
@@ -81,7 +80,7 @@ def _of_texts(metric: Metric, runs: Sequence[RecordedRun], split: str, book: Pre
     first = book.split(runs[0], split)
     if metric.of_sums is None or first is None:
         return Estimate(value=None, note=f"no interval: {metric.no_interval}")
-    saved = saved_labels.read(runs[0].folder)
+    saved = runs[0].labels()
     labels = () if saved is None else saved.labels
     counts = np.array([book.counts(metric, run, split, labels) for run in runs])
     return estimates.of_texts(metric.of_sums, counts, first.subjects)

@@ -113,6 +113,16 @@ class Result:
         return self.plan.output
 
     @property
+    def imported(self) -> bool:
+        """Return whether it was made of predictions in a file (`imported_runs`): its training is not known."""
+        return "predictions" in self.config
+
+    @property
+    def seeded(self) -> bool:
+        """Return whether the seed of training is known; a file of predictions may not name it."""
+        return not self.imported or bool(mapping(self.config, "predictions").get("seeded"))
+
+    @property
     def method(self) -> str:
         """Return the tuning method's name."""
         return str(self.tuning["name"])

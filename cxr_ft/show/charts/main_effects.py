@@ -23,7 +23,9 @@ _ROWS = 24
 def draw(runs: Sequence[RecordedRun]) -> Figure:
     """Draw each factor's effect on the test metric with its 95 % interval, from `effects.csv` beside the runs."""
     with mpl.rc_context(STYLE):
-        rows = [row for row in effects([run.folder for run in runs]) if _number(row["effect"]) is not None][:_ROWS]
+        # Predictions from a file are no runs of the grid.
+        folders = [run.folder for run in runs if not run.result.imported]
+        rows = [row for row in effects(folders) if _number(row["effect"]) is not None][:_ROWS]
         figure, (axis,) = blank("What each factor does", 1.2 + 0.3 * len(rows), rows)
         for place, row in enumerate(rows):
             ends = [end for key in ("low", "high") if (end := _number(row[key])) is not None]

@@ -7,7 +7,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxr_ft.run.record import results
 from cxr_ft.score.arrays import Floats
 from cxr_ft.show.charts import Chart
 from cxr_ft.show.charts._style import INK, STYLE, blank, legend, looks_of
@@ -43,9 +42,9 @@ def _curves(run: RecordedRun) -> list[Floats]:
     from sklearn.metrics import roc_curve
 
     # A run without predictions still has its numbers; it only has no curve.
-    if run.result.output != "scores" or not (run.folder / "predictions.parquet").exists():
+    table = run.predictions() if run.result.output == "scores" else None
+    if table is None:
         return []
-    table = results.read_predictions(run.folder)
     table = table[(table["split"] == "test") & table["truth"].notna()]
     out = []
     for _, rows in table.groupby("label"):

@@ -49,11 +49,10 @@ def undefined(comparison: Comparison) -> list[str]:
 
 
 def _cells(comparison: Comparison, row: VariantRow, scale: tuple[float, float]) -> list[Cell]:
-    seeds = ", ".join(map(str, row.seeds))
     gap, verdict = phrasing.against_best(comparison, row)
     cost = row.cost
     return [
-        Cell(row.name, (f"seed{'s' if len(row.seeds) > 1 else ''} {seeds}",)),
+        Cell(row.name, _origin(row)),
         Cell(number_format.decimal(row.value), _uncertainty(row), _bar(row, *scale), row.value),
         Cell(row.groups or number_format.DASH),
         Cell(gap, (verdict,) if verdict else (), key=0.0 if row.is_best else row.against_best.gap),
@@ -67,6 +66,16 @@ def _cells(comparison: Comparison, row: VariantRow, scale: tuple[float, float]) 
         Cell(number_format.seconds(cost.seconds), key=cost.seconds),
         *(Cell(number_format.size(value), key=value) for value in (cost.peak_bytes, cost.saved_model_bytes)),
     ]
+
+
+def _origin(row: VariantRow) -> tuple[str, ...]:
+    """Return the seeds, and that the predictions are from a file, where they are."""
+    numbers = ", ".join(map(str, row.seeds))
+    seeds = (f"seed{'s' if len(row.seeds) > 1 else ''} {numbers}",)
+    result = row.runs[0].result
+    if not result.imported:
+        return seeds
+    return ("from a file", *(seeds if result.seeded else ()))
 
 
 def _uncertainty(row: VariantRow) -> tuple[str, ...]:

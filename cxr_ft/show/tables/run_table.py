@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from cxr_ft import csv_cells
-from cxr_ft.score import published
+from cxr_ft.score import fairness, published
 from cxr_ft.score.fairness import flatten
 from cxr_ft.show import number_format
 from cxr_ft.show.recorded_runs import RecordedRun, names
@@ -27,7 +27,10 @@ def provenance(runs: Sequence[RecordedRun]) -> tuple[Table, list[str]]:
         splits = ", ".join(f"{file.removesuffix('_split.csv')} {value[:8]}" for file, value in hashes.items())
         base = run.result.base
         weights = ", ".join(text[:8] for text in (base.digest, base.revision) if text) or number_format.DASH
-        texts = [f"{name}, seed {run.result.seed}", run.result.config_hash[:8], weights, splits]
+        if run.result.imported:
+            weights = f"predictions from a file, {str(fairness.at(run.result.config, 'predictions.sha256'))[:8]}"
+        named = f"{name}, seed {run.result.seed}" if run.result.seeded else name
+        texts = [named, run.result.config_hash[:8], weights, splits]
         texts += [environment.get(key, number_format.DASH) for key in differing]
         rows.append(TableRow([Cell(text) for text in texts]))
     shared = [f"{key.removeprefix('packages.')} {environments[0][key]}" for key in keys if key not in differing]

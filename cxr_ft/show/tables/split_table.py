@@ -24,6 +24,17 @@ UNKNOWN = (
     "Subjects unknown: two images of one patient may be in two splits. Images are counted, and intervals take each for "
     "a patient of its own: where patients have several, they are too narrow."
 )
+FILES = (
+    "the predictions of {names} come from {files}. What was trained, on which rows, how and at what cost is not known "
+    "here, nor whether these test rows were part of it: leaks cannot be looked for."
+)
+THRESHOLD = (
+    "Without val no threshold can be chosen: accuracy, F1, precision, recall and gaps in recall of {names} are at "
+    "0.5{but}."
+)
+_OTHERS = ", those of runs at the thresholds that val chose"
+_NO_BASELINES = "Baselines need rows of train (the most frequent class, TF-IDF), so that there are none."
+_LEAKS_OF_FILES = "Leaks are not known: files of predictions do not say on which rows a model was trained."
 _SOURCE = "the manifest that was written with these files"
 
 
@@ -32,6 +43,12 @@ def splits(comparison: Comparison) -> tuple[Table, str]:
     run = comparison.runs[0]
     data = run.result.data
     rows = []
+    if run.result.imported:
+        for split, many in data.rows.items():
+            cells = [Cell(number_format.count(count), key=count) for count in (many, data.subjects.get(split))]
+            digest = data.sha256.get(split, "")
+            rows.append(TableRow([Cell(split.replace("_", " ")), *cells, Cell(f"{digest} (of the rows)")]))
+        return Table(["Split", "Rows", "Subjects", "SHA-256"], rows), _LEAKS_OF_FILES
     for file, digest in data.get("sha256", {}).items():
         split = Path(file).name.removesuffix("_split.csv")
         counts = [(data.get(key) or {}).get(split) for key in ("rows", "subjects")]
@@ -47,11 +64,29 @@ def splits(comparison: Comparison) -> tuple[Table, str]:
 def warnings(comparison: Comparison) -> list[str]:
     """Return what the page has to say first of the data: leaks, confounds, and subjects that nobody knows."""
     run = comparison.runs[0]
+    if run.result.imported:
+        return [*_of_files(comparison), *([UNKNOWN] if subjects_unknown(run) else [])]
     manifest = _manifest_of(run)
     leaks = _recorded_leaks(run, manifest) or {}
     lines = [f"LEAK: {_leaks(run, manifest)}"] if any(leaks.values()) else []
     lines += [_confound(row) for row in _recorded_confounds(run, manifest) or () if row.get("confounded")]
+    lines += _of_files(comparison)
     return [*lines, UNKNOWN] if subjects_unknown(run) else lines
+
+
+def _of_files(comparison: Comparison) -> list[str]:
+    """Return what is not known of predictions from files, and what was assumed or left out of them."""
+    imported = [row for row in comparison.rows if row.runs[0].result.imported]
+    if not imported:
+        return []
+    names = number_format.listed([row.name for row in imported])
+    lines = [FILES.format(names=names, files="a file" if len(imported) == 1 else "files")]
+    if comparison.output == "scores":
+        but = _OTHERS if len(imported) < len(comparison.rows) else ""
+        lines += [THRESHOLD.format(names=names, but=but), *([] if comparison.baselines else [_NO_BASELINES])]
+    # Each variant's notes are those of its first seed: all seeds have the same rows.
+    notes = dict.fromkeys(note for row in imported for note in row.runs[0].result.data.notes)
+    return [f"From a file: {' '.join([*lines, *notes])}"]
 
 
 def subjects_unknown(run: RecordedRun) -> bool:
