@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from cxr_ft.data import sameness
 from cxr_ft.errors import UsageError
+from cxr_ft.run.record.prediction_files import MISSING, ROUNDING
 
 Floats = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.str_]
-#: How far rounding may bring a probability out of [0, 1]; single precision needs it.
-ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,13 +200,18 @@ def _subjects(subjects: object, rows: int) -> tuple[npt.NDArray[np.object_], tup
     # The rule of the splits: 7, 7.0 and 00007 are one patient, and two halves of one would count as independent.
     # As text: ids of one patient may come as numbers in some rows and as words in others.
     words = column.where(column.notna(), None).map(lambda value: None if value is None else str(value))
-    keys = {word: sameness.id_key(word) or None for word in words.dropna().unique()}
+    # An array of texts has the word nan for a missing one.
+    keys = {word: _key(word) for word in words.dropna().unique()}
     out = np.array([keys.get(word) for word in words], dtype=object)
     missing = sum(key is None for key in out)
     if not missing:
         return out, ()
     start = "1 row has no subject: it counts" if missing == 1 else f"{missing} rows have no subject: each counts"
     return out, (f"{start} as a subject of its own",)
+
+
+def _key(word: str) -> str | None:
+    return None if word.strip().lower() in MISSING else sameness.id_key(word)
 
 
 def _named(owners: npt.NDArray[np.object_]) -> Texts:

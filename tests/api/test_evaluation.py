@@ -1,5 +1,8 @@
 """`cxr_ft.evaluate`: scikit-learn's values, the page's intervals and tests of gaps, one line for bad input."""
 
+import doctest
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -269,3 +272,9 @@ def test_scores_that_rounding_brought_out_of_the_unit_interval_are_taken():
     scores = np.array([1.0000001, -1e-8, 0.5, 0.4], np.float32)
     frame = indexed(cxr_ft.evaluate([1, 0, 1, 0], scores, range(4)))
     assert frame.loc[("0", "auroc"), "value"] == 1
+
+
+def test_the_example_of_the_docs_runs():
+    page = Path(__file__).parents[2] / "docs" / "predictions.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert (failed, tried) == (0, 11)

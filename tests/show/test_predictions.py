@@ -6,13 +6,14 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from fake_runs import HOSTILE, IMAGES, SUBJECTS, classify_run, report_run
+from fake_runs import HOSTILE, IMAGES, LABELS, SUBJECTS, classify_run, report_run
 from test_page import Seen, draw_only, read
 
 import cxr_ft
 from cxr_ft.cli.compare import main
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record import results
+from cxr_ft.score.metrics import classification, registry
 from cxr_ft.score.statistics import pairs
 from cxr_ft.show import page, phrasing, subgroup_gaps
 from cxr_ft.show.charts import all_charts
@@ -89,6 +90,27 @@ def test_texts_have_the_numbers_of_the_run_that_wrote_them(tmp_path):
     assert comparison.pairs[0].gap > 0
 
 
+def test_beside_runs_of_one_label_a_row_the_largest_score_is_the_answer(tmp_path):
+    run = classify_run(tmp_path / "r")
+    rng = np.random.default_rng(0)
+    right = np.eye(len(LABELS))[np.random.default_rng(7).integers(0, len(LABELS), IMAGES * SUBJECTS)]
+    table = results.read_predictions(run)
+    table = table[table["split"] == "test"].sort_values(["subject_id", "dicom_id"], kind="stable")
+    table = table.assign(truth=right.ravel(), score=rng.dirichlet(np.ones(len(LABELS)), len(right)).ravel())
+    wide = table.pivot(index=["subject_id", "study_id", "dicom_id"], columns="label", values=["truth", "score"])
+    parts = [wide[name][list(LABELS)].to_numpy() for name in ("truth", "score")]
+    metrics = classification.evaluate(*parts, LABELS, None, multi_label=False)
+    results.write_predictions(run, table)
+    results.write(run, results.read(run).replace(metrics={"test": metrics}))
+    saved = run / "model" / "labels.json"
+    saved.write_text(saved.read_text().replace('"multi_label": true', '"multi_label": false'))
+    (comparison,) = compared([run], copy=written(test_rows(run), tmp_path / "a.csv"))
+    own, copy = comparison.rows
+    for one, other in zip(own.metrics, copy.metrics, strict=True):
+        assert one.interval and (other.value, *other.interval) == pytest.approx((one.value, *one.interval))
+    assert "at 0.5" not in " ".join(split_table.warnings(comparison))
+
+
 def test_files_alone_are_compared_by_the_tests_of_the_page(tmp_path):
     rows = test_rows(classify_run(tmp_path / "r"))
     files = {"good": written(rows, tmp_path / "a.csv"), "poor": written(worse(rows), tmp_path / "b.csv")}
@@ -98,8 +120,6 @@ def test_files_alone_are_compared_by_the_tests_of_the_page(tmp_path):
         pd.read_csv(file).pivot(index=["subject", "image"], columns="label", values=["truth", "score"])
         for file in files.values()
     ]
-    from cxr_ft.score.metrics import registry
-
     truth, subjects = wide[0]["truth"].to_numpy(), wide[0].index.get_level_values("subject").to_numpy()
     scores = [one["score"].to_numpy()[None] for one in wide]
     statistic = registry.primary("scores").statistic

@@ -72,7 +72,8 @@ class _Rows:
         keys: of each row; ids: [N] subject_id, study_id, dicom_id, as predictions have them.
         by_text: whether a row is known by its reference in place of an image.
         truth: [N, L]; references: N texts.
-        task, labels: of the runs that have these rows; data: what is known of their test split.
+        multi_label: False where each row has exactly one of the labels, as the runs that have these rows know.
+        task, labels: of these runs; data: what is known of their test split.
     """
 
     name: str
@@ -83,6 +84,7 @@ class _Rows:
     references: Sequence[str]
     task: str
     labels: tuple[str, ...]
+    multi_label: bool
     data: DataSummary
     from_run: bool
 
@@ -149,6 +151,7 @@ def _of_file(file: FilePredictions, *, by_text: bool) -> _Rows:
         references=file.references,
         task=_TASKS[file.output],
         labels=(),
+        multi_label=True,
         data=DataSummary(sha256={ROWS: digest}, rows={ROWS: len(keys)}, subjects=subjects, card=card),
         from_run=False,
     )
@@ -186,6 +189,7 @@ def _of_run(folder: Path, result: Result, *, by_text: bool) -> _Rows | None:
         references=references,
         task=result.task,
         labels=() if saved is None else saved.labels,
+        multi_label=saved is None or saved.multi_label,
         data=DataSummary(
             sha256=hashes or result.data.sha256,
             rows={name: many for name, many in result.data.rows.items() if name == "test"},
@@ -280,7 +284,7 @@ def _runs_of(file: FilePredictions, rows: _Rows, labels: tuple[str, ...], notes:
             "subject of its own."
         )
     thresholds = () if file.output == "text" else (THRESHOLD,) * len(labels)
-    saved = SavedLabels(labels=labels, multi_label=True, task=rows.task, thresholds=thresholds)
+    saved = SavedLabels(labels=labels, multi_label=rows.multi_label, task=rows.task, thresholds=thresholds)
     out = []
     for seed in file.seeds:
         config: JsonObject = {
@@ -291,7 +295,9 @@ def _runs_of(file: FilePredictions, rows: _Rows, labels: tuple[str, ...], notes:
             "tuning": {"name": file.name},
             "train": {"seed": seed},
         }
-        metrics = _text_metrics(file, seed, labels, rows) if file.output == "text" else _metrics(file, seed)
+        metrics = (
+            _text_metrics(file, seed, labels, rows) if file.output == "text" else _metrics(file, seed, rows.multi_label)
+        )
         result = Result(
             status="success",
             config=config,
@@ -304,15 +310,15 @@ def _runs_of(file: FilePredictions, rows: _Rows, labels: tuple[str, ...], notes:
     return out
 
 
-def _metrics(file: FilePredictions, seed: int) -> Metrics:
-    """Return what a run records of its scores on test, at a threshold of 0.5."""
+def _metrics(file: FilePredictions, seed: int, multi_label: bool) -> Metrics:
+    """Return what a run records of its scores on test, at a threshold of 0.5; single-label: of the largest score."""
     truth, scores, labels = file.truth, file.scores[seed], file.labels
     subjects = list(file.subjects)
-    metrics = classification.evaluate(truth, scores, labels, [THRESHOLD] * len(labels), multi_label=True)
+    metrics = classification.evaluate(truth, scores, labels, [THRESHOLD] * len(labels), multi_label)
     why = {"temperature": _NO_VAL, "prior": _NO_TRAIN}
-    metrics["calibration"] = calibration.evaluate(truth, scores, labels, True, why=why, subjects=subjects)
+    metrics["calibration"] = calibration.evaluate(truth, scores, labels, multi_label, why=why, subjects=subjects)
     if file.groups:
-        positive = classification.predicted(scores, [THRESHOLD] * len(labels), multi_label=True)
+        positive = classification.predicted(scores, [THRESHOLD] * len(labels), multi_label)
         metrics["subgroups"] = subgroups.evaluate(
             truth, scores, positive, labels, groups=file.groups, subjects=subjects
         )

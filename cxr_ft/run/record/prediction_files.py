@@ -38,7 +38,7 @@ GROUP_PREFIX = "group_"
 MOST_GROUPS, LONGEST = 20, 40
 #: Words for a missing number or id, in lower case.
 MISSING = frozenset(("", "nan", "na", "n/a", "none", "null", "<na>"))
-#: How far rounding may bring a probability out of [0, 1].
+#: How far rounding may bring a probability out of [0, 1]; single precision needs it.
 ROUNDING = 1e-6
 
 

@@ -83,7 +83,10 @@ def _of_files(comparison: Comparison) -> list[str]:
     lines = [FILES.format(names=names, files="a file" if len(imported) == 1 else "files")]
     if comparison.output == "scores":
         but = _OTHERS if len(imported) < len(comparison.rows) else ""
-        lines += [THRESHOLD.format(names=names, but=but), *([] if comparison.baselines else [_NO_BASELINES])]
+        labels = imported[0].runs[0].labels()
+        # Of data with one label a row the class of the largest score is the answer, whatever its score is.
+        at = [THRESHOLD.format(names=names, but=but)] if labels is None or labels.multi_label else []
+        lines += [*at, *([] if comparison.baselines else [_NO_BASELINES])]
     # Each variant's notes are those of its first seed: all seeds have the same rows.
     notes = dict.fromkeys(note for row in imported for note in row.runs[0].result.data.notes)
     return [f"From a file: {' '.join([*lines, *notes])}"]
