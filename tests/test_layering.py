@@ -87,7 +87,9 @@ def test_torch_in_data_stands_in_split_dataset_alone():
             assert not libraries(file) & {"torch", "transformers"}, file
 
 
-@pytest.mark.parametrize("part", ["score", "show", "run/record/results.py"])
+@pytest.mark.parametrize(
+    "part", ["score", "show", *(f"run/record/{name}.py" for name in ("results", "prediction_files", "imported_runs"))]
+)
 def test_score_show_and_results_know_no_torch(part):
     path = PACKAGE / part
     for file in path.rglob("*.py") if path.is_dir() else [path]:

@@ -1,8 +1,5 @@
 """Predictions of other tools on the page: the numbers of a run that predicts the same, and what is not known said."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -210,14 +207,3 @@ def test_compare_takes_files_from_python(tmp_path, monkeypatch):
     saved = comparison.save(tmp_path / "out")
     assert f"--predictions other={file}" in Seen(saved.read_text()).text
     assert cxr_ft.compare(predictions={"other": file}).to_frame()["trainable"].isna().all()
-
-
-def test_the_page_of_a_large_file_needs_no_torch(tmp_path):
-    rows = test_rows(classify_run(tmp_path / "r"))
-    file = written(rows, tmp_path / "a.csv")
-    code = (
-        f"import sys, cxr_ft; cxr_ft.compare(predictions={{'a': {str(file)!r}}}).to_frame(); "
-        "assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr

@@ -30,7 +30,9 @@ def draw(runs: Sequence[RecordedRun]) -> Figure:
         for name, run in zip(names(results), runs, strict=True):
             if _labels(run.result):
                 grouped[name].append(run)
-        title = f"AUROC by label: the {_BARS} best on val" if len(grouped) > _BARS else "AUROC by label"
+        # Predictions from files have no val.
+        chosen = f"{_BARS} best on val" if any(run.result.primary("val") for run in runs) else f"first {_BARS}"
+        title = f"AUROC by label: the {chosen}" if len(grouped) > _BARS else "AUROC by label"
         # By val, not by test: the choice of what is shown must not flatter what is shown.
         best = sorted(grouped, key=lambda name: -max(run.result.primary("val") or 0 for run in grouped[name]))[:_BARS]
         shown = [name for name in grouped if name in best]

@@ -230,10 +230,14 @@ def test_a_constant_report_is_chosen_on_other_subjects(tmp_path):
     from cxr_ft.score.metrics import text_overlap
 
     rows = texts()
-    (run,) = imported_runs.read({"a": written(rows, tmp_path / "a.csv")})
-    names = sorted({str(subject) for subject in rows["subject"]})
-    half = {name: i % 2 for i, name in enumerate(names)}
+    half = {name: i % 2 for i, name in enumerate(sorted({str(subject) for subject in rows["subject"]}))}
     own = [half[str(subject)] for subject in rows["subject"]]
+    # The halves have other usual reports: each is given the other's.
+    usual = ("The lungs are clear and the heart is small.", "There is edema in both lungs.")
+    rows["reference"] = [
+        usual[h] if i % 3 else text for i, (h, text) in enumerate(zip(own, rows["reference"], strict=True))
+    ]
+    (run,) = imported_runs.read({"a": written(rows, tmp_path / "a.csv")})
     chosen = [
         text_overlap.constant_text(tuple(sorted(r for r, h in zip(rows["reference"], own, strict=True) if h != i)))
         for i in (0, 1)
