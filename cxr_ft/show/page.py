@@ -181,7 +181,8 @@ def _section(
         gaps=gaps,
         subgroups=subgroup_table.subgroups(comparison),
         examples=examples,
-        hidden="" if include_data else HIDDEN,
+        # A file of predictions has no examples to show.
+        hidden="" if include_data or all(run.result.imported for run in comparison.runs) else HIDDEN,
         splits=table,
         leaks=leaks,
     )

@@ -183,6 +183,7 @@ def test_the_command_writes_a_page_of_files_and_says_how_to_make_it_again(tmp_pa
     seen = Seen(read(tmp_path / "out"))
     assert HOSTILE in seen.text and read(tmp_path / "out").count("<script") == 1
     assert f"--predictions b={other}" in seen.text and "Repeat each run" not in seen.text
+    assert page.HIDDEN not in seen.text
     assert "the report of best BLEU-4 on other subjects" in seen.text
     # A chart of cost has nothing to show.
     assert {path.name.split("-")[-1] for path in (tmp_path / "out" / "charts").glob("*.svg")} == {"per_label.svg"}
