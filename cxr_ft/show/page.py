@@ -6,6 +6,7 @@ All text that comes from data is escaped; the page fetches nothing.
 import base64
 import hashlib
 import logging
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -240,9 +241,7 @@ def _render(
         published=run_table.published_table(options.published),
         provenance=table,
         shared=shared,
-        commands=[
-            f"cxr-train --config {place(run.folder / 'result.json')}" for run in good if not run.result.imported
-        ],
+        commands=[f"cxr-train --config {place(run.folder / 'result.json')}" for run in good if not run.result.imported],
         again=_command(good, options),
         made_by=origin.made_by(),
         other=[(run.result.variant, run.result, place(run.folder), reason) for run, reason in other],
@@ -263,7 +262,10 @@ def _command(runs: Sequence[RecordedRun], options: Options) -> str:
     # As typed: a folder of runs makes the page with the runs that were added since.
     places = options.arguments or [str(run.folder) for run in runs if not run.result.imported]
     # Before the other flags: a folder behind them could not be told from one more file.
-    flags = [*(f"--predictions {name}={place(file)}" for name, file in options.predictions.items()), *flags]
+    flags = [
+        *(f"--predictions {shlex.quote(name)}={place(file)}" for name, file in options.predictions.items()),
+        *flags,
+    ]
     return " ".join(["cxr-compare", *map(place, places), *flags, "--out DIR"])
 
 
