@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from cxr_ft.score import fairness
+from cxr_ft.score import conditions, fairness
 from cxr_ft.score.statistics import multiple_comparisons, pairs, power
 from cxr_ft.score.statistics.intervals import Interval
 from cxr_ft.show import baselines
@@ -94,7 +94,7 @@ def decide(
         ranked=decider.ranked,
         margin=margin,
         mismatches=mismatches,
-        not_comparable={claim: _names(mismatches, claim) for claim in fairness.CLAIMS},
+        not_comparable={claim: _names(mismatches, claim) for claim in conditions.CLAIMS},
         baselines=baselines.rows([run.result for run in runs]),
         best_baseline=baselines.best([run.result for run in _having_baselines(decider.best, runs)]),
         test_subjects=test_subjects,
@@ -137,7 +137,7 @@ class _Decider:
 
     def differing(self, first: str, second: str) -> tuple[str, ...]:
         """Return the conditions that differ between two variants besides the method and bear on quality."""
-        return _names(self.between(first, second), fairness.QUALITY)
+        return _names(self.between(first, second), conditions.QUALITY)
 
     def outcome(self, first: str, second: str) -> Outcome:
         """Return the verdict on the first of two variants."""
@@ -300,7 +300,7 @@ class _Decider:
         for variant in chosen.values():
             mismatches = self.between(variant.name, reference.name)
             # A difference in rows at a time or precision would be taken for the method's.
-            why_not = fairness.verdict(mismatches, fairness.MEMORY)
+            why_not = fairness.verdict(mismatches, conditions.MEMORY)
             costs = variant.runs[0].result.cost, reference.runs[0].result.cost
             text = f"{variant.name} and {reference.name}: {why_not}." if why_not else sentence(variant.name, *costs)
             sentences[variant.name] = text or ""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import cxr_ft
 from cxr_ft.run.record.checkout import commit
-from cxr_ft.score import fairness
+from cxr_ft.score import conditions
 from cxr_ft.show.number_format import listed, plural
 from cxr_ft.show.recorded_runs import record
 from cxr_ft.show.tables import rate_table
@@ -45,7 +45,7 @@ def _base(comparison: Comparison) -> str:
     labels = []
     for run in comparison.runs:
         base = run.result.base
-        name = fairness.base_name(record(run.result))
+        name = conditions.base_name(record(run.result))
         weights = f"weights {base.digest[:_SHORT]}" if base.digest else f"weights {UNKNOWN}"
         revision = f", revision {base.revision[:_SHORT]}" if base.revision else ""
         labels.append(f"{name} ({weights}{revision})")

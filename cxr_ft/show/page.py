@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from cxr_ft import files, html_templates
 from cxr_ft.errors import UsageError
-from cxr_ft.score import fairness
+from cxr_ft.score import conditions
 from cxr_ft.score.published import Published
 from cxr_ft.show import gallery, number_format, origin, phrasing, subgroup_gaps
 from cxr_ft.show.charts import _style, all_charts
@@ -208,7 +208,7 @@ def _charts(comparison: Comparison, folder: Path, prefix: str, room: int) -> tup
 
 def _caution(comparison: Comparison, chart: str) -> str:
     """Return what differs between the runs and bars the claim that a chart of time or memory would make."""
-    claim = next((claim for claim in (fairness.TIME, fairness.MEMORY) if claim in chart), "")
+    claim = next((claim for claim in (conditions.TIME, conditions.MEMORY) if claim in chart), "")
     names = list(comparison.not_comparable.get(claim, ()))
     return f"Not comparable: the runs differ in {number_format.listed(names)}." if names else ""
 

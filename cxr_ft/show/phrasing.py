@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cxr_ft.score import fairness
+from cxr_ft.score import conditions
 from cxr_ft.show.metric_columns import primary_title
 from cxr_ft.show.number_format import DASH, count, decimal, listed, p_value, plural, span
 from cxr_ft.show.verdicts import Comparison, MarginOutcome, MarginVerdict, Outcome, PairRow, VariantRow, Verdict
@@ -154,7 +154,7 @@ def _not_comparable(comparison: Comparison) -> list[str]:
     """Say which claims of cost cannot be made, and what differs."""
     # Time and memory usually fail for the same reason, which is then written once.
     claims_by_reason: dict[str, list[str]] = {}
-    for claim in (fairness.TIME, fairness.MEMORY):
+    for claim in (conditions.TIME, conditions.MEMORY):
         if names := comparison.not_comparable[claim]:
             claims_by_reason.setdefault(listed(list(names)), []).append(claim)
     return [

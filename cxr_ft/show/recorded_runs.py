@@ -18,7 +18,7 @@ from cxr_ft.config import mapping
 from cxr_ft.run.record import imported_runs, results, saved_labels
 from cxr_ft.run.record.results import Result
 from cxr_ft.run.record.saved_labels import SavedLabels
-from cxr_ft.score import fairness
+from cxr_ft.score import conditions, fairness
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,7 +130,7 @@ def names(all_results: Sequence[Result]) -> list[str]:
 
     Variants of one task and test split whose method and options are equal get the settings that differ added.
     """
-    bases = fairness.bases([record(result) for result in all_results])
+    bases = conditions.bases([record(result) for result in all_results])
     # The key is of the whole configuration: two runs with one short name may still be different variants.
     keys = [_without_seed(result, base) for result, base in zip(all_results, bases, strict=True)]
     sharing: dict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
@@ -168,7 +168,7 @@ def _distinct_names(name: str, group: Mapping[str, Result]) -> dict[str, str]:
     """Return a name for each key: `name`, with the first few settings that differ where there are several."""
     if len(group) == 1:
         return dict.fromkeys(group, name)
-    labels = fairness.base_labels([record(result) for result in group.values()])
+    labels = conditions.base_labels([record(result) for result in group.values()])
     configs = [_config(result, label) for result, label in zip(group.values(), labels, strict=True)]
     differing = fairness.differences(configs, intended=("train.seed",))
     settings = [", ".join(f"{path} {short(values[i])}" for path, values in differing[:3]) for i in range(len(configs))]

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from cxr_ft.score.fairness import ABSENT, NOT_RECORDED, barring, differences, flatten, mismatches, ranked, verdict
+from cxr_ft.score.conditions import NOT_RECORDED, flatten
+from cxr_ft.score.fairness import ABSENT, barring, differences, mismatches, ranked, verdict
 
 
 def config(batch, method, seed, **more):

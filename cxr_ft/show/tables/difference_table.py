@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from cxr_ft.score import fairness
+from cxr_ft.score import conditions, fairness
 from cxr_ft.show import number_format
 from cxr_ft.show.tables.cells import Cell, Table, TableRow
 from cxr_ft.show.verdicts import Comparison
@@ -84,7 +84,7 @@ def _named(names: list[str]) -> str:
 
 
 def _follows(mismatch: fairness.Mismatch) -> str:
-    if fairness.EVERYTHING in mismatch.concerns:
+    if conditions.EVERYTHING in mismatch.concerns:
         return "may explain a difference: these runs are not ranked"
     if not mismatch.concerns:
         return LISTED

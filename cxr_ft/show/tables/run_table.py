@@ -5,8 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 
 from cxr_ft import csv_cells
-from cxr_ft.score import fairness, published
-from cxr_ft.score.fairness import flatten
+from cxr_ft.score import conditions, published
+from cxr_ft.score.conditions import flatten
 from cxr_ft.show import number_format
 from cxr_ft.show.recorded_runs import RecordedRun, names
 from cxr_ft.show.tables.cells import Cell, Table, TableRow
@@ -28,7 +28,7 @@ def provenance(runs: Sequence[RecordedRun]) -> tuple[Table, list[str]]:
         base = run.result.base
         weights = ", ".join(text[:8] for text in (base.digest, base.revision) if text) or number_format.DASH
         if run.result.imported:
-            weights = f"predictions from a file, {str(fairness.at(run.result.config, 'predictions.sha256'))[:8]}"
+            weights = f"predictions from a file, {str(conditions.at(run.result.config, 'predictions.sha256'))[:8]}"
         named = f"{name}, seed {run.result.seed}" if run.result.seeded else name
         texts = [named, run.result.config_hash[:8], weights, splits]
         texts += [environment.get(key, number_format.DASH) for key in differing]
