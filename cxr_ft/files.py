@@ -27,7 +27,18 @@ from cxr_ft.errors import UsageError
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 _OPEN_FILE, _OPEN_FOLDER = 0o666, 0o777
 #: The folders that the package makes in its cache folder.
-CACHE_PARTS = ("pixels", "features", "remote", "bigquery", "duckdb", "texts", "phantom", "data_splits", "pretraining")
+CACHE_PARTS = (
+    "pixels",
+    "features",
+    "baselines",
+    "remote",
+    "bigquery",
+    "duckdb",
+    "texts",
+    "phantom",
+    "data_splits",
+    "pretraining",
+)
 
 
 def create(path: Path, *, private: bool, folder: bool = False) -> None:

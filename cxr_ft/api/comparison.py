@@ -76,7 +76,11 @@ class RunComparison:
     def _repr_html_(self) -> str:
         from cxr_ft.show import phrasing
 
-        parts = [f"<p>{phrasing.lead(comparison)} {phrasing.answer(comparison)}</p>" for comparison in self.comparisons]
+        parts = [
+            f"<p>{' '.join(phrasing.against_baselines(comparison))} {phrasing.lead(comparison)} "
+            f"{phrasing.answer(comparison)}</p>"
+            for comparison in self.comparisons
+        ]
         return "".join(parts) + str(self.to_frame().to_html(float_format="{:.3f}".format, na_rep=""))
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from cxr_ft.score.arrays import Floats
 from cxr_ft.score.statistics import multiple_comparisons, pairs
-from cxr_ft.show import variant_estimates
-from cxr_ft.show.decide import ERROR, AdjustedPair, decide
+from cxr_ft.show import baselines, variant_estimates
+from cxr_ft.show.decide import AdjustedPair, decide
 from cxr_ft.show.margins import Margins, by_output
 from cxr_ft.show.prediction_rows import PredictionBook
 from cxr_ft.show.recorded_runs import RecordedRun, names, test_split
 from cxr_ft.show.variants import Variant
-from cxr_ft.show.verdicts import Comparison
+from cxr_ft.show.verdicts import ERROR, Comparison
 
 
 def compare(runs: Sequence[RecordedRun], margins: Margins | None = None) -> list[Comparison]:
@@ -58,6 +58,8 @@ def _comparison(task: str, split: str, runs: Sequence[RecordedRun], margin: floa
         variants,
         paired_tests(variants, predictions, book),
         margin=margin,
+        baseline_rows=baselines.rows(runs, book),
+        against_baselines=baselines.tests(variants, predictions, book),
         test_subjects=None if first is None else len(set(first.subjects)),
         test_rows=None if first is None else len(first.subjects),
     )

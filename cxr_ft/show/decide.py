@@ -12,6 +12,9 @@ from cxr_ft.show.memory_sentence import sentence
 from cxr_ft.show.recorded_runs import RecordedRun, record
 from cxr_ft.show.variants import Variant, mean
 from cxr_ft.show.verdicts import (
+    ERROR,
+    BaselineRow,
+    BaselineTest,
     Comparison,
     MarginOutcome,
     MarginVerdict,
@@ -20,9 +23,6 @@ from cxr_ft.show.verdicts import (
     VariantRow,
     Verdict,
 )
-
-#: Probability of any false difference among all pairs of a comparison together.
-ERROR = 0.05
 
 #: The method that others are compared with, where it was run.
 REFERENCE = "full"
@@ -67,6 +67,8 @@ def decide(
     tested: Mapping[tuple[str, str], AdjustedPair],
     *,
     margin: float | None = None,
+    baseline_rows: Sequence[BaselineRow] | None = None,
+    against_baselines: Sequence[BaselineTest] = (),
     test_subjects: int | None = None,
     test_rows: int | None = None,
 ) -> Comparison:
@@ -77,7 +79,8 @@ def decide(
         variants: in the order of the page.
         tested: by the names of two variants in that order; a pair that cannot be tested is missing.
         margin: how much worse than full fine-tuning is still acceptable, in the primary metric; None: not stated.
-        test_subjects, test_rows: see `Comparison`.
+        baseline_rows: None: by the records of the runs, without intervals.
+        against_baselines, test_subjects, test_rows: see `Comparison`.
 
     Raises:
         UsageError: for a margin that is not above 0.
@@ -95,8 +98,9 @@ def decide(
         margin=margin,
         mismatches=mismatches,
         not_comparable={claim: _names(mismatches, claim) for claim in conditions.CLAIMS},
-        baselines=baselines.rows([run.result for run in runs]),
+        baselines=tuple(baselines.rows(runs) if baseline_rows is None else baseline_rows),
         best_baseline=baselines.best([run.result for run in _having_baselines(decider.best, runs)]),
+        against_baselines=tuple(against_baselines),
         test_subjects=test_subjects,
         test_rows=test_rows,
     )

@@ -27,6 +27,7 @@ from cxr_ft.show.margins import Margins, words
 from cxr_ft.show.recorded_runs import RecordedRun, load, place, with_files
 from cxr_ft.show.subgroup_gaps import StatedGaps
 from cxr_ft.show.tables import (
+    baseline_table,
     calibration_table,
     difference_table,
     pair_table,
@@ -83,6 +84,7 @@ class ComparisonSection:
 
     title: str
     warnings: list[str]
+    against_baselines: list[str]
     lead: str
     answer: str
     barring: list[str]
@@ -92,6 +94,7 @@ class ComparisonSection:
     memory: list[str]
     quality: Table
     undefined: list[str]
+    baselines: Table | None
     margin: Table | None
     margin_stated: bool
     pairs: Table | None
@@ -164,6 +167,7 @@ def _section(
     return ComparisonSection(
         title=f"{phrasing.task(comparison.task).capitalize()}, test split {comparison.split[:8]}",
         warnings=split_table.warnings(comparison),
+        against_baselines=phrasing.against_baselines(comparison),
         lead=phrasing.lead(comparison),
         answer=phrasing.answer(comparison),
         barring=[mismatch.sentence for mismatch in comparison.mismatches if mismatch.concerns],
@@ -173,6 +177,7 @@ def _section(
         memory=[row.memory_sentence for row in comparison.rows if row.memory_sentence],
         quality=quality_table.quality(comparison),
         undefined=quality_table.undefined(comparison),
+        baselines=baseline_table.baseline_table(comparison),
         margin=pair_table.margin_table(comparison),
         margin_stated=comparison.margin is not None,
         pairs=pair_table.pair_table(comparison),

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from cxr_ft.score import conditions
 from cxr_ft.show.metric_columns import primary_title
 from cxr_ft.show.number_format import DASH, count, decimal, listed, p_value, plural, span
-from cxr_ft.show.verdicts import Comparison, MarginOutcome, MarginVerdict, Outcome, PairRow, VariantRow, Verdict
+from cxr_ft.show.verdicts import (
+    BaselineTest,
+    Comparison,
+    MarginOutcome,
+    MarginVerdict,
+    Outcome,
+    PairRow,
+    VariantRow,
+    Verdict,
+)
 
 _TASKS = {"classify": "classification", "report": "report generation"}
 
@@ -32,8 +41,61 @@ def answer(comparison: Comparison) -> str:
     return " ".join([*parts, _limits(comparison), _subject(comparison), *_other_bases(comparison)])
 
 
+#: At most so many variants are named in a sentence on a baseline; the table has all of them.
+NAMED = 3
+
+
+def against_baselines(comparison: Comparison) -> list[str]:
+    """Return sentences on which baselines the variants are not shown to beat, the worst first; [] without a test."""
+    by_baseline: dict[str, list[BaselineTest]] = {}
+    for test in comparison.against_baselines:
+        by_baseline.setdefault(test.baseline, []).append(test)
+    sentences, beaten = [], []
+    for title, tests in by_baseline.items():
+        failed = [test for test in tests if test.p is not None and not test.shown]
+        untested = [test for test in tests if test.p is None]
+        sentences += [_not_beaten(comparison, title, failed)] if failed else []
+        sentences += [f"Not tested against {title}: {_named(untested)} ({untested[0].reason})."] if untested else []
+        beaten += [] if failed or untested else [title]
+    if not by_baseline:
+        return []
+    who = "It is" if len(comparison.rows) == 1 else "Every variant is"
+    if not sentences:
+        largest = max(test.adjusted_p or 0.0 for test in comparison.against_baselines)
+        return [f"{who} shown to beat every baseline: {listed(beaten)} ({_adjusted(largest)} at most)."]
+    sentences += [f"{who} shown to beat {listed(beaten)}."] if beaten else []
+    return sentences
+
+
+def _not_beaten(comparison: Comparison, title: str, failed: Sequence[BaselineTest]) -> str:
+    metric = primary_title(comparison.output)
+    several = len(comparison.rows) > 1
+    first = sorted(failed, key=lambda test: -test.value)
+    words = [
+        f"{test.variant if several else metric} {decimal(test.value)} against {decimal(test.baseline_value)}, "
+        f"{_adjusted(test.adjusted_p)}"
+        for test in first[:NAMED]
+    ]
+    more = [f"{len(failed) - NAMED} more"] if len(failed) > NAMED else []
+    of = f"{metric}: " if several else ""
+    return f"Not shown to beat {title} ({of}{'; '.join([*words, *more])})."
+
+
+def _named(tests: Sequence[BaselineTest]) -> str:
+    names = [test.variant for test in tests]
+    return listed(names if len(names) <= NAMED else [*names[:NAMED], f"{len(names) - NAMED} more"])
+
+
+def _adjusted(value: float | None) -> str:
+    # An adjusted p-value below 0.001 is written in words.
+    text = p_value(value)
+    return f"adjusted p {text}" if text.startswith("below") else f"adjusted p = {text}"
+
+
 #: What a verdict is of where one of two variants has a single seed.
 TRAININGS = "of these two trainings, not of the methods"
+#: The same of a verdict on one variant.
+THIS_TRAINING = "of this training, not of the method"
 
 
 def outcome(verdict: Outcome, differing: Sequence[str] = (), of_trainings: bool = False) -> str:
@@ -103,7 +165,9 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _baseline(comparison: Comparison) -> list[str]:
-    """Say whether the best variant is not shown to be better than chance or the best baseline."""
+    """Say whether the best variant is not shown to be better than chance or the best baseline, where none is tested."""
+    if comparison.against_baselines:
+        return []
     best, (name, value) = comparison.best, comparison.best_baseline
     # The low end has to be above it: a value above the baseline by chance is no proof.
     if best is None or best.interval is None or best.interval[0] > value:

@@ -1,6 +1,7 @@
 """Read the predictions of runs on one split, row by row: intervals and paired tests come from them."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +97,7 @@ class PredictionBook:
 
     rows: dict[str, EvaluationRows] = field(default_factory=dict)
     _splits: dict[tuple[Path, int, str], SplitPredictions | None] = field(default_factory=dict)
+    _baselines: dict[Path, dict[str, SplitPredictions]] = field(default_factory=dict)
     _counts: dict[tuple[str, Path, int, str], Floats] = field(default_factory=dict)
 
     def of(self, runs: Sequence[RecordedRun]) -> tuple[str, Floats] | None:
@@ -115,15 +117,22 @@ class PredictionBook:
         # The seeds of one file of predictions share its path.
         place = run.folder, run.result.seed
         if (*place, name) not in self._splits:
-            try:
+            with _broken(run.folder / "predictions.parquet"):
                 read = _read(run, ("test", "test_natural"))
-            except (OSError, ValueError, KeyError) as error:
-                line = (str(error).splitlines() or [type(error).__name__])[0]
-                path = run.folder / "predictions.parquet"
-                raise UsageError(f"{path} is not what cxr-train writes: {line}") from error
             for one in ("test", "test_natural"):
                 self._splits[*place, one] = read.get(one)
         return self._splits[*place, name]
+
+    def baselines(self, run: RecordedRun) -> dict[str, SplitPredictions]:
+        """Return the scores on test of the baselines beside a run, by name; {} where none were kept row by row.
+
+        Raises:
+            UsageError: for a file that is not what cxr-train writes.
+        """
+        if run.folder not in self._baselines:
+            with _broken(run.folder / "baselines.parquet"):
+                self._baselines[run.folder] = _read_baselines(run)
+        return self._baselines[run.folder]
 
     def counts(self, metric: Metric, run: RecordedRun, split: str, labels: Sequence[str] = ()) -> Floats:
         """Return the counts [N, C] of a metric of texts.
@@ -161,12 +170,36 @@ class PredictionBook:
         return rows.digest, predictions
 
 
+@contextlib.contextmanager
+def _broken(path: Path) -> Iterator[None]:
+    """Turn what a broken file raises into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path} is not what cxr-train writes: {line}") from error
+
+
+def _read_baselines(run: RecordedRun) -> dict[str, SplitPredictions]:
+    # A file of predictions has a path, and no folder with baselines in it.
+    table = None if run.result.imported or run.result.output != "scores" else results.read_baselines(run.folder)
+    if table is None:
+        return {}
+    table = _with_text_ids(table[table["split"] == "test"])
+    names = [str(name) for name in table if name not in ("split", *_KEYS, "label", "truth")]
+    return {name: SplitPredictions.of_scores(table.rename(columns={name: "score"})) for name in names}
+
+
 def _read(run: RecordedRun, splits: Sequence[str]) -> dict[str, SplitPredictions]:
     table = run.predictions()
     if table is None:
         return {}
-    # Ids that look like numbers may be read as numbers from one file and as text from another.
-    table = table.assign(**{key: table[key].astype(str) for key in _KEYS})
+    table = _with_text_ids(table)
     make = SplitPredictions.of_texts if run.result.output == "text" else SplitPredictions.of_scores
     parts = {name: table[table["split"] == name] for name in splits}
     return {name: make(part) for name, part in parts.items() if len(part)}
+
+
+def _with_text_ids(table: "pd.DataFrame") -> "pd.DataFrame":
+    # Ids that look like numbers may be read as numbers from one file and as text from another.
+    return table.assign(**{key: table[key].astype(str) for key in _KEYS})

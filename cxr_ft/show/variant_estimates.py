@@ -36,11 +36,11 @@ class VariantEstimates:
 
     def of(self, split: str, name: str, value: float | None) -> Estimate:
         """Return the estimate of a metric whose recorded value, the mean over seeds, is `value`."""
-        return _agreeing(self.metrics.get(split, {}).get(name), value)
+        return agreeing(self.metrics.get(split, {}).get(name), value)
 
     def of_label(self, label: str, value: float | None) -> Estimate:
         """Return the estimate of the primary metric of one label on test."""
-        return _agreeing(self.labels.get(label), value)
+        return agreeing(self.labels.get(label), value)
 
 
 def of_runs(runs: Sequence[RecordedRun], book: PredictionBook) -> VariantEstimates:
@@ -62,7 +62,7 @@ def of_runs(runs: Sequence[RecordedRun], book: PredictionBook) -> VariantEstimat
         elif output == "text":
             metrics[split] = {metric.name: _of_texts(metric, runs, split, book) for metric in chosen}
         else:
-            metrics[split], each = _of_scores(chosen, read, [run.labels() for run in runs])
+            metrics[split], each = of_scores(chosen, read, [run.labels() for run in runs])
             labels = labels or each
     return VariantEstimates(metrics=metrics, labels=labels)
 
@@ -73,7 +73,7 @@ def of_labels(runs: Sequence[RecordedRun]) -> VariantEstimates:
     read = [one for run in runs if (one := book.split(run, "test")) is not None]
     if runs[0].result.output != "scores" or len(read) < len(runs) or len({one.digest for one in read}) > 1:
         return VariantEstimates()
-    return VariantEstimates(labels=_of_scores((registry.primary("scores"),), read, [])[1])
+    return VariantEstimates(labels=of_scores((registry.primary("scores"),), read, [])[1])
 
 
 def _of_texts(metric: Metric, runs: Sequence[RecordedRun], split: str, book: PredictionBook) -> Estimate:
@@ -86,10 +86,16 @@ def _of_texts(metric: Metric, runs: Sequence[RecordedRun], split: str, book: Pre
     return estimates.of_texts(metric.of_sums, counts, first.subjects)
 
 
-def _of_scores(
+def of_scores(
     metrics: Sequence[Metric], read: Sequence[SplitPredictions], saved: Sequence[SavedLabels | None]
 ) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-    """Return the estimates by metric, and those of the first, the primary metric, by label."""
+    """Return the estimates by metric, and those of the first, the primary metric, by label.
+
+    Args:
+        metrics: of scores, the primary metric first.
+        read: the scores of each seed on the same rows.
+        saved: the labels and thresholds of each seed; None: not known.
+    """
     names, known = read[0].labels, [one for one in saved if one is not None and one.thresholds]
     one_class_each = bool(known) and not known[0].multi_label
     decided = [_predicted(one, by) for one, by in zip(read, known, strict=False)]
@@ -124,7 +130,7 @@ def _predicted(one: SplitPredictions, saved: SavedLabels) -> Mask:
     return classification.predicted(one.scores, thresholds, saved.multi_label)
 
 
-def _agreeing(estimate: Estimate | None, value: float | None) -> Estimate:
+def agreeing(estimate: Estimate | None, value: float | None) -> Estimate:
     """Return an estimate with the recorded value; without its interval where the predictions give another value."""
     if value is None:
         # The table gives the reason for a value that is missing.

@@ -10,6 +10,10 @@ from cxr_ft.score.statistics.intervals import Interval
 from cxr_ft.score.statistics.power import Needed
 from cxr_ft.show.recorded_runs import RecordedRun
 
+#: Probability of any false difference among all pairs of a comparison together, and of any false claim that a variant
+#: beats a baseline.
+ERROR = 0.05
+
 
 class Outcome(StrEnum):
     """The result of comparing a variant, the first, with another one.
@@ -210,8 +214,43 @@ class BaselineRow:
 
     title: str
     note: str
+    estimate: Estimate
+    metrics: tuple[Estimate, ...]
+
+    @property
+    def value(self) -> float | None:
+        """Return the primary metric."""
+        return self.estimate.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineTest:
+    """A variant against a baseline on the same test rows, in the primary metric: is it better?
+
+    Args:
+        variant, baseline: the name of the one and the title of the other.
+        value, baseline_value: the primary metric of both; the variant's is the mean over seeds.
+        p: one-sided, of a variant that is no better; None where there is no test.
+        adjusted_p: the same, Holm-adjusted over all variants and baselines of the comparison.
+        test: the name of the test.
+        reason: why there is none; "" where there is one.
+        of_trainings: whether the result is of the trained model, not of its method: it has a single seed.
+    """
+
+    variant: str
+    baseline: str
     value: float
-    metrics: tuple[float | None, ...]
+    baseline_value: float
+    p: float | None
+    adjusted_p: float | None
+    test: str
+    reason: str = ""
+    of_trainings: bool = False
+
+    @property
+    def shown(self) -> bool:
+        """Return whether the variant is shown to be better: the adjusted p-value is at most 0.05."""
+        return self.adjusted_p is not None and self.adjusted_p <= ERROR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +268,8 @@ class Comparison:
         mismatches: what differs between the runs besides the method.
         not_comparable: by claim ("quality", "time", "memory") the names of what differs and bars it.
         baselines: what is scored without understanding the image or the text.
-        best_baseline: the name and value of the one that the best variant has to beat.
+        best_baseline: the name and value of the one that the best variant has to beat, where none can be tested.
+        against_baselines: every variant against every baseline whose scores are known row by row, the highest first.
         test_subjects, test_rows: of the test split; None where no predictions say.
     """
 
@@ -244,6 +284,7 @@ class Comparison:
     not_comparable: Mapping[str, tuple[str, ...]]
     baselines: tuple[BaselineRow, ...]
     best_baseline: tuple[str, float]
+    against_baselines: tuple[BaselineTest, ...]
     test_subjects: int | None
     test_rows: int | None
 

@@ -71,6 +71,31 @@ class Acquisitions:
         return pd.DataFrame([*self._rows.values()], index=pd.Index([*self._rows], name="path"))
 
 
+def stored(root: Path, paths: Sequence[str]) -> "pd.DataFrame":
+    """Return how images are stored, a row for each of `paths`: size, file, header. Their pixels are not decoded.
+
+    What cannot be read is missing. No identifying header field is read.
+    """
+    import pandas as pd
+
+    rows = [_stored(root, path) for path in track(paths, "reading headers", len(paths))]
+    return pd.DataFrame(rows, index=pd.RangeIndex(len(paths)))
+
+
+def _stored(root: Path, path: str) -> dict[str, object]:
+    file = local_copy(root, path)
+    try:
+        size = file.stat().st_size
+    except OSError:
+        return {}
+    row: dict[str, object] = {"file bytes": size, "file kind": file.suffix.lower(), **_header(file)}
+    width, height = row.get("size width"), row.get("size height")
+    if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        row |= {"size shape": width / height, "file bytes a pixel": size / (width * height)}
+    # A broken header can hold several values, or bytes, where one number belongs.
+    return {name: value if isinstance(value, str | int | float | None) else str(value) for name, value in row.items()}
+
+
 def _look(root: Path, job: tuple[str, bool]) -> _Look:
     """Return what one image is, with a thumbnail where the job wants one."""
     import cv2
@@ -85,7 +110,9 @@ def _look(root: Path, job: tuple[str, bool]) -> _Look:
     # The file's own size, header and all: it tells scanners and exports apart even where the pixels do not.
     size = file.stat().st_size
     row: dict[str, object] = {
+        **_header(file),
         "pixels": pixel_hash(pixels),
+        # Of the pixels: what a header says of the size may be wrong, or turned.
         "size height": height,
         "size width": width,
         "size shape": width / height,
@@ -93,7 +120,6 @@ def _look(root: Path, job: tuple[str, bool]) -> _Look:
         "file bytes a pixel": size / pixels.size,
         "file kind": file.suffix.lower(),
         "intensity": float(pixels.mean()),
-        **_header(file),
     }
     # Area means: each pixel of the image counts alike.
     small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if with_thumbnail else None
@@ -101,18 +127,19 @@ def _look(root: Path, job: tuple[str, bool]) -> _Look:
 
 
 def _header(file: Path) -> dict[str, object]:
-    """Return the values of HEADER in a DICOM file, or the properties of another image file."""
+    """Return the size and the values of HEADER in a DICOM file, or the properties of another image file."""
     from cxr_ft.data.dicom import header_scan
 
     try:
-        values = header_scan.read(file, HEADER)
+        width, height, *values = header_scan.read(file, ("Columns", "Rows", *HEADER))
     except DicomError:
         return _picture_header(file)
-    return {f"header {tag}": value for tag, value in zip(HEADER, values, strict=True)}
+    named = {f"header {tag}": value for tag, value in zip(HEADER, values, strict=True)}
+    return {"size width": width, "size height": height, **named}
 
 
 def _picture_header(file: Path) -> dict[str, object]:
-    """Return the colour mode, JPEG quality (as the sum of its tables) and resolution of an image file."""
+    """Return the size, colour mode, JPEG quality (as the sum of its tables) and resolution of an image file."""
     from PIL import Image
 
     out: dict[str, object] = {}
@@ -124,5 +151,6 @@ def _picture_header(file: Path) -> dict[str, object]:
         tables = getattr(picture, "quantization", None) or {}
         quality = sum(sum(table) for table in tables.values())
         density = picture.info.get("dpi", (0, 0))[0]
-        out = {"header mode": picture.mode, "header JPEG tables": quality, "header density": float(density)}
+        out = {"size width": picture.width, "size height": picture.height, "header mode": picture.mode}
+        out |= {"header JPEG tables": quality, "header density": float(density)}
     return out

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cxr_ft.data.audit.column_encoder import ColumnEncoder
 from cxr_ft.data.manifest import ConfoundJson
 from cxr_ft.data.records import IDS, OPTIONAL, REPORT_TEXTS, order_key
 
@@ -36,8 +37,6 @@ COMPONENTS, THUMBNAIL = 40, "thumbnail"
 ROWS, LEAST = 6000, 20
 #: Classes of a column `label`, at most, and the longest name of one.
 CLASSES, LONGEST = 200, 60
-#: Values of a category that get a column of their own, and the rows they need.
-VALUES, COMMON = 20, 5
 #: Columns of a table that say where a row comes from.
 SOURCES = ("source", "site", "hospital", "institution", "dataset", "scanner", "origin", "source_width", "source_height")
 #: Columns of a table that hold what headers say, by the feature they are.
@@ -358,39 +357,10 @@ def _features(table: "pd.DataFrame", measured: "pd.DataFrame", path: str | None,
             raw = {k: v for k, v in raw.items() if not (k.startswith("source folder") and (v == table["label"]).all())}
         for column in [c for c in measured if c != "pixels"]:
             raw[str(column)] = first.map(measured[str(column)])
-    columns = {name: _columns(values) for name, values in raw.items()}
+    columns = {name: ColumnEncoder.fit(values).encode(values) for name, values in raw.items()}
     features: dict[str, Floats] = {}
     for group in GROUPS:
         parts = [x for name, x in columns.items() if name.startswith(group) and x.shape[1]]
         if parts:
             features[group] = np.concatenate(parts, axis=1)
     return features
-
-
-def _columns(values: "pd.Series[str]") -> Floats:
-    """Return a feature as columns [N, F]: a number as itself and as tenths, a category as its frequent values."""
-    import pandas as pd
-
-    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
-    # Few distinct numbers are codes and not amounts, such as the bits stored.
-    if numbers.notna().sum() > 0.5 * len(values) and numbers.nunique() > VALUES:
-        filled = numbers.fillna(numbers.median())
-        # Tenths let a linear model use a value in the middle of a range, such as one detector's width.
-        tenths = pd.get_dummies(pd.qcut(filled, 10, labels=False, duplicates="drop"), dtype="float64")
-        spread_ = float(filled.std())
-        return np.column_stack([(filled - filled.mean()) / spread_, tenths])
-    words = values.astype("string").fillna("").str.strip().str.lower()
-    counts = words.value_counts()
-    common = sorted(counts[counts >= COMMON].index[:VALUES])
-    # A feature of one value alone says nothing.
-    columns_for = common if counts.size > 1 else []
-    return (
-        np.column_stack([(words == value).to_numpy(dtype=np.float64) for value in columns_for])
-        if columns_for
-        else _none(words)
-    )
-
-
-def _none(values: "pd.Series[str]") -> Floats:
-    """Return no column for as many rows [N, 0]."""
-    return np.zeros((len(values), 0))

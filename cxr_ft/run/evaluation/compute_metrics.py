@@ -45,7 +45,8 @@ def compute_metrics(
         saved: labels, thresholds and calibration of the run.
         train_texts: the texts of train, for the constant baseline; empty: none is computed.
         split: its name; probabilities on "test_natural" are also corrected to the natural prevalences.
-        context: of a test split, where subgroups, all baselines and probes are evaluated too; None elsewhere.
+        context: of a test split, where subgroups, the baselines and probes of texts that are written are evaluated
+            too; None elsewhere.
         text_column: the configured column of the texts (`head.text`); empty: the first one that the table has.
     """
     metrics: Metrics = {"loss": predictions.loss}
@@ -54,7 +55,7 @@ def compute_metrics(
     if parts.head.output == "text" and predictions.outputs:
         of_text = text_metrics(dataset, predictions.texts, saved.labels, context, text_column)
         # A head of both kinds has reasons of both: the later dict must not replace the earlier one.
-        undefined = {**_reasons(metrics), **_reasons(of_text)}
+        undefined = {**reasons(metrics), **reasons(of_text)}
         metrics |= {**of_text, "undefined": undefined}
         if train_texts:
             baseline = text_overlap.constant_baseline(list(train_texts), dataset.texts, saved.labels)
@@ -63,10 +64,10 @@ def compute_metrics(
     return metrics
 
 
-def _reasons(metrics: Metrics) -> JsonObject:
+def reasons(metrics: Metrics) -> JsonObject:
     """Return the reasons for undefined values, by name; empty where there are none."""
-    reasons = metrics.get("undefined")
-    return reasons if isinstance(reasons, Mapping) else {}
+    recorded = metrics.get("undefined")
+    return recorded if isinstance(recorded, Mapping) else {}
 
 
 def score_metrics(
@@ -89,8 +90,6 @@ def score_metrics(
             groups=subgroups_of(dataset),
             subjects=dataset.ids["subject_id"].astype(str).tolist(),
         )
-        if baselines := context.text_baselines(dataset, labels, multi_label):
-            metrics["baselines"] = baselines
     return metrics
 
 

@@ -1,12 +1,14 @@
-"""Evaluate a saved model on one test split: predictions, metrics, and their rows of predictions.parquet."""
+"""Evaluate a saved model on one test split: predictions, metrics, baselines, and the rows of their files."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cxr_ft.config import RunConfig
 from cxr_ft.data.dataset.split_dataset import SplitDataset
 from cxr_ft.model.assembly import ModelParts
-from cxr_ft.run.evaluation.compute_metrics import compute_metrics
+from cxr_ft.run.evaluation.baseline_scores import BaselineScores
+from cxr_ft.run.evaluation.compute_metrics import compute_metrics, reasons
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
 from cxr_ft.run.evaluation.inference import Predictions, prediction_table, run_inference
 from cxr_ft.run.features.feature_store import FeatureStore
@@ -22,11 +24,18 @@ TEST_SPLITS = ("test", "test_natural")
 
 @dataclass(frozen=True, kw_only=True)
 class SplitEvaluation:
-    """The evaluation of one split; `table` holds the predictions as rows of predictions.parquet."""
+    """The evaluation of one split.
+
+    Args:
+        predictions, metrics: of the model; the metrics have those of the baselines under "baselines".
+        table: the predictions as rows of predictions.parquet.
+        baselines: the baselines' scores as rows of baselines.parquet; None where there are none.
+    """
 
     predictions: Predictions
     metrics: Metrics
     table: "pd.DataFrame"
+    baselines: "pd.DataFrame | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,7 @@ class SplitEvaluator:
         context: of the splits.
         batch_size: rows in a forward pass.
         store: where the output of the model's frozen part may be stored; None: it is computed.
+        baselines: of a model that reads images, by split; those of texts are fitted here.
     """
 
     parts: ModelParts
@@ -48,6 +58,7 @@ class SplitEvaluator:
     context: EvaluationContext
     batch_size: int
     store: FeatureStore | None = None
+    baselines: Mapping[str, BaselineScores] = field(default_factory=dict)
 
     def evaluate(self, split: str, dataset: SplitDataset) -> SplitEvaluation:
         """Return the evaluation of the rows of `dataset`, the split of that name.
@@ -67,4 +78,14 @@ class SplitEvaluator:
             text_column=self.config.head.options.text,
         )
         table = prediction_table(self.parts, split, dataset, predictions, self.saved)
-        return SplitEvaluation(predictions=predictions, metrics=metrics, table=table)
+        labels, multi_label = self.saved.labels, self.saved.multi_label
+        baselines = self.baselines.get(split)
+        # A head that writes texts has baselines of its own, in the same place of its metrics.
+        if baselines is None and self.parts.head.output == "scores":
+            baselines = self.context.text_baselines(dataset, labels, multi_label)
+        if baselines is None:
+            return SplitEvaluation(predictions=predictions, metrics=metrics, table=table)
+        metrics["baselines"] = baselines.metrics(dataset, labels, multi_label=multi_label)
+        metrics["undefined"] = {**reasons(metrics), **baselines.missing}
+        rows = baselines.table(split, dataset, labels)
+        return SplitEvaluation(predictions=predictions, metrics=metrics, table=table, baselines=rows)

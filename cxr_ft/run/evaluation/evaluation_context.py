@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cxr_ft.data import manifest
 from cxr_ft.data.dataset.split_dataset import SplitDataset
-from cxr_ft.json_values import Json
+from cxr_ft.run.evaluation.baseline_scores import BaselineScores
 from cxr_ft.score.metrics import text_baselines
 
 #: Side, in pixels, of the thumbnails by which the nearest train image is found.
@@ -35,23 +35,20 @@ class EvaluationContext:
         """Return the thumbnails of train, see `thumbnails`."""
         return thumbnails(self.train)
 
-    def text_baselines(
-        self, dataset: SplitDataset, labels: Sequence[str], multi_label: bool
-    ) -> dict[str, dict[str, Json]] | None:
-        """Return the metrics of the text baselines on `dataset`; None for a task that reads images."""
+    def text_baselines(self, dataset: SplitDataset, labels: Sequence[str], multi_label: bool) -> BaselineScores | None:
+        """Return the scores of the text baselines on `dataset`; None for a task that reads images."""
         context = dataset.side_inputs.context
         if not context or (len(dataset) and dataset.images[0].size):
             return None
         fitted = _last_fitted.get(self, labels, multi_label)
-        return text_baselines.evaluate(
+        scores = text_baselines.scores(
             fitted.baselines,
             list(context),
-            dataset.targets,
-            labels,
             pairs=dataset.side_inputs.pairs,
             ruled=text_baselines.by_rules(context, labels),
-            chosen=fitted.thresholds,
         )
+        rows = dict.fromkeys(scores, len(self.train))
+        return BaselineScores(scores=scores, thresholds=fitted.thresholds, train_rows=rows)
 
     def natural_prevalences(self, labels: Sequence[str]) -> list[float | None]:
         """Return the share of the archive's eligible rows that have each label, from 0 to 1; None: not known.

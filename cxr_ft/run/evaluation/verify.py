@@ -22,6 +22,7 @@ from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.run.evaluation import gallery_files
 from cxr_ft.run.evaluation.evaluate_split import TEST_SPLITS, SplitEvaluator
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
+from cxr_ft.run.evaluation.image_baselines import ImageBaselines
 from cxr_ft.run.evaluation.inference import prediction_table, run_inference
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.features.feature_store import FeatureStore, mark_trained
@@ -73,14 +74,31 @@ def verify(run: Path, *, shared: bool = False) -> results.Result:
     val_table = prediction_table(parts, "val", datasets["val"], val, saved)
     _check_same(val_table, results.read_predictions(run))
     context = EvaluationContext(datasets["train"], datasets["val"], splits)
+    baselines = ImageBaselines(
+        parts=parts,
+        config=config,
+        splits=splits,
+        datasets=datasets,
+        labels=saved.labels,
+        multi_label=saved.multi_label,
+        batch_size=batch_size,
+    )
     evaluator = SplitEvaluator(
-        parts=parts, config=config, saved=saved, context=context, batch_size=batch_size, store=store
+        parts=parts,
+        config=config,
+        saved=saved,
+        context=context,
+        batch_size=batch_size,
+        store=store,
+        baselines=baselines.scores(TEST_SPLITS),
     )
     evaluations = {split: evaluator.evaluate(split, datasets[split]) for split in TEST_SPLITS}
     outputs = evaluations["test"].predictions.outputs
     gallery_files.write_gallery(run, datasets["test"], outputs, saved.labels, parts, batch_size=batch_size)
     tables = [val_table, *(evaluation.table for evaluation in evaluations.values())]
     results.write_predictions(run, pd.concat(tables, ignore_index=True))
+    if rows := [evaluation.baselines for evaluation in evaluations.values() if evaluation.baselines is not None]:
+        results.write_baselines(run, pd.concat(rows, ignore_index=True))
     metrics = {**result.metrics, **{split: evaluation.metrics for split, evaluation in evaluations.items()}}
     cost = {**result.cost, "test_seconds": round(time.perf_counter() - began, 3)}
     # The record comes last: a run without its predictions on test must not look verified.

@@ -1,6 +1,7 @@
-"""Write and read what a run leaves: `result.json`, `predictions.parquet`, `system.jsonl`. It needs no torch.
+"""Write and read what a run leaves: `result.json`, `predictions.parquet` and its like. It needs no torch.
 
-A run's folder holds `result.json`, `config.yaml`, `history.jsonl`, `predictions.parquet`, `gallery/`, `model/`.
+A run's folder holds `result.json`, `config.yaml`, `history.jsonl`, `predictions.parquet`, `baselines.parquet`,
+`gallery/`, `model/`.
 Only a run whose saved model was reloaded in a fresh process and evaluated on test has the status "success".
 """
 
@@ -240,3 +241,19 @@ def read_predictions(folder: Path) -> "pd.DataFrame":
     import pandas as pd
 
     return pd.read_parquet(folder / "predictions.parquet")
+
+
+def write_baselines(folder: Path, table: "pd.DataFrame") -> None:
+    """Write `baselines.parquet`, atomically. Columns: split, subject_id, study_id, dicom_id, label, truth, then the
+    scores of each baseline under its name, in [0, 1].
+    """
+    with atomic(folder / "baselines.parquet", private=True) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_baselines(folder: Path) -> "pd.DataFrame | None":
+    """Return the scores of a run's baselines; `write_baselines` names the columns. None where there are none."""
+    import pandas as pd
+
+    path = folder / "baselines.parquet"
+    return pd.read_parquet(path) if path.exists() else None

@@ -17,22 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.score.arrays import Metrics
-from cxr_ft.score.metrics import classification, labeler
+from cxr_ft.score.metrics import classification, label_regression, labeler
+from cxr_ft.score.metrics.label_regression import LabelRegression
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
 
 Floats = NDArray[np.float64]
 #: Words and pairs of words that are counted, at most, of the texts and of the second texts each.
 WORDS = 100_000
 #: The inverse strength of the ridge, larger than scikit-learn's 1: TF-IDF rows have length 1, so weights are large.
 STRENGTH = 10.0
-STEPS = 300
 _PIECE = re.compile(r"\w+|[^\w\s]+")
-#: What is recorded of a baseline's metrics.
-RECORDED = ("n", "accuracy", "macro", "micro", "undefined")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,36 +37,20 @@ class TextBaselines:
     """Baselines fitted on the texts of train.
 
     Args:
-        prevalence: of each label in train [L], None where nothing is known of it.
-        multi_label: whether a row may have several labels.
         counters: scikit-learn's TF-IDF of the texts, and of the second texts where there are some.
-        models: its logistic regressions: one, or one a label, None where train has one class only.
+        regression: of their rows; it has the prevalences, too.
     """
 
-    prevalence: tuple[float | None, ...]
-    multi_label: bool
     counters: "tuple[TfidfVectorizer | None, ...]"
-    models: "tuple[LogisticRegression | None, ...]"
+    regression: LabelRegression
 
     def majority(self, rows: int) -> Floats:
         """Return the same scores for every row [M, L]: how often train has each label, 0.5 where that is not known."""
-        return np.tile([0.5 if share is None else share for share in self.prevalence], (rows, 1))
+        return self.regression.majority(rows)
 
     def tfidf_logreg(self, texts: Sequence[str], pairs: Sequence[str] = ()) -> Floats:
         """Return the scores [M, L] of logistic regression."""
-        # Labels without a model keep the majority's scores, which are then all that train teaches.
-        out, rows = self.majority(len(texts)), _counts(self.counters, texts, pairs)
-        if not self.multi_label:
-            (model,) = self.models
-            # A class that train lacks has no column in the model; its score is 0.
-            if model is not None:
-                out = np.zeros_like(out)
-                out[:, model.classes_] = model.predict_proba(rows)
-            return out
-        for label, model in enumerate(self.models):
-            if model is not None:
-                out[:, label] = model.predict_proba(rows)[:, 1]
-        return out
+        return self.regression.scores(_counts(self.counters, texts, pairs))
 
 
 def fit(texts: Sequence[str], targets: Floats, *, multi_label: bool, pairs: Sequence[str] = ()) -> TextBaselines:
@@ -88,22 +69,10 @@ def fit(texts: Sequence[str], targets: Floats, *, multi_label: bool, pairs: Sequ
     targets = np.asarray(targets, float)
     if not len(texts) == len(targets) > 0 or len(pairs) not in (0, len(texts)):
         raise ValueError(f"{len(texts)} texts, {len(pairs)} second texts and targets {targets.shape} do not fit")
-    known = ~np.isnan(targets)
-    if not multi_label:
-        # Of a row with one label a masked class could be the true one.
-        known[~known.all(axis=1)] = False
-    share = [
-        float(column[rows].mean()) if rows.any() else None for column, rows in zip(targets.T, known.T, strict=True)
-    ]
     counters, columns = zip(*(_counter(column) for column in (texts, pairs) if len(column)), strict=True)
     rows = hstack(columns, format="csr")
-    if multi_label:
-        models = [_regression(rows[k], column[k] > 0.5) for column, k in zip(targets.T, known.T, strict=True)]
-    else:
-        whole = known.all(axis=1)
-        # One model over all classes, so that the scores of a row add up to 1.
-        models = [_regression(rows[whole], targets[whole].argmax(axis=1))]
-    return TextBaselines(prevalence=tuple(share), multi_label=multi_label, counters=counters, models=tuple(models))
+    regression = label_regression.fit(rows, targets, multi_label=multi_label, strength=STRENGTH)
+    return TextBaselines(counters=counters, regression=regression)
 
 
 def thresholds(
@@ -115,8 +84,8 @@ def thresholds(
     ruled: Floats | None = None,
 ) -> dict[str, list[float]]:
     """Return the thresholds of each baseline that are best on val, for `evaluate`; the arguments as there."""
-    scores = _scores(baselines, texts, pairs, ruled)
-    return {name: classification.best_thresholds(truth, score) for name, score in scores.items()}
+    found = scores(baselines, texts, pairs=pairs, ruled=ruled)
+    return {name: classification.best_thresholds(truth, score) for name, score in found.items()}
 
 
 def evaluate(
@@ -145,19 +114,21 @@ def evaluate(
     Raises:
         ValueError: where the shapes disagree.
     """
-    out: dict[str, Metrics] = {}
-    for name, score in _scores(baselines, texts, pairs, ruled).items():
-        levels = None if chosen is None else chosen[name]
-        metrics = classification.evaluate(truth, score, labels, levels, baselines.multi_label)
-        out[name] = {key: metrics[key] for key in RECORDED if key in metrics}
-    return out
+    multi_label = baselines.regression.multi_label
+    return {
+        name: label_regression.metrics(
+            score, truth, labels, None if chosen is None else chosen[name], multi_label=multi_label
+        )
+        for name, score in scores(baselines, texts, pairs=pairs, ruled=ruled).items()
+    }
 
 
-def _scores(
-    baselines: TextBaselines, texts: Sequence[str], pairs: Sequence[str], ruled: Floats | None
+def scores(
+    baselines: TextBaselines, texts: Sequence[str], *, pairs: Sequence[str] = (), ruled: Floats | None = None
 ) -> dict[str, Floats]:
-    scores = {"majority": baselines.majority(len(texts)), "tfidf_logreg": baselines.tfidf_logreg(texts, pairs)}
-    return scores if ruled is None else {**scores, "rule_labeler": ruled_scores(ruled)}
+    """Return the scores [M, L] of each baseline; the arguments as for `evaluate`."""
+    found = {"majority": baselines.majority(len(texts)), "tfidf_logreg": baselines.tfidf_logreg(texts, pairs)}
+    return found if ruled is None else {**found, "rule_labeler": ruled_scores(ruled)}
 
 
 def by_rules(texts: Sequence[str], labels: Sequence[str]) -> Floats | None:
@@ -204,12 +175,3 @@ def _counts(counters: "Sequence[TfidfVectorizer | None]", texts: Sequence[str], 
     fitted = zip(counters, columns, strict=True)
     rows = [csr_matrix((len(texts), 0)) if one is None else one.transform(column) for one, column in fitted]
     return hstack(rows, format="csr")
-
-
-def _regression(rows: "csr_matrix", classes: NDArray[np.generic]) -> "LogisticRegression | None":
-    """Fit a logistic regression of some classes; None where there is one class, or no text to learn from."""
-    from sklearn.linear_model import LogisticRegression
-
-    if rows.shape[1] == 0 or len(np.unique(classes)) < 2:
-        return None
-    return LogisticRegression(C=STRENGTH, max_iter=STEPS).fit(rows, classes)

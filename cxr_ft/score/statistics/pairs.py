@@ -140,6 +140,7 @@ def compare_all(
     statistic: Statistic,
     *,
     fixed: Sequence[bool] = (),
+    only: Sequence[tuple[int, int]] | None = None,
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
@@ -147,13 +148,14 @@ def compare_all(
     """Compare every pair (i, j), i < j, of the variants [S, N, ...], as `compare` tests it: i minus j.
 
     What belongs to one run is computed once, and how much seeds vary is estimated over all variants together. The
-    p-values are each pair's own: `multiple_comparisons.holm` adjusts them for their number.
+    p-values are each pair's own: `multiple_comparisons.holm` adjusts them for their number. With `only`, these pairs
+    alone are tested; the other variants still help to estimate the seeds' spread.
     """
     truth, runs, group = np.asarray(truth), [np.asarray(variant) for variant in variants], np.asarray(subjects)
     _check(truth, runs, group)
     untrained = [*fixed] or [False] * len(runs)
     many, ends = len(np.unique(group)), np.cumsum([0, *(len(run) for run in runs)])
-    positions = list(combinations(range(len(runs)), 2))
+    positions = list(combinations(range(len(runs)), 2)) if only is None else list(only)
     rarer = class_counts.effective_subjects(truth, group) if statistic in _AREAS else math.inf
 
     # Once for all pairs, and not at all where every pair has a test of its own: the bootstrap takes seconds.

@@ -54,4 +54,5 @@ def estimate_notes(estimate: Estimate) -> tuple[str, ...]:
     if estimate.value is None:
         return ()
     over = () if estimate.labels is None else (f"mean of {number_format.plural(estimate.labels, 'label')}",)
-    return (number_format.span(estimate.interval) if estimate.interval else estimate.note, *over)
+    note = number_format.span(estimate.interval) if estimate.interval else estimate.note
+    return ((note,) if note else ()) + over

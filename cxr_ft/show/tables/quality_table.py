@@ -94,5 +94,6 @@ def _bar(row: VariantRow, low: float, high: float) -> tuple[float, float, float]
 def _baseline_cells(row: BaselineRow, width: int) -> list[Cell]:
     # A baseline has no groups, no gap and no value on val, and costs nothing worth a number.
     none = Cell(number_format.DASH)
-    cells = [Cell(row.title, (row.note,)), number_cell(row.value), none, none, none, *map(number_cell, row.metrics)]
+    cells = [Cell(row.title, (row.note,)), estimate_cell(row.estimate), none, none, none]
+    cells += [estimate_cell(metric) for metric in row.metrics]
     return cells + [none] * (width - len(cells))
