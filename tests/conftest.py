@@ -53,14 +53,20 @@ def _few_collections(_one_thread):
     gc.set_threshold(20_000, 20, 20)
 
 
+#: What tests marked `image_baselines` ask for.
+_WANTED = {"image baselines": False}
+
+
 def _verify_here(runs):
     """Verify runs as the fresh process does, in this one; with two images in each gallery, whose maps take most of the
-    time: eight of them have tests of their own."""
-    from cxr_ft.run.evaluation import gallery_files, verify
+    time, and without the baselines of images, half a second a run: both have tests of their own."""
+    from cxr_ft.run.evaluation import gallery_files, image_baselines, verify
     from cxr_ft.run.record import results
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gallery_files, "COUNT", 2)
+        if not _WANTED["image baselines"]:
+            patch.setattr(image_baselines.ImageBaselines, "scores", lambda *_: {})
         verify.main([str(run) for run in runs])
     return [results.read(run) for run in runs]
 
@@ -75,6 +81,12 @@ def _verified_here():
         for module in (ablate, train):
             patch.setattr(module, "verify_all", _verify_here)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _image_baselines(request, monkeypatch):
+    if request.node.get_closest_marker("image_baselines"):
+        monkeypatch.setitem(_WANTED, "image baselines", True)
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,8 @@ from cxr_ft.show.verdicts import BaselineRow, BaselineTest
 
 #: The AUROC of a random score.
 CHANCE = 0.5
+#: Why the area of equal scores has no interval.
+CONSTANT = "0.5 by definition: the same answer for every row"
 #: The values of the primary metric and of the other columns, by which equal baselines of several runs are one row.
 Values = tuple[float | None, ...]
 
@@ -179,7 +181,11 @@ def _estimates(one: _Found, book: PredictionBook) -> Mapping[str, Estimate]:
         chosen = tuple(float(str(level)) for level in levels) if known and isinstance(levels, Sequence) else ()
         saved = replace(saved, thresholds=chosen)
     metrics = (registry.primary("scores"), *metric_columns.columns("scores"))
-    return variant_estimates.of_scores(metrics, [read], [saved])[0]
+    estimates = variant_estimates.of_scores(metrics, [read], [saved])[0]
+    # The area of equal scores is a half whatever the subjects are: an interval would say that it is not known.
+    if (read.scores == read.scores[:1]).all():
+        estimates |= {metrics[0].name: replace(estimates[metrics[0].name], low=None, high=None, note=CONSTANT)}
+    return estimates
 
 
 def _highest(values: Iterable[float | None]) -> float | None:

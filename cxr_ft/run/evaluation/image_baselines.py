@@ -182,7 +182,7 @@ class ImageBaselines:
         whole = json.dumps([*key, *self._content])
         path = cache_folder() / "baselines" / f"{hashlib.sha256(whole.encode()).hexdigest()[:32]}.npz"
         # A broken file is as good as none.
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return _read(path)
         fitted = compute()
         # A cache that cannot be written costs time alone.
@@ -256,7 +256,7 @@ def _read(path: Path) -> dict[str, _Fitted]:
     """Return the baselines in a file of `_arrays`.
 
     Raises:
-        OSError, ValueError, KeyError, BadZipFile: where there is none, or it is broken.
+        OSError, ValueError, KeyError, EOFError, BadZipFile: where there is none, or it is broken.
     """
     with np.load(path, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
