@@ -57,7 +57,7 @@ class Splits:
         Thresholds are chosen on val. A table with a row a predictor: accuracy, macro AUROC.
 
         Raises:
-            UsageError: where the rows are images; train the method `zero_shot` as their baseline.
+            UsageError: where the rows are images, whose baselines are recorded with each run.
         """
         import pandas as pd
 
@@ -66,7 +66,7 @@ class Splits:
 
         card = self._read.card
         if card.unit != "text":
-            raise UsageError(f"{self.folder} holds images; train the method zero_shot as their baseline")
+            raise UsageError(f"{self.folder} holds images, whose baselines are recorded with each run on them")
         # Texts have no pixels, so the size of images is 0.
         parts = [open_split(self._read, name, 0) for name in ("train", "val", "test")]
         texts, pairs = ([list(getattr(part.side_inputs, kind)) for part in parts] for kind in ("context", "pairs"))

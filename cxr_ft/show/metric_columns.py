@@ -18,9 +18,9 @@ class BaselineTitle(NamedTuple):
 BASELINES = {
     "majority": BaselineTitle("the most frequent class of train", "baseline: the same answer for every row"),
     "acquisition": BaselineTitle(
-        "acquisition data", "baseline: size, bytes and header of the file, view, sex, age; not the pixels"
+        "acquisition data alone", "baseline: size, bytes and header of the file, view, sex, age; no pixels"
     ),
-    "mean_intensity": BaselineTitle("mean brightness", "baseline: mean and deviation of the pixels"),
+    "mean_intensity": BaselineTitle("mean brightness alone", "baseline: mean and deviation of the pixels"),
     "thumbnail": BaselineTitle("a 32 x 32 thumbnail", "baseline: logistic regression on its pixels"),
     "frozen_probe": BaselineTitle("the untrained base", "baseline: logistic regression on what it makes of the image"),
     "tfidf_logreg": BaselineTitle("TF-IDF with logistic regression", "baseline"),

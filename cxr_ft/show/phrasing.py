@@ -41,6 +41,11 @@ def answer(comparison: Comparison) -> str:
     return " ".join([*parts, _limits(comparison), _subject(comparison), *_other_bases(comparison)])
 
 
+#: What follows from a baseline that is not beaten.
+BASELINE = (
+    "These are simple predictors, fitted to the same training rows without fine-tuning: one that is not beaten may "
+    "explain the result."
+)
 #: At most so many variants are named in a sentence on a baseline; the table has all of them.
 NAMED = 3
 
@@ -64,6 +69,7 @@ def against_baselines(comparison: Comparison) -> list[str]:
         largest = max(test.adjusted_p or 0.0 for test in comparison.against_baselines)
         return [f"{who} shown to beat every baseline: {listed(beaten)} ({_adjusted(largest)} at most)."]
     sentences += [f"{who} shown to beat {listed(beaten)}."] if beaten else []
+    sentences.append(BASELINE)
     return sentences
 
 

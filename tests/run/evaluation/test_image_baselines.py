@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from cxr_ft import config, files
 from cxr_ft.data import manifest
+from cxr_ft.data.layouts import text_table
 from cxr_ft.data.splits.request import SplitRequest
 from cxr_ft.data.splits.write import make_splits
 from cxr_ft.model import assembly
@@ -197,3 +198,20 @@ def test_a_model_that_writes_has_the_baselines_of_texts_alone(overlapping, tmp_p
     train.fit(toy.configured(overlapping, task="report", epochs=1), tmp_path / "run")
     assert not (tmp_path / "run" / "baselines.parquet").exists()
     assert "nearest" in results.read(tmp_path / "run").metrics["test"]["baselines"]
+
+
+def test_the_baselines_of_texts_are_kept_by_row_too(tmp_path):
+    make_splits(text_table.demo(tmp_path / "texts"), "text_table", SplitRequest(per_label=20), tmp_path / "splits")
+    raw = {
+        "data": {"splits": str(tmp_path / "splits")},
+        "model": "bert-tiny-random",
+        "tuning": {"name": "last_layers"},
+        "train": {"epochs": 1},
+    }
+    train.fit(config.resolve(raw), tmp_path / "run")
+    table, result = results.read_baselines(tmp_path / "run"), results.read(tmp_path / "run")
+    rows = table[table["split"] == "test"]
+    recorded = result.metrics["test"]["baselines"]
+    assert {"majority", "tfidf_logreg"} <= set(recorded) and "acquisition" not in recorded
+    areas = [roc_auc_score(part["truth"], part["tfidf_logreg"]) for _, part in rows.groupby("label")]
+    assert recorded["tfidf_logreg"]["macro"]["auroc"] == pytest.approx(np.mean(areas))
