@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import toy
 from PIL import Image
+from real_data import REAL
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -23,6 +24,9 @@ from cxr_ft.run.evaluation.image_baselines import ImageBaselines
 from cxr_ft.run.evaluation.run_datasets import build_datasets
 from cxr_ft.run.record import results
 from cxr_ft.run.training import train
+from cxr_ft.show import page, phrasing
+from cxr_ft.show.compare import compare
+from cxr_ft.show.recorded_runs import load
 
 TESTED = ("test", "test_natural")
 ALL = {"majority", "acquisition", "mean_intensity", "thumbnail", "frozen_probe"}
@@ -215,3 +219,27 @@ def test_the_baselines_of_texts_are_kept_by_row_too(tmp_path):
     assert {"majority", "tfidf_logreg"} <= set(recorded) and "acquisition" not in recorded
     areas = [roc_auc_score(part["truth"], part["tfidf_logreg"]) for _, part in rows.groupby("label")]
     assert recorded["tfidf_logreg"]["macro"]["auroc"] == pytest.approx(np.mean(areas))
+
+
+@pytest.mark.slow
+@pytest.mark.image_baselines
+@pytest.mark.skipif(not (REAL / "real_cxr").exists(), reason="the real radiographs are not here")
+def test_the_page_of_radiographs_whose_label_is_their_source_begins_with_what_explains_it(tmp_path):
+    make_splits(str(REAL / "real_cxr"), "folder", SplitRequest(per_label=130), tmp_path / "splits")
+    raw = {
+        "data": {"splits": str(tmp_path / "splits")},
+        "model": "git-phantom-tiny",
+        "tuning": {"name": "lora"},
+        "train": {"epochs": 3},
+    }
+    result = train.fit(config.resolve(raw), tmp_path / "run")
+    assert result.primary("test") > 0.9
+    folders = [tmp_path / "run"]
+    (comparison,) = compare(load(folders)[0])
+    beaten = {test.baseline: test.shown for test in comparison.against_baselines}
+    assert not beaten["acquisition data alone"] and not beaten["a 32 x 32 thumbnail"]
+    said = phrasing.against_baselines(comparison)
+    assert any(line.startswith("Not shown to beat acquisition data alone (macro AUROC 0.9") for line in said)
+    page.write_page(folders, tmp_path / "page")
+    html = (tmp_path / "page" / "comparison.html").read_text()
+    assert html.index("CONFOUND") < html.index("Not shown to beat") < html.index("The only variant")
