@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cxr_ft.json_values import JsonObject
-from cxr_ft.run.record import saved_labels
+from cxr_ft.run.record import results, saved_labels
 from cxr_ft.run.record.results import Result
 from cxr_ft.score.arrays import Floats
 from cxr_ft.score.metrics import registry
@@ -113,22 +113,22 @@ def tests(
     return tuple(sorted(out, key=lambda test: -test.baseline_value))
 
 
-def best(results: Sequence[Result]) -> tuple[str, float]:
+def best(recorded: Sequence[Result]) -> tuple[str, float]:
     """Return the name and the primary metric of the highest baseline that some runs of one output have to beat."""
-    if results[0].output == "scores":
+    if recorded[0].output == "scores":
         value = _highest(
-            number(result, "metrics", "test", "baselines", "tfidf_logreg", "macro", "auroc") for result in results
+            number(result, "metrics", "test", "baselines", "tfidf_logreg", "macro", "auroc") for result in recorded
         )
         # A baseline below chance is no bar to clear.
         if value is None or value <= CHANCE:
             return f"chance ({CHANCE})", CHANCE
         return f"TF-IDF with logistic regression ({decimal(value)})", value
-    value = _highest(number(result, "metrics", "test", "constant_baseline", "bleu_4") for result in results) or 0.0
+    value = _highest(number(result, "metrics", "test", "constant_baseline", "bleu_4") for result in recorded) or 0.0
     return f"one constant report for all ({decimal(value)})", value
 
 
 def _found(runs: Sequence[RecordedRun]) -> list[_Found]:
-    """Return the baselines in the records of some runs of one output; equal ones once, of the first run."""
+    """Return the baselines in the records of some runs of one output; equal ones once."""
     unique: dict[tuple[str, Values], RecordedRun] = {}
     for run in runs:
         output, test = run.result.output, run.result.metrics.get("test") or {}
@@ -141,7 +141,9 @@ def _found(runs: Sequence[RecordedRun]) -> list[_Found]:
             sources = [recorded[name] or {}, (test.get("constant_baseline") or {}) if name == "constant" else {}]
             candidates = zip(*(metric_columns.values(output, source) for source in sources), strict=True)
             values = tuple(next((v for v in both if v is not None), None) for both in candidates)
-            unique.setdefault((name, values), run)
+            # Of equal ones that whose scores were kept row by row: runs of before have none.
+            if (name, values) not in unique or not results.has_baselines(unique[name, values].folder):
+                unique[name, values] = run
     return [_Found(name, values, run) for (name, values), run in unique.items()]
 
 

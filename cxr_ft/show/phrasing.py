@@ -1,6 +1,6 @@
 """Phrase the verdicts of a comparison as plain sentences. They format rows and compute nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cxr_ft.score import conditions
 from cxr_ft.show.metric_columns import primary_title
@@ -52,25 +52,42 @@ NAMED = 3
 
 def against_baselines(comparison: Comparison) -> list[str]:
     """Return sentences on which baselines the variants are not shown to beat, the worst first; [] without a test."""
-    by_baseline: dict[str, list[BaselineTest]] = {}
-    for test in comparison.against_baselines:
-        by_baseline.setdefault(test.baseline, []).append(test)
-    sentences, beaten = [], []
-    for title, tests in by_baseline.items():
-        failed = [test for test in tests if test.p is not None and not test.shown]
-        untested = [test for test in tests if test.p is None]
-        sentences += [_not_beaten(comparison, title, failed)] if failed else []
-        sentences += [f"Not tested against {title}: {_named(untested)} ({untested[0].reason})."] if untested else []
-        beaten += [] if failed or untested else [title]
-    if not by_baseline:
+    tests = comparison.against_baselines
+    if not tests:
         return []
-    who = "It is" if len(comparison.rows) == 1 else "Every variant is"
-    if not sentences:
-        largest = max(test.adjusted_p or 0.0 for test in comparison.against_baselines)
-        return [f"{who} shown to beat every baseline: {listed(beaten)} ({_adjusted(largest)} at most)."]
-    sentences += [f"{who} shown to beat {listed(beaten)}."] if beaten else []
-    sentences.append(BASELINE)
-    return sentences
+    by_baseline: dict[str, list[BaselineTest]] = {}
+    for test in tests:
+        by_baseline.setdefault(test.baseline, []).append(test)
+    sentences, beaten = [], {}
+    for title, own in by_baseline.items():
+        failed = [test for test in own if test.p is not None and not test.shown]
+        untested = [test.variant for test in own if test.p is None]
+        sentences += [_not_beaten(comparison, title, failed)] if failed else []
+        sentences += [f"Not tested against {title}: {_named(untested)} ({own[0].reason})."] if untested else []
+        if not failed and not untested:
+            beaten[title] = [test.variant for test in own]
+    tested = {test.variant for test in tests}
+    without = [row.name for row in comparison.rows if row.name not in tested]
+    sentences += (
+        [f"Not tested against any baseline, for want of scores row by row: {_named(without)}."] if without else []
+    )
+    if not sentences and all(test.shown for test in tests):
+        largest = _adjusted(max(test.adjusted_p or 0.0 for test in tests))
+        return [f"{_who(comparison, [*tested])} shown to beat every baseline: {listed([*beaten])} (largest {largest})."]
+    return [*sentences, *_beaten(comparison, beaten), BASELINE]
+
+
+def _beaten(comparison: Comparison, beaten: Mapping[str, Sequence[str]]) -> list[str]:
+    """Say which baselines all variants that were tested against them are shown to beat."""
+    titles: dict[str, list[str]] = {}
+    for title, variants in beaten.items():
+        titles.setdefault(_who(comparison, variants), []).append(title)
+    return [f"{who} shown to beat {listed(names)}." for who, names in titles.items()]
+
+
+def _who(comparison: Comparison, variants: Sequence[str]) -> str:
+    every = len(variants) == len(comparison.rows) > 1
+    return "Every variant is" if every else f"{_named(variants)} {'is' if len(variants) == 1 else 'are'}"
 
 
 def _not_beaten(comparison: Comparison, title: str, failed: Sequence[BaselineTest]) -> str:
@@ -87,9 +104,8 @@ def _not_beaten(comparison: Comparison, title: str, failed: Sequence[BaselineTes
     return f"Not shown to beat {title} ({of}{'; '.join([*words, *more])})."
 
 
-def _named(tests: Sequence[BaselineTest]) -> str:
-    names = [test.variant for test in tests]
-    return listed(names if len(names) <= NAMED else [*names[:NAMED], f"{len(names) - NAMED} more"])
+def _named(names: Sequence[str]) -> str:
+    return listed(list(names) if len(names) <= NAMED else [*names[:NAMED], f"{len(names) - NAMED} more"])
 
 
 def _adjusted(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """What the page says of a variant against the baselines: is it better, is it not, and how often that is wrong."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,11 +84,11 @@ def test_variants_that_beat_every_baseline_are_said_to_in_one_sentence(tmp_path)
     (comparison,) = compared(*runs(tmp_path, {"lora": 1.5, "full": 1.6}, {"majority": 0, "thumbnail": 0.2}))
     (sentence,) = phrasing.against_baselines(comparison)
     assert sentence.startswith(
-        "Every variant is shown to beat every baseline: a 32 x 32 thumbnail and the most frequent class of train (ad"
+        "Every variant is shown to beat every baseline: a 32 x 32 thumbnail and the most frequent class of train (lar"
     )
     (comparison,) = compared(*runs(tmp_path / "one", {"full": 1.6}, {"thumbnail": 0.2}, seeds=(0,)))
     (sentence,) = phrasing.against_baselines(comparison)
-    assert sentence.startswith("It is shown to beat every baseline")
+    assert sentence.startswith("full is shown to beat every baseline: a 32 x 32 thumbnail (largest adjusted p")
     assert baseline_table.baseline_table(comparison).rows[0].cells[7].notes == (phrasing.THIS_TRAINING,)
 
 
@@ -113,6 +114,11 @@ def test_baselines_without_rows_keep_their_values_and_have_no_test(tmp_path):
     (comparison,) = compared(folder)
     assert comparison.against_baselines == () and phrasing.against_baselines(comparison) == []
     assert [row.estimate.interval for row in comparison.baselines] == [None, None]
+    (kept,) = runs(tmp_path / "kept", {"lora": 1.5}, {"acquisition": 0.1}, seeds=(0,))
+    (comparison,) = compared(folder, kept)
+    said = phrasing.against_baselines(comparison)
+    assert said[0] == "Not tested against any baseline, for want of scores row by row: full."
+    assert said[1] == "lora q,v r8 is shown to beat acquisition data alone."
     (folder / "baselines.parquet").write_text("no parquet")
     with pytest.raises(UsageError, match=r"baselines\.parquet is not what cxr-train writes"):
         compared(folder)
@@ -146,9 +152,9 @@ def page_claims(number, seeds, subjects, names):
     area = {name: float(intervals.macro_auroc(truth, scores[name], np.ones(subjects))) for name in names}
     recorded = {name: {"macro": {"auroc": value}} for name, value in area.items()}
     result = SimpleNamespace(output="scores", metrics={"test": {"baselines": recorded}}, config={"model": "m"})
-    run = SimpleNamespace(folder="run", result=result)
+    run = SimpleNamespace(folder=Path("run"), result=result)
     book = PredictionBook(rows={"d": EvaluationRows("d", ids, truth, intervals.macro_auroc)})
-    book._baselines["run"] = {
+    book._baselines[Path("run")] = {
         name: SplitPredictions(digest="d", subjects=ids, labels=("a", "b"), truth=truth, scores=scores[name])
         for name in names
     }

@@ -255,5 +255,9 @@ def read_baselines(folder: Path) -> "pd.DataFrame | None":
     """Return the scores of a run's baselines; `write_baselines` names the columns. None where there are none."""
     import pandas as pd
 
-    path = folder / "baselines.parquet"
-    return pd.read_parquet(path) if path.exists() else None
+    return pd.read_parquet(folder / "baselines.parquet") if has_baselines(folder) else None
+
+
+def has_baselines(folder: Path) -> bool:
+    """Return whether the scores of a run's baselines were kept."""
+    return (folder / "baselines.parquet").exists()
