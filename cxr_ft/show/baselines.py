@@ -15,7 +15,7 @@ from cxr_ft.score.statistics.estimates import Estimate
 from cxr_ft.show import metric_columns, variant_estimates
 from cxr_ft.show.metric_columns import BASELINES
 from cxr_ft.show.number_format import decimal
-from cxr_ft.show.prediction_rows import TOLERANCE, PredictionBook, SplitPredictions
+from cxr_ft.show.prediction_rows import TOLERANCE, EvaluationRows, PredictionBook, SplitPredictions
 from cxr_ft.show.recorded_runs import RecordedRun, number
 from cxr_ft.show.variants import Variant
 from cxr_ft.show.verdicts import BaselineRow, BaselineTest
@@ -93,7 +93,10 @@ def tests(
             fixed=[*(variant.trains_nothing for variant in alike), *(True for _ in scored)],
             only=wanted,
         )
-        tested += [(alike[i], scored[j - len(alike)][0], pair) for (i, j), pair in by_position.items()]
+        for (i, j), pair in by_position.items():
+            one, read = scored[j - len(alike)]
+            answers = predictions[alike[i].name].mean(axis=0), read.scores
+            tested.append((alike[i], one, _varying(pair, evaluated, *answers)))
     ps = [None if pair.tail is None else pair.tail(0.0) for *_, pair in tested]
     out = [
         BaselineTest(
@@ -105,12 +108,20 @@ def tests(
             adjusted_p=adjusted,
             test=pair.test,
             reason=pair.reason or "",
-            of_trainings=pair.of_trainings,
+            of_trainings=not variant.enough_seeds,
         )
         for (variant, one, pair), p, adjusted in zip(tested, ps, multiple_comparisons.holm(ps), strict=True)
     ]
     # The highest baseline first: it is what a variant has to beat. Equal ones keep the order of the table.
     return tuple(sorted(out, key=lambda test: -test.baseline_value))
+
+
+def _varying(pair: pairs.Pair, rows: EvaluationRows, first: Floats, second: Floats) -> pairs.Pair:
+    """Return a pair that has a test where its subjects leave no spread: its answers are exchanged instead."""
+    # A model without any error against equal scores for all: neither varies over subjects, and yet they differ.
+    if pair.reason != pairs.NOTHING_VARIES:
+        return pair
+    return pairs.exchange(rows.truth, first, second, rows.subjects, rows.statistic)
 
 
 def best(recorded: Sequence[Result]) -> tuple[str, float]:

@@ -144,11 +144,22 @@ def test_each_variant_is_held_against_the_probe_of_its_own_base(tmp_path):
     assert pairs == {("lora", "the untrained base, git-tiny"), ("full", "the untrained base, git-large")}
 
 
-def page_claims(number, seeds, subjects, names):
-    """Whether one of two variants that are no better than the baselines `names` is shown to beat one of them."""
+@pytest.mark.parametrize("subjects", [39, 240])
+def test_a_model_without_an_error_is_shown_to_beat_the_same_answer_for_every_row(subjects):
+    """Neither varies over subjects, so that a test by the variance would say nothing."""
+    assert page_claims(0, 2, subjects, ("majority",), perfect=True)
+
+
+def page_claims(number, seeds, subjects, names, perfect=False):
+    """Whether one of two variants that are no better than the baselines `names` is shown to beat one of them.
+
+    Where they are `perfect` instead, the baselines give equal scores to all rows.
+    """
     rng = np.random.default_rng([number, seeds])
     truth, ids = (rng.random((subjects, 2)) < 0.4).astype(float), np.arange(subjects).astype(str)
     scores = {name: truth + rng.normal(0, 1, truth.shape) for name in (*names, "p", "q")}
+    if perfect:
+        scores |= {"p": truth, "q": truth, **{name: np.full(truth.shape, 0.5) for name in names}}
     area = {name: float(intervals.macro_auroc(truth, scores[name], np.ones(subjects))) for name in names}
     recorded = {name: {"macro": {"auroc": value}} for name, value in area.items()}
     result = SimpleNamespace(output="scores", metrics={"test": {"baselines": recorded}}, config={"model": "m"})
@@ -159,10 +170,13 @@ def page_claims(number, seeds, subjects, names):
         for name in names
     }
     variants = [
-        SimpleNamespace(name=name, runs=[run], digest="d", trains_nothing=False, value=0.8) for name in ("p", "q")
+        SimpleNamespace(name=name, runs=[run], digest="d", trains_nothing=False, enough_seeds=seeds > 1, value=0.8)
+        for name in ("p", "q")
     ]
     # A training of its own for each seed, on the same subjects.
-    trained = {name: scores[name] + rng.normal(0, 0.3, (seeds, *truth.shape)) for name in ("p", "q")}
+    trained = {
+        name: scores[name] + rng.normal(0, 0.01 if perfect else 0.3, (seeds, *truth.shape)) for name in ("p", "q")
+    }
     return any(test.shown for test in baselines.tests(variants, trained, book))
 
 

@@ -176,18 +176,36 @@ def compare_all(
             reason = by_variance()[i, j].reason or FEW_SUBJECTS.format(many=rarer)
             return by_variance()[i, j]._replace(interval=None, p=None, spread=None, tail=None, reason=reason)
         if single and (statistic not in _KNOWN or class_counts.FEWEST <= rarer < class_counts.MANY):
-            one, two, name = runs[i][0], runs[j][0], "approximate randomisation by subject"
-            # Scores of two runs may have scales of their own, so that only their ranks can be exchanged.
-            if statistic in _AREAS:
-                one, two, name = ranks(truth, one), ranks(truth, two), "ranks exchanged by subject"
             # Many pairs need small p-values, which few draws cannot give.
             enough = max(draws, 40 * len(positions))
-            randomised = randomisation(truth, one, two, group, statistic, level=level, draws=enough, seed=seed)
-            return _from_randomisation(randomised, name, many, level)
+            return exchange(truth, runs[i][0], runs[j][0], group, statistic, level=level, draws=enough, seed=seed)
         return by_variance()[i, j]
 
     count = None if math.isinf(rarer) else rarer
     return {(i, j): pair(i, j)._replace(fixed=(untrained[i], untrained[j]), rarer=count) for i, j in positions}
+
+
+def exchange(
+    truth: Floats,
+    first: Floats,
+    second: Floats,
+    subjects: Names,
+    statistic: Statistic,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Pair:
+    """Compare two single predictors [N, ...] by exchanging their answers, of an AUROC their ranks, by subject.
+
+    Unlike a test by the variance it says something of a predictor without any error, too. Arguments as for `compare`.
+    """
+    name = "approximate randomisation by subject"
+    # Scores of two runs may have scales of their own, so that only their ranks can be exchanged.
+    if statistic in _AREAS:
+        first, second, name = ranks(truth, first), ranks(truth, second), "ranks exchanged by subject"
+    randomised = randomisation(truth, first, second, subjects, statistic, level=level, draws=draws, seed=seed)
+    return _from_randomisation(randomised, name, len(np.unique(subjects)), level)
 
 
 def compare_values(
