@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cxr_ft.errors import UsageError
+from cxr_ft.run.record import results
 from cxr_ft.score.arrays import Floats, Names
 from cxr_ft.score.metrics import registry
 from cxr_ft.score.metrics.registry import Metric
