@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fake_runs import HOSTILE, IMAGES, LABELS, SUBJECTS, classify_run, report_run
-from test_page import Seen, draw_only, read
+from pages import Seen, draw_only, read
 
 import cxr_ft
 from cxr_ft.cli.compare import main
