@@ -12,7 +12,7 @@ from cxr_ft.api.comparison import RunComparison
 from cxr_ft.errors import UsageError
 from cxr_ft.run.record import results
 from cxr_ft.score.metrics import label_regression
-from cxr_ft.score.statistics import intervals, multiple_comparisons
+from cxr_ft.score.statistics import intervals, multiple_comparisons, pairs
 from cxr_ft.show import baselines, page, phrasing
 from cxr_ft.show.compare import compare
 from cxr_ft.show.prediction_rows import EvaluationRows, PredictionBook, SplitPredictions
@@ -140,8 +140,8 @@ def test_each_variant_is_held_against_the_probe_of_its_own_base(tmp_path):
     result = results.read(folders[1])
     results.write(folders[1], result.replace(config={**result.config, "model": "elsewhere/git-large"}))
     (comparison,) = compared(*folders)
-    pairs = {(test.variant.split()[0], test.baseline) for test in comparison.against_baselines}
-    assert pairs == {("lora", "the untrained base, git-tiny"), ("full", "the untrained base, git-large")}
+    tested = {(test.variant.split()[0], test.baseline) for test in comparison.against_baselines}
+    assert tested == {("lora", "the untrained base, git-tiny"), ("full", "the untrained base, git-large")}
 
 
 @pytest.mark.parametrize("subjects", [39, 240])
@@ -150,8 +150,13 @@ def test_a_model_without_an_error_is_shown_to_beat_the_same_answer_for_every_row
     assert page_claims(0, 2, subjects, ("majority",), perfect=True)
 
 
-def page_claims(number, seeds, subjects, names, perfect=False):
-    """Whether one of two variants that are no better than the baselines `names` is shown to beat one of them.
+def page_claims(*page, **kind):
+    """Whether a variant of a simulated page is shown to beat a baseline."""
+    return any(test.shown for test in baselines.tests(*simulated(*page, **kind)))
+
+
+def simulated(number, seeds, subjects, names, perfect=False):
+    """Two variants that are no better than the baselines `names`, their predictions, and the book that read them.
 
     Where they are `perfect` instead, the baselines give equal scores to all rows.
     """
@@ -177,7 +182,17 @@ def page_claims(number, seeds, subjects, names, perfect=False):
     trained = {
         name: scores[name] + rng.normal(0, 0.01 if perfect else 0.3, (seeds, *truth.shape)) for name in ("p", "q")
     }
-    return any(test.shown for test in baselines.tests(variants, trained, book))
+    return variants, trained, book
+
+
+def test_the_p_of_a_better_variant_is_half_of_the_two_sided_one():
+    variants, trained, book = simulated(0, 1, 200, ("thumbnail",))
+    (rows,), (scored,) = book.rows.values(), book._baselines.values()
+    predictions = [*trained.values(), scored["thumbnail"].scores[None]]
+    known = pairs.compare_all(rows.truth, predictions, rows.subjects, rows.statistic, fixed=[False, False, True])
+    for test in baselines.tests(variants, trained, book):
+        pair = known["pq".index(test.variant), 2]
+        assert test.p == pytest.approx(pair.p / 2 if pair.gap > 0 else 1 - pair.p / 2)
 
 
 def false_claims(seeds, subjects, pages, names):
