@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,6 +197,11 @@ def check_saving(parts, batch, resolved, run):
     results.write(run, results.Result(status="trained", config=resolved.to_json(), config_hash=""))
     saved_model.save(run, parts, SavedLabels(labels=tuple(LABELS), multi_label=True, thresholds=(0.5,) * 3))
     assert not list(run.rglob("*.bin")) and not list(run.rglob("*.pkl"))
+    if (adapter := run / "model" / "adapter_config.json").exists():
+        # The same on every machine and in every process: no path of this one, names in order.
+        raw = json.loads(adapter.read_text())
+        assert raw["base_model_name_or_path"] == Path(resolved.model).name and list(raw) == sorted(raw)
+        assert raw.get("target_modules") in (None, sorted(raw.get("target_modules") or []))
     again, _, saved = saved_model.load(run)
     assert saved.labels == LABELS
     with torch.no_grad():

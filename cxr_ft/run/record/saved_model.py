@@ -14,13 +14,17 @@ import torch
 from torch import nn
 
 from cxr_ft import config as configuration
+from cxr_ft import json_values
 from cxr_ft.errors import UsageError
 from cxr_ft.files import make_folder, set_kind, temporary_folder, write_json, write_text
 from cxr_ft.model import assembly, methods
 from cxr_ft.model.peft_models import is_peft
 from cxr_ft.model.protocols import Base, has_processor, trainable
-from cxr_ft.run.record import base_record, results, saved_labels
+from cxr_ft.run.record import base_record, model_card, results, saved_labels
 from cxr_ft.run.record.saved_labels import FOLDER, SavedLabels
+
+#: PEFT's configuration of an adapter.
+ADAPTER = "adapter_config.json"
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -41,6 +45,8 @@ def save(run: Path, parts: assembly.ModelParts, labels: SavedLabels, card: str =
         elif is_peft(parts.model):
             # PEFT's wrapper is a torch module to everyone but this line.
             cast("PeftModel", parts.model).save_pretrained(str(temporary), safe_serialization=True)
+        if (temporary / ADAPTER).exists():
+            _make_portable(temporary / ADAPTER, model_card.base_name(parts.base.name))
         write_json(temporary / "labels.json", labels.to_json())
         if card:
             write_text(temporary / "README.md", card)  # in place of PEFT's, which has nothing but headings
@@ -49,6 +55,21 @@ def save(run: Path, parts: assembly.ModelParts, labels: SavedLabels, card: str =
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _make_portable(file: Path, base: str) -> None:
+    """Write PEFT's configuration of an adapter anew: the same on every machine and in every process.
+
+    PEFT 0.21.2 writes the absolute path of the base, which says whose machine it was and is nowhere else, and the names
+    of modules in the order of a set, which differs from process to process.
+    """
+    raw = json_values.loads(file.read_text(encoding="utf-8"))
+    ordered = {key: sorted(value) if _is_names(value) else value for key, value in sorted(raw.items())}
+    write_json(file, {**ordered, "base_model_name_or_path": base})
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def labels(run: Path) -> SavedLabels:
@@ -116,7 +137,7 @@ def rebuild(run: Path) -> tuple[assembly.ModelParts, configuration.RunConfig, Sa
     def reload(model: nn.Module, *how: object) -> nn.Module:
         if method.reload is not None:
             return method.reload(model, *how, folder)
-        if (folder / "adapter_config.json").exists():
+        if (folder / ADAPTER).exists():
             from peft import PeftModel
 
             peft_model: nn.Module = PeftModel.from_pretrained(model, folder)
