@@ -22,7 +22,9 @@ BASELINES = {
     ),
     "mean_intensity": BaselineTitle("mean brightness alone", "baseline: mean and deviation of the pixels"),
     "thumbnail": BaselineTitle("a 32 x 32 thumbnail", "baseline: logistic regression on its pixels"),
-    "frozen_probe": BaselineTitle("the untrained base", "baseline: logistic regression on what it makes of the image"),
+    "frozen_probe": BaselineTitle(
+        "the base before fine-tuning", "baseline: logistic regression on what it makes of the image"
+    ),
     "tfidf_logreg": BaselineTitle("TF-IDF with logistic regression", "baseline"),
     "rule_labeler": BaselineTitle("rules that read labels from the text", "baseline"),
     "constant": BaselineTitle("one report for all", "baseline: the report of best BLEU-4 on train"),

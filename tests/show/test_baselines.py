@@ -141,7 +141,10 @@ def test_each_variant_is_held_against_the_probe_of_its_own_base(tmp_path):
     results.write(folders[1], result.replace(config={**result.config, "model": "elsewhere/git-large"}))
     (comparison,) = compared(*folders)
     tested = {(test.variant.split()[0], test.baseline) for test in comparison.against_baselines}
-    assert tested == {("lora", "the untrained base, git-tiny"), ("full", "the untrained base, git-large")}
+    assert tested == {
+        ("lora", "the base before fine-tuning, git-tiny"),
+        ("full", "the base before fine-tuning, git-large"),
+    }
 
 
 @pytest.mark.parametrize("subjects", [39, 240])
