@@ -26,13 +26,18 @@ def cells(raw: Mapping[str, object], grid: Mapping[str, object]) -> Cells:
             that number of parameters.
 
     Raises:
-        UsageError: for an option that none of the methods has, an empty list, a value no run can have, or targets that
-            no rank brings within a quarter of `match`.
+        UsageError: for an option that none of the methods has, an empty list, a value that is listed twice or that no
+            run can have, or targets that no rank brings within a quarter of `match`.
     """
     parameters = grid.get("match")
     lists = {key: _values(key, value) for key, value in grid.items() if key != "match"}
     if empty := [key for key, values in lists.items() if not values]:
         raise UsageError(f"grid: {empty[0]} has no values")
+    for key, listed in lists.items():
+        # 0 and 0 would be one run where somebody counts on two; 0 and False are two, and equal to Python.
+        written = [repr(value) for value in listed]
+        if twice := [value for value in written if written.count(value) > 1]:
+            raise UsageError(f"grid: {key} has {twice[0]} twice; give each value once")
     if parameters is not None and "rank" in lists:
         raise UsageError("grid: match chooses the ranks; leave out rank")
     methods = [_method(m) for m in lists["method"]] if "method" in lists else [(config.resolve(raw).tuning.name, {})]

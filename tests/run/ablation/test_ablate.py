@@ -71,6 +71,21 @@ def test_an_option_that_a_method_brings_is_not_varied_for_it():
     assert cells["classify-hybrid-s0"].tuning.options.rank == 3
 
 
+@pytest.mark.parametrize(
+    ("varied", "what"),
+    [
+        ({"seeds": [0, 0]}, "seeds has 0 twice"),
+        ({"method": ["lora", "full", "lora"]}, "method has 'lora' twice"),
+        ({"targets": ["q,v", "q", "q,v"]}, "targets has .*q.*v.* twice"),
+        ({"rank": [4, 8, 4]}, "rank has 4 twice"),
+    ],
+)
+def test_a_value_that_is_listed_twice_is_refused(varied, what):
+    """It would be one run where somebody counts on two."""
+    with pytest.raises(UsageError, match=f"{what}; give each value once"):
+        grid.cells({}, varied)
+
+
 def test_what_trains_nothing_has_one_seed():
     assert list(grid.cells({}, {"method": ["zero_shot", "full"], "seeds": [3, 4]})) == [
         "classify-zero_shot-s3",
