@@ -46,14 +46,14 @@ from cxr_ft.model.assembly import ModelParts
 from cxr_ft.run.evaluation import frozen_features
 from cxr_ft.run.evaluation.baseline_scores import BaselineScores
 from cxr_ft.run.evaluation.inference import is_out_of_memory
-from cxr_ft.score.metrics import classification, label_regression
+from cxr_ft.score.metrics import label_regression
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
 #: Raise it when the files change in a way that nothing else in their key shows.
-FORMAT = 1
+FORMAT = 2
 #: Rows of train that a baseline is fitted on, at most, and that the probe is fitted on; val has as many at most.
 ROWS, PROBE_ROWS = 4000, 2000
 #: Side of a thumbnail in pixels, and principal components that are used of thumbnails and of vectors.
@@ -144,7 +144,7 @@ class ImageBaselines:
             multi_label=self.multi_label,
             components=components,
         )
-        chosen = classification.best_thresholds(targets["val"], baseline.scores(features["val"]))
+        chosen = label_regression.best_thresholds(targets["val"], baseline.scores(features["val"]))
         scores = {split: baseline.scores(values) for split, values in features.items() if split not in targets}
         return _Fitted(scores=scores, thresholds=np.array(chosen), train_rows=len(rows["train"]))
 

@@ -168,6 +168,16 @@ def fit_features(
     return FeatureBaseline(projection=projection, regression=fitted[best])
 
 
+def best_thresholds(truth: Floats, scores: Floats) -> list[float]:
+    """Return `classification.best_thresholds` [L]; 0.5 for a label whose scores are all equal.
+
+    The best F1 of one score for every row is that of calling every row positive, however rare the label is: the most
+    frequent answer would be turned around.
+    """
+    chosen = classification.best_thresholds(truth, scores)
+    return [0.5 if equal else level for level, equal in zip(chosen, np.ptp(scores, axis=0) == 0, strict=True)]
+
+
 def metrics(
     scores: Floats, truth: Floats, labels: Sequence[str], thresholds: Sequence[float] | None, *, multi_label: bool
 ) -> Metrics:

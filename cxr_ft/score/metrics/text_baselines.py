@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cxr_ft.score.arrays import Metrics
-from cxr_ft.score.metrics import classification, label_regression, labeler
+from cxr_ft.score.metrics import label_regression, labeler
 from cxr_ft.score.metrics.label_regression import LabelRegression
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def thresholds(
 ) -> dict[str, list[float]]:
     """Return the thresholds of each baseline that are best on val, for `evaluate`; the arguments as there."""
     found = scores(baselines, texts, pairs=pairs, ruled=ruled)
-    return {name: classification.best_thresholds(truth, score) for name, score in found.items()}
+    return {name: label_regression.best_thresholds(truth, score) for name, score in found.items()}
 
 
 def evaluate(

@@ -66,3 +66,13 @@ def test_a_label_of_one_class_or_unknown_gets_its_prevalence_or_a_half():
     y = np.stack([y[:, 0], np.ones(60), np.full(60, np.nan)], axis=1)
     scores = label_regression.fit_features((x, y), (x, y), multi_label=True).scores(x[:4])
     assert (scores[:, 1] == 1).all() and (scores[:, 2] == 0.5).all() and len(set(scores[:, 0])) == 4
+
+
+def test_the_most_frequent_answer_is_not_turned_around_by_a_threshold():
+    """Of a label in a fifth of the rows it is no, and of one in four fifths yes."""
+    truth = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    scores = np.tile(truth.mean(axis=0), (5, 1))
+    levels = label_regression.best_thresholds(truth, scores)
+    assert (scores > levels).tolist() == [[False, True]] * 5
+    varying = np.array([[0.4], [0.1], [0.1], [0.2], [0.1]])
+    assert 0.2 < label_regression.best_thresholds(truth[:, :1], varying)[0] < 0.4
