@@ -201,7 +201,7 @@ def _weights_recorded(record: Record) -> object:
 CONDITIONS = (
     Condition("task", (EVERYTHING,), _first("config.head.name"), ("config.head.name",)),
     Condition("test split", (EVERYTHING,), _test_split),
-    # It bars no claim of quality: two models are compared as they are, and the page says what is not known of one.
+    # It rules out no claim of quality: two models are compared as they are, and the page says what is not known of one.
     Condition("training", (), _origin, ("config.predictions",)),
     Condition("natural test split", (QUALITY,), _split("test_natural")),
     Condition("train split", (QUALITY,), _split("train")),

@@ -80,18 +80,19 @@ def _rates(comparison: Comparison) -> str:
     for origin, words in ways.items():
         having = [row for row in rows if origin in rate_table.origins(row)]
         if having:
-            sentences.append(f"{words}, {_for(having, rows)}")
+            sentences.append(f"{words}, {_for(having, rows, everything=len(rows) == len(comparison.rows))}")
     edges = [row.name for row in rows if rate_table.unsettled(row)]
-    sentences += [f"not settled for {_few(edges)}, since the best one is at the end of those tried"] if edges else []
+    sentences += [f"not settled for {_few(edges)}: the best was the smallest or largest tried"] if edges else []
     return "; ".join(sentences)
 
 
-def _for(having: Sequence[VariantRow], rows: Sequence[VariantRow]) -> str:
+def _for(having: Sequence[VariantRow], rows: Sequence[VariantRow], *, everything: bool) -> str:
     if len(having) < len(rows):
         return f"for {_few([row.name for row in having])}"
     tried = {len(run.result.search.rates) for row in rows for run in row.runs}
     same = next(iter(tried)) if len(tried) == 1 else 0
-    return f"for every variant{f', {same} rates each' if same else ''}"
+    trained = "every variant" if everything else "every trained variant"
+    return f"for {trained}{f', {same} rates each' if same else ''}"
 
 
 def _few(names: Sequence[str]) -> str:

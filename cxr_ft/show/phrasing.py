@@ -43,8 +43,8 @@ def answer(comparison: Comparison) -> str:
 
 #: What follows from a baseline that is not beaten.
 BASELINE = (
-    "These are simple predictors, fitted to the same training rows without fine-tuning: one that is not beaten may "
-    "explain the result."
+    "These are simple predictors, fitted to the same training rows without fine-tuning. Where one does as well, the "
+    "model may have learnt nothing more than it."
 )
 #: At most so many variants are named in a sentence on a baseline; the table has all of them.
 NAMED = 3

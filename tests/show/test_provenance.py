@@ -95,8 +95,8 @@ def test_the_facts_are_those_of_the_records(mixed):
     assert facts["Data set"].startswith("phantom; test split ")
     assert facts["Learning rates"] == (
         "searched on val, for lora q,v r8 and full; inherited from another variant, for lora k r8; as configured, "
-        "without a search, for last_layers n=1; not settled for lora k r8 and lora q,v r8, since the best one is at "
-        "the end of those tried"
+        "without a search, for last_layers n=1; not settled for lora k r8 and lora q,v r8: the best was the "
+        "smallest or largest tried"
     )
 
 

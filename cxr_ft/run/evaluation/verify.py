@@ -9,7 +9,7 @@ evaluates the test splits. One process serves a whole ablation.
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from cxr_ft.child_processes import module_command
 from cxr_ft.data import manifest
 from cxr_ft.errors import TrainingError, UsageError
 from cxr_ft.run.evaluation import gallery_files
-from cxr_ft.run.evaluation.evaluate_split import TEST_SPLITS, SplitEvaluator
+from cxr_ft.run.evaluation.evaluate_split import TEST_SPLITS, SplitEvaluation, SplitEvaluator
 from cxr_ft.run.evaluation.evaluation_context import EvaluationContext
 from cxr_ft.run.evaluation.image_baselines import ImageBaselines
 from cxr_ft.run.evaluation.inference import prediction_table, run_inference
@@ -52,8 +52,6 @@ def verify(run: Path, *, shared: bool = False) -> results.Result:
         TrainingError: where the base has other weights than in training, or the saved model cannot be read.
         UsageError: where the splits have changed since training.
     """
-    import pandas as pd
-
     result = results.read(run)
     began = time.perf_counter()
     try:
@@ -95,12 +93,25 @@ def verify(run: Path, *, shared: bool = False) -> results.Result:
     evaluations = {split: evaluator.evaluate(split, datasets[split]) for split in TEST_SPLITS}
     outputs = evaluations["test"].predictions.outputs
     gallery_files.write_gallery(run, datasets["test"], outputs, saved.labels, parts, batch_size=batch_size)
+    return _write(run, result, val_table, evaluations, time.perf_counter() - began)
+
+
+def _write(
+    run: Path,
+    result: results.Result,
+    val_table: "pd.DataFrame",
+    evaluations: Mapping[str, SplitEvaluation],
+    seconds: float,
+) -> results.Result:
+    """Write predictions and baselines row by row, then the record with the metrics on test, and return it."""
+    import pandas as pd
+
     tables = [val_table, *(evaluation.table for evaluation in evaluations.values())]
     results.write_predictions(run, pd.concat(tables, ignore_index=True))
     if rows := [evaluation.baselines for evaluation in evaluations.values() if evaluation.baselines is not None]:
         results.write_baselines(run, pd.concat(rows, ignore_index=True))
     metrics = {**result.metrics, **{split: evaluation.metrics for split, evaluation in evaluations.items()}}
-    cost = {**result.cost, "test_seconds": round(time.perf_counter() - began, 3)}
+    cost = {**result.cost, "test_seconds": round(seconds, 3)}
     # The record comes last: a run without its predictions on test must not look verified.
     result = result.replace(status="success", metrics=metrics, cost=cost)
     results.write(run, result)

@@ -125,9 +125,8 @@ def fit(
     # One process decodes and hashes, the others read its caches; before the lock, so that bad input leaves no file.
     with accelerator.local_main_process_first():
         # The weights first: what is wrong with them is known before hours of decoding.
-        base = identity.weights
+        base, (note, replaced) = identity.weights, identity.compare_repeated()
         datasets = build_datasets(config, splits, planned.image_size or 0)
-        note, replaced = identity.compare_repeated()
     # A stack, because the lock is taken inside a function that runs on the first process alone, and held to the end.
     with contextlib.ExitStack() as stack:
         before = processes.run_on_first(accelerator, lambda: _lock(identity, out, stack, note))

@@ -78,7 +78,7 @@ def rouge_counts(references: Sequence[str], generated: Sequence[str], labels: Se
 
 
 class _Letters:
-    """What rouge-score asks of a tokenizer."""
+    """Split texts for rouge-score, which calls `tokenize` of an object."""
 
     tokenize = staticmethod(letters)
 

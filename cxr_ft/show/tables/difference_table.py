@@ -10,7 +10,7 @@ from cxr_ft.show.verdicts import Comparison
 INTENDED = "compared on purpose"
 TUNED = "tuned for each variant: see learning rates"
 SEEDS = "repetitions: the tests take their number into account"
-LISTED = "bars no claim"
+LISTED = "rules out no claim"
 
 #: Options that are named in words; a method has further ones of its own.
 _WORDS = {"name": "method", "targets": "target modules", "rank": "rank", "lr": "learning rate"}
