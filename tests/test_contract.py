@@ -151,6 +151,8 @@ def check_answers(parts, batch):
     assert loss == pytest.approx(float(summed), rel=1e-6)
     assert len(answers) == 6
     assert (scores is not None) == parts.head.scored
+    cut = parts.head.count_cut(["no edema. " * 20, ""])
+    assert cut == (1 if parts.head.output == "text" else 0), "count_cut: texts too long to be learnt whole"
     if scores is not None:
         assert scores.shape == (6, len(LABELS)) and (scores >= 0).all() and (scores <= 1).all()
     if parts.head.output == "scores":
